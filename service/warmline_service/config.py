@@ -30,49 +30,114 @@ class _Section(BaseModel):
 class CliSettings(_Section):
     """The CLI binary and how one process of it is treated."""
 
-    path: Path | None = Field(None, description="The CLI binary. Default: the one in claude-agent-sdk, then `claude` on PATH.")
+    path: Path | None = Field(
+        None,
+        description="The CLI binary. Default: the one in claude-agent-sdk, then `claude` on PATH.",
+    )
     start_timeout: Seconds = Field(30.0, description="Seconds from spawn to the first answer.")
-    control_timeout: Seconds = Field(10.0, description="Seconds for the answer to a control request.")
-    interrupt_timeout: Seconds = Field(5.0, description="Seconds for a turn to end after an interrupt, before its process is replaced.")
+    control_timeout: Seconds = Field(
+        10.0, description="Seconds for the answer to a control request."
+    )
+    interrupt_timeout: Seconds = Field(
+        5.0,
+        description="Seconds for a turn to end after an interrupt, before its process is replaced.",
+    )
     stop_timeout: Seconds = Field(2.0, description="Seconds for each rung of stopping a process.")
-    max_line_bytes: int = Field(64 * MIB, ge=1 * MIB, le=256 * MIB, description="A longer line from the CLI ends its process.")
-    stderr_bytes: int = Field(16 * 1024, ge=1024, le=1 * MIB, description="How much of the CLI's last stderr is kept for the report of a crash.")
-    max_retries: int = Field(4, ge=0, le=10, description="How often the CLI retries a failed model request.")
+    max_line_bytes: int = Field(
+        64 * MIB,
+        ge=1 * MIB,
+        le=256 * MIB,
+        description="A longer line from the CLI ends its process.",
+    )
+    stderr_bytes: int = Field(
+        16 * 1024,
+        ge=1024,
+        le=1 * MIB,
+        description="How much of the CLI's last stderr is kept for the report of a crash.",
+    )
+    max_retries: int = Field(
+        4, ge=0, le=10, description="How often the CLI retries a failed model request."
+    )
 
 
 class PoolSettings(_Section):
     """How many processes there are and how long they live."""
 
-    max_processes: int = Field(0, ge=0, le=10_000, description="At most so many processes; 0: from the memory budget.")
-    memory_budget_bytes: int = Field(0, ge=0, description="Memory for all processes; 0: 60 % of what the machine has available.")
-    process_estimate_bytes: int = Field(250 * MIB, ge=1 * MIB, description="What a process is counted as until it is measured.")
-    process_limit_bytes: int = Field(1024 * MIB, ge=64 * MIB, description="A process above it is replaced after its turn.")
-    min_spares: int = Field(1, ge=0, le=1000, description="Spares kept of each kind when nobody comes.")
+    max_processes: int = Field(
+        0, ge=0, le=10_000, description="At most so many processes; 0: from the memory budget."
+    )
+    memory_budget_bytes: int = Field(
+        0, ge=0, description="Memory for all processes; 0: 60 % of what the machine has available."
+    )
+    process_estimate_bytes: int = Field(
+        250 * MIB, ge=1 * MIB, description="What a process is counted as until it is measured."
+    )
+    process_limit_bytes: int = Field(
+        1024 * MIB, ge=64 * MIB, description="A process above it is replaced after its turn."
+    )
+    min_spares: int = Field(
+        1, ge=0, le=1000, description="Spares kept of each kind when nobody comes."
+    )
     max_spares: int = Field(4, ge=0, le=1000, description="Spares kept of each kind at the most.")
     primed_spares: bool = Field(True, description="Also keep spares that have run a warm-up turn.")
     max_starting: int = Field(2, ge=1, le=100, description="Processes starting at once.")
-    max_waiting: int = Field(256, ge=0, le=100_000, description="Callers waiting for a process at once, over all tenants.")
-    max_waiting_per_tenant: int = Field(64, ge=0, le=100_000, description="The same for one tenant.")
-    acquire_timeout: Seconds = Field(30.0, description="The longest wait for a process where the call's own deadline is later.")
+    max_waiting: int = Field(
+        256,
+        ge=0,
+        le=100_000,
+        description="Callers waiting for a process at once, over all tenants.",
+    )
+    max_waiting_per_tenant: int = Field(
+        64, ge=0, le=100_000, description="The same for one tenant."
+    )
+    acquire_timeout: Seconds = Field(
+        30.0, description="The longest wait for a process where the call's own deadline is later."
+    )
     idle_ttl: Seconds = Field(300.0, description="An idle session's process is kept so long.")
-    max_age: Seconds = Field(4 * 3600.0, description="An idle process older than this (less up to 10 %) is replaced.")
-    ping_after: Seconds = Field(30.0, description="An idle process is pinged when unused for so long.")
-    start_backoff: Seconds = Field(1.0, description="The first wait after a failed start; doubles up to 60 s.")
+    max_age: Seconds = Field(
+        4 * 3600.0, description="An idle process older than this (less up to 10 %) is replaced."
+    )
+    ping_after: Seconds = Field(
+        30.0, description="An idle process is pinged when unused for so long."
+    )
+    start_backoff: Seconds = Field(
+        1.0, description="The first wait after a failed start; doubles up to 60 s."
+    )
 
 
 class LimitSettings(_Section):
     """Bounds on what callers may ask for."""
 
-    message_bytes: int = Field(32 * MIB, ge=1024, le=60 * MIB, description="One message in either direction.")
-    metadata_bytes: int = Field(16 * 1024, ge=4096, le=256 * 1024, description="All metadata of a call.")
-    streams_per_connection: int = Field(1000, ge=1, le=100_000, description="Concurrent calls on one connection.")
-    streams_per_tenant: int = Field(2000, ge=1, le=1_000_000, description="Open streams of one tenant.")
-    sessions_per_tenant: int = Field(10_000, ge=1, le=10_000_000, description="Sessions of one tenant that are kept.")
-    queued_messages: int = Field(16, ge=1, le=1000, description="Messages of one session that wait behind its running turn.")
-    outbox_bytes: int = Field(64 * MIB, ge=1 * MIB, description="Events that wait for one slow reader.")
-    turn_timeout: Seconds = Field(3600.0, description="The longest turn, where the session sets none.")
-    stall_timeout: Seconds = Field(300.0, description="The longest silence in a turn, where the session sets none.")
-    keepalive_min_interval: Seconds = Field(10.0, description="Clients that ping more often are disconnected.")
+    message_bytes: int = Field(
+        32 * MIB, ge=1024, le=60 * MIB, description="One message in either direction."
+    )
+    metadata_bytes: int = Field(
+        16 * 1024, ge=4096, le=256 * 1024, description="All metadata of a call."
+    )
+    streams_per_connection: int = Field(
+        1000, ge=1, le=100_000, description="Concurrent calls on one connection."
+    )
+    streams_per_tenant: int = Field(
+        2000, ge=1, le=1_000_000, description="Open streams of one tenant."
+    )
+    sessions_per_tenant: int = Field(
+        10_000, ge=1, le=10_000_000, description="Sessions of one tenant that are kept."
+    )
+    queued_messages: int = Field(
+        16, ge=1, le=1000, description="Messages of one session that wait behind its running turn."
+    )
+    outbox_bytes: int = Field(
+        64 * MIB, ge=1 * MIB, description="Events that wait for one slow reader."
+    )
+    turn_timeout: Seconds = Field(
+        3600.0, description="The longest turn, where the session sets none."
+    )
+    stall_timeout: Seconds = Field(
+        300.0, description="The longest silence in a turn, where the session sets none."
+    )
+    keepalive_min_interval: Seconds = Field(
+        10.0, description="Clients that ping more often are disconnected."
+    )
 
 
 class TlsSettings(_Section):
@@ -80,33 +145,55 @@ class TlsSettings(_Section):
 
     certificate: Path = Field(description="PEM file with the server's certificate chain.")
     key: Path = Field(description="PEM file with its private key.")
-    client_ca: Path | None = Field(None, description="PEM file with the CA of client certificates: turns on mTLS.")
+    client_ca: Path | None = Field(
+        None, description="PEM file with the CA of client certificates: turns on mTLS."
+    )
 
 
 class ProviderSettings(_Section):
     """Where model requests go."""
 
-    kind: Literal["loopback", "anthropic"] = Field("anthropic", description="`loopback` is the built-in model; `anthropic` any endpoint that speaks its Messages API.")
-    base_url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#]+$")] = Field("https://api.anthropic.com", description="Only for `anthropic`.")
-    api_key: SecretStr | None = Field(None, description="The operator's credential. Default: ANTHROPIC_API_KEY in the service's environment.")
+    kind: Literal["loopback", "anthropic"] = Field(
+        "anthropic",
+        description="`loopback` is the built-in model; `anthropic` any endpoint that speaks its Messages API.",
+    )
+    base_url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#]+$")] = Field(
+        "https://api.anthropic.com", description="Only for `anthropic`."
+    )
+    api_key: SecretStr | None = Field(
+        None,
+        description="The operator's credential. Default: ANTHROPIC_API_KEY in the service's environment.",
+    )
     api_key_file: Path | None = Field(None, description="The same, from a file.")
     connect_timeout: Seconds = Field(10.0, description="Seconds to connect.")
-    read_timeout: Seconds = Field(600.0, description="Seconds without a byte before a model request is given up.")
+    read_timeout: Seconds = Field(
+        600.0, description="Seconds without a byte before a model request is given up."
+    )
 
 
 class ModelSettings(_Section):
     """Which models callers may name beside those that the CLI knows."""
 
-    default: str = Field("default", description="The model of sessions that name none: an id or alias.")
-    extra: tuple[str, ...] = Field((), description="Ids that are allowed beside the CLI's own list.")
+    default: str = Field(
+        "default", description="The model of sessions that name none: an id or alias."
+    )
+    extra: tuple[str, ...] = Field(
+        (), description="Ids that are allowed beside the CLI's own list."
+    )
 
 
 class ApiKeySettings(_Section):
     """One API key: `wl_<id>_<secret>`, of which only the hash is kept."""
 
-    id: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{4,32}$")] = Field(description="The id in the key.")
-    sha256: Sha256Hex = Field(description="SHA-256 of the whole key, in hex; `warmline hash-key` prints it.")
-    scopes: frozenset[Literal["chat", "read", "admin"]] = Field(frozenset({"chat", "read"}), description="What the key allows.")
+    id: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{4,32}$")] = Field(
+        description="The id in the key."
+    )
+    sha256: Sha256Hex = Field(
+        description="SHA-256 of the whole key, in hex; `warmline hash-key` prints it."
+    )
+    scopes: frozenset[Literal["chat", "read", "admin"]] = Field(
+        frozenset({"chat", "read"}), description="What the key allows."
+    )
     expires_at: datetime | None = Field(None, description="With a time zone. Not set: never.")
 
     @model_validator(mode="after")
@@ -126,8 +213,12 @@ class TenantSettings(_Section):
 class LogSettings(_Section):
     """What the service writes about itself, to stderr."""
 
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least level that is written.")
-    format: Literal["auto", "json", "console"] = Field("auto", description="`auto`: console on a terminal, otherwise JSON lines.")
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The least level that is written."
+    )
+    format: Literal["auto", "json", "console"] = Field(
+        "auto", description="`auto`: console on a terminal, otherwise JSON lines."
+    )
 
 
 class Settings(BaseSettings):
@@ -137,8 +228,13 @@ class Settings(BaseSettings):
         env_prefix="WARMLINE_", env_nested_delimiter="__", extra="forbid", frozen=True
     )
 
-    listen: Annotated[str, StringConstraints(pattern=r"^(\[[0-9a-fA-F:]+\]|[^\s:\[\]]+):\d{1,5}$")] = Field("127.0.0.1:50051", description="HOST:PORT of the gRPC port; port 0 takes a free one.")
-    data_dir: Path = Field(Path("~/.local/share/warmline"), description="Where slots live; made if missing, private to the service.")
+    listen: Annotated[
+        str, StringConstraints(pattern=r"^(\[[0-9a-fA-F:]+\]|[^\s:\[\]]+):\d{1,5}$")
+    ] = Field("127.0.0.1:50051", description="HOST:PORT of the gRPC port; port 0 takes a free one.")
+    data_dir: Path = Field(
+        Path("~/.local/share/warmline"),
+        description="Where slots live; made if missing, private to the service.",
+    )
     drain_grace: Seconds = Field(30.0, description="Seconds that running turns get at SIGTERM.")
     cli: CliSettings = CliSettings()
     pool: PoolSettings = PoolSettings()

@@ -1,0 +1,148 @@
+"""A connection to a service."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+# gRPC's fork support is of no use here and can break child processes; it is read at import.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+import grpc
+from warmline.v1 import chat_service_pb2 as chat_pb
+from warmline.v1 import chat_service_pb2_grpc as chat_grpc
+from warmline.v1 import events_pb2, model_service_pb2
+from warmline.v1 import model_service_pb2_grpc as model_grpc
+from warmline.v1 import session_config_pb2 as config_pb
+
+from warmline_client._conversation import Conversation
+from warmline_client._errors import from_rpc_error
+
+_OPTIONS = [
+    # Whole messages and tool results can be as large as the service's own limit.
+    ("grpc.max_receive_message_length", 128 * 1024 * 1024),
+    ("grpc.max_send_message_length", 128 * 1024 * 1024),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+]
+
+
+def connect(
+    target: str = "127.0.0.1:50051",
+    *,
+    api_key: str | None = None,
+    tls: bool = False,
+    ca_file: Path | None = None,
+    certificate: tuple[Path, Path] | None = None,
+) -> Client:
+    """Connect to `HOST:PORT`; the connection is made at the first call.
+
+    `tls` verifies the server by the system's roots, `ca_file` by that PEM file; `certificate` is the
+    client's own chain and private key, for mTLS. `api_key` is sent with every call.
+    """
+    if tls or ca_file or certificate:
+        chain, key = certificate or (None, None)
+        credentials = grpc.ssl_channel_credentials(
+            ca_file.read_bytes() if ca_file else None,
+            key.read_bytes() if key else None,
+            chain.read_bytes() if chain else None,
+        )
+        channel = grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
+    else:
+        channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
+    return Client(channel, api_key)
+
+
+class Client:
+    """A connection; an async context manager that closes it."""
+
+    def __init__(self, channel: grpc.aio.Channel, api_key: str | None = None) -> None:
+        self._channel = channel
+        self._metadata = (("authorization", f"Bearer {api_key}"),) if api_key else ()
+        self._chat = chat_grpc.ChatServiceStub(channel)
+        self._models = model_grpc.ModelServiceStub(channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connection; turns that run go on in the service."""
+        await self._channel.close()
+
+    def chat(
+        self,
+        *,
+        session_id: str = "",
+        model: str = "",
+        system: str = "",
+        append_system: str = "",
+        detail: chat_pb.Detail = chat_pb.DETAIL_BLOCKS,
+        config: config_pb.SessionConfig | None = None,
+    ) -> Conversation:
+        """A conversation, as an async context manager.
+
+        `session_id` goes on with a session; otherwise a new one is set up by `config`, or by `model`
+        and `system` (in place of the CLI's prompt) or `append_system` (after it).
+        """
+        opening = chat_pb.Open(
+            session_id=session_id,
+            config=config or _config(model, system, append_system),
+            detail=detail,
+        )
+        return Conversation(self._chat.Chat(metadata=self._metadata), opening)
+
+    async def ask(
+        self,
+        text: str,
+        *,
+        session_id: str = "",
+        model: str = "",
+        system: str = "",
+        append_system: str = "",
+        detail: chat_pb.Detail = chat_pb.DETAIL_BLOCKS,
+        timeout: float | None = None,
+    ) -> AsyncIterator[events_pb2.Event]:
+        """The events of one turn. `timeout` in seconds ends the call, not the turn."""
+        request = chat_pb.AskRequest(
+            message=chat_pb.UserMessage(text=text),
+            session_id=session_id,
+            config=_config(model, system, append_system),
+            detail=detail,
+        )
+        try:
+            async for response in self._chat.Ask(request, metadata=self._metadata, timeout=timeout):
+                for event in response.events:
+                    yield event
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error
+
+    async def models(self) -> Sequence[model_service_pb2.Model]:
+        """The models that the caller may use, the default first."""
+        request = model_service_pb2.ListModelsRequest(page_size=1000)
+        try:
+            response = await self._models.ListModels(request, metadata=self._metadata, timeout=30)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error
+        return response.models
+
+
+def _config(model: str, system: str, append_system: str) -> config_pb.SessionConfig:
+    if system and append_system:
+        raise ValueError("give `system` or `append_system`, not both")
+    config = config_pb.SessionConfig(model=model)
+    if system:
+        config.system_prompt.replace = system
+    elif append_system:
+        config.system_prompt.append = append_system
+    return config

@@ -1,0 +1,49 @@
+"""What a conversation needs from others: declared here, implemented elsewhere, joined in the server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from warmline_service.chat._catalog import ModelCatalog
+from warmline_service.chat.events import Tokens
+from warmline_service.config import CliSettings, LimitSettings
+from warmline_service.pool import Pool
+from warmline_service.worker import Capabilities
+
+
+@dataclass(frozen=True)
+class UpstreamFault:
+    """The last error that a provider gave a slot; `retry_after` in seconds."""
+
+    status: int
+    retry_after: float | None
+
+
+class ModelAccess(Protocol):
+    """The way of a slot's process to a model, from the conversation's side."""
+
+    def bind(self, slot_id: str, tenant: str, session_id: str) -> None:
+        """From now on the slot's requests are this session's. Once per slot."""
+
+    def metered(self, slot_id: str) -> Mapping[str, Tokens]:
+        """What the slot has used since it was bound, by model; without cost."""
+
+    def requests(self, slot_id: str) -> int:
+        """How many requests to a model the slot has made since it was bound."""
+
+    def last_fault(self, slot_id: str) -> UpstreamFault | None:
+        """The last error that the provider answered with, if the last request failed."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What all conversations share."""
+
+    pool: Pool
+    access: ModelAccess
+    catalog: ModelCatalog
+    capabilities: Capabilities
+    cli: CliSettings
+    limits: LimitSettings

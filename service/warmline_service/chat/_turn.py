@@ -1,0 +1,158 @@
+"""One turn: a message, and all that follows from it until its one end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from warmline_service.chat._translate import Translator, begins_turn, result_of
+from warmline_service.chat.events import (
+    Body,
+    Detail,
+    InterruptOutcome,
+    Latency,
+    Raw,
+    TextDelta,
+    ThinkingDelta,
+)
+from warmline_service.errors import Reason, WarmlineError
+from warmline_service.worker import CliMessage, CliProcess, Exit, Result
+
+# An interrupt that the CLI took before it had begun the turn is lost, so it is sent again.
+_INTERRUPT_AGAIN = 1.0
+
+
+class Phase(enum.Enum):
+    """How far a turn is."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """A turn's limits, in seconds."""
+
+    turn: float
+    stall: float
+    interrupt: float
+
+
+class Turn:
+    """One message on its way through one process; the process's sink while it runs."""
+
+    def __init__(
+        self, text: str, emit: Callable[[Body, str], None], deadline: float | None
+    ) -> None:
+        self.id = str(uuid.uuid4())
+        self.text = text
+        self.deadline = deadline
+        self.phase = Phase.WAITING
+        self.latched = asyncio.Event()
+        self.detail = Detail.BLOCKS
+        self.denied_by: WarmlineError | None = None
+        self._loop = asyncio.get_running_loop()
+        self.accepted_at = self._loop.time()
+        self._emit = emit
+        self._translator = Translator()
+        self._begun: asyncio.Future[None] = self._loop.create_future()
+        self.end: asyncio.Future[Result | Exit] = self._loop.create_future()
+        self._last_heard = self.accepted_at
+        self._first_token: float | None = None
+
+    async def run(self, process: CliProcess, bounds: Bounds) -> Result | Exit | None:
+        """Send the message and wait for the end; None when the process had to be given up.
+
+        Raises TURN_TIMEOUT and TURN_STALLED only after the process has stopped the turn.
+        """
+        self.phase = Phase.RUNNING
+        process.attach(self)
+        try:
+            self._last_heard = self._loop.time()
+            await process.send_user(self.text, self.id)
+            reason = await self._watch(self._loop.time() + bounds.turn, bounds.stall)
+            if reason is not None and self.denied_by is None:
+                self.denied_by = reason
+                await self.interrupt(process, bounds.interrupt)
+            return self.end.result() if self.end.done() else None
+        finally:
+            self.phase = Phase.ENDED
+            process.attach(None)
+
+    async def interrupt(self, process: CliProcess, timeout: float) -> InterruptOutcome:
+        """Stop the turn within `timeout` seconds, or give the process up: FORCED."""
+        until = self._loop.time() + timeout
+        await asyncio.wait({self._begun, self.end}, timeout=timeout)
+        while not self.end.done() and (left := until - self._loop.time()) > 0:
+            # One that is not answered is no worse than one that does not help.
+            with contextlib.suppress(WarmlineError):
+                await process.interrupt()
+            await asyncio.wait({self.end}, timeout=min(left, _INTERRUPT_AGAIN))
+        if not self.end.done():
+            self.end.set_result(Exit(None, None, "", "did not stop when interrupted"))
+        end = self.end.result()
+        if isinstance(end, Exit):
+            return InterruptOutcome.FORCED
+        return InterruptOutcome.STOPPED if end.interrupted else InterruptOutcome.NOTHING_RUNNING
+
+    def latency(self, start: Latency) -> Latency:
+        """The receipt as it stands, from what getting the process took."""
+        end = self.end.result() if self.end.done() else None
+        in_cli = end.time_to_request_ms if isinstance(end, Result) else None
+        return replace(
+            start,
+            cli=in_cli / 1000 if in_cli is not None else None,
+            first_token=self._since_accepted(self._first_token),
+            total=self._since_accepted(self._loop.time()),
+        )
+
+    def on_messages(self, batch: Sequence[CliMessage]) -> None:
+        """Take what the process wrote: emit its events, notice the beginning and the end."""
+        self._last_heard = self._loop.time()
+        for message in batch:
+            if self.end.done():
+                return
+            if not self._begun.done():
+                # What an earlier turn left behind is not this turn's.
+                if not begins_turn(message, self.id):
+                    continue
+                self._begun.set_result(None)
+            if self.detail is Detail.RAW:
+                self._emit(Raw(message.type, message.line), "")
+            result = result_of(message, self.id)
+            if result is not None:
+                self.end.set_result(result)
+            else:
+                self._tell(message)
+
+    def on_exit(self, exit: Exit) -> None:  # noqa: A002  # the sink's own word
+        """The process is gone."""
+        if not self.end.done():
+            self.end.set_result(exit)
+
+    def _tell(self, message: CliMessage) -> None:
+        for parent, body in self._translator.translate(message):
+            if isinstance(body, Raw) and self.detail is Detail.RAW:
+                continue
+            if self._first_token is None and isinstance(body, TextDelta | ThinkingDelta):
+                self._first_token = self._last_heard
+            self._emit(body, parent)
+
+    async def _watch(self, deadline: float, stall: float) -> WarmlineError | None:
+        while not self.end.done():
+            now = self._loop.time()
+            if now >= deadline:
+                return WarmlineError(Reason.TURN_TIMEOUT, "The turn took longer than its limit.")
+            if now >= self._last_heard + stall:
+                return WarmlineError(Reason.TURN_STALLED, f"The turn was silent for {stall:g} s.")
+            until = min(deadline, self._last_heard + stall)
+            await asyncio.wait({self.end}, timeout=until - now)
+        return None
+
+    def _since_accepted(self, moment: float | None) -> float | None:
+        return None if moment is None else moment - self.accepted_at

@@ -1,0 +1,140 @@
+"""What this machine has for the service, what it lacks, and what to do about it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from warmline_service.config import MIB, Settings
+from warmline_service.errors import WarmlineError
+from warmline_service.pool import capacity, default_memory_budget
+from warmline_service.server import Unsafe, check_exposure, has_keys
+from warmline_service.worker import find_cli
+
+# A slot of the CLI holds some hundred kilobytes; transcripts and work files grow from there.
+_DISK_BYTES = 500 * MIB
+_VERSION_TIMEOUT = 10.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at; `advice` says what to do where it is not ok."""
+
+    what: str
+    found: str
+    ok: bool = True
+    advice: str = ""
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Look at everything that the service needs; starts nothing but `claude --version`."""
+    checks: list[Callable[[Settings], Finding]] = [
+        _cli,
+        _tools,
+        _data_dir,
+        _disk,
+        _memory,
+        _provider,
+        _exposure,
+        _port,
+    ]
+    return [check(settings) for check in checks]
+
+
+def _cli(settings: Settings) -> Finding:
+    try:
+        path = find_cli(settings.cli)
+    except WarmlineError as error:
+        return Finding("CLI", "not found", ok=False, advice=error.message)
+    try:
+        with tempfile.TemporaryDirectory() as home:
+            run = subprocess.run(
+                [path, "--version"],
+                capture_output=True,
+                timeout=_VERSION_TIMEOUT,
+                env={"HOME": home, "PATH": "/usr/bin:/bin"},
+                check=False,
+            )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Finding("CLI", f"{path} does not run: {error}", ok=False, advice="Reinstall it.")
+    version = run.stdout.decode(errors="replace").strip()
+    return Finding("CLI", f"{version or 'no version'} at {path}", ok=run.returncode == 0)
+
+
+def _tools(settings: Settings) -> Finding:
+    del settings
+    missing = [name for name in ("setpriv", "unshare") if shutil.which(name) is None]
+    if missing:
+        advice = "Install util-linux: without it processes may outlive the service."
+        return Finding("process tools", f"missing: {', '.join(missing)}", ok=False, advice=advice)
+    return Finding("process tools", "setpriv and unshare")
+
+
+def _data_dir(settings: Settings) -> Finding:
+    path = settings.data_dir.expanduser().absolute()
+    existing = _existing(path)
+    ok = os.access(existing, os.W_OK | os.X_OK)
+    return Finding("data directory", str(path), ok, "" if ok else f"{existing} is not writable.")
+
+
+def _disk(settings: Settings) -> Finding:
+    free = shutil.disk_usage(_existing(settings.data_dir.expanduser().absolute())).free
+    ok = free >= _DISK_BYTES
+    return Finding(
+        "disk", f"{free // MIB} MiB free", ok, "" if ok else f"{_DISK_BYTES // MIB} MiB are wanted."
+    )
+
+
+def _memory(settings: Settings) -> Finding:
+    budget = settings.pool.memory_budget_bytes or default_memory_budget()
+    count = capacity(settings.pool, budget)
+    ok = count >= 2
+    advice = "" if ok else "Give the service more memory, or set pool.memory_budget_bytes."
+    return Finding("memory", f"{budget // MIB} MiB for {count} processes", ok, advice)
+
+
+def _provider(settings: Settings) -> Finding:
+    provider = settings.provider
+    if provider.kind == "loopback":
+        return Finding("provider", "loopback, built in")
+    named = (provider.api_key, provider.api_key_file, os.environ.get("ANTHROPIC_API_KEY"))
+    ok = any(named)
+    return Finding(
+        "provider",
+        f"{provider.base_url}, {'with' if ok else 'without'} a credential",
+        ok,
+        "" if ok else "Set ANTHROPIC_API_KEY or provider.api_key_file, or use loopback.",
+    )
+
+
+def _exposure(settings: Settings) -> Finding:
+    try:
+        check_exposure(settings)
+    except Unsafe as error:
+        return Finding("access", "open to anybody", ok=False, advice=str(error))
+    keys = sum(len(tenant.keys) for tenant in settings.tenants)
+    found = f"{keys} API keys" if has_keys(settings) else "no keys: tenant `dev`, this machine only"
+    return Finding("access", found)
+
+
+def _port(settings: Settings) -> Finding:
+    host, _, port = settings.listen.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, int(port)))
+        except OSError as error:
+            return Finding("port", settings.listen, ok=False, advice=f"{error.strerror}.")
+    return Finding("port", f"{settings.listen} is free")
+
+
+def _existing(path: Path) -> Path:
+    return path if path.exists() else _existing(path.parent)

@@ -1,0 +1,215 @@
+"""The pool's decisions: an event comes in with the time, the things to do go out; nothing waits."""
+
+from __future__ import annotations
+
+import itertools
+from random import Random
+
+from warmline_service.config import PoolSettings
+from warmline_service.pool import _refusals, _upkeep
+from warmline_service.pool._actions import Action, Ping, Stop, Weigh, Why
+from warmline_service.pool._books import IDLE, Books, Member
+from warmline_service.pool._budget import capacity
+from warmline_service.pool._demand import Demand
+from warmline_service.pool._failures import StartFailures
+from warmline_service.pool._pace import Pace
+from warmline_service.pool._plan import Planner
+from warmline_service.pool._queue import WaitQueue
+from warmline_service.pool._room import Room
+from warmline_service.pool._want import SessionHasLease, Start, Waiter
+from warmline_service.worker import Life, ProcessState, SpawnKey
+
+_JITTER = 0.1
+_IN_USE = (ProcessState.RESERVED, ProcessState.BUSY)
+_LEAVING = (ProcessState.STOPPING, ProcessState.GONE)
+
+
+class Core:
+    """The state of the pool and the rules that move it.
+
+    Every method is one event at loop time `now` in seconds and returns the actions it calls for,
+    in order. The caller performs them and reports what came of it as further events.
+    """
+
+    def __init__(
+        self,
+        settings: PoolSettings,
+        *,
+        spare_keys: tuple[SpawnKey, ...],
+        memory_budget: int,
+        rng: Random,
+    ) -> None:
+        most = capacity(settings, memory_budget)
+        self.books = Books()
+        self.queue = WaitQueue(settings.max_waiting, settings.max_waiting_per_tenant)
+        self.room = Room(self.books, most, memory_budget, settings.process_estimate_bytes)
+        self.demand = {key: Demand(settings.min_spares, settings.max_spares) for key in spare_keys}
+        self.draining = False
+        self._settings = settings
+        self._rng = rng
+        self._failures = StartFailures(settings.start_backoff)
+        self._pace = Pace()
+        self._planner = Planner(
+            self.books,
+            self.queue,
+            self.room,
+            self._failures,
+            self.demand,
+            self._pace.spawn_seconds,
+            settings.max_starting,
+        )
+        self._generation = 0
+        self._numbers = itertools.count(1)
+        self._out: list[Action] = []
+
+    # Callers.
+
+    def want(self, now: float, waiter: Waiter) -> list[Action]:
+        """A session wants a process. Raises SessionHasLease when it has or awaits one."""
+        session = waiter.want.session_id
+        own = self.books.of_session(session)
+        if session in self.queue or (own is not None and own.state in _IN_USE):
+            raise SessionHasLease(session)
+        if now >= waiter.deadline:
+            self._refuse_late(now, waiter)
+        elif own is not None:
+            self._grant(now, waiter, own, Start.HOT)
+        elif self.draining:
+            self._refuse(waiter, _refusals.draining())
+        else:
+            self._want_new(now, waiter)
+        return self._taken()
+
+    def cancel(self, now: float, waiter: Waiter) -> list[Action]:
+        """A waiter has gone away without an answer."""
+        if self.queue.remove(waiter):
+            self._decide(now)
+        return self._taken()
+
+    def expire(self, now: float) -> list[Action]:
+        """Some waiter's deadline has come."""
+        self._decide(now)
+        return self._taken()
+
+    def bound(self, member: Member) -> None:
+        """The session's inputs are in: from now on its process can be parked."""
+        member.bound = True
+
+    def turn_begun(self, now: float, member: Member) -> None:
+        """The borrower starts a turn. Raises IllegalMove if it cannot."""
+        member.bound = True
+        self.books.move(member, ProcessState.BUSY, now)
+
+    def release(self, now: float, member: Member, *, poisoned: bool) -> list[Action]:
+        """The borrower is done; its process is parked under its session or stopped."""
+        if member.state not in _LEAVING:
+            self._pace.held(now - member.granted_at)
+            why = self._reason_against_parking(now, member, poisoned=poisoned)
+            if why is not None:
+                self._stop(now, member, why)
+            else:
+                self.books.move(member, ProcessState.HOT, now)
+            self._decide(now)
+        return self._taken()
+
+    def forget(self, now: float, session_id: str) -> list[Action]:
+        """A session is over: its process ends, even in a turn."""
+        own = self.books.of_session(session_id)
+        if own is not None:
+            self._stop(now, own, Why.FORGOTTEN)
+        return self._taken()
+
+    # Processes.
+
+    def started(self, now: float, member: Member, life: Life) -> list[Action]:
+        """A launch has given a process, whose life is the member's from now on."""
+        leaving = member.state is ProcessState.STOPPING
+        member.life = life
+        if leaving:
+            life.move(ProcessState.STOPPING)
+            self._out.append(Stop(member, Why.UNWANTED))
+            return self._taken()
+        self._pace.spawned(member.key, now - member.started_at)
+        self._failures.succeeded(member.key)
+        jitter = self._settings.max_age * _JITTER * self._rng.random()
+        member.expires_at = now + self._settings.max_age - jitter
+        self._place(now, member)
+        self._decide(now)
+        return self._taken()
+
+    def start_failed(self, now: float, member: Member, error: BaseException) -> list[Action]:
+        """A launch has raised."""
+        if member.state is not ProcessState.STOPPING:
+            self._failures.failed(member.key, _refusals.as_start_failure(error), now)
+        return self.exited(now, member)
+
+    def exited(self, now: float, member: Member) -> list[Action]:
+        """A process has ended, or a start that was to be cancelled; its place is free."""
+        if member.state is not ProcessState.GONE:
+            self.books.move(member, ProcessState.GONE, now)
+            self._decide(now)
+        return self._taken()
+
+    def pinged(self, now: float, member: Member, *, answered: bool) -> list[Action]:
+        """A ping has ended. One that failed in the middle of a turn is the borrower's to notice."""
+        member.pinging = False
+        member.pinged_at = now
+        if not answered and member.state in IDLE:
+            self._stop(now, member, Why.UNHEALTHY)
+            self._decide(now)
+        return self._taken()
+
+    def weighed(self, now: float, sizes: dict[Member, int]) -> list[Action]:
+        """Processes were measured, in bytes; 0 is one that had gone and says nothing."""
+        for member, size in sizes.items():
+            member.measured_at = now
+            if size:
+                self.books.measured(member, size)
+        self._tidy(now)
+        self._decide(now)
+        return self._taken()
+
+    # Upkeep.
+
+    def tick(self, now: float) -> list[Action]:
+        """Time has passed: retire, relieve, look after, refill."""
+        self._tidy(now)
+        for member in _upkeep.stuck(self.books, now):
+            member.since = now
+            self._out.append(Stop(member, Why.STUCK))
+        for member in _upkeep.pings_due(self.books, self._settings, now):
+            member.pinging = True
+            self._out.append(Ping(member))
+        if due := _upkeep.weighings_due(self.books, now):
+            self._out.append(Weigh(due))
+            for member in due:
+                member.measured_at = now  # Asked for: not again before the answer.
+        self._failures.prune(now)
+        self._decide(now)
+        return self._taken()
+
+    def retire(self, now: float) -> list[Action]:
+        """Everything that runs is of yesterday: idle now, in use after its turn."""
+        self._generation += 1
+        for member in self.books.all_in(ProcessState.STARTING, *IDLE):
+            self._stop(now, member, Why.RETIRED)
+        self._decide(now)
+        return self._taken()
+
+    def drain(self, now: float) -> list[Action]:
+        """Nothing new from now on: no starts, no spares; sessions keep their own processes."""
+        self.draining = True
+        for waiter in tuple(self.queue.in_order()):
+            self.queue.remove(waiter)
+            self._refuse(waiter, _refusals.draining())
+        for member in self.books.all_in(ProcessState.STARTING, ProcessState.SPARE):
+            self._stop(now, member, Why.DRAINED)
+        return self._taken()
+
+    def close(self, now: float) -> list[Action]:
+        """Everything ends, whatever it is doing."""
+        self.drain(now)
+        for member in self.books:
+            if member.state not in _LEAVING:
+                self._stop(now, member, Why.DRAINED)
+        return self._taken()

@@ -1,0 +1,34 @@
+"""How many spares of a kind to keep: as many as lately came while a spare was being made."""
+
+from __future__ import annotations
+
+from collections import deque
+
+HALF_LIFE = 60.0
+
+
+class Demand:
+    """A decaying maximum of arrivals within the time that it takes to replace a spare."""
+
+    def __init__(self, least: int, most: int) -> None:
+        self._least = least
+        self._most = max(least, most)
+        self._peak = 0.0
+        self._peak_at = 0.0
+        # More than `most` arrivals cannot raise the target further.
+        self._arrivals: deque[float] = deque(maxlen=max(1, self._most))
+
+    def arrived(self, now: float, spawn_seconds: float) -> None:
+        """Somebody came who could have used a spare that takes `spawn_seconds` to make."""
+        window = max(1.0, 2 * spawn_seconds)
+        self._arrivals.append(now)
+        together = sum(now - at <= window for at in self._arrivals)
+        self._peak = max(self._level(now), float(together))
+        self._peak_at = now
+
+    def target(self, now: float) -> int:
+        """Spares to keep now."""
+        return max(self._least, min(self._most, int(self._level(now) + 0.5)))
+
+    def _level(self, now: float) -> float:
+        return self._peak * 0.5 ** ((now - self._peak_at) / HALF_LIFE)

@@ -1,0 +1,71 @@
+"""ModelService on the wire."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+from warmline.v1 import model_service_pb2 as pb
+from warmline.v1 import model_service_pb2_grpc as pb_grpc
+
+from warmline_service.chat import Model, ModelCatalog
+from warmline_service.errors import field_invalid
+from warmline_service.rpc._deserialize import Malformed
+from warmline_service.rpc._interceptors import principal
+
+_PAGE = 50
+_PAGE_LIMIT = 1000
+
+
+class ModelServicer(pb_grpc.ModelServiceServicer):
+    """`ModelService` over the catalog."""
+
+    def __init__(self, catalog: ModelCatalog, provider: str) -> None:
+        self._models = [_wire(model, provider) for model in catalog.models]
+        self._index = {model.id: model for model in self._models}
+        self._catalog = catalog
+
+    async def ListModels(
+        self, request: pb.ListModelsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ListModelsResponse:
+        """A page of the models, the default first."""
+        principal().require("read")
+        if isinstance(request, Malformed):
+            raise request.error()
+        if request.page_size < 0:
+            raise field_invalid("page_size", "must not be negative")
+        size = min(request.page_size or _PAGE, _PAGE_LIMIT)
+        token = request.page_token
+        if token and not (token.isascii() and token.isdigit() and len(token) < 10):
+            raise field_invalid("page_token", "is not a token that this service gave")
+        begin = int(token or 0)
+        end = begin + size
+        more = end < len(self._models)
+        return pb.ListModelsResponse(
+            models=self._models[begin:end], next_page_token=str(end) if more else ""
+        )
+
+    async def GetModel(
+        self, request: pb.GetModelRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.GetModelResponse:
+        """One model, by name, id or alias."""
+        principal().require("read")
+        if isinstance(request, Malformed):
+            raise request.error()
+        name = request.name.removeprefix("models/")
+        if not name:
+            raise field_invalid("name", "must not be empty")
+        return pb.GetModelResponse(model=self._index[self._catalog.resolve(name).id])
+
+
+def _wire(model: Model, provider: str) -> pb.Model:
+    return pb.Model(
+        name=f"models/{model.id}",
+        id=model.id,
+        aliases=model.aliases,
+        display_name=model.display_name,
+        description=model.description,
+        provider=provider,
+        effort_levels=model.effort_levels,
+        is_default=model.is_default,
+    )

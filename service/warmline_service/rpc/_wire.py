@@ -1,0 +1,196 @@
+"""From the domain to the wire: one function for each event of the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from warmline.v1 import events_pb2 as pb
+
+from warmline_service.chat import events
+from warmline_service.chat.events import Event
+from warmline_service.pool import Start
+from warmline_service.rpc._status import status_of
+
+_START = {
+    None: pb.START_KIND_UNSPECIFIED,
+    Start.HOT: pb.START_KIND_HOT,
+    Start.WARM: pb.START_KIND_WARM,
+    Start.COLD: pb.START_KIND_COLD,
+}
+_STOP = {reason: getattr(pb, f"STOP_REASON_{reason.name}") for reason in events.StopReason}
+_OUTCOME = {
+    outcome: getattr(pb.InterruptResult, f"OUTCOME_{outcome.name}")
+    for outcome in events.InterruptOutcome
+}
+_NOTICE = {
+    kind: getattr(pb.Notice, f"KIND_{kind.name}", pb.Notice.KIND_UNSPECIFIED)
+    for kind in events.NoticeKind
+}
+
+
+def wire_events(batch: Iterable[Event]) -> list[pb.Event]:
+    """Events as they travel."""
+    return [_event(event) for event in batch]
+
+
+def _event(event: Event) -> pb.Event:
+    out = pb.Event(
+        session_id=event.session_id,
+        turn_id=event.turn_id,
+        epoch=event.epoch,
+        seq=event.seq,
+        parent_tool_call_id=event.parent,
+    )
+    out.time.FromNanoseconds(int(event.time * 1e9))
+    field, fill = _FILL[type(event.body)]
+    getattr(out, field).SetInParent()
+    fill(getattr(out, field), event.body)
+    return out
+
+
+def _duration(out: Duration, seconds: float | None) -> None:
+    if seconds is not None:
+        out.FromNanoseconds(max(0, int(seconds * 1e9)))
+
+
+def _latency(out: pb.LatencyReceipt, latency: events.Latency | None) -> None:
+    if latency is None:
+        return
+    out.start = _START[latency.start]
+    out.misses.extend(latency.misses)
+    for name in ("queue", "spawn", "bind", "cli", "first_token", "total"):
+        seconds = getattr(latency, name)
+        if seconds is not None:
+            _duration(getattr(out, name), seconds)
+
+
+def _tokens(out: pb.Usage, tokens: events.Tokens) -> None:
+    out.input_tokens = tokens.input
+    out.output_tokens = tokens.output
+    out.cache_read_input_tokens = tokens.cache_read
+    out.cache_creation_input_tokens = tokens.cache_creation
+    out.cost_usd = tokens.cost_usd
+
+
+def _usage(out: pb.Usage, usage: events.Usage) -> None:
+    _tokens(out, usage.total)
+    for model, tokens in usage.by_model.items():
+        _tokens(out.by_model[model], tokens)
+
+
+def _opened(out: pb.SessionOpened, body: events.SessionOpened) -> None:
+    out.session_id = body.session_id
+    out.start = _START[body.start]
+    out.model = body.model
+    out.cli_version = body.cli_version
+    out.last_seq = body.last_seq
+
+
+def _draining(out: pb.ServerDraining, body: events.ServerDraining) -> None:
+    _duration(out.retry_after, body.retry_after)
+
+
+def _queued(out: pb.TurnQueued, body: events.TurnQueued) -> None:
+    out.position = body.position
+
+
+def _started(out: pb.TurnStarted, body: events.TurnStarted) -> None:
+    _latency(out.latency, body.latency)
+
+
+def _completed(out: pb.TurnCompleted, body: events.TurnCompleted) -> None:
+    out.stop_reason = _STOP[body.stop_reason]
+    out.result = body.result
+    out.model_requests = body.model_requests
+    _usage(out.usage, body.usage)
+    _latency(out.latency, body.latency)
+    for denial in body.denials:
+        out.permission_denials.add(tool_name=denial.tool_name, tool_call_id=denial.tool_call_id)
+
+
+def _failed(out: pb.TurnFailed, body: events.TurnFailed) -> None:
+    out.status.CopyFrom(status_of(body.error))
+    out.context_lost = body.context_lost
+    _usage(out.usage, body.usage)
+    _latency(out.latency, body.latency)
+
+
+def _interrupt(out: pb.InterruptResult, body: events.InterruptResult) -> None:
+    out.outcome = _OUTCOME[body.outcome]
+
+
+def _text(out: pb.TextDelta | pb.ThinkingDelta, body: events.TextDelta) -> None:
+    out.text = body.text
+    out.block_index = body.block
+
+
+def _tool_input(out: pb.ToolInputDelta, body: events.ToolInputDelta) -> None:
+    out.partial_json = body.text
+    out.block_index = body.block
+
+
+def _tool_call(out: pb.ToolCall, body: events.ToolCall) -> None:
+    out.id = body.id
+    out.name = body.name
+    out.input.update(body.input)
+
+
+def _tool_result(out: pb.ToolResult, body: events.ToolResult) -> None:
+    out.tool_call_id = body.tool_call_id
+    out.text = body.text
+    out.is_error = body.is_error
+
+
+def _message(out: pb.Message, body: events.Message) -> None:
+    out.id = body.id
+    out.model = body.model
+    out.aborted = body.aborted
+    for block in body.content:
+        _block(out.content.add(), block)
+
+
+def _block(out: pb.ContentBlock, block: events.Block) -> None:
+    match block:
+        case events.TextBlock(text):
+            out.text = text
+        case events.ThinkingBlock(text, signature):
+            out.thinking.text = text
+            out.thinking.signature = signature
+        case events.ToolCall():
+            _tool_call(out.tool_call, block)
+        case events.OtherBlock(content):
+            out.other.update(content)
+
+
+def _notice(out: pb.Notice, body: events.Notice) -> None:
+    out.kind = _NOTICE[body.kind]
+    out.code = body.code
+    out.message = body.message
+    for name, value in body.metadata.items():
+        out.metadata[name] = value
+
+
+def _raw(out: pb.Raw, body: events.Raw) -> None:
+    out.type = body.type
+    out.json = body.json
+
+
+_FILL: dict[type, tuple[str, Callable[[Any, Any], None]]] = {
+    events.SessionOpened: ("session_opened", _opened),
+    events.ServerDraining: ("server_draining", _draining),
+    events.TurnQueued: ("turn_queued", _queued),
+    events.TurnStarted: ("turn_started", _started),
+    events.TurnCompleted: ("turn_completed", _completed),
+    events.TurnFailed: ("turn_failed", _failed),
+    events.InterruptResult: ("interrupt_result", _interrupt),
+    events.TextDelta: ("text_delta", _text),
+    events.ThinkingDelta: ("thinking_delta", _text),
+    events.ToolInputDelta: ("tool_input_delta", _tool_input),
+    events.Message: ("message", _message),
+    events.ToolCall: ("tool_call", _tool_call),
+    events.ToolResult: ("tool_result", _tool_result),
+    events.Notice: ("notice", _notice),
+    events.Raw: ("raw", _raw),
+}

@@ -1,0 +1,205 @@
+"""Wires the parts together; starts them in order, drains and stops them in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import structlog
+from pydantic import SecretStr
+
+from warmline_service.chat import Conversations, ModelCatalog, Runtime, Tokens, UpstreamFault
+from warmline_service.config import Settings
+from warmline_service.egress import Access, Egress
+from warmline_service.pool import Pool, default_memory_budget
+from warmline_service.rpc import RpcServer, build_server
+from warmline_service.tenants import Authenticator, SettingsKeys
+from warmline_service.worker import Launcher, SpawnKey, find_cli, probe, sweep
+
+_log = structlog.get_logger(__name__)
+
+# After the drain's own grace: what a stream that does not end by itself still gets.
+_STREAM_GRACE = 1.0
+
+
+class Unsafe(Exception):
+    """The settings would open the service to those who should not reach it."""
+
+
+@dataclass(frozen=True)
+class EgressAccess:
+    """The egress as conversations see it."""
+
+    egress: Egress
+
+    def bind(self, slot_id: str, tenant: str, session_id: str) -> None:
+        """The slot's requests are this session's from now on, with the operator's credential."""
+        self.egress.bind(slot_id, Access(tenant, session_id, None))
+
+    def metered(self, slot_id: str) -> Mapping[str, Tokens]:
+        """What the slot has used since it was bound, by model."""
+        return {
+            model: Tokens(used.input, used.output, used.cache_read, used.cache_creation)
+            for model, used in self.egress.meter(slot_id).snapshot().items()
+        }
+
+    def requests(self, slot_id: str) -> int:
+        """How many requests to a model the slot has made."""
+        return self.egress.meter(slot_id).requests
+
+    def last_fault(self, slot_id: str) -> UpstreamFault | None:
+        """The last error of the provider, if its last answer was one."""
+        error = self.egress.last_error(slot_id)
+        return UpstreamFault(error.status, error.retry_after) if error else None
+
+
+class Service:
+    """The whole service in one process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.port = 0
+        self._egress: Egress | None = None
+        self._pool: Pool | None = None
+        self._conversations: Conversations | None = None
+        self._rpc: RpcServer | None = None
+
+    async def start(self) -> None:
+        """Start everything; on return the port is open.
+
+        Raises Unsafe, OSError (port, data directory) and WarmlineError (CLI_NOT_FOUND, CLI_CRASHED),
+        and leaves nothing behind then.
+        """
+        check_exposure(self.settings)
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop(grace=0.0)
+            raise
+
+    async def _start(self) -> None:
+        settings = with_credential(self.settings)
+        use_pidfds()
+        slots = await asyncio.to_thread(make_slots_root, settings.data_dir)
+        await sweep(slots)
+        binary = find_cli(settings.cli)
+        self._egress = Egress(settings.provider)
+        await self._egress.start()
+        launcher = Launcher(settings.cli, binary, slots, self._egress.open_endpoint)
+        capabilities = await probe(launcher)
+        _log.info("cli probed", path=str(binary), **launcher.describe(capabilities))
+        spares = [SpawnKey()]
+        if capabilities.priming and settings.pool.primed_spares:
+            spares.insert(0, SpawnKey(primed=True))
+        else:
+            capabilities = replace(capabilities, priming=False)
+        budget = settings.pool.memory_budget_bytes or default_memory_budget()
+        self._pool = Pool(
+            settings.pool, launcher.start, spare_keys=tuple(spares), memory_budget=budget
+        )
+        await self._pool.start()
+        catalog = ModelCatalog(capabilities.models, settings.models)
+        runtime = Runtime(
+            self._pool,
+            EgressAccess(self._egress),
+            catalog,
+            capabilities,
+            settings.cli,
+            settings.limits,
+        )
+        self._conversations = Conversations(runtime)
+        keys = SettingsKeys(settings.tenants) if has_keys(settings) else None
+        self._rpc = build_server(settings, self._conversations, catalog, Authenticator(keys))
+        await self._rpc.start()
+        self.port = self._rpc.port
+
+    async def stop(self, grace: float | None = None) -> None:
+        """Drain for `grace` seconds (the setting, by default) and stop: nothing is left.
+
+        Health says NOT_SERVING first. May be called on a service that started in part.
+        """
+        grace = self.settings.drain_grace if grace is None else grace
+        if self._rpc is not None:
+            await self._rpc.begin_drain()
+        if self._pool is not None:
+            self._pool.begin_drain()
+        if self._conversations is not None:
+            await self._conversations.drain(grace)
+        if self._rpc is not None:
+            await self._rpc.stop(_STREAM_GRACE)
+        if self._conversations is not None:
+            await self._conversations.aclose()
+        if self._pool is not None:
+            await self._pool.aclose()
+        if self._egress is not None:
+            await self._egress.aclose()
+
+    @property
+    def pool(self) -> Pool:
+        """The pool, for those who watch it."""
+        assert self._pool is not None
+        return self._pool
+
+
+def has_keys(settings: Settings) -> bool:
+    """Whether anybody has to authenticate."""
+    return any(tenant.keys for tenant in settings.tenants)
+
+
+def check_exposure(settings: Settings) -> None:
+    """Without a key anybody is served, so only this machine may reach the port; raises Unsafe."""
+    host = settings.listen.rpartition(":")[0].strip("[]")
+    if has_keys(settings) or host == "localhost":
+        return
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise Unsafe(
+            f"listen = {settings.listen!r} is not loopback and no API key is configured: anybody "
+            "could use the service. Add a key (`warmline new-key`) or listen on 127.0.0.1."
+        )
+
+
+def with_credential(settings: Settings) -> Settings:
+    """Settings whose provider has its credential, from the file or the environment.
+
+    The variable is removed from the service's own environment, so that no child can inherit it.
+    """
+    provider = settings.provider
+    found = os.environ.pop("ANTHROPIC_API_KEY", "")
+    if provider.kind == "loopback" or provider.api_key is not None:
+        return settings
+    if provider.api_key_file is not None:
+        found = provider.api_key_file.read_text().strip()
+    if not found:
+        raise Unsafe(
+            "There is no model credential: set ANTHROPIC_API_KEY, provider.api_key_file, or use "
+            "`--provider loopback`, which needs none."
+        )
+    updated = provider.model_copy(update={"api_key": SecretStr(found)})
+    return settings.model_copy(update={"provider": updated})
+
+
+def make_slots_root(data_dir: Path) -> Path:
+    """The directory of slots, private to the service."""
+    root = data_dir.expanduser().absolute()
+    slots = root / "slots"
+    slots.mkdir(parents=True, exist_ok=True, mode=0o700)
+    slots.chmod(0o700)
+    return slots
+
+
+def use_pidfds() -> None:
+    """Watch children by pidfd: on Python 3.11 the default is a thread for each."""
+    if sys.version_info < (3, 12):
+        loop = asyncio.get_running_loop()
+        watcher = asyncio.PidfdChildWatcher()
+        watcher.attach_loop(loop)
+        asyncio.set_child_watcher(watcher)

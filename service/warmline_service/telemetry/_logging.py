@@ -1,0 +1,48 @@
+"""Structured logs to stderr, as JSON lines or for a terminal, without secrets."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+from warmline_service.config import LogSettings
+
+# The forms of credential that could reach a log line by mistake.
+_SECRET = re.compile(r"(sk-ant-[\w-]{4})[\w-]+|(wl_[a-z0-9]{4,32}_)[\w-]+|(?i:(bearer )\S+)")
+
+
+def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Cut every credential in a log event down to what identifies it."""
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = _SECRET.sub(
+                lambda match: f"{match[1] or match[2] or match[3]}[redacted]", value
+            )
+    return event
+
+
+def configure_logging(settings: LogSettings) -> None:
+    """Send structlog to stderr in the asked form and level."""
+    console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+    )
+    level = logging.getLevelNamesMapping()[settings.level.upper()]
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            redact,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )

@@ -1,0 +1,66 @@
+"""What is fixed at spawn (the pool key), what is bound later, and what a CLI can do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class SystemPrompt:
+    """A system prompt, instead of the CLI's own or after it; `repr` hides the text."""
+
+    kind: Literal["replace", "append"]
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class SpawnKey:
+    """The pool key: every input that is fixed at spawn. The default is a spare for anybody.
+
+    `primed`: has run a warm-up turn and been cleared: faster, but takes no system prompt any more.
+    `model` and `system_prompt`: set only where the CLI cannot bind them late.
+    """
+
+    primed: bool = False
+    model: str | None = None
+    system_prompt: SystemPrompt | None = None
+
+    def misses(self, other: SpawnKey) -> tuple[str, ...]:
+        """The names of the fields in which the two differ."""
+        return tuple(
+            each.name
+            for each in fields(self)
+            if getattr(self, each.name) != getattr(other, each.name)
+        )
+
+
+@dataclass(frozen=True)
+class Binding:
+    """What a conversation gives to a process that is already running."""
+
+    model: str | None = None
+    system_prompt: SystemPrompt | None = None
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A model that the CLI offers: `value` is the alias it takes, `id` what that stands for."""
+
+    value: str
+    id: str
+    display_name: str = ""
+    description: str = ""
+    effort_levels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What this CLI version was seen to do; what it cannot bind late needs a cold spawn."""
+
+    version: str
+    models: tuple[ModelInfo, ...] = ()
+    late_model: bool = False
+    late_system_prompt: bool = False
+    priming: bool = False
+    unix_socket: bool = False

@@ -15,11 +15,11 @@ from pydantic import SecretStr
 
 from warmline_service.chat import Conversations, ModelCatalog, Runtime, Tokens, UpstreamFault
 from warmline_service.config import Settings
-from warmline_service.egress import Access, Egress
+from warmline_service.egress import Access, Egress, make_provider
 from warmline_service.pool import Pool, default_memory_budget
 from warmline_service.rpc import RpcServer, build_server
 from warmline_service.tenants import Authenticator, SettingsKeys
-from warmline_service.worker import Launcher, SpawnKey, find_cli, probe, sweep
+from warmline_service.worker import CliProcess, Launcher, Site, SpawnKey, probe
 
 _log = structlog.get_logger(__name__)
 
@@ -64,8 +64,10 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.port = 0
+        self._site: Site | None = None
         self._egress: Egress | None = None
-        self._pool: Pool | None = None
+        self._launcher: Launcher | None = None
+        self._pool: Pool[CliProcess] | None = None
         self._conversations: Conversations | None = None
         self._rpc: RpcServer | None = None
 
@@ -86,13 +88,14 @@ class Service:
         settings = with_credential(self.settings)
         use_pidfds()
         slots = await asyncio.to_thread(make_slots_root, settings.data_dir)
-        await sweep(slots)
-        binary = find_cli(settings.cli)
-        self._egress = Egress(settings.provider)
+        self._site = await Site.prepare(settings.cli, slots)
+        capabilities = await probe(self._site)
+        _log.info("cli probed", path=str(self._site.binary), version=capabilities.version)
+        self._egress = Egress(make_provider(settings.provider))
         await self._egress.start()
-        launcher = Launcher(settings.cli, binary, slots, self._egress.open_endpoint)
-        capabilities = await probe(launcher)
-        _log.info("cli probed", path=str(binary), **launcher.describe(capabilities))
+        self._launcher = Launcher(
+            self._site, self._egress.open_endpoint, capabilities.version
+        )
         spares = [SpawnKey()]
         if capabilities.priming and settings.pool.primed_spares:
             spares.insert(0, SpawnKey(primed=True))
@@ -100,7 +103,7 @@ class Service:
             capabilities = replace(capabilities, priming=False)
         budget = settings.pool.memory_budget_bytes or default_memory_budget()
         self._pool = Pool(
-            settings.pool, launcher.start, spare_keys=tuple(spares), memory_budget=budget
+            settings.pool, self._launcher.start, spare_keys=tuple(spares), memory_budget=budget
         )
         await self._pool.start()
         catalog = ModelCatalog(capabilities.models, settings.models)
@@ -136,11 +139,16 @@ class Service:
             await self._conversations.aclose()
         if self._pool is not None:
             await self._pool.aclose()
+        if self._launcher is not None:
+            await self._launcher.aclose()
         if self._egress is not None:
             await self._egress.aclose()
+        if self._site is not None:
+            self._site.slots.release()
+            self._site = None
 
     @property
-    def pool(self) -> Pool:
+    def pool(self) -> Pool[CliProcess]:
         """The pool, for those who watch it."""
         assert self._pool is not None
         return self._pool

@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from warmline_service.chat._endings import completed, failed, withheld
+from warmline_service.chat._endings import completed, failed, failure_of, withheld
 from warmline_service.chat._outbox import Outbox
 from warmline_service.chat._ports import Runtime
 from warmline_service.chat._turn import Bounds, Phase, Turn
@@ -33,7 +33,7 @@ from warmline_service.chat.events import (
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.pool import Lease, Start, Want
 from warmline_service.sessions import Session
-from warmline_service.worker import Binding, CliProcess, Result, SpawnKey
+from warmline_service.worker import Binding, CliProcess, Exit, Result, SpawnKey
 
 _log = structlog.get_logger(__name__)
 
@@ -191,14 +191,14 @@ class Conversation:
                 starting.cancel()
                 await asyncio.wait({starting})
         if starting.cancelled():
-            return withheld(turn)
+            return withheld(turn.denied_by)
         lease, latency = starting.result()
         if turn.latched.is_set():
             lease.release()
-            return withheld(turn)
+            return withheld(turn.denied_by)
         return await self._converse(turn, lease, latency)
 
-    async def _begin(self, turn: Turn) -> tuple[Lease, Latency]:
+    async def _begin(self, turn: Turn) -> tuple[Lease[CliProcess], Latency]:
         """Get a process for the turn and make it this session's."""
         loop = asyncio.get_running_loop()
         deadline = turn.deadline or loop.time() + _NO_DEADLINE
@@ -221,7 +221,7 @@ class Conversation:
             raise
         return lease, latency
 
-    async def _bind(self, lease: Lease) -> None:
+    async def _bind(self, lease: Lease[CliProcess]) -> None:
         process, session = lease.process, self.session
         self._runtime.access.bind(process.slot.id, session.tenant, session.id)
         late = process.key
@@ -231,6 +231,7 @@ class Conversation:
                 system_prompt=session.config.system_prompt if late.system_prompt is None else None,
             )
         )
+        lease.mark_bound()
         session.epoch += 1
         if session.turns:
             self._emit(
@@ -241,7 +242,7 @@ class Conversation:
                 )
             )
 
-    async def _converse(self, turn: Turn, lease: Lease, latency: Latency) -> Ending:
+    async def _converse(self, turn: Turn, lease: Lease[CliProcess], latency: Latency) -> Ending:
         process = lease.process
         access, slot = self._runtime.access, process.slot.id
         before, requests = dict(access.metered(slot)), access.requests(slot)
@@ -251,11 +252,12 @@ class Conversation:
             end = await turn.run(process, self._bounds())
             poisoned = not isinstance(end, Result)
             self.session.turns += 1
-            receipt = turn.latency(latency)
-            requests = access.requests(slot) - requests
-            if isinstance(end, Result) and turn.denied_by is None and not end.failed:
-                return completed(end, receipt, before, access.metered(slot), requests)
-            return failed(turn, end, receipt, before, access.metered(slot), access.last_fault(slot))
+            receipt, after = turn.latency(latency), access.metered(slot)
+            error = turn.denied_by or failure_of(end, access.last_fault(slot))
+            if isinstance(end, Exit) or error is not None:
+                assert error is not None  # An Exit is always a failure.
+                return failed(error, end, receipt, before, after)
+            return completed(end, receipt, before, after, access.requests(slot) - requests)
         finally:
             lease.release(poisoned=poisoned)
 

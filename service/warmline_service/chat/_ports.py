@@ -10,7 +10,7 @@ from warmline_service.chat._catalog import ModelCatalog
 from warmline_service.chat.events import Tokens
 from warmline_service.config import CliSettings, LimitSettings
 from warmline_service.pool import Pool
-from warmline_service.worker import Capabilities
+from warmline_service.worker import Capabilities, CliProcess
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ModelAccess(Protocol):
 class Runtime:
     """What all conversations share."""
 
-    pool: Pool
+    pool: Pool[CliProcess]
     access: ModelAccess
     catalog: ModelCatalog
     capabilities: Capabilities

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from warmline_service.chat._translate import Translator, begins_turn, result_of
+from warmline_service.chat._translate import Translator, begins_turn, raw, result_of
 from warmline_service.chat.events import (
     Body,
     Detail,
@@ -65,10 +65,10 @@ class Turn:
         self._last_heard = self.accepted_at
         self._first_token: float | None = None
 
-    async def run(self, process: CliProcess, bounds: Bounds) -> Result | Exit | None:
-        """Send the message and wait for the end; None when the process had to be given up.
+    async def run(self, process: CliProcess, bounds: Bounds) -> Result | Exit:
+        """Send the message and wait for the end: an Exit when the process was lost or given up.
 
-        Raises TURN_TIMEOUT and TURN_STALLED only after the process has stopped the turn.
+        `denied_by` says so when a bound ended the turn.
         """
         self.phase = Phase.RUNNING
         process.attach(self)
@@ -76,10 +76,10 @@ class Turn:
             self._last_heard = self._loop.time()
             await process.send_user(self.text, self.id)
             reason = await self._watch(self._loop.time() + bounds.turn, bounds.stall)
-            if reason is not None and self.denied_by is None:
-                self.denied_by = reason
+            if reason is not None:
+                self.denied_by = self.denied_by or reason
                 await self.interrupt(process, bounds.interrupt)
-            return self.end.result() if self.end.done() else None
+            return self.end.result()
         finally:
             self.phase = Phase.ENDED
             process.attach(None)
@@ -123,9 +123,11 @@ class Turn:
                     continue
                 self._begun.set_result(None)
             if self.detail is Detail.RAW:
-                self._emit(Raw(message.type, message.line), "")
+                self._emit(raw(message), "")
             result = result_of(message, self.id)
             if result is not None:
+                for parent, body in self._translator.flush():
+                    self._emit(body, parent)
                 self.end.set_result(result)
             else:
                 self._tell(message)

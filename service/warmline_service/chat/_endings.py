@@ -1,0 +1,159 @@
+"""The one end of a turn: what it was, why it failed, what it used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from warmline_service.chat._ports import UpstreamFault
+from warmline_service.chat.events import (
+    Ending,
+    Latency,
+    PermissionDenial,
+    StopReason,
+    Tokens,
+    TurnCompleted,
+    TurnFailed,
+    Usage,
+)
+from warmline_service.errors import Reason, WarmlineError, field_invalid
+from warmline_service.worker import Exit, Result, repair
+
+_STDERR_CHARS = 800
+_BY_STATUS = {
+    401: Reason.CREDENTIAL_REJECTED,
+    403: Reason.CREDENTIAL_REJECTED,
+    404: Reason.MODEL_NOT_FOUND,
+    413: Reason.MESSAGE_TOO_LARGE,
+    429: Reason.RATE_LIMITED,
+    529: Reason.UPSTREAM_OVERLOADED,
+}
+# Where the provider names no time to wait, in seconds.
+_RETRY_AFTER = {
+    Reason.RATE_LIMITED: 10.0,
+    Reason.UPSTREAM_OVERLOADED: 5.0,
+    Reason.UPSTREAM_UNAVAILABLE: 5.0,
+}
+Metered = Mapping[str, Tokens]
+
+
+class _Denial(msgspec.Struct):
+    tool_name: str = ""
+    tool_use_id: str = ""
+
+
+class _Denials(msgspec.Struct):
+    permission_denials: list[_Denial] = []  # noqa: RUF012  # msgspec copies an empty default
+
+
+def withheld(error: WarmlineError | None) -> Ending:
+    """The end of a turn that was stopped before it had begun."""
+    if error is not None:
+        return TurnFailed(error)
+    return TurnCompleted(StopReason.INTERRUPTED, "", Usage(), None)
+
+
+def completed(
+    end: Result, latency: Latency, before: Metered, after: Metered, requests: int
+) -> TurnCompleted:
+    """The good end of a turn, or its interruption."""
+    return TurnCompleted(
+        _stop_reason(end),
+        end.result or "",
+        _usage(end, before, after),
+        latency,
+        _denials(end),
+        requests,
+    )
+
+
+def failed(
+    error: WarmlineError, end: Result | Exit, latency: Latency, before: Metered, after: Metered
+) -> TurnFailed:
+    """The bad end of a turn."""
+    result = end if isinstance(end, Result) else None
+    return TurnFailed(error, result is None, _usage(result, before, after), latency)
+
+
+def failure_of(end: Result | Exit, fault: UpstreamFault | None) -> WarmlineError | None:
+    """Why a turn failed by itself; None where it did not."""
+    if isinstance(end, Exit):
+        return _crash(end)
+    if not end.failed or end.interrupted:
+        return None
+    text = end.result or "; ".join(end.errors) or "The turn failed."
+    if end.terminal_reason == "prompt_too_long":
+        return WarmlineError(Reason.MESSAGE_TOO_LARGE, text)
+    status = end.api_error_status or (fault.status if fault else None)
+    if end.terminal_reason != "api_error" and status is None:
+        return WarmlineError(Reason.CLI_CRASHED, text, metadata={"subtype": end.subtype})
+    if status == 400:
+        return field_invalid("message", f"the model provider refused it: {text}")
+    reason = _BY_STATUS.get(status or 0, Reason.UPSTREAM_UNAVAILABLE)
+    wait = fault.retry_after if fault else None
+    return WarmlineError(
+        reason,
+        text,
+        metadata={"upstreamStatus": str(status or "none")},
+        retry_after=wait if wait is not None else _RETRY_AFTER.get(reason),
+    )
+
+
+def _crash(end: Exit) -> WarmlineError:
+    how = f"signal {end.signal}" if end.signal else f"exit code {end.code}"
+    if end.code is None and end.signal is None:
+        how = "still alive"
+    tail = end.stderr_tail[-_STDERR_CHARS:]
+    metadata = {"cause": end.cause} | ({"stderr": tail} if tail else {})
+    return WarmlineError(
+        Reason.CLI_CRASHED,
+        f"The CLI process was lost ({how}): {end.cause or 'no cause known'}.",
+        metadata=metadata,
+        retry_after=0.0,
+    )
+
+
+def _stop_reason(end: Result) -> StopReason:
+    if end.interrupted:
+        return StopReason.INTERRUPTED
+    try:
+        return StopReason(end.stop_reason or "unspecified")
+    except ValueError:
+        return StopReason.UNSPECIFIED
+
+
+def _usage(end: Result | None, before: Metered, after: Metered) -> Usage:
+    """The turn's own: from the CLI, which knows the cost; from the meter where the CLI says nothing."""
+    if end is not None and end.turn_usage:
+        return Usage(
+            {
+                model: Tokens(
+                    used.input_tokens,
+                    used.output_tokens,
+                    used.cache_read_input_tokens,
+                    used.cache_creation_input_tokens,
+                    used.cost_usd,
+                )
+                for model, used in end.turn_usage.items()
+            }
+        )
+    grown = {model: _minus(used, before.get(model, Tokens())) for model, used in after.items()}
+    return Usage({model: used for model, used in grown.items() if used != Tokens()})
+
+
+def _minus(after: Tokens, before: Tokens) -> Tokens:
+    return Tokens(
+        after.input - before.input,
+        after.output - before.output,
+        after.cache_read - before.cache_read,
+        after.cache_creation - before.cache_creation,
+    )
+
+
+def _denials(end: Result) -> tuple[PermissionDenial, ...]:
+    try:
+        found = msgspec.json.decode(repair(end.line), type=_Denials)
+    except msgspec.MsgspecError:
+        return ()  # A shape of a later CLI: the turn's tool results tell the same.
+    return tuple(PermissionDenial(each.tool_name, each.tool_use_id) for each in found.permission_denials)

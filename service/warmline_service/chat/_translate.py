@@ -1,0 +1,204 @@
+"""From the CLI's lines to events; a line that means nothing here passes on as `raw`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from warmline_service.chat.events import (
+    Block,
+    Body,
+    Message,
+    Notice,
+    NoticeKind,
+    OtherBlock,
+    Raw,
+    TextBlock,
+    TextDelta,
+    ThinkingBlock,
+    ThinkingDelta,
+    ToolCall,
+    ToolInputDelta,
+    ToolResult,
+)
+from warmline_service.worker import (
+    ApiRetry,
+    Assistant,
+    CliMessage,
+    CommandLifecycle,
+    CompactBoundary,
+    ContentBlockDelta,
+    Delta,
+    MessageStop,
+    ModelFallback,
+    RateLimitEvent,
+    Result,
+    StreamEvent,
+    System,
+    SystemInit,
+    Unknown,
+    User,
+    repair,
+)
+
+# Lines of type `system` that say nothing which an event does not say better.
+_KNOWN_SYSTEM = {"init", "status", "session_state_changed", "thinking_tokens"}
+# The CLI's own words in the model's place, such as the text of an API error.
+_SYNTHETIC = "<synthetic>"
+
+
+def begins_turn(message: CliMessage, turn_id: str) -> bool:
+    """Whether from this line on what comes is the turn's."""
+    if isinstance(message, CommandLifecycle):
+        return message.command_uuid == turn_id and message.state == "started"
+    return isinstance(message, SystemInit) or result_of(message, turn_id) is not None
+
+
+def result_of(message: CliMessage, turn_id: str) -> Result | None:
+    """The line, where it is the turn's end. A version that names no messages ends the running turn."""
+    if not isinstance(message, Result):
+        return None
+    unnamed = message.user_message_uuid is None and not message.user_message_uuids
+    return message if unnamed or message.covers(turn_id) else None
+
+
+class Translator:
+    """Translates the lines of one turn; keeps the parts of messages that are not whole yet."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, Message] = {}
+
+    def translate(self, message: CliMessage) -> Iterator[tuple[str, Body]]:
+        """The line's events, each with the tool call of the sub-agent that it belongs to, or ``."""
+        match message:
+            case StreamEvent():
+                yield from self._stream_event(message)
+            case Assistant():
+                yield from self._assistant(message)
+            case User():
+                parent = message.parent_tool_use_id or ""
+                yield from self.flush(parent)
+                yield from ((parent, body) for body in _tool_results(message))
+            case ApiRetry() | ModelFallback() | CompactBoundary() | RateLimitEvent():
+                yield "", _notice(message)
+            case Unknown():
+                yield "", raw(message)
+            case System(subtype=subtype) if subtype not in _KNOWN_SYSTEM:
+                yield "", raw(message)
+
+    def flush(self, parent: str | None = None) -> Iterator[tuple[str, Body]]:
+        """The messages that are whole now: of one parent, or all at the turn's end."""
+        for key in [parent] if parent is not None else list(self._open):
+            whole = self._open.pop(key, None)
+            if whole is not None:
+                yield key, whole
+
+    def _stream_event(self, message: StreamEvent) -> Iterator[tuple[str, Body]]:
+        parent = message.parent_tool_use_id or ""
+        match message.event:
+            case ContentBlockDelta(index, delta):
+                body = _delta(index, delta)
+                if body is not None:
+                    yield parent, body
+            case MessageStop():
+                yield from self.flush(parent)
+
+    def _assistant(self, message: Assistant) -> Iterator[tuple[str, Body]]:
+        parent, head = message.parent_tool_use_id or "", message.message
+        if head.model == _SYNTHETIC:
+            return
+        known = self._open.get(parent)
+        if known is not None and known.id != head.id:
+            yield from self.flush(parent)
+            known = None
+        blocks = tuple(_block(block) for block in _content(head.content))
+        yield from ((parent, block) for block in blocks if isinstance(block, ToolCall))
+        self._open[parent] = Message(
+            head.id,
+            head.model,
+            (known.content if known else ()) + blocks,
+            message.aborted or (known.aborted if known else False),
+        )
+
+
+def raw(message: CliMessage) -> Raw:
+    """A line as it was."""
+    return Raw(message.type, message.line.decode("utf-8", "replace"))
+
+
+def _delta(index: int, delta: Delta) -> Body | None:
+    match delta.type:
+        case "text_delta":
+            return TextDelta(delta.text, index)
+        case "thinking_delta":
+            return ThinkingDelta(delta.thinking, index)
+        case "input_json_delta":
+            return ToolInputDelta(delta.partial_json, index)
+    return None  # A signature, or what a later API adds: the whole block has it.
+
+
+def _content(content: msgspec.Raw) -> list[dict[str, Any]]:
+    decoded = msgspec.json.decode(repair(bytes(content)))
+    return [block for block in decoded if isinstance(block, dict)] if isinstance(decoded, list) else []
+
+
+def _block(block: dict[str, Any]) -> Block:
+    match block:
+        case {"type": "text", "text": str(text)}:
+            return TextBlock(text)
+        case {"type": "thinking", "thinking": str(text)}:
+            return ThinkingBlock(text, str(block.get("signature") or ""))
+        case {"type": "tool_use", "id": str(identifier), "name": str(name), "input": dict(given)}:
+            return ToolCall(identifier, name, given)
+    return OtherBlock(block)
+
+
+def _tool_results(message: User) -> Iterator[ToolResult]:
+    for block in _content(message.message.content):
+        if block.get("type") == "tool_result":
+            yield ToolResult(
+                str(block.get("tool_use_id") or ""),
+                _text(block.get("content")),
+                bool(block.get("is_error")),
+            )
+
+
+def _text(content: object) -> str:
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else []
+    return "\n".join(
+        str(part.get("text")) for part in parts if isinstance(part, dict) and part.get("text")
+    )
+
+
+def _notice(message: ApiRetry | ModelFallback | CompactBoundary | RateLimitEvent) -> Notice:
+    match message:
+        case ApiRetry():
+            return Notice(
+                NoticeKind.RETRYING,
+                "api_retry",
+                f"The model request failed ({message.error or 'unknown'}); trying again.",
+                {
+                    "attempt": str(message.attempt),
+                    "maxRetries": str(message.max_retries),
+                    "retryDelayMs": f"{message.retry_delay_ms:.0f}",
+                    "status": str(message.error_status or ""),
+                },
+            )
+        case ModelFallback():
+            models = {
+                "original": message.original_model or "",
+                "fallback": message.fallback_model or "",
+            }
+            text = f"{models['fallback']} answers in place of {models['original']}."
+            return Notice(NoticeKind.MODEL_FALLBACK, message.trigger or "fallback", text, models)
+        case CompactBoundary():
+            text = "The conversation before this point was summarised."
+            return Notice(NoticeKind.COMPACTING, "compact_boundary", text)
+        case RateLimitEvent():
+            limit = message.rate_limit_info
+            status = limit.status if limit else "unknown"
+            return Notice(NoticeKind.RATE_LIMIT, "rate_limit", f"Rate limit: {status}.", {"status": status})

@@ -43,7 +43,7 @@ async def main() -> int:
             if service.returncode is None:
                 service.send_signal(signal.SIGTERM)
             code = await asyncio.wait_for(service.wait(), _STOP_TIMEOUT)
-        left = list(Path(data).glob("slots/*"))
+        left = list(Path(data).glob("slots/*/"))
         print(f"\nThe service stopped with exit code {code}; slots left: {len(left)}.")
         return code or len(left)
 

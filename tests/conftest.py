@@ -20,6 +20,7 @@ Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 _QUICK = (
     "os.getcwd",
     "os.stat",
+    "os.mkdir",
     "os.readlink",
     "os.path.islink",
     "os.path.abspath",

@@ -25,6 +25,7 @@ from warmline_service.errors import WarmlineError
 from warmline_service.server import Service, Unsafe
 from warmline_service.telemetry import configure_logging
 from warmline_service.tenants import hash_key, new_key
+from warmline_service.worker import SlotsInUse
 
 app = typer.Typer(
     help="Claude Code over gRPC, from a pool of warm processes.",
@@ -59,8 +60,10 @@ def serve(
     configure_logging(settings.log)
     try:
         asyncio.run(_serve(settings))
-    except (Unsafe, WarmlineError) as error:
-        _fail(error.message if isinstance(error, WarmlineError) else str(error), _EX_CONFIG)
+    except WarmlineError as error:
+        _fail(error.message, _EX_CONFIG)
+    except (Unsafe, SlotsInUse, ValueError) as error:
+        _fail(str(error), _EX_CONFIG)
     except OSError as error:
         _fail(str(error), 1)
 

@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
-from pydantic import SecretStr
 
 from warmline_service.chat import Conversations, ModelCatalog, Runtime, Tokens, UpstreamFault
 from warmline_service.config import Settings
-from warmline_service.egress import Access, Egress, make_provider
+from warmline_service.egress import Access, Egress, make_provider, operator_credential
 from warmline_service.pool import Pool, default_memory_budget
 from warmline_service.rpc import RpcServer, build_server
 from warmline_service.tenants import Authenticator, SettingsKeys
@@ -27,7 +26,10 @@ _log = structlog.get_logger(__name__)
 _STREAM_GRACE = 1.0
 
 
-class Unsafe(Exception):
+_KEY_VARIABLE = "ANTHROPIC_API_KEY"
+
+
+class Unsafe(Exception):  # noqa: N818  # named for what is the case
     """The settings would open the service to those who should not reach it."""
 
 
@@ -85,23 +87,32 @@ class Service:
             raise
 
     async def _start(self) -> None:
-        settings = with_credential(self.settings)
+        settings = self.settings
         use_pidfds()
         slots = await asyncio.to_thread(make_slots_root, settings.data_dir)
         self._site = await Site.prepare(settings.cli, slots)
         capabilities = await probe(self._site)
         _log.info("cli probed", path=str(self._site.binary), version=capabilities.version)
-        self._egress = Egress(make_provider(settings.provider))
+        # Taken out of the service's own environment, so that nothing can inherit it.
+        key = {_KEY_VARIABLE: os.environ.pop(_KEY_VARIABLE, "")}
+        if not await asyncio.to_thread(has_credential, settings, key):
+            raise Unsafe(
+                "There is no model credential: set ANTHROPIC_API_KEY or provider.api_key_file, or "
+                "use `--provider loopback`, which needs none."
+            )
+        provider = await asyncio.to_thread(make_provider, settings.provider, key)
+        self._egress = Egress(provider)
         await self._egress.start()
         self._launcher = Launcher(
-            self._site, self._egress.open_endpoint, capabilities.version
+            self._site, self._egress.open_endpoint, capabilities
         )
         spares = [SpawnKey()]
         if capabilities.priming and settings.pool.primed_spares:
             spares.insert(0, SpawnKey(primed=True))
         else:
             capabilities = replace(capabilities, priming=False)
-        budget = settings.pool.memory_budget_bytes or default_memory_budget()
+        budget = settings.pool.memory_budget_bytes
+        budget = budget or await asyncio.to_thread(default_memory_budget)
         self._pool = Pool(
             settings.pool, self._launcher.start, spare_keys=tuple(spares), memory_budget=budget
         )
@@ -175,24 +186,10 @@ def check_exposure(settings: Settings) -> None:
         )
 
 
-def with_credential(settings: Settings) -> Settings:
-    """Settings whose provider has its credential, from the file or the environment.
-
-    The variable is removed from the service's own environment, so that no child can inherit it.
-    """
+def has_credential(settings: Settings, environ: Mapping[str, str]) -> bool:
+    """Whether the provider can be used. Raises OSError and ValueError for a bad credential."""
     provider = settings.provider
-    found = os.environ.pop("ANTHROPIC_API_KEY", "")
-    if provider.kind == "loopback" or provider.api_key is not None:
-        return settings
-    if provider.api_key_file is not None:
-        found = provider.api_key_file.read_text().strip()
-    if not found:
-        raise Unsafe(
-            "There is no model credential: set ANTHROPIC_API_KEY, provider.api_key_file, or use "
-            "`--provider loopback`, which needs none."
-        )
-    updated = provider.model_copy(update={"api_key": SecretStr(found)})
-    return settings.model_copy(update={"provider": updated})
+    return provider.kind == "loopback" or operator_credential(provider, environ) is not None
 
 
 def make_slots_root(data_dir: Path) -> Path:

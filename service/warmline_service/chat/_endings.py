@@ -20,7 +20,6 @@ from warmline_service.chat.events import (
 from warmline_service.errors import Reason, WarmlineError, field_invalid
 from warmline_service.worker import Exit, Result, repair
 
-_STDERR_CHARS = 800
 _BY_STATUS = {
     401: Reason.CREDENTIAL_REJECTED,
     403: Reason.CREDENTIAL_REJECTED,
@@ -79,7 +78,7 @@ def failed(
 def failure_of(end: Result | Exit, fault: UpstreamFault | None) -> WarmlineError | None:
     """Why a turn failed by itself; None where it did not."""
     if isinstance(end, Exit):
-        return _crash(end)
+        return end.error()
     if not end.failed or end.interrupted:
         return None
     text = end.result or "; ".join(end.errors) or "The turn failed."
@@ -97,20 +96,6 @@ def failure_of(end: Result | Exit, fault: UpstreamFault | None) -> WarmlineError
         text,
         metadata={"upstreamStatus": str(status or "none")},
         retry_after=wait if wait is not None else _RETRY_AFTER.get(reason),
-    )
-
-
-def _crash(end: Exit) -> WarmlineError:
-    how = f"signal {end.signal}" if end.signal else f"exit code {end.code}"
-    if end.code is None and end.signal is None:
-        how = "still alive"
-    tail = end.stderr_tail[-_STDERR_CHARS:]
-    metadata = {"cause": end.cause} | ({"stderr": tail} if tail else {})
-    return WarmlineError(
-        Reason.CLI_CRASHED,
-        f"The CLI process was lost ({how}): {end.cause or 'no cause known'}.",
-        metadata=metadata,
-        retry_after=0.0,
     )
 
 

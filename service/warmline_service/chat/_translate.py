@@ -30,7 +30,6 @@ from warmline_service.worker import (
     CommandLifecycle,
     CompactBoundary,
     ContentBlockDelta,
-    Delta,
     MessageStop,
     ModelFallback,
     RateLimitEvent,
@@ -98,8 +97,8 @@ class Translator:
     def _stream_event(self, message: StreamEvent) -> Iterator[tuple[str, Body]]:
         parent = message.parent_tool_use_id or ""
         match message.event:
-            case ContentBlockDelta(index, delta):
-                body = _delta(index, delta)
+            case ContentBlockDelta() as event:
+                body = _delta(event)
                 if body is not None:
                     yield parent, body
             case MessageStop():
@@ -128,7 +127,8 @@ def raw(message: CliMessage) -> Raw:
     return Raw(message.type, message.line.decode("utf-8", "replace"))
 
 
-def _delta(index: int, delta: Delta) -> Body | None:
+def _delta(event: ContentBlockDelta) -> Body | None:
+    index, delta = event.index, event.delta
     match delta.type:
         case "text_delta":
             return TextDelta(delta.text, index)

@@ -31,7 +31,7 @@ class Why(StrEnum):
 
 @dataclass(frozen=True)
 class Grant:
-    """Give a process to a waiter; `misses` names the spawn-time inputs that kept it from a better one."""
+    """Give a process to a waiter; `misses` names the inputs that kept it from a better one."""
 
     waiter: Waiter
     member: Member

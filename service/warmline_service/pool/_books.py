@@ -17,8 +17,8 @@ class Member:
     """One process as the pool counts it. Times are loop time in seconds.
 
     `bytes` is what it is counted as: an estimate until measured. `tenant` is set from the moment it
-    may serve one tenant only; `session` from its first grant, for life. `bound` says that the
-    session's inputs are in, so that it can be parked.
+    may serve one tenant only, `session` from its first grant, for life. `bound` says that the
+    session's inputs are in, so that it can be parked. `since` is when it came into its state.
     """
 
     number: int
@@ -33,6 +33,7 @@ class Member:
     bound: bool = False
     expires_at: float = math.inf
     since: float = 0.0
+    granted_at: float = 0.0
     pinged_at: float = -math.inf
     pinging: bool = False
     measured_at: float = -math.inf
@@ -44,10 +45,10 @@ class Member:
 
 
 class Books:
-    """All processes that are not gone, filed by state; the only caller of `Life.move` in the pool."""
+    """All processes that are not gone, filed by state, and the mover from state to state."""
 
     def __init__(self) -> None:
-        # Insertion order is the order of arrival in the state: the first HOT is the least recently used.
+        # In the order of arrival in the state: the first HOT is the least recently used.
         self._files: dict[ProcessState, dict[int, Member]] = {state: {} for state in ProcessState}
         self._sessions: dict[str, Member] = {}
         self.committed = 0

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
+
 from warmline_service.config import PoolSettings
 
 _SHARE = 0.6

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from random import Random
 
 from warmline_service.config import PoolSettings
+from warmline_service.errors import WarmlineError
 from warmline_service.pool import _refusals, _upkeep
-from warmline_service.pool._actions import Action, Ping, Stop, Weigh, Why
+from warmline_service.pool._actions import Action, Grant, Launch, Ping, Refuse, Stop, Weigh, Why
 from warmline_service.pool._books import IDLE, Books, Member
 from warmline_service.pool._budget import capacity
 from warmline_service.pool._demand import Demand
 from warmline_service.pool._failures import StartFailures
 from warmline_service.pool._pace import Pace
-from warmline_service.pool._plan import Planner
+from warmline_service.pool._plan import Birth, Planner, will_do
 from warmline_service.pool._queue import WaitQueue
 from warmline_service.pool._room import Room
 from warmline_service.pool._want import SessionHasLease, Start, Waiter
@@ -68,7 +70,7 @@ class Core:
         """A session wants a process. Raises SessionHasLease when it has or awaits one."""
         session = waiter.want.session_id
         own = self.books.of_session(session)
-        if session in self.queue or (own is not None and own.state in _IN_USE):
+        if session in self.queue or (own is not None and not self._may_resume(own, waiter)):
             raise SessionHasLease(session)
         if now >= waiter.deadline:
             self._refuse_late(now, waiter)
@@ -213,3 +215,141 @@ class Core:
             if member.state not in _LEAVING:
                 self._stop(now, member, Why.DRAINED)
         return self._taken()
+
+    # The rules.
+
+    def _may_resume(self, own: Member, waiter: Waiter) -> bool:
+        return own.state is ProcessState.HOT and own.tenant == waiter.want.tenant
+
+    def _want_new(self, now: float, waiter: Waiter) -> None:
+        kind = next((key for key in waiter.want.keys if key in self.demand), None)
+        if kind is not None:
+            self.demand[kind].arrived(now, self._pace.spawn_seconds[kind.primed])
+        limit = self.queue.exceeded(waiter.want.tenant)
+        # A spare that is still here is of no use to anybody in the queue, so nobody is passed.
+        if (spare := self._spare_for(waiter)) is not None:
+            self._grant(now, waiter, spare, Start.WARM)
+        elif limit is not None:
+            self._refuse(waiter, _refusals.queue_full(limit, self._retry_after()))
+        else:
+            self.queue.add(waiter)
+        self._decide(now)
+
+    def _decide(self, now: float) -> None:
+        """After whatever happened: refuse whose time is up, then see to supply.
+
+        Nobody in the queue can use a spare: each is offered to all of them when it comes up.
+        """
+        self._refuse_overdue(now)
+        if self.draining:
+            return
+        plan = self._planner.plan(now)
+        for waiter, error in plan.hopeless:
+            self.queue.remove(waiter)
+            self._refuse(waiter, error)
+        for victim in plan.evictions:
+            self._stop(now, victim, Why.EVICTED)
+        for birth in plan.births:
+            self._launch(now, birth)
+
+    def _refuse_overdue(self, now: float) -> None:
+        for waiter in self.queue.in_order():
+            if now >= waiter.deadline:
+                self.queue.remove(waiter)
+                self._refuse_late(now, waiter)
+
+    def _spare_for(self, waiter: Waiter) -> Member | None:
+        spares = self.books.all_in(ProcessState.SPARE)
+        fitting = [spare for spare in spares if will_do(spare, waiter)]
+        return min(fitting, key=lambda spare: waiter.want.keys.index(spare.key), default=None)
+
+    def _place(self, now: float, member: Member) -> None:
+        """Give a process that is just up to the first who can use it, or keep it as a spare."""
+        self._refuse_overdue(now)
+        waiter = self.queue.first(partial(will_do, member))
+        if waiter is not None:
+            self._grant(now, waiter, member, Start.COLD if member.on_demand else Start.WARM)
+        elif member.key in self.demand:
+            self.books.move(member, ProcessState.SPARE, now)
+        else:
+            self._stop(now, member, Why.UNWANTED)
+
+    def _grant(self, now: float, waiter: Waiter, member: Member, start: Start) -> None:
+        self.queue.served(waiter)
+        member.session = waiter.want.session_id
+        member.tenant = waiter.want.tenant
+        member.granted_at = now
+        self.books.move(member, ProcessState.RESERVED, now)
+        self._out.append(Grant(waiter, member, start, self._misses(waiter, member, start)))
+
+    def _misses(self, waiter: Waiter, member: Member, start: Start) -> tuple[str, ...]:
+        """The inputs that kept a waiter from its best kind, or from every kind of spare."""
+        if start is Start.HOT:
+            return ()
+        if start is Start.WARM:
+            return waiter.want.keys[0].misses(member.key)
+        return min((member.key.misses(spare) for spare in self.demand), key=len, default=())
+
+    def _launch(self, now: float, birth: Birth) -> None:
+        owner = birth.waiter.want.tenant if birth.waiter is not None else None
+        if birth.key in self.demand:
+            owner = None  # Any other kind carries a tenant's inputs, so it is that tenant's alone.
+        member = Member(
+            number=next(self._numbers),
+            key=birth.key,
+            generation=self._generation,
+            bytes=self.room.estimate,
+            started_at=now,
+            on_demand=birth.waiter is not None,
+            tenant=owner,
+        )
+        self.books.add(member)
+        self._out.append(Launch(member))
+
+    def _reason_against_parking(self, now: float, member: Member, *, poisoned: bool) -> Why | None:
+        if poisoned:
+            return Why.POISONED
+        if self.draining:
+            return Why.DRAINED
+        if not member.bound:
+            return Why.UNBOUND
+        return _upkeep.reason_to_stop(member, self._settings, self._generation, now)
+
+    def _tidy(self, now: float) -> None:
+        """Stop what is idle and has to go."""
+        for member in self.books.all_in(*IDLE):
+            why = _upkeep.reason_to_stop(member, self._settings, self._generation, now)
+            if why is None and _upkeep.is_forgotten(member, self._settings, now):
+                why = Why.IDLE
+            if why is not None:
+                self._stop(now, member, why)
+        self._stop_surplus(now)
+        for member in self.books.all_in(*IDLE):
+            if not self.room.overdrawn():
+                break
+            self._stop(now, member, Why.PRESSURE)
+
+    def _stop_surplus(self, now: float) -> None:
+        for key, demand in self.demand.items():
+            spares = [each for each in self.books.all_in(ProcessState.SPARE) if each.key == key]
+            for member in spares[: max(0, len(spares) - demand.target(now))]:
+                if now >= member.since + self._settings.idle_ttl:
+                    self._stop(now, member, Why.SURPLUS)
+
+    def _stop(self, now: float, member: Member, why: Why) -> None:
+        self.books.move(member, ProcessState.STOPPING, now)
+        self._out.append(Stop(member, why))
+
+    def _refuse(self, waiter: Waiter, error: WarmlineError) -> None:
+        self._out.append(Refuse(waiter, error))
+
+    def _refuse_late(self, now: float, waiter: Waiter) -> None:
+        self._refuse(waiter, _refusals.exhausted(now - waiter.since, self._retry_after()))
+
+    def _retry_after(self) -> float:
+        in_use = sum(map(self.books.count, _IN_USE))
+        return self._pace.retry_after(in_use, len(self.queue))
+
+    def _taken(self) -> list[Action]:
+        out, self._out = self._out, []
+        return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 HALF_LIFE = 60.0
@@ -31,4 +32,4 @@ class Demand:
         return max(self._least, min(self._most, int(self._level(now) + 0.5)))
 
     def _level(self, now: float) -> float:
-        return self._peak * 0.5 ** ((now - self._peak_at) / HALF_LIFE)
+        return self._peak * math.exp2((self._peak_at - now) / HALF_LIFE)

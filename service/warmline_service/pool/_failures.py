@@ -37,7 +37,7 @@ class StartFailures:
         self._records.pop(key, None)
 
     def may_start(self, key: SpawnKey, starting: int, now: float) -> bool:
-        """Whether a start may be tried: after a failure one at a time, and not before its back-off."""
+        """Whether to try a start: after a failure one at a time, and not before its back-off."""
         record = self._records.get(key)
         return record is None or (starting == 0 and now >= record.not_before)
 

@@ -96,11 +96,12 @@ class Planner:
         return verdict is not None
 
     def _may_start(self, plan: Plan, key: SpawnKey, now: float) -> bool:
-        starting = (*self.books.all_in(ProcessState.STARTING), *plan.births)
-        return self.failures.may_start(key, sum(each.key == key for each in starting), now)
+        starting = [each.key for each in self.books.all_in(ProcessState.STARTING)]
+        starting += [each.key for each in plan.births]
+        return self.failures.may_start(key, starting.count(key), now)
 
     def _make_room(self, plan: Plan, places: int) -> None:
-        """Add the fewest evictions that make room, least recently used first; none if all would not.
+        """Add the fewest evictions that make room, least recently used first; none if in vain.
 
         What is already stopping counts as room, so there are never more evictions than unmet needs.
         """

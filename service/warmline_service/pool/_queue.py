@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from warmline_service.pool._want import Waiter
 
@@ -35,14 +35,15 @@ class WaitQueue:
         return True
 
     def served(self, waiter: Waiter) -> None:
-        """Leave with a process: the tenant's next turn comes after everybody else's."""
-        self.remove(waiter)
-        line = self._lines.pop(waiter.want.tenant, None)
-        if line:
-            self._lines[waiter.want.tenant] = line
+        """Leave with a process: the tenant's next turn comes after everybody else's.
+
+        One that never had to wait uses up nobody's turn.
+        """
+        if self.remove(waiter) and waiter.want.tenant in self._lines:
+            self._lines[waiter.want.tenant] = self._lines.pop(waiter.want.tenant)
 
     def in_order(self) -> Iterator[Waiter]:
-        """All waiters in the order in which they are to be served; safe against changes meanwhile."""
+        """All waiters in the order in which they are to be served, as of now."""
         lines = deque(iter(tuple(line.values())) for line in self._lines.values())
         while lines:
             line = lines.popleft()
@@ -50,6 +51,11 @@ class WaitQueue:
             if waiter is not None:
                 yield waiter
                 lines.append(line)
+
+    def first(self, accepts: Callable[[Waiter], bool]) -> Waiter | None:
+        """Who gets a process: the tenant whose turn is first, of it the one that came first."""
+        waiters = (waiter for line in self._lines.values() for waiter in line.values())
+        return next(filter(accepts, waiters), None)
 
     def exceeded(self, tenant: str) -> int | None:
         """The limit that one more waiter of a tenant would break, or None."""

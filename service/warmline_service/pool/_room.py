@@ -28,8 +28,9 @@ class Room:
         return self._fits(places, len(ending), sum(member.bytes for member in ending))
 
     def overdrawn(self) -> bool:
-        """Whether what runs, without what is stopping, has outgrown the budget."""
-        return not self.fits_after(0, ())
+        """Whether what runs and is not stopping outgrew the budget; one alone never does."""
+        alone = len(self._books) - self._books.count(ProcessState.STOPPING) <= 1
+        return not alone and not self.fits_after(0, ())
 
     def _fits(self, places: int, ended: int, freed: int) -> bool:
         count = len(self._books) - ended + places

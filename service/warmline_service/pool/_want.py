@@ -20,8 +20,8 @@ class Start(StrEnum):
 class Want:
     """One session's need of a process.
 
-    `keys` are the kinds of process that will do, best first; the last is the one that is spawned when
-    there is none, so it must be possible to spawn.
+    `keys` are the kinds of process that will do, best first; the last is the one that is spawned
+    when there is none, so it must be possible to spawn.
     """
 
     tenant: str
@@ -40,7 +40,7 @@ class Want:
 
 @dataclass(eq=False)
 class Waiter:
-    """One want in time: asked at `since`, of no use from `deadline` on (both loop time, seconds)."""
+    """One want in time: asked at `since`, in vain from `deadline` on (loop time, seconds)."""
 
     want: Want
     since: float

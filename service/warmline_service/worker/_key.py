@@ -64,3 +64,8 @@ class Capabilities:
     late_system_prompt: bool = False
     priming: bool = False
     unix_socket: bool = False
+
+    @property
+    def default_model(self) -> str:
+        """The id of what the CLI uses when asked for nothing; "" if it does not say."""
+        return next((each.id for each in self.models if each.value == "default"), "")

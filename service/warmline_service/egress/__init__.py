@@ -1,0 +1,26 @@
+"""The one way out of a slot: its socket says whose it is, and the credential is put in here."""
+
+from warmline_service.egress._account import Access
+from warmline_service.egress._anthropic import AnthropicProvider
+from warmline_service.egress._credential import operator_credential
+from warmline_service.egress._egress import Egress
+from warmline_service.egress._faults import UpstreamError
+from warmline_service.egress._make import make_provider
+from warmline_service.egress._meter import Meter, Tokens
+from warmline_service.egress._provider import Provider
+from warmline_service.egress.loopback import LoopbackBehaviour, LoopbackModel, serve_loopback
+
+__all__ = [
+    "Access",
+    "AnthropicProvider",
+    "Egress",
+    "LoopbackBehaviour",
+    "LoopbackModel",
+    "Meter",
+    "Provider",
+    "Tokens",
+    "UpstreamError",
+    "make_provider",
+    "operator_credential",
+    "serve_loopback",
+]

@@ -1,0 +1,56 @@
+"""What the egress knows of a slot: whose it is, what it used, how its last request failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pydantic import SecretStr
+
+from warmline_service.egress._faults import UpstreamError
+from warmline_service.egress._meter import Meter
+
+# Of one slot at once: a turn with its subagents stays far below it.
+MAX_REQUESTS = 32
+
+
+class TooManyRequestsError(Exception):
+    """A slot has as many requests under way as it may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Whose requests a slot's are, and with which credential they go out; None: the operator's."""
+
+    tenant: str
+    session_id: str
+    credential: SecretStr | None = None
+
+
+class Account:
+    """One slot's side of the egress. `fault` is the last request's error, None after a good one."""
+
+    def __init__(self, slot_id: str) -> None:
+        self.slot_id = slot_id
+        self.access: Access | None = None
+        self.meter = Meter()
+        self.fault: UpstreamError | None = None
+        self._running = 0
+
+    def bind(self, access: Access) -> None:
+        """Give the slot to a session; a second time is a mistake and raises RuntimeError."""
+        if self.access is not None:
+            raise RuntimeError(f"slot {self.slot_id} is bound already")
+        self.access = access
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Count a request as under way; raises TooManyRequestsError at the bound."""
+        if self._running >= MAX_REQUESTS:
+            raise TooManyRequestsError
+        self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1

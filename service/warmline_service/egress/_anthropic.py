@@ -1,0 +1,221 @@
+"""Passes requests on to an endpoint that speaks Anthropic's Messages API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import aiohttp
+import structlog
+from aiohttp import web
+from pydantic import SecretStr
+from yarl import URL
+
+from warmline_service.config import MIB, ProviderSettings
+from warmline_service.egress._account import Account
+from warmline_service.egress._bodies import MAX_BODY, BodyTooLargeError, Upload, cut
+from warmline_service.egress._credential import authorize
+from warmline_service.egress._faults import UpstreamError, error_response, read_error
+from warmline_service.egress._meter import Meter, Reading
+from warmline_service.egress._provider import Route
+from warmline_service.egress._sse import UsageScanner
+
+_log = structlog.get_logger(__name__)
+
+MAX_CONNECTIONS = 1000
+_MAX_ANSWER = 64 * MIB
+# Code that the model runs can reach the slot's socket: only these of its headers go out.
+_SENT = frozenset({"accept", "content-type", "user-agent", "x-app"})
+_SENT_PREFIXES = ("anthropic-", "x-stainless-", "x-claude-code-")
+# And only these come back: the others are about the operator's account or about the connection.
+_RETURNED = frozenset(
+    {"content-type", "request-id", "retry-after", "retry-after-ms", "x-should-retry"}
+)
+_RETURNED_PREFIX = "anthropic-ratelimit-"
+
+
+class _UpstreamCutError(Exception):
+    """The upstream's answer broke off, or was too long."""
+
+
+class AnthropicProvider:
+    """A reverse proxy that puts the credential in, streams both ways and meters what comes back.
+
+    `credential` is the operator's, for accounts without one of their own.
+    """
+
+    def __init__(self, settings: ProviderSettings, credential: SecretStr | None) -> None:
+        self._settings = settings
+        self._credential = credential
+        self._base = settings.base_url.rstrip("/")
+        self._session: aiohttp.ClientSession | None = None
+
+    async def start(self) -> None:
+        """Make the connection pool; nothing is connected yet."""
+        # `connect` also bounds the wait for one of the pool's connections.
+        timeout = aiohttp.ClientTimeout(
+            total=None,
+            connect=self._settings.connect_timeout,
+            sock_read=self._settings.read_timeout,
+        )
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS),
+            timeout=timeout,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("User-Agent", "Content-Type"),
+        )
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def forward(
+        self, request: web.BaseRequest, route: Route, account: Account
+    ) -> web.StreamResponse:
+        """Send a request on and stream the answer back."""
+        # Counting tokens uses none.
+        reading = (account.meter if route is Route.MESSAGES else Meter()).begin()
+        upload = Upload(request)
+        if upload.too_large:
+            return _refuse(account, 413, str(BodyTooLargeError(MAX_BODY)))
+        try:
+            upstream = await self._send(request, upload, account)
+        except (aiohttp.ClientError, OSError) as error:
+            return _unreachable(account, upload, error)
+        try:
+            return await _relay(request, upstream, account, reading)
+        finally:
+            # Whole answers have given their connection back; of any other this is the end, also
+            # where the CLI was interrupted: the provider must stop writing at once.
+            upstream.close()
+
+    async def _send(
+        self, request: web.BaseRequest, upload: Upload, account: Account
+    ) -> aiohttp.ClientResponse:
+        if self._session is None:
+            raise RuntimeError("the provider has not been started")
+        return await self._session.request(
+            "POST",
+            URL(self._base + request.raw_path, encoded=True),
+            headers=self._headers(request, account),
+            data=upload,
+            allow_redirects=False,
+        )
+
+    def _headers(self, request: web.BaseRequest, account: Account) -> dict[str, str]:
+        headers = {
+            name: value
+            for name, value in _lowered(request.headers)
+            if name in _SENT or name.startswith(_SENT_PREFIXES)
+        }
+        headers["accept-encoding"] = "identity"
+        if request.content_length is not None:
+            headers["content-length"] = str(request.content_length)
+        own = account.access.credential if account.access else None
+        authorize(headers, own or self._credential)
+        return headers
+
+
+def _lowered(headers: Mapping[str, str]) -> list[tuple[str, str]]:
+    return [(name.lower(), value) for name, value in headers.items()]
+
+
+async def _relay(
+    request: web.BaseRequest,
+    upstream: aiohttp.ClientResponse,
+    account: Account,
+    reading: Reading,
+) -> web.StreamResponse:
+    scanner = UsageScanner(account, reading)
+    if upstream.status == 200 and upstream.content_type == "text/event-stream":
+        return await _stream(request, upstream, account, scanner)
+    try:
+        body = await _whole(upstream)
+    except _UpstreamCutError as error:
+        return _refuse(account, 502, str(error))
+    if 300 <= upstream.status < 400:
+        return _refuse(
+            account, 502, "The provider answered with a redirect, which is not followed."
+        )
+    if upstream.status >= 400:
+        account.fault = read_error(upstream.status, upstream.headers.get("retry-after"), body)
+        body = _without_secret(body, upstream)
+    else:
+        account.fault = None
+        scanner.message(body)
+    return web.Response(status=upstream.status, headers=_returned(upstream), body=body)
+
+
+async def _stream(
+    request: web.BaseRequest,
+    upstream: aiohttp.ClientResponse,
+    account: Account,
+    scanner: UsageScanner,
+) -> web.StreamResponse:
+    account.fault = None
+    response = web.StreamResponse(headers=_returned(upstream))
+    await response.prepare(request)
+    try:
+        while piece := await _piece(upstream):
+            # First: the CLI may report its turn's end as soon as it has the last piece.
+            scanner.feed(piece)
+            await response.write(piece)
+        scanner.finish()
+    except _UpstreamCutError:
+        _log.warning("upstream_cut", slot=account.slot_id)
+        account.fault = UpstreamError(502, "api_error")
+        cut(request)
+    return response
+
+
+async def _piece(upstream: aiohttp.ClientResponse) -> bytes:
+    """What has arrived; empty at the end."""
+    try:
+        return await upstream.content.readany()
+    except (aiohttp.ClientError, OSError) as error:
+        raise _UpstreamCutError("The provider's answer broke off.") from error
+
+
+async def _whole(upstream: aiohttp.ClientResponse) -> bytes:
+    pieces, size = [], 0
+    while piece := await _piece(upstream):
+        pieces.append(piece)
+        size += len(piece)
+        if size > _MAX_ANSWER:
+            raise _UpstreamCutError(f"The provider's answer has more than {_MAX_ANSWER} bytes.")
+    return b"".join(pieces)
+
+
+def _returned(upstream: aiohttp.ClientResponse) -> dict[str, str]:
+    return {
+        name: value
+        for name, value in _lowered(upstream.headers)
+        if name in _RETURNED or name.startswith(_RETURNED_PREFIX)
+    }
+
+
+def _without_secret(body: bytes, upstream: aiohttp.ClientResponse) -> bytes:
+    """An error's text without the credential, which some endpoints repeat."""
+    sent = upstream.request_info.headers
+    for name in ("x-api-key", "authorization"):
+        secret = sent.get(name, "").removeprefix("Bearer ")
+        body = body.replace(secret.encode(), b"[redacted]") if secret else body
+    return body
+
+
+def _unreachable(
+    account: Account, upload: Upload, error: aiohttp.ClientError | OSError
+) -> web.Response:
+    if upload.too_large:
+        return _refuse(account, 413, str(BodyTooLargeError(MAX_BODY)))
+    # The text of these errors can hold addresses, which are the operator's business.
+    _log.warning("upstream_unreachable", slot=account.slot_id, error=type(error).__name__)
+    if isinstance(error, TimeoutError):
+        return _refuse(account, 504, "The provider did not answer in time.")
+    return _refuse(account, 502, "The provider cannot be reached.")
+
+
+def _refuse(account: Account, status: int, message: str) -> web.Response:
+    response = error_response(status, message)
+    account.fault = read_error(status, None, b"")
+    return response

@@ -1,0 +1,125 @@
+"""Between the slots and the provider: knows every slot's socket, whose it is, and what it used."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import socket
+from collections import OrderedDict
+
+import structlog
+from aiohttp import web
+
+from warmline_service.egress._account import MAX_REQUESTS, Access, Account, TooManyRequestsError
+from warmline_service.egress._bodies import cut
+from warmline_service.egress._endpoint import SlotEndpoint, listen_unix
+from warmline_service.egress._faults import UpstreamError, error_response
+from warmline_service.egress._meter import Meter
+from warmline_service.egress._provider import Provider, Route, route_of
+from warmline_service.egress.loopback import answer_warm_up
+from warmline_service.worker import Endpoint, Slot
+
+_log = structlog.get_logger(__name__)
+
+# A turn's end is told after its process may be gone, and asks what the slot has used.
+_KEPT_CLOSED = 1000
+
+
+class Egress:
+    """One listening socket per slot, one provider behind all of them.
+
+    The socket that a request comes in on says whose it is; nothing in the request does. A slot that
+    belongs to nobody yet gets a warm-up answer made here and never reaches the provider.
+    """
+
+    def __init__(self, provider: Provider) -> None:
+        self._provider = provider
+        self._accounts: dict[str, Account] = {}
+        self._closed: OrderedDict[str, Account] = OrderedDict()
+        self._endpoints: dict[str, SlotEndpoint] = {}
+
+    async def start(self) -> None:
+        """Get the provider ready."""
+        await self._provider.start()
+
+    async def aclose(self) -> None:
+        """Close what is still open, then the provider."""
+        await asyncio.gather(*(end.aclose() for end in list(self._endpoints.values())))
+        await self._provider.aclose()
+
+    async def open_endpoint(self, slot: Slot, listener: socket.socket | None = None) -> Endpoint:
+        """Open a slot's way to the model: at `slot.sock`, or where `listener` is bound.
+
+        The endpoint owns `listener` from then on. Raises OSError, and INTERNAL for a socket path
+        that is too long; ValueError where the slot has an endpoint already.
+        """
+        if slot.id in self._accounts:
+            raise ValueError(f"slot {slot.id} has an endpoint already")
+        account = self._accounts[slot.id] = Account(slot.id)
+        try:
+            if listener is None:
+                listener = await asyncio.to_thread(listen_unix, slot.sock)
+        except BaseException:
+            del self._accounts[slot.id]
+            raise
+        endpoint = self._endpoints[slot.id] = SlotEndpoint(
+            listener,
+            functools.partial(self._serve, account),
+            functools.partial(self._retire, slot.id),
+        )
+        try:
+            await endpoint.start()
+        except BaseException:
+            await endpoint.aclose()
+            raise
+        return endpoint
+
+    def bind(self, slot_id: str, access: Access) -> None:
+        """From now on the slot's requests are this session's.
+
+        Once per slot: RuntimeError otherwise; KeyError for an unknown slot.
+        """
+        self._account(slot_id).bind(access)
+
+    def meter(self, slot_id: str) -> Meter:
+        """What the slot has used since it was bound; KeyError for an unknown slot."""
+        return self._account(slot_id).meter
+
+    def last_error(self, slot_id: str) -> UpstreamError | None:
+        """The error that the slot's last request ended with; None after a good one."""
+        return self._account(slot_id).fault
+
+    def _account(self, slot_id: str) -> Account:
+        return self._accounts.get(slot_id) or self._closed[slot_id]
+
+    def _retire(self, slot_id: str) -> None:
+        self._endpoints.pop(slot_id, None)
+        self._closed[slot_id] = self._accounts.pop(slot_id)
+        if len(self._closed) > _KEPT_CLOSED:
+            self._closed.popitem(last=False)
+
+    async def _serve(self, account: Account, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            with account.request():
+                return await self._answer(account, request)
+        except TooManyRequestsError:
+            message = f"More than {MAX_REQUESTS} requests of one process at once."
+            return error_response(429, message, {"retry-after": "1"})
+        except ConnectionError:
+            cut(request)  # Its client has gone while the answer was being written.
+            return web.Response()
+        except Exception:  # noqa: BLE001 - the edge: what is unknown goes to the log, not to the slot
+            _log.exception("egress_failed", slot=account.slot_id)
+            if request.writer.output_size:
+                cut(request)
+            return error_response(500, "The model request failed inside the service.")
+
+    async def _answer(self, account: Account, request: web.BaseRequest) -> web.StreamResponse:
+        route = route_of(request)
+        if account.access is None and route is Route.MESSAGES:
+            return await answer_warm_up(request)
+        if account.access is None or route is None:
+            return error_response(404, "There is nothing here.")
+        if route is Route.ROOT:
+            return web.Response()  # The CLI warms its connection with it: no provider is needed.
+        return await self._provider.forward(request, route, account)

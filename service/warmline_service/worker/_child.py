@@ -1,0 +1,111 @@
+"""The operating system's side of one process: its pipes, its signals, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from asyncio.subprocess import PIPE, Process, SubprocessStreamProtocol
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+# StreamReader pauses the pipe at twice this, so it bounds what one read can return.
+READ_BYTES = 1024 * 1024
+
+
+class _Protocol(SubprocessStreamProtocol):
+    """Tells when the process itself has ended, even if a descendant still holds its pipes."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(limit=READ_BYTES, loop=loop)
+        self.reaped: asyncio.Future[None] = loop.create_future()
+
+    def process_exited(self) -> None:
+        super().process_exited()
+        if not self.reaped.done():
+            self.reaped.set_result(None)
+
+
+class Child:
+    """A spawned process that leads a session, and so a process group, of its own."""
+
+    def __init__(
+        self, process: Process, transport: asyncio.SubprocessTransport, reaped: asyncio.Future[None]
+    ) -> None:
+        self._process = process
+        self._transport = transport
+        self._reaped = reaped
+        self.pid = process.pid
+
+    @classmethod
+    async def spawn(cls, argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> Child:
+        """Start it. Call from the event loop's own thread: it dies with the thread that spawned it.
+
+        Raises OSError.
+        """
+        loop = asyncio.get_running_loop()
+        transport, protocol = await loop.subprocess_exec(
+            lambda: _Protocol(loop),
+            *argv,
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=PIPE,
+            env=dict(env),
+            cwd=cwd,
+            start_new_session=True,
+        )
+        return cls(Process(transport, protocol, loop), transport, protocol.reaped)
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, or minus the signal; None while it runs."""
+        return self._transport.get_returncode()
+
+    @property
+    def stdout(self) -> asyncio.StreamReader:
+        """What it writes."""
+        assert self._process.stdout is not None  # noqa: S101  # spawned with PIPE
+        return self._process.stdout
+
+    @property
+    def stderr(self) -> asyncio.StreamReader:
+        """What it complains about."""
+        assert self._process.stderr is not None  # noqa: S101  # spawned with PIPE
+        return self._process.stderr
+
+    @property
+    def _stdin(self) -> asyncio.StreamWriter:
+        assert self._process.stdin is not None  # noqa: S101  # spawned with PIPE
+        return self._process.stdin
+
+    async def write(self, data: bytes, timeout: float) -> None:
+        """Write all of `data`; raises TimeoutError or OSError, after which the pipe is no good."""
+        self._stdin.write(data)
+        async with asyncio.timeout(timeout):
+            await self._stdin.drain()
+
+    def close_stdin(self) -> None:
+        """Let it see the end of its input."""
+        self._stdin.close()
+
+    def signal_group(self, number: signal.Signals) -> None:
+        """Signal the process and what stayed in its group; nothing once it has been reaped."""
+        # The number is ours only until it is reaped.
+        if self.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, number)
+
+    async def gone(self, timeout: float) -> bool:
+        """Whether it has been reaped, waiting for that at most `timeout` seconds."""
+        await asyncio.wait({self._reaped}, timeout=timeout)
+        return self._reaped.done()
+
+    @property
+    def reaped(self) -> asyncio.Future[None]:
+        """Done when it has ended and been waited for."""
+        return self._reaped
+
+    def close(self) -> None:
+        """Close this end of the pipes."""
+        self._transport.close()

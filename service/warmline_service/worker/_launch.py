@@ -1,0 +1,184 @@
+"""How a CLI process is had: a slot, a way to the model, a spawn, and a first answer."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import structlog
+
+from warmline_service.config import CliSettings
+from warmline_service.errors import Reason, WarmlineError
+from warmline_service.worker._argv import build_argv
+from warmline_service.worker._binary import find_cli
+from warmline_service.worker._child import Child
+from warmline_service.worker._environment import build_environment
+from warmline_service.worker._guard import find_guard, kill_marked
+from warmline_service.worker._key import Capabilities, SpawnKey
+from warmline_service.worker._prime import prime
+from warmline_service.worker._process import CliProcess
+from warmline_service.worker._slot import Endpoint, OpenEndpoint, Slot
+from warmline_service.worker._slots import Slots, make, wipe
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Site:
+    """What every start on this machine has in common; `guard` is the command that goes before."""
+
+    settings: CliSettings
+    binary: Path
+    slots: Slots
+    guard: tuple[str, ...]
+
+    @classmethod
+    async def prepare(cls, settings: CliSettings, slots_root: Path) -> Self:
+        """Find the CLI, take the slots' directory, clear away what a killed service left there.
+
+        Raises CLI_NOT_FOUND, SlotsInUse, OSError. Call `slots.release()` at the end.
+        """
+        binary = await asyncio.to_thread(find_cli, settings)
+        slots = Slots(slots_root)
+        await asyncio.to_thread(slots.claim)
+        try:
+            swept = await asyncio.to_thread(slots.sweep, settings.stop_timeout)
+            if swept:
+                _log.warning("slots of an earlier run cleared away", slots=swept)
+            return cls(settings, binary, slots, await find_guard())
+        except BaseException:
+            slots.release()
+            raise
+
+
+class Launcher:
+    """Starts processes: `open_endpoint` gives each slot its way to the model."""
+
+    def __init__(self, site: Site, open_endpoint: OpenEndpoint, can: Capabilities) -> None:
+        self._site = site
+        self._open_endpoint = open_endpoint
+        self._can = can
+        self._abandoned: set[asyncio.Task[None]] = set()
+
+    async def start(self, key: SpawnKey) -> CliProcess:
+        """A process for `key` that answers, and is primed if the key says so.
+
+        Raises CLI_CRASHED with what the CLI said, within cli.start_timeout; STORAGE_UNAVAILABLE
+        where there is no place for a slot. Nothing is left of a start that failed or was cancelled.
+        """
+        attempt = _Attempt(self._site, key, self._can)
+        timeout = self._site.settings.start_timeout
+        try:
+            async with asyncio.timeout(timeout):
+                return await attempt.run(self._open_endpoint)
+        except TimeoutError:
+            await self._abandon(attempt)
+            raise attempt.silence(timeout) from None
+        except OSError as error:
+            await self._abandon(attempt)
+            raise attempt.failure(error) from error
+        except BaseException:
+            await self._abandon(attempt)
+            raise
+
+    async def aclose(self) -> None:
+        """Wait until nothing is left of starts that failed."""
+        while self._abandoned:
+            await asyncio.wait(self._abandoned)
+
+    async def _abandon(self, attempt: _Attempt) -> None:
+        task = asyncio.create_task(attempt.undo())
+        self._abandoned.add(task)
+        task.add_done_callback(self._abandoned.discard)
+        await asyncio.shield(task)
+
+
+class _Attempt:
+    """One start, and what there is to undo of it."""
+
+    def __init__(self, site: Site, key: SpawnKey, can: Capabilities) -> None:
+        self._site = site
+        self._key = key
+        self._can = can
+        self._made: asyncio.Future[Slot] | None = None
+        self._endpoint: Endpoint | None = None
+        self._process: CliProcess | None = None
+
+    async def run(self, open_endpoint: OpenEndpoint) -> CliProcess:
+        begun = asyncio.get_running_loop().time()
+        slot = self._site.slots.new()
+        self._made = asyncio.ensure_future(asyncio.to_thread(self._make, slot))
+        # A thread does not stop when its waiter is cancelled: `undo` waits for it.
+        await asyncio.shield(self._made)
+        endpoint = self._endpoint = await open_endpoint(slot)
+        child = await self._spawn(slot, endpoint)
+        settings = self._site.settings
+        process = self._process = CliProcess(child, self._key, slot, endpoint, settings, self._can)
+        await process.control("get_binary_version", timeout=settings.start_timeout)
+        if self._key.primed:
+            await prime(process)
+        process.spawn_seconds = asyncio.get_running_loop().time() - begun
+        return process
+
+    async def undo(self) -> None:
+        if self._process is not None:
+            await self._process.stop()
+            return
+        if self._endpoint is not None:
+            await self._endpoint.aclose()
+        if self._made is not None:
+            await asyncio.wait({self._made})
+            if self._made.exception() is None:
+                await asyncio.to_thread(self._unmake, self._made.result())
+
+    def silence(self, timeout: float) -> WarmlineError:
+        """The error of a CLI that did not answer in time, with what it wrote to stderr."""
+        said = self._process.stderr_tail if self._process is not None else ""
+        return WarmlineError(
+            Reason.CLI_CRASHED,
+            f"The CLI did not answer within {timeout:g} s of its start.",
+            metadata={"stderr": said[-1024:]} if said else None,
+        )
+
+    def failure(self, error: OSError) -> WarmlineError:
+        """The error of a start that the operating system refused."""
+        if self._endpoint is None:
+            why = f"There is no place for a CLI process: {error.strerror or error}."
+            return WarmlineError(Reason.STORAGE_UNAVAILABLE, why)
+        why = f"The CLI could not be started: {error.strerror or error}."
+        return WarmlineError(Reason.CLI_CRASHED, why)
+
+    def _make(self, slot: Slot) -> Slot:
+        try:
+            make(slot)
+            if self._key.system_prompt is not None:
+                _prompt_file(slot).write_text(self._key.system_prompt.text, encoding="utf-8")
+        except BaseException:
+            wipe(slot)
+            raise
+        return slot
+
+    def _unmake(self, slot: Slot) -> None:
+        kill_marked({slot.id}, self._site.settings.stop_timeout)
+        wipe(slot)
+
+    async def _spawn(self, slot: Slot, endpoint: Endpoint) -> Child:
+        argv = build_argv(self._site.binary, self._key, _prompt_file(slot))
+        argv = (*self._site.guard, *argv)
+        env = build_environment(slot, endpoint.env, self._site.settings.max_retries)
+        return await Child.spawn(argv, env, slot.work)
+
+
+def _take(settings: CliSettings, slots: Slots) -> Path:
+    binary = find_cli(settings)
+    slots.claim()
+    swept = slots.sweep(settings.stop_timeout)
+    if swept:
+        _log.warning("slots of an earlier run cleared away", slots=swept)
+    return binary
+
+
+def _prompt_file(slot: Slot) -> Path:
+    return slot.root / "system-prompt"

@@ -1,0 +1,391 @@
+"""What the CLI writes: one tagged struct for each kind of line that means something to us.
+
+Fields that this service does not use are skipped; `line` always holds the whole line as it came.
+Large bodies stay `msgspec.Raw` until somebody asks for them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+
+class Message(Struct, tag_field="type"):
+    """What all lines have: `line` is the line as it came, without its newline."""
+
+    # Set after decoding; named so that no key of the CLI's is taken for it.
+    line: bytes = msgspec.field(default=b"", name="warmline:line")
+
+    @property
+    def type(self) -> str:
+        """The line's own word for what it is."""
+        return str(type(self).__struct_config__.tag)
+
+
+class Usage(Struct):
+    """Tokens as the API counts them."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+
+
+class MessageHead(Struct):
+    """The head of a streamed message."""
+
+    id: str = ""
+    model: str = ""
+    usage: Usage | None = None
+
+
+class BlockHead(Struct):
+    """How a content block begins; `id` and `name` only where it is a tool's."""
+
+    type: str
+    id: str = ""
+    name: str = ""
+    text: str = ""
+    thinking: str = ""
+
+
+class Delta(Struct):
+    """A piece of a content block: the field that belongs to `type` is set."""
+
+    type: str
+    text: str = ""
+    thinking: str = ""
+    partial_json: str = ""
+
+
+class MessageStart(Struct, tag_field="type", tag="message_start"):
+    """A message begins."""
+
+    message: MessageHead
+
+
+class ContentBlockStart(Struct, tag_field="type", tag="content_block_start"):
+    """Block `index` of the message begins."""
+
+    index: int
+    content_block: BlockHead
+
+
+class ContentBlockDelta(Struct, tag_field="type", tag="content_block_delta"):
+    """Block `index` grows."""
+
+    index: int
+    delta: Delta
+
+
+class ContentBlockStop(Struct, tag_field="type", tag="content_block_stop"):
+    """Block `index` ends."""
+
+    index: int
+
+
+class MessageEnd(Struct):
+    """Why a message ended."""
+
+    stop_reason: str | None = None
+    stop_sequence: str | None = None
+
+
+class MessageDelta(Struct, tag_field="type", tag="message_delta"):
+    """The message's end is known."""
+
+    delta: MessageEnd
+    usage: Usage | None = None
+
+
+class MessageStop(Struct, tag_field="type", tag="message_stop"):
+    """The message has ended."""
+
+
+ApiEvent = (
+    MessageStart
+    | ContentBlockStart
+    | ContentBlockDelta
+    | ContentBlockStop
+    | MessageDelta
+    | MessageStop
+)
+
+
+class StreamEvent(Message, tag="stream_event"):
+    """A raw event of the model's stream; `parent_tool_use_id` is set inside a subagent."""
+
+    event: ApiEvent = msgspec.field(default_factory=MessageStop)
+    parent_tool_use_id: str | None = None
+    session_id: str = ""
+    ttft_ms: float | None = None
+
+
+class AssistantBody(Struct):
+    """The message of an Assistant line; `content` is a list of blocks."""
+
+    id: str = ""
+    model: str = ""
+    content: Raw = Raw(b"[]")
+    stop_reason: str | None = None
+    usage: Usage | None = None
+
+
+class Assistant(Message, tag="assistant"):
+    """One content block of the answer, whole; `aborted` when it was cut short."""
+
+    message: AssistantBody = msgspec.field(default_factory=AssistantBody)
+    parent_tool_use_id: str | None = None
+    session_id: str = ""
+    uuid: str | None = None
+    request_id: str | None = None
+    aborted: bool = False
+
+
+class UserBody(Struct):
+    """The message of a User line; `content` is a string or a list of blocks."""
+
+    content: Raw = Raw(b'""')
+
+
+class User(Message, tag="user"):
+    """What went to the model on the user's side: tool results, mostly."""
+
+    message: UserBody = msgspec.field(default_factory=UserBody)
+    parent_tool_use_id: str | None = None
+    session_id: str = ""
+    uuid: str | None = None
+    replay: bool = msgspec.field(default=False, name="isReplay")
+    tool_use_result: Raw | UnsetType = UNSET
+
+
+class ModelUsage(Struct, rename="camel"):
+    """What one model used, as the CLI counts."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+    cost_usd: float = msgspec.field(default=0.0, name="costUSD")
+
+
+class Origin(Struct):
+    """What began a turn that no user message began."""
+
+    kind: str = ""
+
+
+class Result(Message, tag="result"):
+    """A turn has ended; `*_ms` are milliseconds, cost (USD) and `model_usage` are cumulative."""
+
+    subtype: str = ""
+    is_error: bool = False
+    result: str | None = None
+    stop_reason: str | None = None
+    terminal_reason: str | None = None
+    num_turns: int = 0
+    duration_ms: float | None = None
+    duration_api_ms: float | None = None
+    ttft_ms: float | None = None
+    time_to_request_ms: float | None = None
+    session_id: str = ""
+    total_cost_usd: float = 0.0
+    usage: Usage | None = None
+    model_usage: dict[str, ModelUsage] = msgspec.field(default_factory=dict, name="modelUsage")
+    turn_usage: dict[str, ModelUsage] | None = msgspec.field(
+        default=None, name="model_usage_since_last_result"
+    )
+    api_error_status: int | None = None
+    api_error_type: str | None = None
+    errors: list[str] = msgspec.field(default_factory=list)
+    user_message_uuid: str | None = None
+    user_message_uuids: list[str] | None = None
+    origin: Origin | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the turn ended otherwise than by an answer."""
+        return self.is_error or self.subtype != "success"
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it ended because it was asked to."""
+        return (self.terminal_reason or "").startswith("aborted")
+
+    def covers(self, uuid: str) -> bool:
+        """Whether it is the end of the message with this uuid."""
+        return uuid == self.user_message_uuid or uuid in (self.user_message_uuids or ())
+
+
+class ControlReply(Struct):
+    """The answer to a control request of ours."""
+
+    subtype: str
+    request_id: str
+    response: Raw = Raw(b"{}")
+    error: str = ""
+    error_code: str | None = None
+
+
+class ControlResponse(Message, tag="control_response"):
+    """Carries a ControlReply."""
+
+    response: ControlReply = msgspec.field(default_factory=lambda: ControlReply("", ""))
+
+
+class ControlAsk(Struct):
+    """What the CLI asks of us."""
+
+    subtype: str = ""
+
+
+class ControlRequest(Message, tag="control_request"):
+    """A question of the CLI, which waits for the answer."""
+
+    request_id: str = ""
+    request: ControlAsk = msgspec.field(default_factory=ControlAsk)
+
+
+class ControlCancelRequest(Message, tag="control_cancel_request"):
+    """The CLI no longer waits for an answer."""
+
+    request_id: str = ""
+
+
+class CommandLifecycle(Message, tag="command_lifecycle"):
+    """How far a message with a uuid is: queued, started, completed, cancelled."""
+
+    command_uuid: str = ""
+    state: str = ""
+
+
+class RateLimit(Struct, rename="camel"):
+    """Where an account's limit stands; `resets_at` is Unix time in seconds."""
+
+    status: str = ""
+    resets_at: float | None = None
+    rate_limit_type: str | None = None
+
+
+class RateLimitEvent(Message, tag="rate_limit_event"):
+    """An account's limit has changed."""
+
+    rate_limit_info: RateLimit | None = None
+
+
+class KeepAlive(Message, tag="keep_alive"):
+    """Means nothing."""
+
+
+class ConversationReset(Message, tag="conversation_reset"):
+    """The conversation was cleared."""
+
+    new_conversation_id: str = ""
+
+
+class System(Message, tag="system"):
+    """A system line of a subtype that has no struct of its own."""
+
+    subtype: str = ""
+    session_id: str = ""
+    parent_tool_use_id: str | None = None
+
+
+class SystemInit(System, tag="system"):
+    """A turn begins: what it begins with."""
+
+    model: str = ""
+    cwd: str = ""
+    version: str = msgspec.field(default="", name="claude_code_version")
+    permission_mode: str = msgspec.field(default="", name="permissionMode")
+    tools: list[str] = msgspec.field(default_factory=list)
+
+
+class SystemStatus(System, tag="system"):
+    """What the CLI is doing: requesting, compacting, or None."""
+
+    status: str | None = None
+    user_message_uuids: list[str] | None = None
+
+
+class ApiRetry(System, tag="system"):
+    """A model request failed and will be made again in `retry_delay_ms` milliseconds."""
+
+    attempt: int = 0
+    max_retries: int = 0
+    retry_delay_ms: float = 0.0
+    error_status: int | None = None
+    error: str | None = None
+
+
+class ModelFallback(System, tag="system"):
+    """Another model answers than the one asked for."""
+
+    trigger: str | None = None
+    original_model: str | None = None
+    fallback_model: str | None = None
+
+
+class CompactBoundary(System, tag="system"):
+    """The conversation before this point was summarised."""
+
+    compact_metadata: Raw | UnsetType = UNSET
+
+
+class Unknown(Struct):
+    """A JSON line of a type, or with fields, that this service does not know; "" for no type."""
+
+    type: str
+    line: bytes
+
+
+class Garbage(Struct):
+    """A line that is not JSON: whatever wrote it is not to be trusted any further."""
+
+    line: bytes
+    type: str = "garbage"
+
+
+KnownMessage = (
+    StreamEvent
+    | Assistant
+    | User
+    | Result
+    | ControlResponse
+    | ControlRequest
+    | ControlCancelRequest
+    | CommandLifecycle
+    | RateLimitEvent
+    | KeepAlive
+    | ConversationReset
+    | System
+)
+
+CliMessage = KnownMessage | Unknown | Garbage
+
+SYSTEM_KINDS: dict[str, type[System]] = {
+    "init": SystemInit,
+    "status": SystemStatus,
+    "api_retry": ApiRetry,
+    "model_fallback": ModelFallback,
+    "compact_boundary": CompactBoundary,
+}
+
+
+class ContentBlock(Struct):
+    """One block of a message's content; the fields that belong to `type` are set."""
+
+    type: str
+    text: str = ""
+    thinking: str = ""
+    id: str = ""
+    name: str = ""
+    input: Raw | UnsetType = UNSET
+    tool_use_id: str = ""
+    content: Raw | UnsetType = UNSET
+    is_error: bool | None = None
+
+
+JsonObject = dict[str, Any]

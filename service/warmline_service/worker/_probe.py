@@ -1,0 +1,166 @@
+"""What the CLI that is installed here can do, found out once by trying it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from warmline_service.errors import Reason, WarmlineError
+from warmline_service.worker._key import Binding, Capabilities, ModelInfo, SpawnKey
+from warmline_service.worker._launch import Launcher, Site
+from warmline_service.worker._messages import JsonObject
+from warmline_service.worker._prime import run_turn
+from warmline_service.worker._probe_model import ModelRequest, ProbeModel
+from warmline_service.worker._process import CliProcess
+
+_log = structlog.get_logger(__name__)
+
+_SUPPORTED = ((2, 1, 300), (3, 0, 0))
+_VERSION_TIMEOUT = 10.0
+# Words that nothing but the first turn says.
+_FIRST = "this is the warm-up turn of a probe"
+
+
+async def probe(site: Site) -> Capabilities:
+    """Start one CLI against a model of our own and try each fact that is leaned on.
+
+    What does not hold is False, which means a cold spawn for whatever needs it. Raises
+    CLI_NOT_FOUND for a binary that is no supported CLI, CLI_CRASHED for one that does not start.
+    """
+    version = await read_version(site.binary)
+    model = ProbeModel()
+    launcher = Launcher(site, model.open_endpoint, Capabilities(version))
+    process = await launcher.start(SpawnKey())
+    try:
+        return await _Trial(process, model, version).run(site.settings.start_timeout)
+    finally:
+        await process.stop()
+        await launcher.aclose()
+
+
+async def read_version(binary: Path) -> str:
+    """What `--version` says, such as "2.1.329"; raises CLI_NOT_FOUND if it is not supported."""
+    text = await _version_text(binary)
+    found = re.match(r"(\d+)\.(\d+)\.(\d+)\b", text)
+    if found is None:
+        raise _unfit(binary, f"is not a Claude Code CLI: --version says {text[:80]!r}")
+    least, bound = _SUPPORTED
+    if not least <= tuple(map(int, found.groups())) < bound:
+        wanted = f">={'.'.join(map(str, least))}, <{bound[0]}"
+        raise _unfit(binary, f"has version {found[0]}; this service needs {wanted}")
+    return found[0]
+
+
+async def _version_text(binary: Path) -> str:
+    try:
+        child = await asyncio.create_subprocess_exec(
+            binary,
+            "--version",
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent"},
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise _unfit(binary, f"does not run: {error.strerror or error}") from error
+    try:
+        out, _ = await asyncio.wait_for(child.communicate(), _VERSION_TIMEOUT)
+    except TimeoutError:
+        raise _unfit(binary, "does not answer --version") from None
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+    return out.decode("utf-8", "replace").strip()
+
+
+class _Trial:
+    """Fills a capability record in as one fact after another is seen to hold."""
+
+    def __init__(self, process: CliProcess, model: ProbeModel, version: str) -> None:
+        self._process = process
+        self._model = model
+        self.found = Capabilities(version)
+
+    async def run(self, timeout: float) -> Capabilities:
+        try:
+            async with asyncio.timeout(timeout):
+                first = await self._bind_prompt()
+                await self._clear_and_bind_model(first)
+        except (WarmlineError, TimeoutError) as error:
+            _log.warning("the CLI lacks a capability", found=repr(self.found), error=str(error))
+        return self.found
+
+    async def _bind_prompt(self) -> ModelRequest:
+        """Set a system prompt on a running process, and see it in the first request."""
+        mark = secrets.token_hex(8)
+        answer = await self._process.control("initialize", systemPrompt=[mark])
+        self.found = replace(self.found, models=_models(answer))
+        request = await self._turn(_FIRST)
+        self.found = replace(
+            self.found, unix_socket=True, late_system_prompt=mark in request.system
+        )
+        return request
+
+    async def _clear_and_bind_model(self, first: ModelRequest) -> None:
+        """Clear that turn, bind another model, and see that both hold."""
+        await run_turn(self._process, "/clear", verbatim=False)
+        other = next((each for each in self.found.models if each.id != first.model), None)
+        if other is not None:
+            await self._process.bind(Binding(model=other.value))
+        second = await self._turn("again")
+        self.found = replace(
+            self.found,
+            late_model=other is not None and second.model == other.id,
+            priming=_FIRST in first.messages and _FIRST not in second.messages,
+        )
+
+    async def _turn(self, text: str) -> ModelRequest:
+        """Run a turn; raises CLI_CRASHED if it did not come to the model."""
+        before = len(self._model.requests)
+        result = await run_turn(self._process, text)
+        if len(self._model.requests) == before:
+            raise WarmlineError(
+                Reason.CLI_CRASHED, f"The CLI did not reach its model: {result.result}"
+            )
+        return self._model.requests[-1]
+
+
+def _models(answer: JsonObject) -> tuple[ModelInfo, ...]:
+    """The models in an answer to `initialize`; entries of another shape are left out."""
+    try:
+        entries = msgspec.convert(answer.get("models", []), list[_Model])
+    except msgspec.ValidationError:
+        return ()
+    return tuple(
+        ModelInfo(
+            each.value,
+            each.resolved_model or each.value,
+            each.display_name,
+            each.description,
+            tuple(each.supported_effort_levels),
+        )
+        for each in entries
+    )
+
+
+class _Model(msgspec.Struct, rename="camel"):
+    value: str
+    resolved_model: str = ""
+    display_name: str = ""
+    description: str = ""
+    supported_effort_levels: list[str] = []
+
+
+def _unfit(binary: Path, problem: str) -> WarmlineError:
+    return WarmlineError(
+        Reason.CLI_NOT_FOUND,
+        f"{binary} {problem}. Set cli.path to another, or run `pip install 'warmline[cli]'`.",
+    )

@@ -1,0 +1,322 @@
+"""One CLI process as others see it: it is bound, spoken to, listened to, measured and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Sequence
+
+import structlog
+
+from warmline_service.config import CliSettings
+from warmline_service.errors import Reason, WarmlineError, field_invalid
+from warmline_service.worker._argv import check_model
+from warmline_service.worker._child import READ_BYTES, Child
+from warmline_service.worker._control import (
+    PendingControls,
+    encode_line,
+    refusal,
+)
+from warmline_service.worker._decode import decode
+from warmline_service.worker._exit import Exit, Sink, exit_of
+from warmline_service.worker._framing import LineSplitter, LineTooLong
+from warmline_service.worker._guard import kill_marked, tree_memory
+from warmline_service.worker._key import Binding, Capabilities, SpawnKey, SystemPrompt
+from warmline_service.worker._messages import (
+    CliMessage,
+    ControlRequest,
+    ControlResponse,
+    Garbage,
+    JsonObject,
+)
+from warmline_service.worker._slot import Endpoint, Slot
+from warmline_service.worker._slots import wipe
+from warmline_service.worker._state import Life
+from warmline_service.worker._stderr import StderrTail
+from warmline_service.worker._stop import stop_by_ladder
+
+_log = structlog.get_logger(__name__)
+
+# The CLI reads 20 MB a second or more; a write may take as long as at this rate, and a bit.
+_SLOWEST_WRITE = 1024 * 1024
+
+_Ask = tuple[str, JsonObject]  # a subtype and its fields
+
+
+class _NotJson(Exception):  # noqa: N818  # named for the line
+    """The CLI wrote a line that is no JSON."""
+
+
+class CliProcess:
+    """A running process in its slot. Whoever holds it must `stop` it; it cleans up by itself."""
+
+    def __init__(
+        self,
+        child: Child,
+        key: SpawnKey,
+        slot: Slot,
+        endpoint: Endpoint,
+        settings: CliSettings,
+        can: Capabilities,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self.id = slot.id
+        self.pid = child.pid
+        self.key = key
+        self.slot = slot
+        self.version = can.version
+        self.life = Life()
+        self.started_at = loop.time()
+        self.spawn_seconds = 0.0
+        self.dropped = 0
+        self.exited: asyncio.Future[Exit] = loop.create_future()
+        self._child = child
+        self._endpoint = endpoint
+        self._settings = settings
+        self._aliases = {model.id: model.value for model in can.models}
+        self._controls = PendingControls()
+        self._stderr = StderrTail(settings.stderr_bytes)
+        self._sink: Sink | None = None
+        self._cause = ""
+        self._stopping: asyncio.Task[None] | None = None
+        self._replies: set[asyncio.Task[None]] = set()
+        self._life_of_child = asyncio.create_task(self._see_through(), name=f"cli-{self.id}")
+
+    def __repr__(self) -> str:
+        return f"<CliProcess {self.id} {self.life.state} pid={self.pid} {self.key}>"
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs and has not been given up."""
+        return not (self.exited.done() or self._cause or self._stopping)
+
+    @property
+    def stderr_tail(self) -> str:
+        """The end of what it wrote to stderr so far."""
+        return self._stderr.text()
+
+    def attach(self, sink: Sink | None) -> None:
+        """From now on `sink` listens, alone; it is told at once if the process has ended."""
+        self._sink = sink
+        if sink is not None and self.exited.done():
+            sink.on_exit(self.exited.result())
+
+    async def bind(self, binding: Binding) -> None:
+        """Give a fresh process its system prompt and model, in one write, before its first turn.
+
+        Raises FIELD_INVALID for what cannot be a model's name, otherwise as `control` does.
+        """
+        asks: list[_Ask] = []
+        if binding.system_prompt is not None:
+            if self.key.primed:
+                raise WarmlineError(
+                    Reason.INTERNAL, "A primed process takes no system prompt any more."
+                )
+            asks.append(("initialize", _prompt_fields(binding.system_prompt)))
+        if binding.model is not None:
+            asks.append(("set_model", {"model": self._alias(check_model(binding.model))}))
+        await self._ask(asks, self._settings.control_timeout)
+
+    async def send_user(self, text: str, uuid: str) -> None:
+        """Begin a turn with `text`, verbatim: no slash command or `@file` of it is acted upon.
+
+        Raises FIELD_INVALID for text that is not Unicode, CLI_CRASHED where it cannot be written.
+        """
+        await self.send_line(text, uuid, verbatim=True)
+
+    async def send_line(self, text: str, uuid: str, *, verbatim: bool) -> None:
+        """As `send_user`; only text of our own may go without `verbatim`."""
+        line: JsonObject = {
+            "type": "user",
+            "message": {"role": "user", "content": text},
+            "parent_tool_use_id": None,
+            "session_id": "",
+            "uuid": uuid,
+        }
+        if verbatim:
+            line["client_composed"] = True
+        await self._write(_encode(line))
+
+    async def interrupt(self) -> None:
+        """Ask the CLI to end its turn; harmless when there is none. Raises as `control` does."""
+        await self.control("interrupt", timeout=self._settings.interrupt_timeout)
+
+    async def control(
+        self, subtype: str, *, timeout: float | None = None, **fields: object
+    ) -> JsonObject:
+        """Ask, and wait for the answer at most `timeout` seconds (default: cli.control_timeout).
+
+        Raises ControlRefused, or CLI_CRASHED when the process dies or does not answer.
+        """
+        answers = await self._ask([(subtype, fields)], timeout or self._settings.control_timeout)
+        return answers[0]
+
+    async def ping(self) -> None:
+        """Make sure that it still answers; takes it about 2 ms and changes nothing."""
+        await self.control("get_session_cost")
+
+    def memory_bytes(self) -> int:
+        """Memory (PSS) of the process and all below it, 0 when gone. Reads /proc: use a thread."""
+        return 0 if self._child.reaped.done() else tree_memory(self.pid)
+
+    async def stop(self) -> None:
+        """End the process and all below it, close its endpoint, wipe its slot. Idempotent.
+
+        Goes on when the caller is cancelled; takes at most four times cli.stop_timeout.
+        """
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._stop(), name=f"stop-{self.id}")
+        await asyncio.shield(self._stopping)
+
+    def _alias(self, model: str) -> str:
+        # Asked for an id, the CLI may first make a request to see whether there is such a model.
+        return self._aliases.get(model, model)
+
+    async def _stop(self) -> None:
+        self._cause = self._cause or "was stopped"
+        rung = await stop_by_ladder(self._child, self._settings.stop_timeout)
+        if rung is None:
+            _log.error("process would not die", process=self.id, pid=self.pid)
+        await self._life_of_child
+
+    async def _ask(self, asks: Sequence[_Ask], timeout: float) -> list[JsonObject]:
+        """Write all requests at once, then wait for all answers."""
+        if not asks:
+            return []
+        opened = [self._controls.open(subtype, fields) for subtype, fields in asks]
+        try:
+            async with asyncio.timeout(timeout):
+                await self._write(b"".join(line for _, line in opened))
+                return [await self._controls.answer(request_id) for request_id, _ in opened]
+        except TimeoutError:
+            names = " and ".join(subtype for subtype, _ in asks)
+            raise WarmlineError(
+                Reason.CLI_CRASHED, f"The CLI did not answer {names} within {timeout:g} s."
+            ) from None
+        finally:
+            for request_id, _ in opened:
+                self._controls.forget(request_id)
+
+    async def _write(self, data: bytes) -> None:
+        if self.exited.done():
+            raise self.exited.result().error()
+        if not self.alive:
+            raise WarmlineError(Reason.CLI_CRASHED, f"The CLI process {self._cause}.")
+        timeout = self._settings.control_timeout + len(data) / _SLOWEST_WRITE
+        try:
+            await self._child.write(data, timeout)
+        except (TimeoutError, OSError) as error:
+            if isinstance(error, TimeoutError):
+                self._give_up("did not read its input")
+            # It is ending; how it ended says more than a broken pipe.
+            await asyncio.wait({self.exited}, timeout=self._settings.stop_timeout)
+            if self.exited.done():
+                raise self.exited.result().error() from error
+            raise WarmlineError(Reason.CLI_CRASHED, "The CLI process reads no more.") from error
+
+    def _give_up(self, cause: str) -> None:
+        """End it at once: after this nothing that it says can be trusted."""
+        if not self._cause:
+            self._cause = cause
+        self._child.signal_group(signal.SIGKILL)
+
+    async def _see_through(self) -> None:
+        """Listen until the process has ended, then clear away what is left of it."""
+        out = asyncio.create_task(self._listen())
+        err = asyncio.create_task(self._drain_stderr())
+        try:
+            await asyncio.wait({out, self._child.reaped}, return_when=asyncio.FIRST_COMPLETED)
+            if not await self._child.gone(self._settings.stop_timeout):
+                self._give_up("closed its output")
+                await self._child.gone(self._settings.stop_timeout)
+            # What is already in the pipes still counts; who else holds them does not.
+            await asyncio.wait({out, err}, timeout=self._settings.stop_timeout)
+        finally:
+            for task in (out, err):
+                task.cancel()
+            await asyncio.wait({out, err})
+            try:
+                self._end()
+            finally:
+                await self._clear_away()
+
+    def _end(self) -> None:
+        ended = exit_of(self._child.returncode, self._stderr.text(), self._cause)
+        self.exited.set_result(ended)
+        self._controls.fail_all(ended.error())
+        if self._sink is not None:
+            self._sink.on_exit(ended)
+
+    async def _clear_away(self) -> None:
+        self._child.close()
+        timeout = self._settings.stop_timeout
+        if not await asyncio.to_thread(kill_marked, {self.slot.id}, timeout):
+            _log.error("descendants would not die", process=self.id)
+        try:
+            async with asyncio.timeout(timeout):
+                await self._endpoint.aclose()
+        except (TimeoutError, OSError):
+            _log.exception("endpoint could not be closed", process=self.id)
+        if not await asyncio.to_thread(wipe, self.slot):
+            _log.error("slot could not be wiped", process=self.id, path=str(self.slot.root))
+        if self._replies:
+            await asyncio.wait(self._replies, timeout=timeout)
+
+    async def _listen(self) -> None:
+        splitter = LineSplitter(self._settings.max_line_bytes)
+        try:
+            while data := await self._child.stdout.read(READ_BYTES):
+                self._hear([decode(line) for line in splitter.feed(data)])
+        except (LineTooLong, _NotJson) as error:
+            self._give_up(f"broke the protocol: {error}")
+        except Exception:  # noqa: BLE001  # a process that nobody reads has to end, whatever it was
+            _log.exception("reading from a process failed", process=self.id)
+            self._give_up("could not be read")
+
+    def _hear(self, messages: list[CliMessage]) -> None:
+        batch: list[CliMessage] = []
+        for message in messages:
+            if isinstance(message, ControlResponse):
+                self._controls.settle(message.response)
+            elif isinstance(message, ControlRequest):
+                self._reply(refusal(message.request_id, message.request.subtype))
+            else:
+                batch.append(message)
+            if isinstance(message, Garbage):
+                break
+        if self._sink is None:
+            self.dropped += len(batch)
+        elif batch:
+            self._sink.on_messages(batch)
+        if batch and isinstance(batch[-1], Garbage):
+            raise _NotJson("a line that is not JSON")
+
+    def _reply(self, line: bytes) -> None:
+        task = asyncio.create_task(_quietly(self._write(line)))
+        self._replies.add(task)
+        task.add_done_callback(self._replies.discard)
+
+    async def _drain_stderr(self) -> None:
+        while data := await self._child.stderr.read(READ_BYTES):
+            self._stderr.feed(data)
+
+
+async def _quietly(work: Awaitable[None]) -> None:
+    """For an answer that only a process which is ending would miss."""
+    try:
+        await work
+    except WarmlineError as error:
+        _log.debug("answer not written", error=error.message)
+
+
+def _prompt_fields(prompt: SystemPrompt) -> JsonObject:
+    if prompt.kind == "append":
+        return {"appendSystemPrompt": prompt.text}
+    return {"systemPrompt": [prompt.text]}
+
+
+def _encode(line: JsonObject) -> bytes:
+    try:
+        return encode_line(line)
+    except UnicodeEncodeError:
+        raise field_invalid("text", "holds a lone surrogate, which is no character") from None

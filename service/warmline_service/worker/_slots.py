@@ -1,0 +1,69 @@
+"""The directory of all slots: makes them, wipes them, clears up after a killed service."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+from warmline_service.worker._guard import kill_marked
+from warmline_service.worker._slot import Slot
+
+
+class SlotsInUse(Exception):  # noqa: N818  # named for what is the case
+    """Another running service has this directory."""
+
+
+class Slots:
+    """Owns `root` and all in it; only one running service may."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.expanduser().absolute()
+        self._lock: int | None = None
+
+    def claim(self) -> None:
+        """Make the directory and take it. Blocks; raises SlotsInUse and OSError."""
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.root.chmod(0o700)
+        lock = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            # The kernel lets go of it when this process ends, however it ends.
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise SlotsInUse(f"another service is using {self.root}") from None
+        self._lock = lock
+
+    def sweep(self, timeout: float) -> int:
+        """Kill and wipe what an earlier service left behind; the number of slots. Blocks."""
+        left = {each.name: each for each in self.root.iterdir() if each.is_dir()}
+        if left:
+            kill_marked(left, timeout)
+        for path in left.values():
+            wipe(Slot(path.name, path))
+        return len(left)
+
+    def new(self) -> Slot:
+        """A slot that nobody has had; it is not on disk yet."""
+        slot_id = secrets.token_hex(8)
+        return Slot(slot_id, self.root / slot_id)
+
+    def release(self) -> None:
+        """Let another service have the directory."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def make(slot: Slot) -> None:
+    """Make a slot's directories. Blocks; raises OSError."""
+    for path in (slot.root, slot.home, slot.config, slot.tmp, slot.work):
+        path.mkdir(mode=0o700)
+
+
+def wipe(slot: Slot) -> bool:
+    """Remove a slot's directory; False if something of it stayed. Blocks."""
+    shutil.rmtree(slot.root, ignore_errors=True)
+    return not slot.root.exists()

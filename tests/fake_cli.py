@@ -1,0 +1,408 @@
+#!/usr/bin/env python3
+"""A stand-in for the CLI: a real child process with its protocol, which misbehaves on request.
+
+What it does wrong while starting is said by a `scenario.json` beside it (`install` writes both);
+what it does wrong in a turn is said by the user's text, `!` and a word:
+
+    !deltas N [MS [BYTES]]   N text deltas, MS milliseconds apart, of BYTES bytes each
+    !die [CODE]              exits in the middle of the turn
+    !kill                    the same by SIGKILL
+    !hang                    begins to answer and goes silent; an interrupt ends the turn
+    !deaf                    the same, but interrupts are not heeded either
+    !garbage, !half          writes a line that is not JSON; writes half a line and exits
+    !big [BYTES]             an answer in one line of BYTES bytes (20 MiB)
+    !stderr BYTES            floods stderr, then answers
+    !orphan                  leaves a daemon behind that is in no group of its, then answers
+    !ask                     asks a question (control_request) and answers with what it was told
+    !error [STATUS]          ends the turn with an API error
+    !env, !argv, !bound      answers with its environment; its arguments; its prompt and model
+
+Any other text is answered with `echo: TEXT`; `/clear`, unless it came verbatim, forgets everything.
+The scenario: `version`, `start_delay` (seconds), `exit_at_start` (code), `stderr_at_start`, `mute`
+(answers nothing), `ignore_term`, `ignore_eof`, `refuse` (list of control subtypes), `turn_delay`
+(seconds before each turn's first output), `ask_model` (make one model request a turn).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import uuid
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
+MODELS = [
+    ("default", "claude-opus-5-5", "Default"),
+    ("opus", "claude-opus-5-5", "Opus"),
+    ("haiku", "claude-haiku-5-5", "Haiku"),
+]
+
+
+def install(directory: Path, **scenario: object) -> Path:
+    """Put a copy with this scenario into `directory`; the path of its binary."""
+    from pathlib import Path  # the child does without it, and starts faster
+
+    directory.mkdir(parents=True, exist_ok=True)
+    binary = directory / "claude"
+    source = Path(__file__).read_text(encoding="utf-8").split("\n", 1)[1]
+    binary.write_text(f"#!{sys.executable} -IS\n{source}", encoding="utf-8")
+    binary.chmod(0o755)
+    (directory / "scenario.json").write_text(json.dumps(scenario), encoding="utf-8")
+    return binary
+
+
+class FakeCli:
+    """One fake process."""
+
+    def __init__(self, scenario: dict[str, Any]) -> None:
+        self.scenario = scenario
+        self.session = str(uuid.uuid4())
+        self.model = next((a[8:] for a in sys.argv if a.startswith("--model=")), "default")
+        self.prompt = ""
+        self.history: list[str] = []
+        self.initialized = False
+        self.turn: threading.Thread | None = None
+        self.interrupted = threading.Event()
+        self.told = threading.Event()
+        self.answer: dict[str, Any] = {}
+        self.deaf = False
+        self.turns = 0
+        self.lock = threading.Lock()
+
+    def emit(self, *messages: dict[str, Any]) -> None:
+        """Write lines, whole."""
+        data = "".join(json.dumps(each, separators=(",", ":")) + "\n" for each in messages)
+        self.write(data.encode())
+
+    def write(self, data: bytes) -> None:
+        """Write bytes."""
+        with self.lock:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(1, view) :]
+
+    def hear(self, line: dict[str, Any]) -> None:
+        """Act on one line of stdin."""
+        kind = line.get("type")
+        if kind == "control_request":
+            self.control(line["request_id"], line["request"])
+        elif kind == "control_response":
+            self.answer = line["response"]
+            self.told.set()
+        elif kind == "user":
+            self.wait()
+            self.turn = threading.Thread(target=self.run, args=(line,), daemon=True)
+            self.interrupted.clear()
+            self.turn.start()
+
+    def wait(self) -> None:
+        """Wait for the running turn: a message that comes meanwhile is the next turn."""
+        if self.turn is not None:
+            self.turn.join()
+
+    def control(self, request_id: str, request: dict[str, Any]) -> None:
+        """Answer a control request."""
+        subtype = request["subtype"]
+        reply: dict[str, Any] = {"subtype": "success", "request_id": request_id}
+        known = getattr(self, f"on_{subtype}", None)
+        if known is None or subtype in self.scenario.get("refuse", ()):
+            reply |= {"subtype": "error", "error": f"Unsupported control request: {subtype}"}
+        else:
+            reply["response"] = known(request)
+        self.emit({"type": "control_response", "response": reply})
+
+    def on_initialize(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Only the first, before the first turn, counts."""
+        if not self.initialized and not self.turns:
+            prompt = request.get("systemPrompt")
+            self.prompt = "".join(prompt) if prompt else request.get("appendSystemPrompt", "")
+        self.initialized = True
+        names = ("value", "resolvedModel", "displayName")
+        models = [dict(zip(names, each, strict=True)) for each in MODELS]
+        return {"models": models, "pid": os.getpid()}
+
+    def on_set_model(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Take any model."""
+        self.model = request.get("model") or "default"
+        return {}
+
+    def on_interrupt(self, request: dict[str, Any]) -> dict[str, Any]:
+        """End the turn, unless deaf."""
+        if not self.deaf:
+            self.interrupted.set()
+        return {}
+
+    def on_get_binary_version(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The version."""
+        return {"version": self.scenario.get("version", "2.1.329")}
+
+    def on_get_session_cost(self, request: dict[str, Any]) -> dict[str, Any]:
+        """No cost."""
+        return {"text": "Total cost: $0.00"}
+
+    on_get_settings = on_get_session_cost
+
+    def run(self, line: dict[str, Any]) -> None:
+        """One turn, from its first line to its result."""
+        text = line["message"]["content"]
+        asked = line.get("uuid")
+        self.turns += 1
+        time.sleep(self.scenario.get("turn_delay", 0))
+        if asked:
+            self.emit({"type": "command_lifecycle", "command_uuid": asked, "state": "started"})
+        self.emit(self.tagged("system", subtype="init", model=self.resolved(), tools=[]))
+        if text == "/clear" and not line.get("client_composed"):
+            self.history.clear()
+            self.session = str(uuid.uuid4())
+            self.emit({"type": "conversation_reset", "new_conversation_id": self.session})
+            self.end(asked, "")
+            return
+        self.history.append(text)
+        word, *rest = text[:200].split() if text.startswith("!") else ("", "")
+        act = getattr(self, f"do_{word[1:]}", None) if word else None
+        if act is not None:
+            act(asked, rest)
+        else:
+            self.ask_model()
+            self.say(asked, f"echo: {text}")
+
+    def say(self, asked: str | None, *pieces: str, pause: float = 0) -> None:
+        """Answer with these text deltas and end the turn."""
+        self.begin()
+        start = time.monotonic()
+        for index, piece in enumerate(pieces):
+            if pause and self.interrupted.wait(max(0, start + index * pause - time.monotonic())):
+                self.end_interrupted(asked)
+                return
+            self.emit(self.delta(piece))
+        whole = "".join(pieces)
+        message = {"id": "msg_fake", "model": self.resolved(), "role": "assistant"}
+        message["content"] = [{"type": "text", "text": whole}]  # type: ignore[assignment]  # JSON
+        self.emit(self.tagged("assistant", message=message, parent_tool_use_id=None))
+        usage = {"output_tokens": len(pieces)}
+        stop = {"stop_reason": "end_turn", "stop_sequence": None}
+        self.emit(
+            self.event("content_block_stop", index=0),
+            self.event("message_delta", delta=stop, usage=usage),
+            self.event("message_stop"),
+        )
+        self.end(asked, whole, len(pieces))
+
+    def begin(self) -> None:
+        """Begin to answer."""
+        usage = {"input_tokens": 10, "output_tokens": 1}
+        head = {"id": "msg_fake", "type": "message", "model": self.resolved(), "usage": usage}
+        self.emit(
+            self.event("message_start", message=head),
+            self.event("content_block_start", index=0, content_block={"type": "text", "text": ""}),
+        )
+
+    def end(self, asked: str | None, text: str, tokens: int = 0, /, **fields: object) -> None:
+        """The result of the turn."""
+        used = {"inputTokens": 10, "outputTokens": tokens, "costUSD": 0.001}
+        result = {
+            "subtype": "success",
+            "is_error": False,
+            "result": text,
+            "stop_reason": "end_turn",
+            "terminal_reason": "completed",
+            "num_turns": 1,
+            "time_to_request_ms": 1,
+            "total_cost_usd": 0.001 * self.turns,
+            "usage": {"input_tokens": 10, "output_tokens": tokens},
+            "model_usage_since_last_result": {self.resolved(): used},
+            "user_message_uuid": asked,
+        }
+        self.emit(self.tagged("result", **(result | fields)))
+        if asked:
+            done = "cancelled" if self.interrupted.is_set() else "completed"
+            self.emit({"type": "command_lifecycle", "command_uuid": asked, "state": done})
+
+    def end_interrupted(self, asked: str | None) -> None:
+        """The result of a turn that was interrupted."""
+        reason = {"terminal_reason": "aborted_streaming", "stop_reason": None}
+        wrong = {"subtype": "error_during_execution", "is_error": True, "errors": ["interrupted"]}
+        self.end(asked, "", 0, **reason, **wrong)
+
+    def do_deltas(self, asked: str | None, args: list[str]) -> None:
+        """N, MS, BYTES."""
+        count, pause, size = [*map(float, args), *(10.0, 0.0, 8.0)[len(args) :]]
+        self.say(asked, *["x" * int(size)] * int(count), pause=pause / 1000)
+
+    def do_die(self, asked: str | None, args: list[str]) -> None:
+        """CODE."""
+        self.begin()
+        self.emit(self.delta("last words"))
+        os.write(2, b"fake: dying as asked\n")
+        os._exit(int(args[0]) if args else 3)
+
+    def do_kill(self, asked: str | None, args: list[str]) -> None:
+        """No arguments. The first process of a PID namespace cannot kill itself, so exit as if."""
+        self.begin()
+        os.kill(os.getpid(), signal.SIGKILL)
+        os._exit(137)
+
+    def do_hang(self, asked: str | None, args: list[str]) -> None:
+        """No arguments."""
+        self.begin()
+        self.emit(self.delta("thinking about it"))
+        self.interrupted.wait()
+        self.end_interrupted(asked)
+
+    def do_deaf(self, asked: str | None, args: list[str]) -> None:
+        """No arguments."""
+        self.deaf = True
+        self.do_hang(asked, args)
+
+    def do_garbage(self, asked: str | None, args: list[str]) -> None:
+        """No arguments."""
+        self.begin()
+        self.write(b"\x00\xff not json at all\n")
+        self.interrupted.wait()
+
+    def do_half(self, asked: str | None, args: list[str]) -> None:
+        """No arguments."""
+        self.write(json.dumps(self.delta("cut")).encode()[:40])
+        os._exit(0)
+
+    def do_big(self, asked: str | None, args: list[str]) -> None:
+        """BYTES."""
+        self.say(asked, "y" * (int(args[0]) if args else 20 * 1024 * 1024))
+
+    def do_stderr(self, asked: str | None, args: list[str]) -> None:
+        """BYTES."""
+        os.write(2, b"z" * int(args[0]) + b"\nend of the flood\n")
+        self.say(asked, "flooded")
+
+    def do_orphan(self, asked: str | None, args: list[str]) -> None:
+        """Two forks and a session of its own: neither a group nor a parent leads to it."""
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                signal.signal(signal.SIGHUP, signal.SIG_IGN)
+                while True:
+                    time.sleep(60)
+            os._exit(0)
+        os.wait()
+        self.say(asked, "left one behind")
+
+    def do_ask(self, asked: str | None, args: list[str]) -> None:
+        """No arguments."""
+        request = {"subtype": "can_use_tool", "tool_name": "Bash", "input": {}}
+        self.emit({"type": "control_request", "request_id": "q1", "request": request})
+        self.told.wait()
+        self.say(asked, json.dumps(self.answer))
+
+    def do_error(self, asked: str | None, args: list[str]) -> None:
+        """STATUS."""
+        status = int(args[0]) if args else 529
+        text = f"API Error: {status}"
+        how = {"is_error": True, "terminal_reason": "api_error", "api_error_status": status}
+        self.end(asked, text, 0, **how)
+
+    def do_env(self, asked: str | None, args: list[str]) -> None:
+        """No arguments."""
+        self.say(asked, json.dumps(dict(os.environ)))
+
+    def do_argv(self, asked: str | None, args: list[str]) -> None:
+        """No arguments."""
+        self.say(asked, json.dumps(sys.argv))
+
+    def do_bound(self, asked: str | None, args: list[str]) -> None:
+        """No arguments."""
+        known = {"prompt": self.prompt, "model": self.model, "history": self.history}
+        self.say(asked, json.dumps(known))
+
+    def resolved(self) -> str:
+        """The id of the model."""
+        return next((long for short, long, _ in MODELS if short == self.model), self.model)
+
+    def tagged(self, kind: str, **fields: object) -> dict[str, Any]:
+        """A line that belongs to the session."""
+        return {"type": kind, "session_id": self.session, "uuid": str(uuid.uuid4()), **fields}
+
+    def event(self, kind: str, **fields: object) -> dict[str, Any]:
+        """An event of the model's stream."""
+        event = {"type": kind, **fields}
+        return self.tagged("stream_event", event=event, parent_tool_use_id=None)
+
+    def delta(self, text: str) -> dict[str, Any]:
+        """A piece of text."""
+        return self.event(
+            "content_block_delta", index=0, delta={"type": "text_delta", "text": text}
+        )
+
+    def ask_model(self) -> None:
+        """Make the turn's model request; its answer is read and not used."""
+        path = os.environ.get("ANTHROPIC_UNIX_SOCKET")
+        if not path or not self.scenario.get("ask_model", True):
+            return
+        messages = [{"role": "user", "content": text} for text in self.history]
+        system = [{"type": "text", "text": self.prompt}]
+        asked = {"model": self.resolved(), "system": system, "messages": messages, "max_tokens": 99}
+        body = json.dumps({**asked, "stream": True}).encode()
+        head = (
+            "POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+            "Content-Type: application/json\r\nx-api-key: placeholder\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        try:
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.connect(path)
+                sock.sendall(head.encode() + body)
+                while sock.recv(65536):
+                    pass
+        except OSError as error:
+            os.write(2, f"fake: no model: {error}\n".encode())
+
+
+def main() -> None:
+    """Run until stdin ends."""
+    beside = os.path.join(os.path.dirname(os.path.abspath(__file__)), "scenario.json")  # noqa: PTH100, PTH118, PTH120  # os.path is loaded already
+    scenario: dict[str, Any] = {}
+    if os.path.exists(beside):  # noqa: PTH110  # as above
+        with open(beside, encoding="utf-8") as file:  # noqa: PTH123  # as above
+            scenario = json.load(file)
+    if "--version" in sys.argv:
+        os.write(1, f"{scenario.get('version', '2.1.329')} (Claude Code)\n".encode())
+        return
+    serve(scenario)
+
+
+def serve(scenario: dict[str, Any]) -> None:
+    """Speak the protocol."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if scenario.get("ignore_term") else leave)
+    time.sleep(scenario.get("start_delay", 0))
+    os.write(2, str(scenario.get("stderr_at_start", "")).encode())
+    if "exit_at_start" in scenario:
+        os._exit(scenario["exit_at_start"])
+    cli = FakeCli(scenario)
+    for line in sys.stdin.buffer:
+        if scenario.get("mute") or not line.strip():
+            continue
+        try:
+            cli.hear(json.loads(line))
+        except ValueError:
+            os.write(2, b"Error parsing streaming input line\n")
+            os._exit(1)
+    cli.wait()
+    while scenario.get("ignore_eof"):
+        time.sleep(60)
+
+
+def leave(number: int, frame: object) -> None:
+    """End as the CLI does at SIGTERM."""
+    os._exit(143)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""A whole service for a test: the real CLI, the loopback model, a port and a data directory of its own."""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from warmline.v1 import events_pb2
+from warmline_client import Client, Conversation, connect
+from warmline_service.config import Settings, load
+from warmline_service.server import Service
+
+# Small and quick, so that many tests fit: no retries, one spare of each kind.
+_SMALL: dict[str, Any] = {
+    "listen": "127.0.0.1:0",
+    "provider": {"kind": "loopback"},
+    "cli": {"max_retries": 0, "interrupt_timeout": 3},
+    "pool": {"min_spares": 1, "max_spares": 1, "max_processes": 6},
+    "drain_grace": 5,
+}
+
+
+def small_settings(data_dir: Path, **changes: Any) -> Settings:
+    """Settings for a test; a changed table replaces only the names it has."""
+    merged = {name: dict(value) if isinstance(value, dict) else value for name, value in _SMALL.items()}
+    for name, value in changes.items():
+        merged[name] = merged.get(name, {}) | value if isinstance(value, dict) else value
+    return load(None, data_dir=data_dir, **merged)
+
+
+@asynccontextmanager
+async def running_service(**changes: Any) -> AsyncIterator[Service]:
+    """A service that is up; at the end it is drained, and nothing may be left of its slots."""
+    # Short: the path of a slot's socket has at most 107 bytes.
+    data_dir = Path(tempfile.mkdtemp())
+    service = Service(small_settings(data_dir, **changes))
+    try:
+        await service.start()
+        yield service
+    finally:
+        await service.stop()
+        left = list(data_dir.glob("slots/*/"))
+        shutil.rmtree(data_dir)
+        assert not left, f"slots left behind: {left}"
+
+
+@asynccontextmanager
+async def running_client(**changes: Any) -> AsyncIterator[Client]:
+    """A client of a service of its own."""
+    async with (
+        running_service(**changes) as service,
+        connect(f"127.0.0.1:{service.port}") as client,
+    ):
+        yield client
+
+
+async def events_of(conversation: Conversation, text: str) -> list[events_pb2.Event]:
+    """Say something and collect the turn's events."""
+    turn = await conversation.send(text)
+    async with asyncio.timeout(60):
+        return [event async for event in turn]
+
+
+def kinds(events: list[events_pb2.Event]) -> list[str]:
+    """What kind each event is."""
+    return [str(event.WhichOneof("kind")) for event in events]
+
+
+def text_of(events: list[events_pb2.Event]) -> str:
+    """The answer's text, from its deltas."""
+    return "".join(event.text_delta.text for event in events if event.HasField("text_delta"))
+
+
+async def until(condition: Callable[[], bool], timeout: float = 10.0) -> None:
+    """Wait for what only the operating system can say, such as that a process is gone."""
+    async with asyncio.timeout(timeout):
+        while not condition():
+            await asyncio.sleep(0.02)

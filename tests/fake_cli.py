@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import signal
 import socket
 import sys
@@ -69,13 +70,15 @@ class FakeCli:
         self.prompt = ""
         self.history: list[str] = []
         self.initialized = False
-        self.turn: threading.Thread | None = None
+        self.waiting: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self.worker = threading.Thread(target=self.take_turns, daemon=True)
         self.interrupted = threading.Event()
         self.told = threading.Event()
         self.answer: dict[str, Any] = {}
         self.deaf = False
         self.turns = 0
         self.lock = threading.Lock()
+        self.worker.start()
 
     def emit(self, *messages: dict[str, Any]) -> None:
         """Write lines, whole."""
@@ -98,15 +101,13 @@ class FakeCli:
             self.answer = line["response"]
             self.told.set()
         elif kind == "user":
-            self.wait()
-            self.turn = threading.Thread(target=self.run, args=(line,), daemon=True)
-            self.interrupted.clear()
-            self.turn.start()
+            self.waiting.put(line)
 
-    def wait(self) -> None:
-        """Wait for the running turn: a message that comes meanwhile is the next turn."""
-        if self.turn is not None:
-            self.turn.join()
+    def take_turns(self) -> None:
+        """Run one message after another, until there is a None."""
+        while line := self.waiting.get():
+            self.interrupted.clear()
+            self.run(line)
 
     def control(self, request_id: str, request: dict[str, Any]) -> None:
         """Answer a control request."""
@@ -148,8 +149,6 @@ class FakeCli:
         """No cost."""
         return {"text": "Total cost: $0.00"}
 
-    on_get_settings = on_get_session_cost
-
     def run(self, line: dict[str, Any]) -> None:
         """One turn, from its first line to its result."""
         text = line["message"]["content"]
@@ -170,9 +169,9 @@ class FakeCli:
         act = getattr(self, f"do_{word[1:]}", None) if word else None
         if act is not None:
             act(asked, rest)
-        else:
-            self.ask_model()
-            self.say(asked, f"echo: {text}")
+            return
+        self.ask_model()
+        self.say(asked, f"echo: {text}")
 
     def say(self, asked: str | None, *pieces: str, pause: float = 0) -> None:
         """Answer with these text deltas and end the turn."""
@@ -394,7 +393,8 @@ def serve(scenario: dict[str, Any]) -> None:
         except ValueError:
             os.write(2, b"Error parsing streaming input line\n")
             os._exit(1)
-    cli.wait()
+    cli.waiting.put(None)
+    cli.worker.join()
     while scenario.get("ignore_eof"):
         time.sleep(60)
 

@@ -16,7 +16,7 @@ from warmline_service.chat import Conversations, ModelCatalog, Runtime, Tokens, 
 from warmline_service.config import Settings
 from warmline_service.egress import Access, Egress, make_provider, operator_credential
 from warmline_service.pool import Pool, default_memory_budget
-from warmline_service.rpc import RpcServer, build_server
+from warmline_service.rpc import RpcServer, build_server, read_credentials
 from warmline_service.tenants import Authenticator, SettingsKeys
 from warmline_service.worker import CliProcess, Launcher, Site, SpawnKey, probe
 
@@ -128,7 +128,11 @@ class Service:
         )
         self._conversations = Conversations(runtime)
         keys = SettingsKeys(settings.tenants) if has_keys(settings) else None
-        self._rpc = build_server(settings, self._conversations, catalog, Authenticator(keys))
+        tls = settings.tls
+        credentials = await asyncio.to_thread(read_credentials, tls) if tls else None
+        self._rpc = build_server(
+            settings, self._conversations, catalog, Authenticator(keys), credentials
+        )
         await self._rpc.start()
         self.port = self._rpc.port
 

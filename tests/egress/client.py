@@ -13,6 +13,7 @@ from typing import Any
 
 import aiohttp
 
+Message = dict[str, Any]
 MESSAGES = "http://localhost/v1/messages"
 
 
@@ -26,9 +27,9 @@ class Answer:
     events: list[dict[str, Any]] = field(default_factory=list)
 
     @property
-    def json(self) -> Any:
+    def json(self) -> Message:
         """The body, or the message that the events add up to."""
-        return json.loads(self.body) if not self.events else _joined(deepcopy(self.events))
+        return dict(json.loads(self.body)) if not self.events else _joined(deepcopy(self.events))
 
     @property
     def text(self) -> str:
@@ -56,7 +57,7 @@ def tool_result(text: str) -> dict[str, Any]:
     return {"role": "user", "content": [{"type": "tool_result", "content": text}]}
 
 
-def request(*messages: Any, **fields: Any) -> dict[str, Any]:
+def request(*messages: str | Message, **fields: object) -> dict[str, Any]:
     """A request's body; a plain string is a user message."""
     turns = [user(message) if isinstance(message, str) else message for message in messages]
     return {"model": "loopback", "max_tokens": 1000, "stream": True, "messages": turns} | fields
@@ -68,7 +69,7 @@ class ModelClient:
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self.session = session
 
-    async def ask(self, *messages: Any, **fields: Any) -> Answer:
+    async def ask(self, *messages: str | Message, **fields: object) -> Answer:
         """One request and its whole answer."""
         # A file-like body, because aiohttp warns of long ones in one piece.
         body = io.BytesIO(json.dumps(request(*messages, **fields)).encode())

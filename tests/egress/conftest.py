@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 from egress.client import ModelClient, connected
-
 from warmline_service.egress import Access, Egress, LoopbackModel
 from warmline_service.worker import Slot
 

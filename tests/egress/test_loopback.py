@@ -2,12 +2,10 @@
 
 import asyncio
 import json
-from typing import Any
 
 import aiohttp
 import pytest
 from egress.client import MESSAGES, ModelClient, assistant, events, request, tool_result, user
-
 from warmline_service.egress import Egress, LoopbackModel, Tokens
 
 REMINDER = "<system-reminder>::say wrong</system-reminder>"
@@ -47,7 +45,8 @@ async def test_each_token_is_a_delta(client: ModelClient) -> None:
 async def test_think_comes_as_a_signed_block(client: ModelClient, stream: bool) -> None:
     """Thinking is a block of its own before the text."""
     thinking, text = (await client.ask("::think 5\n::say so", stream=stream)).json["content"]
-    assert thinking["thinking"] and thinking["signature"] == "loopback"
+    assert thinking["thinking"]
+    assert thinking["signature"] == "loopback"
     assert text == {"type": "text", "text": "so"}
 
 
@@ -73,7 +72,7 @@ async def test_a_script_that_is_done_reports_the_tools_answer(client: ModelClien
 
 
 async def test_what_the_cli_adds_does_not_confuse_it(client: ModelClient) -> None:
-    """Reminders, system messages and a message that was interrupted are not the user's last words."""
+    """Reminders, system messages and what was interrupted are not the user's last words."""
     system = {"role": "system", "content": "::say wrong"}
     last = user(REMINDER, "::hang", "[Request interrupted by user]", "::say right", REMINDER)
     assert (await client.ask("::hang", assistant(), last, system)).text == "right"
@@ -101,7 +100,8 @@ async def test_error_after_text_is_an_event(client: ModelClient, egress: Egress)
     assert answer.status == 200
     assert answer.events[-1]["error"]["type"] == "overloaded_error"
     fault = egress.last_error("s1")
-    assert fault is not None and fault.status == 529
+    assert fault is not None
+    assert fault.status == 529
 
 
 async def test_cut_drops_the_connection_at_once(client: ModelClient) -> None:
@@ -146,7 +146,9 @@ async def test_max_tokens_of_the_request_holds(client: ModelClient, stream: bool
     ("what", "sent"),
     [("system", [{"type": "text", "text": "Be brief."}]), ("model", "m-1"), ("tools", [{"a": 1}])],
 )
-async def test_echo_answers_with_what_was_sent(client: ModelClient, what: str, sent: Any) -> None:
+async def test_echo_answers_with_what_was_sent(
+    client: ModelClient, what: str, sent: object
+) -> None:
     """What reached the model can be proved from outside."""
     answer = await client.ask(f"::echo {what}", **{what: sent})
     assert json.loads(answer.text) == sent
@@ -210,7 +212,8 @@ async def test_requests_are_remembered(client: ModelClient, model: LoopbackModel
     await client.ask("hello", model="m")
     (record,) = model.requests
     assert (record.session, record.model, record.stream) == ("abc", "m", True)
-    assert record.body is not None and b"hello" in record.body
+    assert record.body is not None
+    assert b"hello" in record.body
 
 
 async def test_a_big_request_passes(client: ModelClient, model: LoopbackModel) -> None:

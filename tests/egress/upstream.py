@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 from aiohttp import web
 
@@ -15,19 +14,21 @@ USAGE = {"input_tokens": 11, "cache_read_input_tokens": 7, "cache_creation_input
 
 
 class Upstream:
-    """Does as `behave` says; keeps what it got. `left` is set when a client goes mid-request."""
+    """Does as `behave` says; keeps what it got. `came`: a request is here; `left`: a client went."""
 
     def __init__(self) -> None:
         self.behave: Behaviour = whole_stream
         self.requests: list[web.Request] = []
         self.peers: list[object] = []
         self.sizes: list[int] = []
+        self.came = asyncio.Event()
         self.left = asyncio.Event()
         self.url = ""
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Keep the request and do as told."""
         self.requests.append(request)
+        self.came.set()
         assert request.transport is not None
         self.peers.append(request.transport.get_extra_info("peername"))
         try:
@@ -58,7 +59,7 @@ async def serving(upstream: Upstream) -> AsyncIterator[None]:
     await runner.cleanup()
 
 
-def frame(type_: str, **fields: Any) -> bytes:
+def frame(type_: str, **fields: object) -> bytes:
     """One event of a stream."""
     return f"event: {type_}\ndata: {json.dumps({'type': type_, **fields})}\n\n".encode()
 
@@ -101,7 +102,7 @@ async def whole_stream(request: web.Request) -> web.StreamResponse:
     return response
 
 
-def answer(status: int, body: Any, **headers: str) -> Behaviour:
+def answer(status: int, body: object, **headers: str) -> Behaviour:
     """Answer everything so."""
 
     async def behave(request: web.Request) -> web.StreamResponse:

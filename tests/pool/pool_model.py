@@ -5,12 +5,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from random import Random
 
+import pytest
 from warmline_service.config import MIB, PoolSettings
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.pool._actions import Action, Grant, Launch, Ping, Refuse, Stop, Weigh, Why
 from warmline_service.pool._books import Member
 from warmline_service.pool._core import Core
-from warmline_service.pool._want import Start, Waiter, Want
+from warmline_service.pool._want import SessionHasLease, Start, Waiter, Want
 from warmline_service.worker import Life, ProcessState, SpawnKey, SystemPrompt
 
 FRESH = SpawnKey()
@@ -94,6 +95,10 @@ class PoolModel:
         self.pending[waiter] = Counter()
         self.perform(self.core.want(self.now, waiter))
 
+    def want_again(self, tenant: str, session: str, keys: tuple[SpawnKey, ...]) -> None:
+        with pytest.raises(SessionHasLease):
+            self.core.want(self.now, Waiter(Want(tenant, session, keys), self.now, math.inf))
+
     def cancel(self, waiter: Waiter) -> None:
         del self.pending[waiter]
         self.answers[waiter] += 1
@@ -173,6 +178,7 @@ class PoolModel:
         self.draining = True
         self.perform(self.core.drain(self.now))
         assert not self.pending, "a waiter was left behind by the drain"
+        assert not self.those("spare", "starting"), "kept for nobody in the drain"
 
     # Actions.
 

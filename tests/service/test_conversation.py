@@ -6,6 +6,7 @@ import json
 import pytest
 from running import events_of, kinds, running_client, text_of
 from warmline.v1 import events_pb2 as pb
+from warmline_client import WarmlineError
 
 pytestmark = pytest.mark.real_cli
 
@@ -15,7 +16,7 @@ async def test_a_conversation_streams_keeps_context_and_stays_hot() -> None:
     async with running_client() as client, client.chat() as chat:
         first = await events_of(chat, "::pace 5ms\n::text 20")
         second = await events_of(chat, "::echo messages")
-    assert kinds(first)[0] == "turn_started"
+    assert kinds(first)[:2] == ["turn_queued", "turn_started"]
     assert kinds(first)[-2:] == ["message", "turn_completed"]
     assert kinds(first).count("text_delta") > 3
     done = first[-1].turn_completed
@@ -119,13 +120,16 @@ async def test_text_is_delivered_verbatim(text: str) -> None:
         assert f"content\": \"{file.read().strip()}" not in echo
 
 
-async def test_a_large_message_passes_both_ways() -> None:
-    """Five megabytes in, as many out, and the session goes on."""
+async def test_large_messages_pass_both_ways() -> None:
+    """Three megabytes in, an answer of 20,000 tokens out; what the model cannot take is named."""
     async with running_client() as client, client.chat() as chat:
-        big = "::say " + "warm " * 1_000_000
-        events = await events_of(chat, big)
-        assert len(text_of(events)) > 4_500_000
-        assert kinds(await events_of(chat, "::say ok"))[-1] == "turn_completed"
+        refused = (await events_of(chat, "x" * 20_000_000))[-1].turn_failed
+        assert WarmlineError(refused.status).reason == "MESSAGE_TOO_LARGE"
+        assert not refused.context_lost
+        assert text_of(await events_of(chat, "::say got it\n" + "x" * 3_000_000)) == "got it"
+        events = await events_of(chat, "::text 20000")
+        assert len(text_of(events)) > 80_000
+        assert events[-1].turn_completed.result == text_of(events)
 
 
 async def test_raw_detail_gives_the_lines_of_the_cli() -> None:
@@ -143,7 +147,7 @@ async def test_text_detail_gives_only_text_and_ends() -> None:
     """With TEXT there is no thinking and no message."""
     async with running_client() as client, client.chat(detail=1) as chat:
         events = await events_of(chat, "::think 5\n::say hi")
-    assert set(kinds(events)) == {"turn_started", "text_delta", "turn_completed"}
+    assert set(kinds(events)) == {"turn_queued", "turn_started", "text_delta", "turn_completed"}
 
 
 async def test_ask_is_one_turn_of_a_session() -> None:

@@ -29,7 +29,7 @@ async def no_model(slot: Slot) -> NoModel:
 
 @pytest.fixture
 async def new_site(tmp_path: Path) -> AsyncIterator[NewSite]:
-    """Makes a site for a fake CLI with a scenario; `cli` are settings, `guard` the command before."""
+    """Makes a site for a fake CLI with a scenario; `cli`: settings, `guard`: the command before."""
     sites: list[Site] = []
 
     async def make(

@@ -184,7 +184,7 @@ async def _print(events: AsyncIterator[pb.Event], receipts: bool) -> None:
                 _err.print(f"[cyan]tool {event.tool_call.name}[/]")
             case "notice":
                 _err.print(f"[yellow]{event.notice.message}[/]")
-            case "turn_queued":
+            case "turn_queued" if event.turn_queued.position:
                 _err.print(f"[dim]waiting behind {event.turn_queued.position}[/]")
             case "turn_failed":
                 print(flush=True)  # noqa: T201  # ends the line of the answer

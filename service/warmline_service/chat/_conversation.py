@@ -145,8 +145,7 @@ class Conversation:
 
     def _accept(self, turn: Turn, waiting: int) -> None:
         self._queue.append(turn)
-        if waiting:
-            self._emit(TurnQueued(waiting), turn.id)
+        self._emit(TurnQueued(waiting), turn.id)
         if self._quiet.is_set():
             self._quiet.clear()
             self.session.busy += 1
@@ -181,6 +180,13 @@ class Conversation:
             turn.phase = Phase.ENDED
 
     async def _run(self, turn: Turn) -> Ending:
+        """Run a turn; once more where its process died before it had taken the message."""
+        ending = await self._attempt(turn)
+        if isinstance(ending, TurnFailed) and ending.context_lost and turn.renew():
+            ending = await self._attempt(turn)
+        return ending
+
+    async def _attempt(self, turn: Turn) -> Ending:
         starting = asyncio.create_task(self._begin(turn))
         latched = asyncio.create_task(turn.latched.wait())
         try:
@@ -207,7 +213,7 @@ class Conversation:
             before = loop.time()
             self._process = lease.process
             if not lease.bound:
-                await self._bind(lease)
+                await self._bind(lease, turn)
             latency = Latency(
                 lease.start,
                 lease.misses,
@@ -221,7 +227,7 @@ class Conversation:
             raise
         return lease, latency
 
-    async def _bind(self, lease: Lease[CliProcess]) -> None:
+    async def _bind(self, lease: Lease[CliProcess], turn: Turn) -> None:
         process, session = lease.process, self.session
         self._runtime.access.bind(process.slot.id, session.tenant, session.id)
         late = process.key
@@ -233,13 +239,14 @@ class Conversation:
         )
         lease.mark_bound()
         session.epoch += 1
-        if session.turns:
+        if session.epoch > 1:
             self._emit(
                 Notice(
                     NoticeKind.CONTEXT_LOST,
                     "context_lost",
                     "The session's process is gone; the model no longer knows what was said before.",
-                )
+                ),
+                turn.id,
             )
 
     async def _converse(self, turn: Turn, lease: Lease[CliProcess], latency: Latency) -> Ending:
@@ -251,7 +258,6 @@ class Conversation:
             self._emit(TurnStarted(latency), turn.id)
             end = await turn.run(process, self._bounds())
             poisoned = not isinstance(end, Result)
-            self.session.turns += 1
             receipt, after = turn.latency(latency), access.metered(slot)
             error = turn.denied_by or failure_of(end, access.last_fault(slot))
             if isinstance(end, Exit) or error is not None:

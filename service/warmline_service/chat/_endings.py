@@ -34,6 +34,8 @@ _RETRY_AFTER = {
     Reason.UPSTREAM_OVERLOADED: 5.0,
     Reason.UPSTREAM_UNAVAILABLE: 5.0,
 }
+# The provider's refusal of a prompt, and the CLI's own before it has asked.
+_CONTEXT_FULL = ("prompt_too_long", "blocking_limit")
 Metered = Mapping[str, Tokens]
 
 
@@ -82,11 +84,15 @@ def failure_of(end: Result | Exit, fault: UpstreamFault | None) -> WarmlineError
     if not end.failed or end.interrupted:
         return None
     text = end.result or "; ".join(end.errors) or "The turn failed."
-    if end.terminal_reason == "prompt_too_long":
+    if end.terminal_reason in _CONTEXT_FULL:
         return WarmlineError(Reason.MESSAGE_TOO_LARGE, text)
     status = end.api_error_status or (fault.status if fault else None)
     if end.terminal_reason != "api_error" and status is None:
-        return WarmlineError(Reason.CLI_CRASHED, text, metadata={"subtype": end.subtype})
+        return WarmlineError(
+            Reason.CLI_CRASHED,
+            text,
+            metadata={"subtype": end.subtype, "terminalReason": end.terminal_reason or ""},
+        )
     if status == 400:
         return field_invalid("message", f"the model provider refused it: {text}")
     reason = _BY_STATUS.get(status or 0, Reason.UPSTREAM_UNAVAILABLE)

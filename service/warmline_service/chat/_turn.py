@@ -61,6 +61,7 @@ class Turn:
         self._emit = emit
         self._translator = Translator()
         self._begun: asyncio.Future[None] = self._loop.create_future()
+        self._interrupted = False
         self.end: asyncio.Future[Result | Exit] = self._loop.create_future()
         self._last_heard = self.accepted_at
         self._first_token: float | None = None
@@ -74,7 +75,7 @@ class Turn:
         process.attach(self)
         try:
             self._last_heard = self._loop.time()
-            await process.send_user(self.text, self.id)
+            await self._send(process)
             reason = await self._watch(self._loop.time() + bounds.turn, bounds.stall)
             if reason is not None:
                 self.denied_by = self.denied_by or reason
@@ -86,8 +87,11 @@ class Turn:
 
     async def interrupt(self, process: CliProcess, timeout: float) -> InterruptOutcome:
         """Stop the turn within `timeout` seconds, or give the process up: FORCED."""
+        self._interrupted = True
         until = self._loop.time() + timeout
-        await asyncio.wait({self._begun, self.end}, timeout=timeout)
+        await asyncio.wait(
+            {self._begun, self.end}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+        )
         while not self.end.done() and (left := until - self._loop.time()) > 0:
             # One that is not answered is no worse than one that does not help.
             with contextlib.suppress(WarmlineError):
@@ -99,6 +103,14 @@ class Turn:
         if isinstance(end, Exit):
             return InterruptOutcome.FORCED
         return InterruptOutcome.STOPPED if end.interrupted else InterruptOutcome.NOTHING_RUNNING
+
+    def renew(self) -> bool:
+        """Make the turn ready for another process; False where it may have had an effect already."""
+        if self._begun.done() or self._interrupted or self.denied_by is not None:
+            return False
+        self.phase = Phase.WAITING
+        self.end = self._loop.create_future()
+        return True
 
     def latency(self, start: Latency) -> Latency:
         """The receipt as it stands, from what getting the process took."""
@@ -136,6 +148,14 @@ class Turn:
         """The process is gone."""
         if not self.end.done():
             self.end.set_result(exit)
+
+    async def _send(self, process: CliProcess) -> None:
+        try:
+            await process.send_user(self.text, self.id)
+        except WarmlineError as error:
+            if error.reason is not Reason.CLI_CRASHED:
+                raise
+            self.on_exit(Exit(None, None, process.stderr_tail, "could not be written to"))
 
     def _tell(self, message: CliMessage) -> None:
         for parent, body in self._translator.translate(message):

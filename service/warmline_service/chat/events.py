@@ -118,7 +118,7 @@ class ServerDraining:
 
 @dataclass(frozen=True, slots=True)
 class TurnQueued:
-    """So many turns go before it."""
+    """The message was accepted; so many turns go before it."""
 
     position: int
 

@@ -200,17 +200,12 @@ class Core:
 
     def drain(self, now: float) -> list[Action]:
         """Nothing new from now on: no starts, no spares; sessions keep their own processes."""
-        self.draining = True
-        for waiter in tuple(self.queue.in_order()):
-            self.queue.remove(waiter)
-            self._refuse(waiter, _refusals.draining())
-        for member in self.books.all_in(ProcessState.STARTING, ProcessState.SPARE):
-            self._stop(now, member, Why.DRAINED)
+        self._begin_drain(now)
         return self._taken()
 
     def close(self, now: float) -> list[Action]:
         """Everything ends, whatever it is doing."""
-        self.drain(now)
+        self._begin_drain(now)
         for member in self.books:
             if member.state not in _LEAVING:
                 self._stop(now, member, Why.DRAINED)
@@ -305,6 +300,14 @@ class Core:
         )
         self.books.add(member)
         self._out.append(Launch(member))
+
+    def _begin_drain(self, now: float) -> None:
+        self.draining = True
+        for waiter in tuple(self.queue.in_order()):
+            self.queue.remove(waiter)
+            self._refuse(waiter, _refusals.draining())
+        for member in self.books.all_in(ProcessState.STARTING, ProcessState.SPARE):
+            self._stop(now, member, Why.DRAINED)
 
     def _reason_against_parking(self, now: float, member: Member, *, poisoned: bool) -> Why | None:
         if poisoned:

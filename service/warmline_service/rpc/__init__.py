@@ -1,5 +1,5 @@
 """The wire: servicers and interceptors, from protobuf to the domain and back, and nothing else."""
 
-from warmline_service.rpc._server import RpcServer, build_server
+from warmline_service.rpc._server import RpcServer, build_server, read_credentials
 
-__all__ = ["RpcServer", "build_server"]
+__all__ = ["RpcServer", "build_server", "read_credentials"]

@@ -57,8 +57,12 @@ def build_server(
     conversations: Conversations,
     catalog: ModelCatalog,
     authenticator: Authenticator,
+    credentials: grpc.ServerCredentials | None,
 ) -> RpcServer:
-    """Put the server together and bind its port. Raises OSError where the port cannot be had."""
+    """Put the server together and bind its port; without credentials it speaks plain text.
+
+    Raises OSError where the port cannot be had.
+    """
     server = grpc.aio.server(
         interceptors=[
             TolerantDecoding(),
@@ -78,10 +82,10 @@ def build_server(
         (*_SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME), server
     )
     try:
-        if settings.tls is None:
+        if credentials is None:
             port = server.add_insecure_port(settings.listen)
         else:
-            port = server.add_secure_port(settings.listen, _credentials(settings.tls))
+            port = server.add_secure_port(settings.listen, credentials)
     except RuntimeError as error:
         raise OSError(f"cannot listen on {settings.listen}: is the port taken?") from error
     return RpcServer(server, health, port)
@@ -107,7 +111,11 @@ def _options(limits: LimitSettings) -> list[tuple[str, int]]:
     ]
 
 
-def _credentials(tls: TlsSettings) -> grpc.ServerCredentials:
+def read_credentials(tls: TlsSettings) -> grpc.ServerCredentials:
+    """The server's certificate, and the CA of its clients where they must show one.
+
+    Blocks while it reads the files; raises OSError where it cannot.
+    """
     ca = tls.client_ca.read_bytes() if tls.client_ca else None
     pair = (tls.key.read_bytes(), tls.certificate.read_bytes())
     return grpc.ssl_server_credentials(

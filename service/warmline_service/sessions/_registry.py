@@ -23,7 +23,6 @@ class Session:
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     epoch: int = 0
     seq: int = 0
-    turns: int = 0
     busy: int = 0
 
     def next_seq(self) -> int:

@@ -171,14 +171,5 @@ class _Attempt:
         return await Child.spawn(argv, env, slot.work)
 
 
-def _take(settings: CliSettings, slots: Slots) -> Path:
-    binary = find_cli(settings)
-    slots.claim()
-    swept = slots.sweep(settings.stop_timeout)
-    if swept:
-        _log.warning("slots of an earlier run cleared away", slots=swept)
-    return binary
-
-
 def _prompt_file(slot: Slot) -> Path:
     return slot.root / "system-prompt"

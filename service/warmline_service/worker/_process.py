@@ -229,8 +229,15 @@ class CliProcess:
             if not await self._child.gone(self._settings.stop_timeout):
                 self._give_up("closed its output")
                 await self._child.gone(self._settings.stop_timeout)
-            # What is already in the pipes still counts; who else holds them does not.
+            # They may hold the pipes open, in which what was written before still counts.
+            await self._kill_descendants()
             await asyncio.wait({out, err}, timeout=self._settings.stop_timeout)
+        except asyncio.CancelledError:
+            # The loop is ending and nobody stopped the process first.
+            self._give_up("was abandoned")
+            await self._child.gone(self._settings.stop_timeout)
+            await self._kill_descendants()
+            raise
         finally:
             for task in (out, err):
                 task.cancel()
@@ -239,6 +246,11 @@ class CliProcess:
                 self._end()
             finally:
                 await self._clear_away()
+
+    async def _kill_descendants(self) -> None:
+        timeout = self._settings.stop_timeout
+        if not await asyncio.to_thread(kill_marked, {self.slot.id}, timeout):
+            _log.error("descendants would not die", process=self.id)
 
     def _end(self) -> None:
         ended = exit_of(self._child.returncode, self._stderr.text(), self._cause)
@@ -250,8 +262,6 @@ class CliProcess:
     async def _clear_away(self) -> None:
         self._child.close()
         timeout = self._settings.stop_timeout
-        if not await asyncio.to_thread(kill_marked, {self.slot.id}, timeout):
-            _log.error("descendants would not die", process=self.id)
         try:
             async with asyncio.timeout(timeout):
                 await self._endpoint.aclose()

@@ -39,7 +39,7 @@ type ChatServiceClient interface {
 	// A turn outlives its stream: when the stream breaks the turn goes on, and its outcome stays in the
 	// session's context.
 	//
-	// Example: open{} -> session_opened; message{text:"hi"} -> turn_started, text_delta..., message,
+	// Example: open{} -> session_opened; message{text:"hi"} -> turn_queued, turn_started, text_delta..., message,
 	// turn_completed; half-close -> OK.
 	Chat(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ChatRequest, ChatResponse], error)
 	// One turn, for callers without bidirectional streams: the events of one Chat with one message.
@@ -103,7 +103,7 @@ type ChatServiceServer interface {
 	// A turn outlives its stream: when the stream breaks the turn goes on, and its outcome stays in the
 	// session's context.
 	//
-	// Example: open{} -> session_opened; message{text:"hi"} -> turn_started, text_delta..., message,
+	// Example: open{} -> session_opened; message{text:"hi"} -> turn_queued, turn_started, text_delta..., message,
 	// turn_completed; half-close -> OK.
 	Chat(grpc.BidiStreamingServer[ChatRequest, ChatResponse]) error
 	// One turn, for callers without bidirectional streams: the events of one Chat with one message.

@@ -283,9 +283,10 @@ func (Notice_Kind) EnumDescriptor() ([]byte, []int) {
 
 // One thing that happened in a session.
 //
-// A turn's events come in this order: `turn_queued` (only when it has to wait), `turn_started`, what
-// the model and the tools do, and exactly one `turn_completed` or `turn_failed`. Clients ignore a
-// kind of event that they do not know.
+// A turn's events come in this order: `turn_queued`, `turn_started`, what the model and the tools do,
+// and exactly one `turn_completed` or `turn_failed`. Turns get their first event in the order of their
+// messages; one that is not accepted has a `turn_failed` and nothing else. Clients ignore a kind of
+// event that they do not know.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The session, as in `session_opened`.
@@ -554,7 +555,7 @@ type Event_ServerDraining struct {
 }
 
 type Event_TurnQueued struct {
-	// A message was accepted and waits for the turns before it.
+	// A message was accepted.
 	TurnQueued *TurnQueued `protobuf:"bytes,20,opt,name=turn_queued,json=turnQueued,proto3,oneof"`
 }
 
@@ -776,10 +777,10 @@ func (x *ServerDraining) GetRetryAfter() *durationpb.Duration {
 	return nil
 }
 
-// A message was accepted and waits.
+// A message was accepted, and its turn has an id.
 type TurnQueued struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many turns of this session go before it.
+	// How many turns of this session go before it; 0 when it is next.
 	Position      uint32 `protobuf:"varint,1,opt,name=position,proto3" json:"position,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -44,7 +44,7 @@ class ChatServiceStub:
     A turn outlives its stream: when the stream breaks the turn goes on, and its outcome stays in the
     session's context.
 
-    Example: open{} -> session_opened; message{text:"hi"} -> turn_started, text_delta..., message,
+    Example: open{} -> session_opened; message{text:"hi"} -> turn_queued, turn_started, text_delta..., message,
     turn_completed; half-close -> OK.
     """
     Ask: _grpc.UnaryStreamMultiCallable[_chat_service_pb2.AskRequest, _chat_service_pb2.AskResponse]
@@ -68,7 +68,7 @@ class ChatServiceAsyncStub(ChatServiceStub):
     A turn outlives its stream: when the stream breaks the turn goes on, and its outcome stays in the
     session's context.
 
-    Example: open{} -> session_opened; message{text:"hi"} -> turn_started, text_delta..., message,
+    Example: open{} -> session_opened; message{text:"hi"} -> turn_queued, turn_started, text_delta..., message,
     turn_completed; half-close -> OK.
     """
     Ask: _aio.UnaryStreamMultiCallable[_chat_service_pb2.AskRequest, _chat_service_pb2.AskResponse]  # type: ignore[assignment]
@@ -95,7 +95,7 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
         A turn outlives its stream: when the stream breaks the turn goes on, and its outcome stays in the
         session's context.
 
-        Example: open{} -> session_opened; message{text:"hi"} -> turn_started, text_delta..., message,
+        Example: open{} -> session_opened; message{text:"hi"} -> turn_queued, turn_started, text_delta..., message,
         turn_completed; half-close -> OK.
         """
 

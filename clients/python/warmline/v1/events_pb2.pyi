@@ -95,9 +95,10 @@ Global___StopReason: _TypeAlias = StopReason  # noqa: Y015
 class Event(_message.Message):
     """One thing that happened in a session.
 
-    A turn's events come in this order: `turn_queued` (only when it has to wait), `turn_started`, what
-    the model and the tools do, and exactly one `turn_completed` or `turn_failed`. Clients ignore a
-    kind of event that they do not know.
+    A turn's events come in this order: `turn_queued`, `turn_started`, what the model and the tools do,
+    and exactly one `turn_completed` or `turn_failed`. Turns get their first event in the order of their
+    messages; one that is not accepted has a `turn_failed` and nothing else. Clients ignore a kind of
+    event that they do not know.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -147,7 +148,7 @@ class Event(_message.Message):
 
     @_builtins.property
     def turn_queued(self) -> Global___TurnQueued:
-        """A message was accepted and waits for the turns before it."""
+        """A message was accepted."""
 
     @_builtins.property
     def turn_started(self) -> Global___TurnStarted:
@@ -296,13 +297,13 @@ Global___ServerDraining: _TypeAlias = ServerDraining  # noqa: Y015
 
 @_typing.final
 class TurnQueued(_message.Message):
-    """A message was accepted and waits."""
+    """A message was accepted, and its turn has an id."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     POSITION_FIELD_NUMBER: _builtins.int
     position: _builtins.int
-    """How many turns of this session go before it."""
+    """How many turns of this session go before it; 0 when it is next."""
     def __init__(
         self,
         *,

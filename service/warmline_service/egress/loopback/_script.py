@@ -59,10 +59,7 @@ def parse(text: str) -> tuple[Reply, ...] | None:
 def _step(match: re.Match[str]) -> Step:
     name, rest = match[1], (match[2] or "").strip()
     try:
-        if name not in _DIRECTIVES:
-            known = ", ".join(f"::{name}" for name in sorted(_DIRECTIVES))
-            raise ScriptError(f"does not exist; there are {known}")
-        return _DIRECTIVES[name](rest)
+        return _DIRECTIVES.get(name, _unknown)(rest)
     except ScriptError as error:
         number = match.string.count("\n", 0, match.start(1)) + 1
         raise ScriptError(f"line {number}: ::{name[:40]} {error}") from None
@@ -77,6 +74,10 @@ def _replies(steps: Iterable[Step]) -> list[Reply]:
             replies.append([])
         replies[-1].append(step)
     return [tuple(reply) for reply in replies]
+
+
+def _unknown(_: str) -> Step:
+    raise ScriptError(f"does not exist; there are ::{', ::'.join(sorted(_DIRECTIVES))}")
 
 
 def _number(rest: str, most: int) -> int:

@@ -7,12 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-_FILLER = tuple(
-    f"{word} "
-    for word in (
-        "warm lines answer at once, cold ones take their time; a spare waits for nobody in particular."
-    ).split()
+_SENTENCE = (
+    "warm lines answer at once, cold ones take their time; a spare waits for nobody in particular."
 )
+_FILLER = tuple(f"{word} " for word in _SENTENCE.split())
 # Characters of a token of given text.
 _PIECE = 4
 

@@ -276,7 +276,7 @@ export const ChatService: GenService<{
    * A turn outlives its stream: when the stream breaks the turn goes on, and its outcome stays in the
    * session's context.
    *
-   * Example: open{} -> session_opened; message{text:"hi"} -> turn_started, text_delta..., message,
+   * Example: open{} -> session_opened; message{text:"hi"} -> turn_queued, turn_started, text_delta..., message,
    * turn_completed; half-close -> OK.
    *
    * @generated from rpc warmline.v1.ChatService.Chat

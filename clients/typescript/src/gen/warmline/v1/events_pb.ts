@@ -19,9 +19,10 @@ export const file_warmline_v1_events: GenFile = /*@__PURE__*/
 /**
  * One thing that happened in a session.
  *
- * A turn's events come in this order: `turn_queued` (only when it has to wait), `turn_started`, what
- * the model and the tools do, and exactly one `turn_completed` or `turn_failed`. Clients ignore a
- * kind of event that they do not know.
+ * A turn's events come in this order: `turn_queued`, `turn_started`, what the model and the tools do,
+ * and exactly one `turn_completed` or `turn_failed`. Turns get their first event in the order of their
+ * messages; one that is not accepted has a `turn_failed` and nothing else. Clients ignore a kind of
+ * event that they do not know.
  *
  * @generated from message warmline.v1.Event
  */
@@ -92,7 +93,7 @@ export type Event = Message$1<"warmline.v1.Event"> & {
     case: "serverDraining";
   } | {
     /**
-     * A message was accepted and waits for the turns before it.
+     * A message was accepted.
      *
      * @generated from field: warmline.v1.TurnQueued turn_queued = 20;
      */
@@ -275,13 +276,13 @@ export const ServerDrainingSchema: GenMessage<ServerDraining> = /*@__PURE__*/
   messageDesc(file_warmline_v1_events, 2);
 
 /**
- * A message was accepted and waits.
+ * A message was accepted, and its turn has an id.
  *
  * @generated from message warmline.v1.TurnQueued
  */
 export type TurnQueued = Message$1<"warmline.v1.TurnQueued"> & {
   /**
-   * How many turns of this session go before it.
+   * How many turns of this session go before it; 0 when it is next.
    *
    * @generated from field: uint32 position = 1;
    */

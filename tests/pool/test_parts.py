@@ -1,0 +1,80 @@
+"""The pool's small rules, one by one."""
+
+from pathlib import Path
+
+import pytest
+from warmline_service.config import MIB, PoolSettings
+from warmline_service.errors import Reason, WarmlineError
+from warmline_service.pool import capacity, default_memory_budget
+from warmline_service.pool._demand import HALF_LIFE, Demand
+from warmline_service.pool._failures import StartFailures
+from warmline_service.pool._pace import Pace
+from warmline_service.worker import SpawnKey
+
+
+def test_spares_follow_demand_up_and_back_down() -> None:
+    """The target is the decaying maximum of arrivals within one start, between its bounds."""
+    demand = Demand(1, 4)
+    assert demand.target(0.0) == 1
+    for _ in range(9):
+        demand.arrived(10.0, spawn_seconds=0.3)
+    assert demand.target(10.0) == 4
+    assert demand.target(10.0 + HALF_LIFE) == 2
+    assert demand.target(10.0 + 10 * HALF_LIFE) == 1
+
+
+def test_spread_arrivals_need_no_more_spares() -> None:
+    """Arrivals further apart than a start takes are served by one spare."""
+    demand = Demand(0, 4)
+    for second in range(20):
+        demand.arrived(float(5 * second), spawn_seconds=0.3)
+    assert demand.target(95.0) == 1
+
+
+def test_back_off_doubles_up_to_a_minute() -> None:
+    """Each failure in a row doubles the wait, and a success ends it."""
+    failures, key = StartFailures(1.0), SpawnKey()
+    cause = WarmlineError(Reason.CLI_CRASHED, "No.")
+    for wait in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0):
+        failures.failed(key, cause, 0.0)
+        assert not failures.may_start(key, 0, wait - 0.1)
+        assert failures.may_start(key, 0, wait)
+    failures.succeeded(key)
+    assert failures.may_start(key, 5, 0.0)
+
+
+def test_old_failures_are_dropped() -> None:
+    """Keys come from callers, so their failures are not kept for ever."""
+    failures, key = StartFailures(1.0), SpawnKey()
+    failures.failed(key, WarmlineError(Reason.CLI_CRASHED, "No."), 0.0)
+    failures.prune(30.0)
+    assert not failures.may_start(key, 1, 30.0)
+    failures.prune(100.0)
+    assert failures.may_start(key, 1, 100.0)
+
+
+def test_advice_to_retry_follows_the_pace_and_has_bounds() -> None:
+    """A turn's length shared by all in use, from one second to a minute."""
+    pace = Pace()
+    assert pace.retry_after(10, 0) == 1.0
+    for _ in range(50):
+        pace.held(30.0)
+    assert pace.retry_after(10, 1) == pytest.approx(6.0, rel=0.01)
+    assert pace.retry_after(1, 100) == 60.0
+
+
+@pytest.mark.parametrize(("text", "limited"), [("1000000", True), ("max", False), (None, False)])
+def test_the_budget_respects_the_container(tmp_path: Path, text: str | None, limited: bool) -> None:
+    """60 % of what is available, or of the cgroup's limit where that is lower."""
+    path = tmp_path / "memory.max"
+    if text is not None:
+        path.write_text(f"{text}\n")
+    assert (default_memory_budget([path]) == 600_000) is limited
+    assert default_memory_budget([path]) > 0
+
+
+def test_capacity_comes_from_the_settings_or_the_budget() -> None:
+    """A set number holds; otherwise as many as the budget bears, at least one."""
+    assert capacity(PoolSettings(max_processes=7), 0) == 7
+    assert capacity(PoolSettings(), 1100 * MIB) == 4
+    assert capacity(PoolSettings(), 1) == 1

@@ -17,7 +17,7 @@ _STOP_TIMEOUT = 60.0
 
 _TURNS = (
     "Hello! Who is there?",
-    "::text 60 pace 20",
+    "::pace 20ms\n::text 60",
     "Do you remember what I said first?",
 )
 
@@ -43,7 +43,7 @@ async def main() -> int:
             if service.returncode is None:
                 service.send_signal(signal.SIGTERM)
             code = await asyncio.wait_for(service.wait(), _STOP_TIMEOUT)
-        left = list(Path(data).glob("slots/*/"))
+        left = [entry for entry in os.scandir(Path(data) / "slots") if entry.is_dir()]
         print(f"\nThe service stopped with exit code {code}; slots left: {len(left)}.")
         return code or len(left)
 
@@ -54,7 +54,9 @@ async def _show(address: str) -> None:
         async with client.chat() as conversation:
             for text in _TURNS:
                 await _say(conversation, text)
-        print("— A new conversation, with a system prompt: a process from the pool is bound to it —")
+        print(
+            "— A new conversation, with a system prompt: a process from the pool is bound to it —"
+        )
         async with client.chat(system="Answer in one line.") as conversation:
             await _say(conversation, "And who are you?")
 

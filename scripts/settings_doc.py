@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import types
+import inspect
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +16,10 @@ TARGET = Path(__file__).resolve().parent.parent / "docs" / "settings.md"
 HEAD = """\
 # Settings
 
-Settings come from a TOML file (`warmline serve --config FILE`, or `warmline.toml` in the working directory), then from the
-environment, then from flags; the later wins. In the environment `pool.min_spares` is `WARMLINE_POOL__MIN_SPARES`. An unknown name or
-a bad value stops the service with a message that names it. Times are seconds, sizes are bytes.
+Settings come from a TOML file (`warmline serve --config FILE`, or `warmline.toml` in the working
+directory), then from the environment, then from flags; the later wins. In the environment
+`pool.min_spares` is `WARMLINE_POOL__MIN_SPARES`. An unknown name or a bad value stops the service
+with a message that names it. Times are seconds, sizes are bytes.
 
 This page is made from the code: `make generate`.
 
@@ -41,9 +42,8 @@ def rows(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, s
 def section_of(field: FieldInfo) -> type[BaseModel] | None:
     """The table behind a field, if it is one."""
     for candidate in (field.annotation, *typing.get_args(field.annotation)):
-        if isinstance(candidate, type) and not isinstance(candidate, types.GenericAlias):
-            if issubclass(candidate, BaseModel):
-                return candidate
+        if inspect.isclass(candidate) and issubclass(candidate, BaseModel):
+            return candidate
     return None
 
 

@@ -25,6 +25,7 @@ The scenario: `version`, `start_delay` (seconds), `exit_at_start` (code), `stder
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -141,13 +142,11 @@ class FakeCli:
             self.interrupted.set()
         return {}
 
-    def on_get_binary_version(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The version."""
-        return {"version": self.scenario.get("version", "2.1.329")}
-
     def on_get_session_cost(self, request: dict[str, Any]) -> dict[str, Any]:
         """No cost."""
         return {"text": "Total cost: $0.00"}
+
+    on_get_binary_version = on_get_session_cost
 
     def run(self, line: dict[str, Any]) -> None:
         """One turn, from its first line to its result."""
@@ -245,7 +244,6 @@ class FakeCli:
 
     def do_kill(self, asked: str | None, args: list[str]) -> None:
         """No arguments. The first process of a PID namespace cannot kill itself, so exit as if."""
-        self.begin()
         os.kill(os.getpid(), signal.SIGKILL)
         os._exit(137)
 
@@ -318,12 +316,11 @@ class FakeCli:
 
     def do_bound(self, asked: str | None, args: list[str]) -> None:
         """No arguments."""
-        known = {"prompt": self.prompt, "model": self.model, "history": self.history}
-        self.say(asked, json.dumps(known))
+        self.say(asked, json.dumps({k: vars(self)[k] for k in ("prompt", "model", "history")}))
 
     def resolved(self) -> str:
         """The id of the model."""
-        return next((long for short, long, _ in MODELS if short == self.model), self.model)
+        return {short: long for short, long, _ in MODELS}.get(self.model, self.model)
 
     def tagged(self, kind: str, **fields: object) -> dict[str, Any]:
         """A line that belongs to the session."""
@@ -368,9 +365,8 @@ def main() -> None:
     """Run until stdin ends."""
     beside = os.path.join(os.path.dirname(os.path.abspath(__file__)), "scenario.json")  # noqa: PTH100, PTH118, PTH120  # os.path is loaded already
     scenario: dict[str, Any] = {}
-    if os.path.exists(beside):  # noqa: PTH110  # as above
-        with open(beside, encoding="utf-8") as file:  # noqa: PTH123  # as above
-            scenario = json.load(file)
+    with contextlib.suppress(FileNotFoundError), open(beside, encoding="utf-8") as file:  # noqa: PTH123  # as above
+        scenario = json.load(file)
     if "--version" in sys.argv:
         os.write(1, f"{scenario.get('version', '2.1.329')} (Claude Code)\n".encode())
         return
@@ -378,8 +374,9 @@ def main() -> None:
 
 
 def serve(scenario: dict[str, Any]) -> None:
-    """Speak the protocol."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN if scenario.get("ignore_term") else leave)
+    """Speak the protocol; at SIGTERM end as the CLI does, or not."""
+    at_term = signal.SIG_IGN if scenario.get("ignore_term") else lambda *_: os._exit(143)
+    signal.signal(signal.SIGTERM, at_term)
     time.sleep(scenario.get("start_delay", 0))
     os.write(2, str(scenario.get("stderr_at_start", "")).encode())
     if "exit_at_start" in scenario:
@@ -397,11 +394,6 @@ def serve(scenario: dict[str, Any]) -> None:
     cli.worker.join()
     while scenario.get("ignore_eof"):
         time.sleep(60)
-
-
-def leave(number: int, frame: object) -> None:
-    """End as the CLI does at SIGTERM."""
-    os._exit(143)
 
 
 if __name__ == "__main__":

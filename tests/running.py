@@ -25,7 +25,9 @@ _SMALL: dict[str, Any] = {
 
 def small_settings(data_dir: Path, **changes: Any) -> Settings:
     """Settings for a test; a changed table replaces only the names it has."""
-    merged = {name: dict(value) if isinstance(value, dict) else value for name, value in _SMALL.items()}
+    merged = {
+        name: dict(value) if isinstance(value, dict) else value for name, value in _SMALL.items()
+    }
     for name, value in changes.items():
         merged[name] = merged.get(name, {}) | value if isinstance(value, dict) else value
     return load(None, data_dir=data_dir, **merged)

@@ -79,7 +79,9 @@ class PoolSettings(_Section):
         1, ge=0, le=1000, description="Spares kept of each kind when nobody comes."
     )
     max_spares: int = Field(4, ge=0, le=1000, description="Spares kept of each kind at the most.")
-    primed_spares: bool = Field(True, description="Also keep spares that have run a warm-up turn.")
+    warm_up: bool = Field(
+        True, description="Warm spares up, for nothing: a side question, or a turn that is cleared."
+    )
     max_starting: int = Field(2, ge=1, le=100, description="Processes starting at once.")
     max_waiting: int = Field(
         256,
@@ -155,7 +157,7 @@ class ProviderSettings(_Section):
 
     kind: Literal["loopback", "anthropic"] = Field(
         "anthropic",
-        description="`loopback` is the built-in model; `anthropic` any endpoint that speaks its Messages API.",
+        description="`loopback` is the built-in model; `anthropic` whatever speaks its Messages API.",
     )
     base_url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#]+$")] = Field(
         "https://api.anthropic.com", description="Only for `anthropic`."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import os
 import sys
@@ -12,10 +13,17 @@ from pathlib import Path
 
 import structlog
 
-from warmline_service.chat import Conversations, ModelCatalog, Runtime, Tokens, UpstreamFault
+from warmline_service.chat import (
+    Conversations,
+    ModelCatalog,
+    Runtime,
+    Tokens,
+    UpstreamFault,
+    spare_keys,
+)
 from warmline_service.config import Settings
 from warmline_service.egress import Access, Egress, make_provider, operator_credential
-from warmline_service.pool import Pool, default_memory_budget
+from warmline_service.pool import Pool, SilentEvents, capacity, default_memory_budget
 from warmline_service.rpc import RpcServer, build_server, read_credentials
 from warmline_service.tenants import Authenticator, SettingsKeys
 from warmline_service.worker import CliProcess, Launcher, Site, SpawnKey, probe
@@ -58,6 +66,39 @@ class EgressAccess:
         """The last error of the provider, if its last answer was one."""
         error = self.egress.last_error(slot_id)
         return UpstreamFault(error.status, error.retry_after) if error else None
+
+
+class FirstSpares(SilentEvents):
+    """Waits for the spares of the start: until each is up or has failed to come up."""
+
+    def __init__(self, capacity: int, each: int) -> None:
+        self._capacity = capacity
+        self._each = each
+        self._ended = 0
+        self._changed = asyncio.Event()
+
+    async def up(self, kinds: int, timeout: float) -> None:
+        """Wait for so many kinds, at most `timeout` seconds: without spares starts are cold."""
+        wanted = min(self._capacity, kinds * self._each)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while self._ended < wanted:
+                    self._changed.clear()
+                    await self._changed.wait()
+
+    def started(self, key: SpawnKey, seconds: float) -> None:
+        """One is up."""
+        del key, seconds
+        self._one_more()
+
+    def start_failed(self, key: SpawnKey) -> None:
+        """One did not come up."""
+        del key
+        self._one_more()
+
+    def _one_more(self) -> None:
+        self._ended += 1
+        self._changed.set()
 
 
 class Service:
@@ -103,18 +144,18 @@ class Service:
         provider = await asyncio.to_thread(make_provider, settings.provider, key)
         self._egress = Egress(provider)
         await self._egress.start()
-        self._launcher = Launcher(
-            self._site, self._egress.open_endpoint, capabilities
-        )
-        spares = [SpawnKey()]
-        if capabilities.priming and settings.pool.primed_spares:
-            spares.insert(0, SpawnKey(primed=True))
-        else:
-            capabilities = replace(capabilities, priming=False)
+        self._launcher = Launcher(self._site, self._egress.open_endpoint, capabilities)
+        if not settings.pool.warm_up:
+            capabilities = replace(capabilities, warming=False, priming=False)
         budget = settings.pool.memory_budget_bytes
         budget = budget or await asyncio.to_thread(default_memory_budget)
+        first = FirstSpares(capacity(settings.pool, budget), settings.pool.min_spares)
         self._pool = Pool(
-            settings.pool, self._launcher.start, spare_keys=tuple(spares), memory_budget=budget
+            settings.pool,
+            self._launcher.start,
+            spare_keys=spare_keys(capabilities),
+            memory_budget=budget,
+            events=first,
         )
         await self._pool.start()
         catalog = ModelCatalog(capabilities.models, settings.models)
@@ -133,6 +174,8 @@ class Service:
         self._rpc = build_server(
             settings, self._conversations, catalog, Authenticator(keys), credentials
         )
+        # Ready means warm: who connects at once shall not wait for a process.
+        await first.up(len(spare_keys(capabilities)), settings.cli.start_timeout)
         await self._rpc.start()
         self.port = self._rpc.port
 

@@ -53,7 +53,9 @@ def test_joining_loses_no_text_and_mixes_no_blocks(
     got = asyncio.run(run())
     for kind in (TextDelta, ThinkingDelta):
         for block in (0, 1):
-            put = "".join(t for t, b, thinking in deltas if b == block and thinking == (kind is ThinkingDelta))
+            put = "".join(
+                t for t, b, thinking in deltas if b == block and thinking == (kind is ThinkingDelta)
+            )
             seen = "".join(
                 each.body.text
                 for each in got

@@ -86,7 +86,7 @@ async def pool_of(
     **limits: object,
 ) -> AsyncIterator[Pool[FakeProcess]]:
     """A started pool, closed at the end; nothing may be left of it then."""
-    defaults = {"max_processes": 3, "min_spares": 0, "max_spares": 2}
+    defaults = {"max_processes": 3, "min_spares": 0, "max_spares": 0}
     pool = Pool(
         PoolSettings.model_validate(defaults | limits),
         factory,

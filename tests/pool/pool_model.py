@@ -37,6 +37,7 @@ class Seen:
     born: float = 0.0
     idle_since: float = 0.0
     doomed: bool = False
+    up: bool = False
 
 
 @dataclass
@@ -80,6 +81,12 @@ class PoolModel:
     def live(self) -> list[Seen]:
         return [each for each in self.seen.values() if each.state != "gone"]
 
+    def held(self) -> list[Seen]:
+        return [each for each in self.seen.values() if each.waiter is not None]
+
+    def patience_for(self, key: SpawnKey) -> float:
+        return self.back_off(self.rows[key]) if key in self.rows else 0.5
+
     def of_session(self, session: str) -> Seen | None:
         own = [each for each in self.those(*LENT, "hot") if each.session == session]
         assert len(own) <= 1, "a session has two processes"
@@ -87,6 +94,9 @@ class PoolModel:
 
     def committed(self, *without: str) -> int:
         return sum(each.size for each in self.live() if each.state not in without)
+
+    def back_off(self, row: Row) -> float:
+        return min(60.0, self.settings.start_backoff * 2.0 ** min(row.count - 1, 16))
 
     # Events.
 
@@ -107,6 +117,7 @@ class PoolModel:
     def started(self, seen: Seen) -> None:
         stopping = seen.state == "stopping"
         seen.born = seen.idle_since = self.now
+        seen.up = True
         if not stopping:
             seen.state = "spare"
             self.rows.pop(seen.member.key, None)
@@ -163,6 +174,9 @@ class PoolModel:
 
     def tick(self, seconds: float) -> None:
         self.now += seconds
+        for key, row in [*self.rows.items()]:
+            if self.now >= row.at + self.back_off(row) + 60.0:
+                del self.rows[key]  # So long past that it does not count any more.
         self.perform(self.core.tick(self.now))
         self.check_ages()
         self.check_pressure()
@@ -179,6 +193,12 @@ class PoolModel:
         self.perform(self.core.drain(self.now))
         assert not self.pending, "a waiter was left behind by the drain"
         assert not self.those("spare", "starting"), "kept for nobody in the drain"
+
+    def close(self) -> None:
+        self.closed = self.draining = True
+        self.perform(self.core.close(self.now))
+        assert not self.pending, "a waiter was left behind by the close"
+        assert {each.state for each in self.live()} <= {"stopping"}, "the close left one running"
 
     # Actions.
 
@@ -262,11 +282,18 @@ class PoolModel:
         assert not self.draining, "a start in the drain"
         row = self.rows.get(member.key)
         if row is not None:
-            wait = min(60.0, self.settings.start_backoff * 2 ** (row.count - 1))
-            assert self.now >= row.at + wait, "started within its back-off"
+            assert self.now >= row.at + self.back_off(row), "started within its back-off"
             assert member.key not in [each.member.key for each in self.those("starting")]
         common = member.key in (PRIMED, FRESH)
         assert common == (member.tenant is None), "a tenant's kind without its tenant"
+        if not member.on_demand:
+            later = [
+                waiter
+                for waiter in self.pending
+                if self.backs_off(waiter) and not self.coming_for(waiter, "starting")
+            ]
+            places = self.core.room.most - len(self.live())
+            assert places > len(later), "a spare took the place of one who waits"
         self.seen[member] = Seen(member, owner=member.tenant)
         assert len(self.those("starting")) <= self.settings.max_starting, "too many starts"
         assert len(self.live()) <= self.core.room.most, "too many processes"
@@ -299,6 +326,17 @@ class PoolModel:
             stopping = len(self.those("stopping"))
             assert stopping <= len(self.pending) or self.tight_memory(), "evicted too many"
 
+    def has_room(self) -> bool:
+        fits = self.committed() + ESTIMATE <= max(self.budget, ESTIMATE)
+        return fits and len(self.live()) < self.core.room.most
+
+    def coming_for(self, waiter: Waiter, state: str) -> bool:
+        return any(self.acceptable(each, waiter) for each in self.those(state))
+
+    def backs_off(self, waiter: Waiter) -> bool:
+        row = self.rows.get(waiter.want.cold_key)
+        return row is not None and self.now < row.at + self.back_off(row)
+
     def tight_memory(self) -> bool:
         return self.committed() + ESTIMATE > self.budget
 
@@ -322,7 +360,9 @@ class PoolModel:
             for member in self.core.books.all_in(state):
                 assert member.state is state, "filed in the wrong place"
         assert self.core.books.committed == self.committed()
-        assert len(self.core.queue) == len(self.pending)
+        assert len(self.core.queue) == len(self.pending) <= self.settings.max_waiting
+        tenants = Counter(waiter.want.tenant for waiter in self.pending)
+        assert max(tenants.values(), default=0) <= self.settings.max_waiting_per_tenant
 
     def check_nobody_forgotten(self) -> None:
         """Whoever waits has a reason to: something is on its way, backs off, or all is in use."""
@@ -332,17 +372,18 @@ class PoolModel:
             full = len(self.those(*LENT)) >= self.core.room.most
             heavy = self.committed("stopping", *IDLE) + ESTIMATE > max(self.budget, ESTIMATE)
             assert row or on_its_way or full or heavy, f"{waiter} waits for nothing"
-            idle = self.those("spare")
-            assert not any(self.acceptable(each, waiter) for each in idle), "a spare lies idle"
+            assert not self.coming_for(waiter, "spare"), "a spare lies idle"
+            hopeless = row is not None and row.count >= 3 and self.backs_off(waiter)
+            assert not hopeless or self.coming_for(waiter, "starting"), "not told of the failures"
+        starting = len(self.those("starting"))
+        if self.has_room() and not self.rows and starting < self.settings.max_starting:
+            assert len(self.pending) <= starting, "a start was spared"
 
     def check_spares(self) -> None:
         """With nobody waiting and room for it, every kind has its least number of spares."""
-        starting = self.those("starting")
-        room = len(self.live()) < self.core.room.most
-        room = room and self.committed() + ESTIMATE <= max(self.budget, ESTIMATE)
-        if self.pending or self.draining or not room:
+        if self.pending or self.draining or not self.has_room():
             return
-        if len(starting) >= self.settings.max_starting:
+        if len(self.those("starting")) >= self.settings.max_starting:
             return
         for key in (PRIMED, FRESH):
             have = [each for each in self.those("spare", "starting") if each.member.key == key]

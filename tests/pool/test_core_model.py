@@ -21,15 +21,18 @@ class PoolMachine(RuleBasedStateMachine):
     """Does to a pool whatever callers, processes and time can do."""
 
     model: PoolModel
+    drains: bool
 
     @initialize(
         most=st.integers(1, 5),
         budget=st.sampled_from([150 * MIB, 350 * MIB, 600 * MIB]),
         starting=st.integers(1, 3),
         least=st.integers(0, 1),
+        drains=st.sampled_from([False, False, False, True]),
     )
-    def begin(self, most: int, budget: int, starting: int, least: int) -> None:
+    def begin(self, most: int, budget: int, starting: int, least: int, drains: bool) -> None:
         """A pool of some size."""
+        self.drains = drains
         limits = PoolSettings(
             max_processes=most,
             process_estimate_bytes=ESTIMATE,
@@ -44,16 +47,15 @@ class PoolMachine(RuleBasedStateMachine):
         self.model = PoolModel(limits, budget)
         self.model.tick(0.0)
 
-    def pick(self, data: st.DataObject, *states: str) -> Seen | None:
-        """One of the processes in these states, or None."""
-        found = self.model.those(*states)
-        return data.draw(st.sampled_from(found)) if found else None
+    def pick(self, data: st.DataObject, *states: str) -> Seen:
+        """One of the processes in these states."""
+        return data.draw(st.sampled_from(self.model.those(*states)))
 
     @rule(
         tenant=st.sampled_from(TENANTS),
         number=st.integers(1, SESSIONS),
         keys=st.sampled_from(KINDS),
-        patience=st.sampled_from([0.0, 3.0, 1e9, 1e9]),
+        patience=st.sampled_from([1e9, 1e9, 1e9, 3.0, 0.0]),
     )
     def want(self, tenant: str, number: int, keys: tuple[SpawnKey, ...], patience: float) -> None:
         """A session wants a process, which it may not while it has one in use or awaits one."""
@@ -65,89 +67,124 @@ class PoolMachine(RuleBasedStateMachine):
         else:
             self.model.want(tenant, session, keys, patience)
 
+    @precondition(lambda self: self.model.those("hot"))
+    @rule(data=st.data())
+    def want_hot(self, data: st.DataObject) -> None:
+        """A session comes back for its own process."""
+        session = self.pick(data, "hot").session
+        assert session is not None
+        self.model.want(self.model.owners[session], session, KINDS[0], 3.0)
+
+    @precondition(lambda self: self.model.pending)
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
         """A waiter goes away."""
-        if self.model.pending:
-            self.model.cancel(data.draw(st.sampled_from([*self.model.pending])))
+        self.model.cancel(data.draw(st.sampled_from([*self.model.pending])))
 
-    @rule(data=st.data(), works=st.sampled_from([True, True, True, False]))
-    def start_ends(self, data: st.DataObject, works: bool) -> None:
-        """A start succeeds or fails."""
-        if (seen := self.pick(data, "starting")) is not None:
-            if works:
-                self.model.started(seen)
-            else:
-                self.model.start_failed(seen)
+    @precondition(lambda self: self.model.those("starting"))
+    @rule(data=st.data())
+    def start_works(self, data: st.DataObject) -> None:
+        """A process comes up."""
+        self.model.started(self.pick(data, "starting"))
 
+    @precondition(lambda self: self.model.those("starting"))
+    @rule(data=st.data(), times=st.integers(1, 4))
+    def start_fails(self, data: st.DataObject, times: int) -> None:
+        """A start fails, and maybe the next ones too."""
+        key = self.pick(data, "starting").member.key
+        for _ in range(times):
+            for seen in self.model.those("starting"):
+                if seen.member.key == key:
+                    self.model.start_failed(seen)
+            self.model.tick(self.model.patience_for(key) if times > 1 else 0.5)
+
+    @precondition(lambda self: self.model.those("stopping"))
     @rule(data=st.data(), launched=st.booleans())
     def stop_ends(self, data: st.DataObject, launched: bool) -> None:
         """A stopped process is gone; a cancelled start may have given a process first."""
-        if (seen := self.pick(data, "stopping")) is not None:
-            if launched and not seen.born:
-                self.model.started(seen)
-            self.model.exited(seen)
+        seen = self.pick(data, "stopping")
+        if launched and not seen.up:
+            self.model.started(seen)
+        self.model.exited(seen)
 
+    @precondition(lambda self: self.model.those(*IDLE, *LENT))
     @rule(data=st.data())
     def dies(self, data: st.DataObject) -> None:
         """A process ends by itself."""
-        if (seen := self.pick(data, *IDLE, *LENT)) is not None:
-            self.model.exited(seen)
+        self.model.exited(self.pick(data, *IDLE, *LENT))
 
+    @precondition(lambda self: self.model.those("reserved"))
     @rule(data=st.data())
     def turn_begins(self, data: st.DataObject) -> None:
         """A borrower starts a turn."""
-        if (seen := self.pick(data, "reserved")) is not None:
-            self.model.turn_begun(seen)
+        self.model.turn_begun(self.pick(data, "reserved"))
 
+    @precondition(lambda self: self.model.those("reserved"))
     @rule(data=st.data())
     def binds(self, data: st.DataObject) -> None:
         """A borrower has bound its process."""
-        if (seen := self.pick(data, "reserved")) is not None:
-            self.model.bind(seen)
+        self.model.bind(self.pick(data, "reserved"))
 
+    @precondition(lambda self: self.model.those("reserved"))
+    @rule()
+    def whole_turns(self) -> None:
+        """All who can run a turn and give back."""
+        for seen in self.model.those("reserved"):
+            if seen.state == "reserved":
+                self.model.turn_begun(seen)
+                self.model.release(seen, poisoned=False)
+
+    @precondition(lambda self: self.model.held())
     @rule(data=st.data(), poisoned=st.sampled_from([False, False, True]))
     def release(self, data: st.DataObject, poisoned: bool) -> None:
         """A borrower gives back, also what has died meanwhile."""
-        held = [seen for seen in self.model.seen.values() if seen.waiter is not None]
-        if held:
-            self.model.release(data.draw(st.sampled_from(held)), poisoned=poisoned)
+        seen = data.draw(st.sampled_from(self.model.held()))
+        self.model.release(seen, poisoned=poisoned)
+
+    @rule()
+    def settle(self) -> None:
+        """All starts and stops come to their ends."""
+        for seen in self.model.those("stopping"):
+            self.model.exited(seen)
+        for seen in self.model.those("starting"):
+            if seen.state == "starting":
+                self.model.started(seen)
 
     @rule(seconds=st.sampled_from([0.5, 1.0, 5.0, 40.0, 310.0]))
     def time_passes(self, seconds: float) -> None:
         """The keeper's round after some time."""
         self.model.tick(seconds)
 
-    @rule(data=st.data(), size=st.sampled_from([50, 90, 160, 320]))
-    def weigh(self, data: st.DataObject, size: int) -> None:
-        """A process is measured."""
-        if (seen := self.pick(data, *IDLE, *LENT)) is not None:
-            self.model.weigh({seen: size * MIB})
+    @precondition(lambda self: self.model.those(*IDLE, *LENT))
+    @rule(size=st.sampled_from([50, 90, 160, 240, 320]), every=st.booleans(), data=st.data())
+    def weigh(self, data: st.DataObject, size: int, every: bool) -> None:
+        """Processes are measured."""
+        found = self.model.those(*IDLE, *LENT) if every else [self.pick(data, *IDLE, *LENT)]
+        self.model.weigh(dict.fromkeys(found, size * MIB))
 
+    @precondition(lambda self: self.model.pings)
     @rule(data=st.data(), answered=st.booleans())
     def ping_ends(self, data: st.DataObject, answered: bool) -> None:
         """A ping is answered or not."""
         pinged = [seen for seen in self.model.seen.values() if seen.member in self.model.pings]
-        if pinged:
-            self.model.pinged(data.draw(st.sampled_from(pinged)), answered=answered)
+        self.model.pinged(data.draw(st.sampled_from(pinged)), answered=answered)
 
     @rule(tenant=st.sampled_from(TENANTS), number=st.integers(1, SESSIONS))
     def forget(self, tenant: str, number: int) -> None:
         """A session is over."""
         self.model.forget(f"{tenant}-{number}")
 
-    @rule(sure=st.sampled_from([False, False, True]))
-    def retire(self, sure: bool) -> None:
+    @precondition(lambda self: len(self.model.seen) > 4 * (self.model.generation + 1))
+    @rule()
+    def retire(self) -> None:
         """The configuration changes, now and then."""
-        if sure:
-            self.model.retire()
+        self.model.retire()
 
-    @precondition(lambda self: not self.model.draining)
-    @rule(sure=st.sampled_from([False, False, True]))
-    def drain(self, sure: bool) -> None:
-        """The end begins, seldom."""
-        if sure:
-            self.model.drain()
+    @precondition(lambda self: self.drains and not self.model.draining)
+    @rule()
+    def drain(self) -> None:
+        """The end begins, in some runs."""
+        self.model.drain()
 
     @invariant()
     def holds(self) -> None:
@@ -160,11 +197,14 @@ class PoolMachine(RuleBasedStateMachine):
         """From here on all starts work, all stops end, and whoever is served gives back."""
         if not hasattr(self, "model"):
             return
+        if len(self.model.seen) % 3 == 0:
+            self.model.drain()
         for _ in range(80):
             if not self.model.pending:
                 break
             self.calm_round()
         assert not self.model.pending, "a waiter was forgotten"
+        self.model.close()
 
     def calm_round(self) -> None:
         """One round without faults."""
@@ -180,8 +220,8 @@ class PoolMachine(RuleBasedStateMachine):
 
 TestPool = PoolMachine.TestCase
 TestPool.settings = settings(
-    max_examples=150,
-    stateful_step_count=50,
+    max_examples=200,
+    stateful_step_count=80,
     deadline=None,
     # Explaining traces every line and takes minutes; the shrunk steps say enough.
     phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),

@@ -309,10 +309,10 @@ async def test_a_stop_that_fails_is_tried_again() -> None:
         await one_turn(pool, "a")
         factory.made[0].stop_seconds = 1e6
         pool.forget("a")
-        await asyncio.sleep(31)
+        await asyncio.sleep(25)
         assert pool.stats().processes[ProcessState.STOPPING] == 1
         factory.made[0].stop_seconds = 0.1
-        await asyncio.sleep(5)
+        await asyncio.sleep(10)
         assert (factory.made[0].stops, len(factory.running)) == (2, 0)
 
 

@@ -111,7 +111,10 @@ async def test_tls_and_client_certificates(tmp_path: Path) -> None:
     """With TLS a client verifies the server; with a client CA it must show a certificate."""
     ca, clients = trustme.CA(), trustme.CA()
     server, user = ca.issue_cert("localhost", "127.0.0.1"), clients.issue_cert("user@example.org")
-    files = {name: tmp_path / f"{name}.pem" for name in ("ca", "clients", "key", "chain", "mine", "my_key")}
+    files = {
+        name: tmp_path / f"{name}.pem"
+        for name in ("ca", "clients", "key", "chain", "mine", "my_key")
+    }
     ca.cert_pem.write_to_path(str(files["ca"]))
     clients.cert_pem.write_to_path(str(files["clients"]))
     server.private_key_pem.write_to_path(str(files["key"]))

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 from running import events_of, kinds, running_client, text_of
+from warmline.v1 import chat_service_pb2 as chat_pb
 from warmline.v1 import events_pb2 as pb
 from warmline_client import WarmlineError
 
@@ -79,7 +81,8 @@ async def test_thinking_is_told_apart_from_text() -> None:
 @pytest.mark.parametrize("kind", ["system", "append_system"])
 async def test_a_system_prompt_reaches_the_model_on_a_spare(kind: str) -> None:
     """A prompt is bound late: the model gets it, the start is warm."""
-    async with running_client() as client, client.chat(**{kind: "Be a lighthouse."}) as chat:
+    prompt: dict[str, Any] = {kind: "Be a lighthouse."}
+    async with running_client() as client, client.chat(**prompt) as chat:
         events = await events_of(chat, "::echo system")
     sent = text_of(events)
     assert "Be a lighthouse." in sent
@@ -117,7 +120,7 @@ async def test_text_is_delivered_verbatim(text: str) -> None:
     assert text in text_of(events)
     assert text in echo
     with open("/etc/hostname") as file:  # noqa: ASYNC230, PTH123  # a tiny local file
-        assert f"content\": \"{file.read().strip()}" not in echo
+        assert f'content": "{file.read().strip()}' not in echo
 
 
 async def test_large_messages_pass_both_ways() -> None:
@@ -135,7 +138,7 @@ async def test_large_messages_pass_both_ways() -> None:
 async def test_raw_detail_gives_the_lines_of_the_cli() -> None:
     """With RAW each line of the turn comes as it was; otherwise none that has an event."""
     async with running_client() as client:
-        async with client.chat(detail=3) as chat:
+        async with client.chat(detail=chat_pb.DETAIL_RAW) as chat:
             raws = [e.raw for e in await events_of(chat, "::say hi") if e.HasField("raw")]
         async with client.chat() as chat:
             assert "raw" not in kinds(await events_of(chat, "::say hi"))
@@ -145,7 +148,7 @@ async def test_raw_detail_gives_the_lines_of_the_cli() -> None:
 
 async def test_text_detail_gives_only_text_and_ends() -> None:
     """With TEXT there is no thinking and no message."""
-    async with running_client() as client, client.chat(detail=1) as chat:
+    async with running_client() as client, client.chat(detail=chat_pb.DETAIL_TEXT) as chat:
         events = await events_of(chat, "::think 5\n::say hi")
     assert set(kinds(events)) == {"turn_queued", "turn_started", "text_delta", "turn_completed"}
 

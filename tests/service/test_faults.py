@@ -222,5 +222,3 @@ async def test_an_orphan_of_a_tool_dies_with_the_process(tmp_path: Path) -> None
     started = time.monotonic()
     assert not [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in str(p.info)]
     assert time.monotonic() - started < 5
-
-

@@ -85,14 +85,16 @@ async def test_bytes_that_are_no_message_are_the_callers_fault() -> None:
     unary = {"ListModels": b"\x12\x01\xff", "GetModel": b"\x0a\x01\xff"}
     async with running_service() as service, channel_to(service) as channel:
         for data in (b"\xff\xff\xff", b"\x0a\x03\x0a\x01\xff"):
-            chat = channel.stream_stream("/warmline.v1.ChatService/Chat")()
-            assert (await refusal(chat, data)).reason == "FIELD_INVALID"
+            chat: Any = channel.stream_stream("/warmline.v1.ChatService/Chat")
+            ask: Any = channel.unary_stream("/warmline.v1.ChatService/Ask")
+            assert (await refusal(chat(), data)).reason == "FIELD_INVALID"
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await channel.unary_stream("/warmline.v1.ChatService/Ask")(data).read()
+                await ask(data).read()
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         for method, data in unary.items():
+            call: Any = channel.unary_unary(f"/warmline.v1.ModelService/{method}")
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await channel.unary_unary(f"/warmline.v1.ModelService/{method}")(data)
+                await call(data)
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -101,14 +103,14 @@ async def test_a_message_over_the_limit_is_refused_and_the_session_lives() -> No
     async with running_service(limits={"message_bytes": 10_000}) as service:
         async with channel_to(service) as channel:
             stub = pb_grpc.ChatServiceStub(channel)
-            call = stub.Chat()
+            call: Any = stub.Chat()
             await call.initial_metadata()
             await call.write(OPEN)
             session = (await call.read()).events[0].session_id
             big = pb.ChatRequest(message=pb.UserMessage(text="x" * 15_000))
             error = await refusal(call, big)
             assert (error.reason, error.metadata["limitBytes"]) == ("MESSAGE_TOO_LARGE", "10000")
-            again = stub.Chat()
+            again: Any = stub.Chat()
             await again.write(pb.ChatRequest(open=pb.Open(session_id=session)))
             assert (await again.read()).events[0].session_id == session
             again.cancel()
@@ -187,7 +189,8 @@ async def test_models_are_listed_by_pages_and_got_by_any_name() -> None:
     async with running_service() as service, channel_to(service) as channel:
         stub = model_grpc.ModelServiceStub(channel)
         whole = (await stub.ListModels(model_pb.ListModelsRequest())).models
-        pages, token = [], ""
+        pages: list[model_pb.Model] = []
+        token = ""
         while True:
             request = model_pb.ListModelsRequest(page_size=2, page_token=token)
             page = await stub.ListModels(request)

@@ -23,7 +23,9 @@ async def test_a_good_key_names_its_tenant() -> None:
     caller.require("chat")
 
 
-@pytest.mark.parametrize("form", ["", "{key}", "Basic {key}", "Bearer {key}x", "Bearer", "Bearer wl_aaaa_" + "0" * 43])
+@pytest.mark.parametrize(
+    "form", ["", "{key}", "Basic {key}", "Bearer {key}x", "Bearer", "Bearer wl_aaaa_" + "0" * 43]
+)
 async def test_anything_else_is_refused(form: str) -> None:
     """No key, a wrong one, another scheme: KEY_INVALID, and the key is not in the error."""
     identifier, key = new_key()

@@ -87,7 +87,7 @@ class Client:
         model: str = "",
         system: str = "",
         append_system: str = "",
-        detail: chat_pb.Detail = chat_pb.DETAIL_BLOCKS,
+        detail: chat_pb.Detail.ValueType = chat_pb.DETAIL_BLOCKS,
         config: config_pb.SessionConfig | None = None,
     ) -> Conversation:
         """A conversation, as an async context manager.
@@ -110,7 +110,7 @@ class Client:
         model: str = "",
         system: str = "",
         append_system: str = "",
-        detail: chat_pb.Detail = chat_pb.DETAIL_BLOCKS,
+        detail: chat_pb.Detail.ValueType = chat_pb.DETAIL_BLOCKS,
         timeout: float | None = None,
     ) -> AsyncIterator[events_pb2.Event]:
         """The events of one turn. `timeout` in seconds ends the call, not the turn."""

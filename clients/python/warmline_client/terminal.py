@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from google.protobuf.duration_pb2 import Duration
 from rich.console import Console
 from rich.table import Table
 from warmline.v1 import events_pb2 as pb
@@ -135,11 +136,16 @@ async def _prompt() -> str | None:
     """A line of the user's, or None at the end of the input."""
     loop = asyncio.get_running_loop()
     line: asyncio.Future[str] = loop.create_future()
+
+    def read() -> None:
+        if not line.done():
+            line.set_result(sys.stdin.readline())
+
     if sys.stdin.isatty():
         _err.print("[bold]>[/] ", end="")
     os.set_blocking(sys.stdin.fileno(), True)
     try:
-        loop.add_reader(sys.stdin, lambda: line.done() or line.set_result(sys.stdin.readline()))
+        loop.add_reader(sys.stdin, read)
     except PermissionError:  # A regular file cannot be watched, and never blocks.
         return sys.stdin.readline() or None
     try:
@@ -199,9 +205,11 @@ def receipt(turn: pb.TurnCompleted) -> str:
     """A turn's latency receipt and usage in one line."""
     latency, usage = turn.latency, turn.usage
     parts = [pb.StartKind.Name(latency.start).removeprefix("START_KIND_").lower()]
-    for name in ("queue", "spawn", "bind", "cli", "first_token", "total"):
-        if latency.HasField(name):
-            parts.append(f"{name} {getattr(latency, name).ToNanoseconds() / 1e6:.0f} ms")
+    parts += [
+        f"{field.name} {duration.ToNanoseconds() / 1e6:.0f} ms"
+        for field, duration in latency.ListFields()
+        if isinstance(duration, Duration)
+    ]
     if latency.misses:
         parts.append(f"missed: {', '.join(latency.misses)}")
     parts.append(f"{usage.input_tokens} in, {usage.output_tokens} out, ${usage.cost_usd:.4f}")

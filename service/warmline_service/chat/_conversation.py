@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 
 from warmline_service.chat._endings import completed, failed, failure_of, withheld
+from warmline_service.chat._keys import acceptable_keys
 from warmline_service.chat._outbox import Outbox
 from warmline_service.chat._ports import Runtime
 from warmline_service.chat._turn import Bounds, Phase, Turn
@@ -33,7 +34,7 @@ from warmline_service.chat.events import (
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.pool import Lease, Start, Want
 from warmline_service.sessions import Session
-from warmline_service.worker import Binding, CliProcess, Exit, Result, SpawnKey
+from warmline_service.worker import Binding, CliProcess, Exit, Result
 
 _log = structlog.get_logger(__name__)
 
@@ -169,7 +170,7 @@ class Conversation:
             return await self._run(turn)
         except WarmlineError as error:
             return TurnFailed(error)
-        except Exception:
+        except Exception:  # noqa: BLE001  # a turn ends once, whatever happens
             error_id = turn.id
             _log.exception("turn failed by a fault of the service", error_id=error_id)
             fault = WarmlineError(
@@ -275,16 +276,9 @@ class Conversation:
         return await turn.interrupt(process, self._runtime.cli.interrupt_timeout)
 
     def _want(self) -> Want:
-        """What may serve this session, best first; the last is what a cold start would be."""
-        can, config = self._runtime.capabilities, self.session.config
-        cold = SpawnKey(
-            model=None if can.late_model else self._model_name(),
-            system_prompt=None if can.late_system_prompt else config.system_prompt,
-        )
-        keys = [cold]
-        if can.priming and config.system_prompt is None and cold == SpawnKey():
-            keys.insert(0, SpawnKey(primed=True))
-        return Want(self.session.tenant, self.session.id, tuple(keys))
+        config = self.session.config
+        keys = acceptable_keys(self._runtime.capabilities, self._model_name(), config.system_prompt)
+        return Want(self.session.tenant, self.session.id, keys)
 
     def _model_name(self) -> str | None:
         return self._runtime.catalog.cli_name(self.session.config.model)

@@ -45,7 +45,7 @@ class _Denial(msgspec.Struct):
 
 
 class _Denials(msgspec.Struct):
-    permission_denials: list[_Denial] = []  # noqa: RUF012  # msgspec copies an empty default
+    permission_denials: list[_Denial] = []  # msgspec copies an empty default
 
 
 def withheld(error: WarmlineError | None) -> Ending:
@@ -147,4 +147,6 @@ def _denials(end: Result) -> tuple[PermissionDenial, ...]:
         found = msgspec.json.decode(repair(end.line), type=_Denials)
     except msgspec.MsgspecError:
         return ()  # A shape of a later CLI: the turn's tool results tell the same.
-    return tuple(PermissionDenial(each.tool_name, each.tool_use_id) for each in found.permission_denials)
+    return tuple(
+        PermissionDenial(each.tool_name, each.tool_use_id) for each in found.permission_denials
+    )

@@ -27,6 +27,7 @@ _COALESCE_FROM = 64
 # A joined delta grows no further than this, so that joining stays linear.
 _COALESCE_CHARS = 16 * 1024
 _EVENT_COST = 200
+Deltas = TextDelta | ThinkingDelta | ToolInputDelta
 
 
 class Outbox:
@@ -88,19 +89,14 @@ class Outbox:
         if len(self._events) < _COALESCE_FROM:
             return False
         last = self._events[-1]
-        match (last.body, event.body):
-            case (
-                (TextDelta(), TextDelta())
-                | (ThinkingDelta(), ThinkingDelta())
-                | (ToolInputDelta(), ToolInputDelta())
-            ) if len(last.body.text) < _COALESCE_CHARS and (
-                (last.turn_id, last.parent, last.body.block)
-                == (event.turn_id, event.parent, event.body.block)
-            ):
-                body = replace(last.body, text=last.body.text + event.body.text)
-                self._events[-1] = replace(event, body=body)
-                return True
-        return False
+        old, new = last.body, event.body
+        if not isinstance(old, Deltas) or not isinstance(new, Deltas) or type(old) is not type(new):
+            return False
+        same = (last.turn_id, last.parent, old.block) == (event.turn_id, event.parent, new.block)
+        if not same or len(old.text) >= _COALESCE_CHARS:
+            return False
+        self._events[-1] = replace(event, body=replace(old, text=old.text + new.text))
+        return True
 
 
 def _cost(body: Body) -> int:

@@ -141,7 +141,9 @@ def _delta(event: ContentBlockDelta) -> Body | None:
 
 def _content(content: msgspec.Raw) -> list[dict[str, Any]]:
     decoded = msgspec.json.decode(repair(bytes(content)))
-    return [block for block in decoded if isinstance(block, dict)] if isinstance(decoded, list) else []
+    return (
+        [block for block in decoded if isinstance(block, dict)] if isinstance(decoded, list) else []
+    )
 
 
 def _block(block: dict[str, Any]) -> Block:
@@ -201,4 +203,6 @@ def _notice(message: ApiRetry | ModelFallback | CompactBoundary | RateLimitEvent
         case RateLimitEvent():
             limit = message.rate_limit_info
             status = limit.status if limit else "unknown"
-            return Notice(NoticeKind.RATE_LIMIT, "rate_limit", f"Rate limit: {status}.", {"status": status})
+            return Notice(
+                NoticeKind.RATE_LIMIT, "rate_limit", f"Rate limit: {status}.", {"status": status}
+            )

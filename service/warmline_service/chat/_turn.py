@@ -8,6 +8,7 @@ import enum
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from warmline_service.chat._translate import Translator, begins_turn, raw, result_of
 from warmline_service.chat.events import (
@@ -89,9 +90,8 @@ class Turn:
         """Stop the turn within `timeout` seconds, or give the process up: FORCED."""
         self._interrupted = True
         until = self._loop.time() + timeout
-        await asyncio.wait(
-            {self._begun, self.end}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
-        )
+        either: set[asyncio.Future[Any]] = {self._begun, self.end}
+        await asyncio.wait(either, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         while not self.end.done() and (left := until - self._loop.time()) > 0:
             # One that is not answered is no worse than one that does not help.
             with contextlib.suppress(WarmlineError):

@@ -219,7 +219,7 @@ class Core:
     def _want_new(self, now: float, waiter: Waiter) -> None:
         kind = next((key for key in waiter.want.keys if key in self.demand), None)
         if kind is not None:
-            self.demand[kind].arrived(now, self._pace.spawn_seconds[kind.primed])
+            self.demand[kind].arrived(now, self._pace.spawn_seconds[kind.prepared])
         limit = self.queue.exceeded(waiter.want.tenant)
         # A spare that is still here is of no use to anybody in the queue, so nobody is passed.
         if (spare := self._spare_for(waiter)) is not None:

@@ -15,19 +15,19 @@ class Pace:
     """Smoothed durations and the advice that follows from them."""
 
     def __init__(self) -> None:
-        # By whether the process is primed: no other part of the key changes a start's duration.
+        # By whether the process is warmed up: no other part of the key changes a start's duration.
         self._spawn_seconds = {False: 1.0, True: 1.0}
         self._held_seconds = 1.0
 
     @property
     def spawn_seconds(self) -> Mapping[bool, float]:
-        """A start's usual duration, by whether the process is primed; a live view."""
+        """A start's usual duration, by whether the process is warmed up; a live view."""
         return MappingProxyType(self._spawn_seconds)
 
     def spawned(self, key: SpawnKey, seconds: float) -> None:
         """A start took so long."""
-        before = self._spawn_seconds[key.primed]
-        self._spawn_seconds[key.primed] = before + _WEIGHT * (seconds - before)
+        before = self._spawn_seconds[key.prepared]
+        self._spawn_seconds[key.prepared] = before + _WEIGHT * (seconds - before)
 
     def held(self, seconds: float) -> None:
         """A borrower had a process for so long."""

@@ -67,8 +67,8 @@ class Planner:
         return unmet, coming
 
     def _serves(self, member: Member, waiter: Waiter, now: float) -> bool:
-        left = self.spawn_seconds[member.key.primed] - (now - member.started_at)
-        soon = left <= self.spawn_seconds[waiter.want.cold_key.primed]
+        left = self.spawn_seconds[member.key.prepared] - (now - member.started_at)
+        soon = left <= self.spawn_seconds[waiter.want.cold_key.prepared]
         return soon and will_do(member, waiter)
 
     def _plan_waiters(self, plan: Plan, unmet: list[Waiter], now: float) -> int:

@@ -16,7 +16,7 @@ from warmline.v1 import chat_service_pb2_grpc as pb_grpc
 from warmline_service.chat import Conversation, Conversations, Event, Outbox
 from warmline_service.config import LimitSettings
 from warmline_service.errors import Reason, WarmlineError, field_invalid
-from warmline_service.rpc._deserialize import Malformed
+from warmline_service.rpc._deserialize import checked
 from warmline_service.rpc._interceptors import principal, request_id
 from warmline_service.rpc._parse import config_of, detail_of, message_of, session_id_of
 from warmline_service.rpc._wire import wire_events
@@ -53,8 +53,7 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
         self, request: pb.AskRequest, context: Context
     ) -> None:
         """One turn."""
-        if isinstance(request, Malformed):
-            raise request.error()
+        checked(request)
         with self._stream():
             text = message_of(request.message, "message", self._limits.message_bytes)
             session_id = session_id_of(request.session_id, "session_id")
@@ -98,8 +97,7 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
         if frame is grpc.aio.EOF:
             # A lost client looks the same at first; its cancellation arrives at this line.
             await asyncio.sleep(0)
-        if isinstance(frame, Malformed):
-            raise frame.error()
+        checked(frame)
         if not isinstance(frame, pb.ChatRequest) or frame.WhichOneof("frame") != "open":
             raise WarmlineError(
                 Reason.FRAME_OUT_OF_ORDER, "The first frame of a Chat must be `open`."
@@ -136,8 +134,7 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
     async def _read(self, context: Context, conversation: Conversation) -> None:
         """Take frames until the caller half-closes. Never cancelled: that would break the stream."""
         while (frame := await context.read()) is not grpc.aio.EOF:
-            if isinstance(frame, Malformed):
-                raise frame.error()
+            checked(frame)
             assert isinstance(frame, pb.ChatRequest)
             match frame.WhichOneof("frame"):
                 case "message":

@@ -22,6 +22,12 @@ class Malformed:
         )
 
 
+def checked(request: Any) -> None:
+    """Raise FIELD_INVALID where a request could not be decoded."""
+    if isinstance(request, Malformed):
+        raise request.error()
+
+
 class TolerantDecoding(grpc.aio.ServerInterceptor):
     """Lets malformed requests through to the handlers, where gRPC itself would answer INTERNAL."""
 

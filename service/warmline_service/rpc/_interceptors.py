@@ -47,7 +47,7 @@ async def _forward(method: Callable[..., Any], request: Any, context: Any) -> An
     return response if hasattr(response, "__aiter__") else await response
 
 
-class RequestId(AsyncServerInterceptor):  # type: ignore[misc]  # the library has no types
+class RequestId(AsyncServerInterceptor):
     """Gives each call an id, the caller's own `x-request-id` where it is well-formed."""
 
     async def intercept(
@@ -61,7 +61,7 @@ class RequestId(AsyncServerInterceptor):  # type: ignore[misc]  # the library ha
         return await _forward(method, request_or_iterator, context)
 
 
-class Authentication(AsyncServerInterceptor):  # type: ignore[misc]  # the library has no types
+class Authentication(AsyncServerInterceptor):
     """Resolves the caller, so that no servicer sees an unauthenticated call."""
 
     def __init__(self, authenticator: Authenticator) -> None:
@@ -82,7 +82,7 @@ class Authentication(AsyncServerInterceptor):  # type: ignore[misc]  # the libra
         return await _forward(method, request_or_iterator, context)
 
 
-class Guard(AsyncServerInterceptor):  # type: ignore[misc]  # the library has no types
+class Guard(AsyncServerInterceptor):
     """Turns what a handler raises into a status that says nothing it should not."""
 
     async def intercept(
@@ -102,7 +102,7 @@ class Guard(AsyncServerInterceptor):  # type: ignore[misc]  # the library has no
         except WarmlineError as error:
             _log.info("call failed", reason=error.reason.value, detail=error.message)
             await abort(context, error)
-        except Exception:
+        except Exception:  # noqa: BLE001  # the last one before the wire
             identifier = request_id()
             _log.exception("call failed by a fault of the service", error_id=identifier)
             await abort(

@@ -10,7 +10,7 @@ from warmline.v1 import model_service_pb2_grpc as pb_grpc
 
 from warmline_service.chat import Model, ModelCatalog
 from warmline_service.errors import field_invalid
-from warmline_service.rpc._deserialize import Malformed
+from warmline_service.rpc._deserialize import checked
 from warmline_service.rpc._interceptors import principal
 
 _PAGE = 50
@@ -30,8 +30,7 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
     ) -> pb.ListModelsResponse:
         """A page of the models, the default first."""
         principal().require("read")
-        if isinstance(request, Malformed):
-            raise request.error()
+        checked(request)
         if request.page_size < 0:
             raise field_invalid("page_size", "must not be negative")
         size = min(request.page_size or _PAGE, _PAGE_LIMIT)
@@ -50,8 +49,7 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
     ) -> pb.GetModelResponse:
         """One model, by name, id or alias."""
         principal().require("read")
-        if isinstance(request, Malformed):
-            raise request.error()
+        checked(request)
         name = request.name.removeprefix("models/")
         if not name:
             raise field_invalid("name", "must not be empty")

@@ -65,18 +65,18 @@ class Child:
     @property
     def stdout(self) -> asyncio.StreamReader:
         """What it writes."""
-        assert self._process.stdout is not None  # noqa: S101  # spawned with PIPE
+        assert self._process.stdout is not None  # spawned with PIPE
         return self._process.stdout
 
     @property
     def stderr(self) -> asyncio.StreamReader:
         """What it complains about."""
-        assert self._process.stderr is not None  # noqa: S101  # spawned with PIPE
+        assert self._process.stderr is not None  # spawned with PIPE
         return self._process.stderr
 
     @property
     def _stdin(self) -> asyncio.StreamWriter:
-        assert self._process.stdin is not None  # noqa: S101  # spawned with PIPE
+        assert self._process.stdin is not None  # spawned with PIPE
         return self._process.stdin
 
     async def write(self, data: bytes, timeout: float) -> None:

@@ -85,7 +85,7 @@ def refusal(request_id: str, subtype: str) -> bytes:
     )
 
 
-def encode_line(value: Any) -> bytes:  # noqa: ANN401  # any JSON value
+def encode_line(value: Any) -> bytes:  # any JSON value
     """One line of JSON with its newline."""
     return msgspec.json.encode(value) + b"\n"
 

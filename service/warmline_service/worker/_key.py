@@ -18,13 +18,20 @@ class SystemPrompt:
 class SpawnKey:
     """The pool key: every input that is fixed at spawn. The default is a spare for anybody.
 
-    `primed`: has run a warm-up turn and been cleared: faster, but takes no system prompt any more.
+    `warmed`: has answered a side question: faster, and everything can still be bound to it.
+    `primed`: has run a warm-up turn and been cleared: fastest, but takes no system prompt any more.
     `model` and `system_prompt`: set only where the CLI cannot bind them late.
     """
 
+    warmed: bool = False
     primed: bool = False
     model: str | None = None
     system_prompt: SystemPrompt | None = None
+
+    @property
+    def prepared(self) -> bool:
+        """Whether more than a start is needed to make one."""
+        return self.warmed or self.primed
 
     def misses(self, other: SpawnKey) -> tuple[str, ...]:
         """The names of the fields in which the two differ."""
@@ -62,6 +69,7 @@ class Capabilities:
     models: tuple[ModelInfo, ...] = ()
     late_model: bool = False
     late_system_prompt: bool = False
+    warming: bool = False
     priming: bool = False
     unix_socket: bool = False
 

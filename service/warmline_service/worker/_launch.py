@@ -17,7 +17,7 @@ from warmline_service.worker._child import Child
 from warmline_service.worker._environment import build_environment
 from warmline_service.worker._guard import find_guard, kill_marked
 from warmline_service.worker._key import Capabilities, SpawnKey
-from warmline_service.worker._prime import prime
+from warmline_service.worker._prime import prime, warm
 from warmline_service.worker._process import CliProcess
 from warmline_service.worker._slot import Endpoint, OpenEndpoint, Slot
 from warmline_service.worker._slots import Slots, make, wipe
@@ -63,7 +63,7 @@ class Launcher:
         self._abandoned: set[asyncio.Task[None]] = set()
 
     async def start(self, key: SpawnKey) -> CliProcess:
-        """A process for `key` that answers, and is primed if the key says so.
+        """A process for `key` that answers, and is warmed up as the key says.
 
         Raises CLI_CRASHED with what the CLI said, within cli.start_timeout; STORAGE_UNAVAILABLE
         where there is no place for a slot. Nothing is left of a start that failed or was cancelled.
@@ -117,6 +117,8 @@ class _Attempt:
         settings = self._site.settings
         process = self._process = CliProcess(child, self._key, slot, endpoint, settings, self._can)
         await process.control("get_binary_version", timeout=settings.start_timeout)
+        if self._key.warmed:
+            await warm(process)
         if self._key.primed:
             await prime(process)
         process.spawn_seconds = asyncio.get_running_loop().time() - begun

@@ -11,6 +11,9 @@ from warmline_service.worker._exit import Exit
 from warmline_service.worker._messages import CliMessage, Result
 from warmline_service.worker._process import CliProcess
 
+# The deadline is the caller's.
+_NO_OTHER = 3600.0
+
 
 class TurnEnd:
     """A sink that waits for the end of a turn."""
@@ -39,6 +42,14 @@ async def run_turn(process: CliProcess, text: str, *, verbatim: bool = True) -> 
         return await end.result
     finally:
         process.attach(None)
+
+
+async def warm(process: CliProcess) -> None:
+    """Ask something beside the conversation, which leaves no trace in it: that loads much already.
+
+    The caller sets the deadline. Raises as `CliProcess.control` does.
+    """
+    await process.control("side_question", timeout=_NO_OTHER, question="hi")
 
 
 async def prime(process: CliProcess) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import secrets
 from dataclasses import replace
@@ -12,10 +13,11 @@ import msgspec
 import structlog
 
 from warmline_service.errors import Reason, WarmlineError
+from warmline_service.worker._control import ControlRefused
 from warmline_service.worker._key import Binding, Capabilities, ModelInfo, SpawnKey
 from warmline_service.worker._launch import Launcher, Site
 from warmline_service.worker._messages import JsonObject
-from warmline_service.worker._prime import run_turn
+from warmline_service.worker._prime import run_turn, warm
 from warmline_service.worker._probe_model import ModelRequest, ProbeModel
 from warmline_service.worker._process import CliProcess
 
@@ -99,13 +101,20 @@ class _Trial:
         return self.found
 
     async def _bind_prompt(self) -> ModelRequest:
-        """Set a system prompt on a running process, and see it in the first request."""
+        """Warm a process up, set a system prompt, and see just that in the first request."""
+        question = len(self._model.requests)
+        with contextlib.suppress(ControlRefused):
+            await warm(self._process)
+        asked = len(self._model.requests) > question
         mark = secrets.token_hex(8)
         answer = await self._process.control("initialize", systemPrompt=[mark])
         self.found = replace(self.found, models=_models(answer))
         request = await self._turn(_FIRST)
         self.found = replace(
-            self.found, unix_socket=True, late_system_prompt=mark in request.system
+            self.found,
+            unix_socket=True,
+            late_system_prompt=mark in request.system,
+            warming=asked and mark in request.system,
         )
         return request
 

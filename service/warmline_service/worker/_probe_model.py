@@ -87,5 +87,5 @@ def _one_word(model: str) -> bytes:
     )
 
 
-def _event(kind: str, **fields: Any) -> bytes:  # noqa: ANN401  # any JSON value
+def _event(kind: str, **fields: Any) -> bytes:  # any JSON value
     return f"event: {kind}\ndata: {json.dumps({'type': kind, **fields})}\n\n".encode()

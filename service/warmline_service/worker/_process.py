@@ -162,7 +162,7 @@ class CliProcess:
     async def stop(self) -> None:
         """End the process and all below it, close its endpoint, wipe its slot. Idempotent.
 
-        Goes on when the caller is cancelled; takes at most four times cli.stop_timeout.
+        Goes on when the caller is cancelled; takes at most seven times cli.stop_timeout.
         """
         if self._stopping is None:
             self._stopping = asyncio.create_task(self._stop(), name=f"stop-{self.id}")
@@ -177,7 +177,10 @@ class CliProcess:
         rung = await stop_by_ladder(self._child, self._settings.stop_timeout)
         if rung is None:
             _log.error("process would not die", process=self.id, pid=self.pid)
-        await self._life_of_child
+            self._life_of_child.cancel()
+        await asyncio.wait({self._life_of_child})
+        if not self._life_of_child.cancelled():
+            self._life_of_child.result()
 
     async def _ask(self, asks: Sequence[_Ask], timeout: float) -> list[JsonObject]:
         """Write all requests at once, then wait for all answers."""

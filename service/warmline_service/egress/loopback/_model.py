@@ -12,8 +12,9 @@ from aiohttp import web
 from warmline_service.egress._account import Account
 from warmline_service.egress._bodies import BodyTooLargeError, read_body
 from warmline_service.egress._faults import UpstreamError, error_response, error_type
-from warmline_service.egress._meter import Meter
+from warmline_service.egress._meter import Meter, Tokens
 from warmline_service.egress._provider import Route, route_of
+from warmline_service.egress.loopback import _wire as wire
 from warmline_service.egress.loopback._player import Player
 from warmline_service.egress.loopback._request import BadRequestError, Conversation
 from warmline_service.egress.loopback._script import ScriptError, parse
@@ -130,17 +131,31 @@ class LoopbackModel:
 
 
 async def answer_warm_up(request: web.BaseRequest) -> web.StreamResponse:
-    """The least that is a whole answer, for a process that warms up; nobody's meter counts it."""
-    account = Account("warm-up")
+    """The least that is a whole answer, for a process that warms up.
+
+    Nobody's meter counts it, and it reports no tokens: the CLI adds up what it is told.
+    """
     try:
         conversation = Conversation(await read_body(request))
-    except BodyTooLargeError as error:
-        return _refuse(account, 413, str(error))
-    except BadRequestError as error:
-        return _refuse(account, 400, str(error))
-    reading = account.meter.begin()
-    player = Player(request, conversation, account, reading, input_tokens(conversation), 0.0)
-    return await player.play((Write("text", spoken("ok")),))
+    except (BodyTooLargeError, BadRequestError) as error:
+        return error_response(400, str(error))
+    return _nothing_used(conversation.request.model, stream=conversation.request.stream)
+
+
+def _nothing_used(model: str, *, stream: bool) -> web.Response:
+    text, free = "ok", Tokens()
+    if not stream:
+        block = {"type": "text", "text": text}
+        body = msgspec.json.encode(wire.message(model, free, [block], "end_turn"))
+        return web.Response(body=body, content_type="application/json")
+    frames = (
+        wire.start_frame(model, free),
+        wire.frame("content_block_start", index=0, content_block={"type": "text", "text": ""}),
+        wire.DeltaFrames(0, "text_delta", "text").of(text),
+        wire.frame("content_block_stop", index=0),
+        wire.end_frames("end_turn", free),
+    )
+    return web.Response(body=b"".join(frames), content_type="text/event-stream")
 
 
 def _scripted(conversation: Conversation) -> Reply | None:

@@ -47,7 +47,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--only", choices=_PARTS, action="append", metavar="NAME", help=", ".join(_PARTS)
     )
-    parser.add_argument("--runs", type=int, metavar="N", help="rounds of first-text [24, quick 6]")
+    parser.add_argument("--runs", type=int, metavar="N", help="rounds of first-text [20, quick 4]")
     parser.add_argument("--output", type=Path, default=_RESULT, help=f"JSON file [{_RESULT}]")
     return parser.parse_args()
 
@@ -75,7 +75,7 @@ async def _measure(arguments: argparse.Namespace, home: Path, report: Report) ->
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     binary = find_cli(CliSettings())
     quick = arguments.quick
-    plan = Plan(home, binary, arguments.runs or (6 if quick else 24), quick)
+    plan = Plan(home, binary, arguments.runs or (4 if quick else 20), quick)
     report.about = await _about(binary) | {"quick": quick, "rounds": plan.rounds}
     for name in arguments.only or _PARTS:
         begun = time.monotonic()

@@ -32,7 +32,7 @@ _POOL: dict[str, object] = {
     "pool__process_estimate_bytes": 16 * 2**20,
     "pool__min_spares": 0,
     "pool__max_spares": 0,
-    "pool__primed_spares": False,
+    "pool__warm_up": False,
     "pool__max_starting": 4,
 }
 
@@ -40,7 +40,7 @@ _POOL: dict[str, object] = {
 async def run(plan: Plan, report: Report) -> None:
     """Through the service; then the same processes on pipes, which shows the machine's share."""
     binary = install(plan.home / "fake")
-    count = plan.pick(300, 150)
+    count = plan.pick(300, 100)
     added = report.series(PART, "written to received, through the service", "ms")
     piped = report.series(PART, "the same on bare pipes", "ms", "the machine's own share")
     cost = report.series(PART, "the service's CPU of 1,000 deltas", "ms")

@@ -31,7 +31,7 @@ async def run(plan: Plan, report: Report) -> None:
     load = report.series(PART, "the service's CPU while they are idle", "% of a core")
     before = report.series(PART, "hot turn before, to the first text", "ms", "fake CLI")
     meanwhile = report.series(PART, "hot turn meanwhile", "ms", "fake CLI")
-    settings = {"cli__path": install(plan.home / "fake"), "pool__primed_spares": False}
+    settings = {"cli__path": install(plan.home / "fake"), "pool__warm_up": False}
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         running = await enter(service(plan.home, "i", settings))

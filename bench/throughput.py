@@ -47,7 +47,7 @@ async def run(plan: Plan, report: Report) -> None:
     await _measure(
         plan,
         report,
-        {"cli__path": fake, "pool__primed_spares": False},
+        {"cli__path": fake, "pool__warm_up": False},
         [
             _Flow("fake CLI, full speed", f"!deltas {2 * fast}", 2 * fast, ""),
             _Flow("fake CLI, one in 4 ms", f"!deltas {paced} 4", paced, ""),

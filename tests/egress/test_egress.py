@@ -68,13 +68,24 @@ async def test_the_root_answers_a_bound_slot(client: ModelClient, method: str) -
 async def test_an_unbound_slot_gets_a_warm_up_answer(
     egress: Egress, slot: Slot, model: LoopbackModel, stream: bool
 ) -> None:
-    """One token, no provider, no meter; the text cannot steer it."""
+    """No tokens, no provider, no meter; the text cannot steer it."""
     await egress.open_endpoint(slot)
     async with connected(slot.sock) as client:
         answer = await client.ask("::error 500", stream=stream)
-    assert (answer.text, answer.json["usage"]["output_tokens"]) == ("ok", 1)
+    assert answer.text == "ok"
+    assert not any(answer.json["usage"].values())
     assert not model.requests
     assert egress.meter(slot.id).requests == 0
+
+
+async def test_a_warm_up_body_is_bounded_too(egress: Egress, slot: Slot) -> None:
+    """A length over the limit is refused before anything is read."""
+    await egress.open_endpoint(slot)
+    reader, writer = await asyncio.open_unix_connection(slot.sock)
+    writer.write(b"POST /v1/messages HTTP/1.1\r\nHost: x\r\nContent-Length: 67108865\r\n\r\n")
+    answer = await asyncio.wait_for(reader.readuntil(b"request_too_large"), 5)
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 413")
 
 
 @pytest.mark.parametrize("path", ["/", "/v1/messages/count_tokens", "/v1/models"])

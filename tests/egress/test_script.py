@@ -1,11 +1,14 @@
 """The script language, without a server."""
 
 import contextlib
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from warmline_service.egress.loopback import ScriptError, parse
+from warmline_service.egress.loopback._script import _DIRECTIVES, ECHOES, STOPS
 from warmline_service.egress.loopback._steps import Call, Cut, Fail, Pace, Pause, Words, Write
 
 _TRICKY = ["::say hi", "::text 3", "::tool T {", "::error 9", "::pace 1ms", "::stop x", "::tool T"]
@@ -87,6 +90,14 @@ def test_an_unknown_directive_in_a_script_is_named() -> None:
     """A typing mistake is told, not passed over."""
     with pytest.raises(ScriptError, match="line 2: ::txt does not exist"):
         parse("::say hi\n::txt 3")
+
+
+def test_the_documentation_names_every_directive() -> None:
+    """What docs/loopback.md lists is what there is."""
+    text = (Path(__file__).parents[2] / "docs" / "loopback.md").read_text("utf-8")
+    listed = re.findall(r"^\| `::([a-z]+)", text, re.MULTILINE)
+    assert set(listed) == set(_DIRECTIVES)
+    assert all(f"`{word}`" in text for word in ECHOES + STOPS)
 
 
 def test_a_script_has_a_bounded_number_of_steps() -> None:

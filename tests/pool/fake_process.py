@@ -7,7 +7,7 @@ from random import Random
 
 from warmline_service.config import MIB, PoolSettings
 from warmline_service.errors import Reason, WarmlineError
-from warmline_service.pool import Pool, PooledProcess, Want
+from warmline_service.pool import Pool, PooledProcess, PoolEvents, Want
 from warmline_service.worker import Exit, Life, SpawnKey
 
 FRESH = SpawnKey()
@@ -83,6 +83,7 @@ async def pool_of(
     *,
     budget: int = 10_000 * MIB,
     spare_keys: tuple[SpawnKey, ...] = (FRESH,),
+    events: PoolEvents | None = None,
     **limits: object,
 ) -> AsyncIterator[Pool[FakeProcess]]:
     """A started pool, closed at the end; nothing may be left of it then."""
@@ -93,6 +94,7 @@ async def pool_of(
         spare_keys=spare_keys,
         memory_budget=budget,
         rng=Random(1),  # noqa: S311 - the same run each time
+        events=events,
         measure=measure_here,
     )
     await pool.start()

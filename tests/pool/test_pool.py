@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from pool.fake_process import FRESH, Factory, FakeProcess, pool_of, soon, want
 from warmline_service.errors import Reason, WarmlineError
-from warmline_service.pool import Lease, LeaseExpired, Pool, SessionHasLease, Start
+from warmline_service.pool import Lease, LeaseExpired, Pool, SessionHasLease, SilentEvents, Start
 from warmline_service.worker import ProcessState, SpawnKey, SystemPrompt
 
 pytestmark = pytest.mark.virtual_time
@@ -192,20 +192,36 @@ async def test_a_cancelled_acquire_loses_no_process() -> None:
     pytest.fail("the acquire never ended")
 
 
-async def test_a_grant_to_a_caller_that_was_just_cancelled_goes_back() -> None:
-    """Cancellation and grant in the same turn of the loop: the process is not lost."""
-    factory = Factory()
-    async with pool_of(factory, max_processes=1) as pool:
-        lease = await pool.acquire(want("a"), soon())
-        lease.begin_turn()
-        lease.release()
-        again = asyncio.create_task(pool.acquire(want("a"), soon()))
-        await asyncio.sleep(0)
-        again.cancel()
-        await asyncio.gather(again, return_exceptions=True)
-        if not again.cancelled():
-            again.result().release()
-        assert await one_turn(pool, "a") is Start.HOT
+class CancelAtGrant(SilentEvents):
+    """Cancels a waiting caller just before its grant, or after it and before the caller knows."""
+
+    def __init__(self, late: bool) -> None:
+        self.late = late
+        self.caller: asyncio.Task[Lease[FakeProcess]] | None = None
+
+    def started(self, key: SpawnKey, seconds: float) -> None:
+        """The grant follows at once."""
+        if self.caller is not None and not self.late:
+            self.caller.cancel()
+
+    def granted(self, start: Start, misses: tuple[str, ...], queue_seconds: float) -> None:
+        """The caller is told at once, and wakes up after what is already due."""
+        if self.caller is not None and self.late:
+            asyncio.get_running_loop().call_soon(self.caller.cancel)
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_grant_that_crosses_a_cancellation_goes_back(late: bool) -> None:
+    """Cancelled in the same turn of the loop as granted, a caller holds nothing."""
+    factory, events = Factory(), CancelAtGrant(late)
+    async with pool_of(factory, max_processes=1, events=events) as pool:
+        events.caller = asyncio.create_task(pool.acquire(want("a"), soon()))
+        with pytest.raises(asyncio.CancelledError):
+            await events.caller
+        events.caller = None
+        assert pool.stats().processes[ProcessState.RESERVED] == 0
+        assert await one_turn(pool, "b", "bob") is Start.COLD
+        assert factory.made[0].stops == 1
 
 
 async def test_a_dead_process_is_replaced_and_its_lease_can_still_be_released() -> None:

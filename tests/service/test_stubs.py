@@ -91,7 +91,7 @@ def test_a_sync_stub_converses(grpc_stub: Any) -> None:
 
 def buf_curl(address: str, method: str, *options: str, data: str | None = None) -> list[Any]:
     """Call a method as the README says; every message of the answer."""
-    command = [BUF, "curl", "--protocol", "grpc", "--http2-prior-knowledge", *options]
+    command = [str(BUF), "curl", "--protocol", "grpc", "--http2-prior-knowledge", *options]
     if data is not None:
         command += ["--data", data]
     run = subprocess.run(
@@ -108,7 +108,9 @@ def buf_curl(address: str, method: str, *options: str, data: str | None = None) 
 def test_buf_curl_needs_no_proto_files(grpc_addr: str, grpc_server: ServiceThread) -> None:
     """Reflection tells the methods; Ask streams; Chat takes frames; models are listed."""
     service = "warmline.v1.ChatService"
-    answers = buf_curl(grpc_addr, f"{service}/Ask", data='{"message":{"text":"::say by reflection"}}')
+    answers = buf_curl(
+        grpc_addr, f"{service}/Ask", data='{"message":{"text":"::say by reflection"}}'
+    )
     events = [event for answer in answers for event in answer["events"]]
     assert events[-1]["turnCompleted"]["result"] == "by reflection"
     frames = '{"open":{}}{"message":{"text":"::say hi"}}'

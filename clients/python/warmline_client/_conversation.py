@@ -109,6 +109,10 @@ class Conversation:
         self._reader.cancel()
         await asyncio.wait({self._reader})
 
+    def cancel(self) -> None:
+        """Give the stream up at once; a turn that runs goes on in the service."""
+        self._call.cancel()
+
     @property
     def session_id(self) -> str:
         """Names the session, to go on with it later."""

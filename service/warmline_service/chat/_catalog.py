@@ -26,7 +26,8 @@ class ModelCatalog:
     """Looks models up by id or alias; the default comes first."""
 
     def __init__(self, known: Sequence[ModelInfo], settings: ModelSettings) -> None:
-        infos = list(known)
+        # A CLI that names no models still has one that it takes by itself.
+        infos = list(known) or [ModelInfo("default", "default", "Default")]
         ids = {info.id for info in infos} | {info.value for info in infos}
         infos += [
             ModelInfo(extra, extra, extra, "", ()) for extra in settings.extra if extra not in ids

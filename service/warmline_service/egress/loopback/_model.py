@@ -137,7 +137,9 @@ async def answer_warm_up(request: web.BaseRequest) -> web.StreamResponse:
     """
     try:
         conversation = Conversation(await read_body(request))
-    except (BodyTooLargeError, BadRequestError) as error:
+    except BodyTooLargeError as error:
+        return error_response(413, str(error))
+    except BadRequestError as error:
         return error_response(400, str(error))
     return _nothing_used(conversation.request.model, stream=conversation.request.stream)
 

@@ -1,0 +1,114 @@
+"""Lines of the CLI become events; none of them, whatever it holds, breaks a turn."""
+
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from warmline_service.chat import events
+from warmline_service.chat._translate import Translator, begins_turn, result_of
+from warmline_service.worker import decode
+
+JSON: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+TYPES = [
+    "assistant",
+    "user",
+    "system",
+    "stream_event",
+    "result",
+    "rate_limit_event",
+    "new",
+    "",
+    None,
+]
+SUBTYPES = ["init", "api_retry", "model_fallback", "compact_boundary", "status", "other"]
+
+
+def bodies(*lines: dict[str, Any]) -> list[tuple[str, events.Body]]:
+    """What a turn of these lines tells."""
+    translator = Translator()
+    told = [
+        each for line in lines for each in translator.translate(decode(json.dumps(line).encode()))
+    ]
+    return told + list(translator.flush())
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {"type": st.sampled_from(TYPES)},
+            optional={
+                "subtype": st.sampled_from(SUBTYPES),
+                "message": JSON,
+                "event": JSON,
+                "content": JSON,
+                "parent_tool_use_id": JSON,
+            },
+        ),
+        max_size=5,
+    )
+)
+def test_no_line_raises(lines: list[dict[str, Any]]) -> None:
+    """Any JSON under any type gives events or none."""
+    for _, body in bodies(*lines):
+        assert isinstance(body, events.Body)
+    for line in lines:
+        message = decode(json.dumps(line).encode())
+        begins_turn(message, "x")
+        result_of(message, "x")
+
+
+@given(st.lists(JSON, max_size=4))
+def test_no_content_raises(content: list[Any]) -> None:
+    """Blocks of any shape become blocks or are left out."""
+    for kind in ("assistant", "user"):
+        bodies({"type": kind, "message": {"id": "m", "model": "x", "content": content}})
+
+
+def test_a_line_of_an_unknown_type_passes_as_it_was() -> None:
+    """A later CLI's new kind of line reaches the caller whole."""
+    line = {"type": "brand_new", "value": {"a": 1}}
+    [(_, body)] = bodies(line)
+    assert isinstance(body, events.Raw)
+    assert (body.type, json.loads(body.json)) == ("brand_new", line)
+
+
+def assistant(identifier: str, block: dict[str, Any], parent: str | None = None) -> dict[str, Any]:
+    """A line with one block of a message."""
+    message = {"id": identifier, "model": "claude", "content": [block]}
+    return {"type": "assistant", "message": message, "parent_tool_use_id": parent}
+
+
+def test_the_blocks_of_one_message_come_as_one() -> None:
+    """The CLI tells each block by itself; callers get the message when it is whole."""
+    text = {"type": "text", "text": "a"}
+    call = {"type": "tool_use", "id": "t", "name": "Bash", "input": {"command": "ls"}}
+    told = bodies(assistant("m1", text), assistant("m1", call), assistant("m2", text))
+    messages = [body for _, body in told if isinstance(body, events.Message)]
+    assert [len(message.content) for message in messages] == [2, 1]
+    assert [type(body).__name__ for _, body in told] == ["ToolCall", "Message", "Message"]
+
+
+def test_sub_agents_are_told_apart() -> None:
+    """What a sub-agent does carries the tool call that it runs in, and mixes with nothing."""
+    text = {"type": "text", "text": "a"}
+    told = bodies(assistant("m1", text), assistant("m9", text, "tool-1"), assistant("m1", text))
+    assert sorted(
+        (parent, len(body.content)) for parent, body in told if isinstance(body, events.Message)
+    ) == [
+        ("", 2),
+        ("tool-1", 1),
+    ]
+
+
+def test_the_clis_own_words_are_no_answer() -> None:
+    """A synthetic message, such as the text of an API error, is not the model's."""
+    line = assistant("m", {"type": "text", "text": "API Error"})
+    line["message"]["model"] = "<synthetic>"
+    assert bodies(line) == []

@@ -33,8 +33,8 @@ tools: setup ## get what the TypeScript and Go stubs need
 demo: setup ## a short conversation with the real CLI and a built-in model: no account needed
 	@$(PY) scripts/demo.py
 
-serve: setup ## run the service
-	@$(BIN)/warmline serve
+serve: setup ## run the service; `make serve ARGS="--provider loopback"` needs no account
+	@$(BIN)/warmline serve $(ARGS)
 
 test: tools ## every check, then every test
 	@$(PY) scripts/steps.py $(CHECKS)

@@ -42,25 +42,26 @@ async def run(plan: Plan, report: Report) -> None:
     binary = install(plan.home / "fake")
     count = plan.pick(300, 100)
     added = report.series(PART, "written to received, through the service", "ms")
+    seen = report.series(PART, "of that, until the service saw it", "ms")
     piped = report.series(PART, "the same on bare pipes", "ms", "the machine's own share")
     cost = report.series(PART, "the service's CPU of 1,000 deltas", "ms")
     share = report.series(PART, "the service's CPU", "% of a core")
     async with service(plan.home, "f", {**_POOL, "cli__path": binary}) as running:
-        await _through_service(running, count, (added, cost, share))
+        await _through_service(running, count, (added, seen, cost, share))
     await _through_pipes(binary, count, piped)
     report.findings.append(Finding("added latency, p99 in ms", added.p99, Goal(20)))
 
 
 async def _through_service(
-    running: Service, count: int, into: tuple[Series, Series, Series]
+    running: Service, count: int, into: tuple[Series, Series, Series, Series]
 ) -> None:
-    added, cost, share = into
+    added, seen, cost, share = into
     async with streams.channel(running.address) as channel:
         calls = await _in_batches([_ready_stream(channel)] * _STREAMS)
         await rest()
         before, begun = cpu_seconds(running.pid), time.monotonic()
 
-        async def one(call: streams.Call, delay: float) -> list[tuple[int, str]]:
+        async def one(call: streams.Call, delay: float) -> list[streams.Arrival]:
             await asyncio.sleep(delay)
             await streams.say(call, _request(count))
             return await streams.arrivals(call)
@@ -71,7 +72,9 @@ async def _through_service(
         used, took = cpu_seconds(running.pid) - before, time.monotonic() - begun
         cost.values.append(used * 1e6 / (count * _STREAMS))
         share.values.append(used / took * 100)
-        added.values += [late for each in taken for late in _lateness(each)]
+        each_one = [each for turn in taken for each in turn]
+        added.values += _lateness([(each.received, each.text) for each in each_one])
+        seen.values += _lateness([(each.seen, each.text) for each in each_one])
         await asyncio.gather(*map(streams.close, calls))
 
 

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -40,18 +41,27 @@ async def say(call: Call, text: str) -> None:
     await call.write(pb.ChatRequest(message=pb.UserMessage(text=text)))
 
 
-async def arrivals(call: Call) -> list[tuple[int, str]]:
-    """The texts of the running turn, each with its time of arrival in monotonic nanoseconds.
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A text: when it was received here, and seen by the service, in monotonic nanoseconds."""
 
-    Raises RuntimeError where the turn fails.
-    """
-    taken: list[tuple[int, str]] = []
+    received: int
+    seen: int
+    text: str
+
+
+async def arrivals(call: Call) -> list[Arrival]:
+    """The texts of the running turn. Raises RuntimeError where the turn fails."""
+    taken: list[Arrival] = []
+    # The service tells the time of day; both clocks are the machine's.
+    offset = time.time_ns() - time.monotonic_ns()
     async with asyncio.timeout(_TIMEOUT):
         while (response := await call.read()) is not grpc.aio.EOF:
             now = time.monotonic_ns()
             for event in response.events:
                 if event.HasField("text_delta"):
-                    taken.append((now, event.text_delta.text))
+                    seen = event.time.ToNanoseconds() - offset
+                    taken.append(Arrival(now, seen, event.text_delta.text))
                 elif event.HasField("turn_failed"):
                     raise RuntimeError(f"a turn failed: {event.turn_failed.status.message}")
                 elif event.HasField("turn_completed"):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import blockbuster
+import grpc
 import leaks
 import pytest
 from virtual_time import VirtualTimeLoop
@@ -30,6 +31,8 @@ _QUICK = (
 def pytest_configure() -> None:
     """Prepare this process before any test runs."""
     leaks.adopt_orphans()
+    # Held for the whole run: the last channel to go would wait for gRPC's thread, on the loop.
+    grpc.aio.init_grpc_aio()
     if sys.version_info < (3, 12):
         # The default watcher takes a thread for each child.
         asyncio.set_child_watcher(asyncio.PidfdChildWatcher())

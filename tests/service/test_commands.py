@@ -82,7 +82,7 @@ def _chat_in_a_terminal(target: str) -> None:
     child.expect("session")
     child.expect("> ")
     child.sendline('::tool Bash {"command": "sleep 60"}')
-    child.expect("tool Bash")
+    child.expect("tool Bash\r\n")
     child.kill(signal.SIGINT)
     child.expect("> ")
     child.sendline("::say after")

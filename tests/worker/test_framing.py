@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from warmline_service.worker._framing import LineSplitter, LineTooLong
 
-LINES = st.lists(st.text(st.characters(exclude_characters="\n"), min_size=1).filter(str.strip))
+LINES = st.lists(
+    st.text(st.characters(codec="utf-8", exclude_characters="\n"), min_size=1).filter(str.strip)
+)
 CUTS = st.lists(st.integers(0, 4000))
 MIB = 1024 * 1024
 

@@ -60,10 +60,11 @@ def test_a_stopped_process_never_comes_back() -> None:
     assert not LEGAL_MOVES[ProcessState.GONE]
 
 
-def test_keys_name_the_fields_in_which_they_differ() -> None:
-    """Every miss of the pool says which input it was."""
+def test_a_key_names_what_another_lacks() -> None:
+    """Every miss of the pool says which input it was; what was not wanted is none."""
     prompt = SystemPrompt("replace", "secret plan")
     assert SpawnKey().misses(SpawnKey()) == ()
     wanted = SpawnKey(model="haiku", system_prompt=prompt)
-    assert SpawnKey(primed=True).misses(wanted) == ("primed", "model", "system_prompt")
+    assert wanted.misses(SpawnKey(primed=True)) == ("model", "system_prompt")
+    assert SpawnKey(primed=True).misses(SpawnKey(warmed=True)) == ("primed",)
     assert "secret" not in repr(wanted)

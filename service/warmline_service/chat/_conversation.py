@@ -34,12 +34,16 @@ from warmline_service.chat.events import (
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.pool import Lease, Start, Want
 from warmline_service.sessions import Session
-from warmline_service.worker import Binding, CliProcess, Exit, Result
+from warmline_service.worker import Binding, CliProcess, ControlRefused, Exit, Result
 
 _log = structlog.get_logger(__name__)
 
 # What a caller without a deadline of its own waits for a process; the pool's own bound is lower.
 _NO_DEADLINE = 24 * 3600.0
+
+
+class ProcessLost(WarmlineError):  # noqa: N818  # named for what happened
+    """The process ended before it had become the session's: nothing was run."""
 
 
 class Conversation:
@@ -206,7 +210,13 @@ class Conversation:
         return await self._converse(turn, lease, latency)
 
     async def _begin(self, turn: Turn) -> tuple[Lease[CliProcess], Latency]:
-        """Get a process for the turn and make it this session's."""
+        """Get a process for the turn and make it this session's; once more where it was dying."""
+        try:
+            return await self._take(turn)
+        except ProcessLost:
+            return await self._take(turn)
+
+    async def _take(self, turn: Turn) -> tuple[Lease[CliProcess], Latency]:
         loop = asyncio.get_running_loop()
         deadline = turn.deadline or loop.time() + _NO_DEADLINE
         lease = await self._runtime.pool.acquire(self._want(), deadline)
@@ -215,29 +225,28 @@ class Conversation:
             self._process = lease.process
             if not lease.bound:
                 await self._bind(lease, turn)
-            latency = Latency(
-                lease.start,
-                lease.misses,
-                lease.queue_seconds,
-                lease.spawn_seconds if lease.start is Start.COLD else None,
-                loop.time() - before,
-            )
             lease.begin_turn()
-        except BaseException:
+        except BaseException as error:
+            lost = isinstance(error, WarmlineError) and not lease.process.alive
             lease.release(poisoned=True)
+            if lost:
+                raise ProcessLost(Reason.CLI_CRASHED, str(error)) from error
             raise
-        return lease, latency
+        spawn = lease.spawn_seconds if lease.start is Start.COLD else None
+        bind = loop.time() - before
+        return lease, Latency(lease.start, lease.misses, lease.queue_seconds, spawn, bind)
 
     async def _bind(self, lease: Lease[CliProcess], turn: Turn) -> None:
         process, session = lease.process, self.session
         self._runtime.access.bind(process.slot.id, session.tenant, session.id)
-        late = process.key
-        await process.bind(
-            Binding(
-                model=self._model_name() if late.model is None else None,
-                system_prompt=session.config.system_prompt if late.system_prompt is None else None,
-            )
-        )
+        key, prompt = process.key, session.config.system_prompt
+        model = self._model_name() if key.model is None else None
+        try:
+            await process.bind(Binding(model, prompt if key.system_prompt is None else None))
+        except ControlRefused as error:
+            if model is None:
+                raise
+            raise WarmlineError(Reason.MODEL_NOT_FOUND, f"{model}: {error.message}") from error
         lease.mark_bound()
         session.epoch += 1
         if session.epoch > 1:

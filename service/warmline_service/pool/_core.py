@@ -278,12 +278,13 @@ class Core:
         self._out.append(Grant(waiter, member, start, self._misses(waiter, member, start)))
 
     def _misses(self, waiter: Waiter, member: Member, start: Start) -> tuple[str, ...]:
-        """The inputs that kept a waiter from its best kind, or from every kind of spare."""
+        """What kept a waiter from its best kind, or from every kind of spare."""
         if start is Start.HOT:
             return ()
         if start is Start.WARM:
             return waiter.want.keys[0].misses(member.key)
-        return min((member.key.misses(spare) for spare in self.demand), key=len, default=())
+        nearest = min((member.key.misses(spare) for spare in self.demand), key=len, default=())
+        return nearest or ("no_spare",)
 
     def _launch(self, now: float, birth: Birth) -> None:
         owner = birth.waiter.want.tenant if birth.waiter is not None else None

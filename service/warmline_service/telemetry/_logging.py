@@ -29,8 +29,11 @@ def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[s
 def configure_logging(settings: LogSettings) -> None:
     """Send structlog to stderr in the asked form and level."""
     console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
+    # A plain traceback: a pretty one shows local variables, which may hold what callers said.
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        if console
+        else structlog.processors.JSONRenderer()
     )
     level = logging.getLevelNamesMapping()[settings.level.upper()]
     structlog.configure(

@@ -34,11 +34,11 @@ class SpawnKey:
         return self.warmed or self.primed
 
     def misses(self, other: SpawnKey) -> tuple[str, ...]:
-        """The names of the fields in which the two differ."""
+        """The names of what this one has and the other has not, or has otherwise."""
         return tuple(
             each.name
             for each in fields(self)
-            if getattr(self, each.name) != getattr(other, each.name)
+            if getattr(self, each.name) and getattr(self, each.name) != getattr(other, each.name)
         )
 
 

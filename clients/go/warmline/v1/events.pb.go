@@ -886,8 +886,9 @@ type LatencyReceipt struct {
 	FirstToken *durationpb.Duration `protobuf:"bytes,6,opt,name=first_token,json=firstToken,proto3" json:"first_token,omitempty"`
 	// From the acceptance of the message to the end of the turn.
 	Total *durationpb.Duration `protobuf:"bytes,7,opt,name=total,proto3" json:"total,omitempty"`
-	// Why no better start was to be had: for each start-up input that no spare process matched, its
-	// name; or `no_spare`, `session_has_no_process`.
+	// Why no better start was to be had: each start-up input that no spare process had, by name
+	// (`model`, `system_prompt`), `primed` where only a spare was free that had run no turn yet, or
+	// `no_spare`. Empty when HOT.
 	Misses        []string `protobuf:"bytes,8,rep,name=misses,proto3" json:"misses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -383,8 +383,9 @@ class LatencyReceipt(_message.Message):
 
     @_builtins.property
     def misses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Why no better start was to be had: for each start-up input that no spare process matched, its
-        name; or `no_spare`, `session_has_no_process`.
+        """Why no better start was to be had: each start-up input that no spare process had, by name
+        (`model`, `system_prompt`), `primed` where only a spare was free that had run no turn yet, or
+        `no_spare`. Empty when HOT.
         """
 
     def __init__(

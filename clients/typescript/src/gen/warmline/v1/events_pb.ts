@@ -373,8 +373,9 @@ export type LatencyReceipt = Message$1<"warmline.v1.LatencyReceipt"> & {
   total?: Duration | undefined;
 
   /**
-   * Why no better start was to be had: for each start-up input that no spare process matched, its
-   * name; or `no_spare`, `session_has_no_process`.
+   * Why no better start was to be had: each start-up input that no spare process had, by name
+   * (`model`, `system_prompt`), `primed` where only a spare was free that had run no turn yet, or
+   * `no_spare`. Empty when HOT.
    *
    * @generated from field: repeated string misses = 8;
    */

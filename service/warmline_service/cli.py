@@ -22,7 +22,7 @@ from warmline_service.config import Settings, load
 from warmline_service.doctor import examine
 from warmline_service.egress import serve_loopback
 from warmline_service.errors import WarmlineError
-from warmline_service.server import Service, Unsafe
+from warmline_service.server import Service, Unsafe, hide_memory
 from warmline_service.telemetry import configure_logging
 from warmline_service.tenants import hash_key, new_key
 from warmline_service.worker import SlotsInUse
@@ -69,6 +69,7 @@ def serve(
 
 
 async def _serve(settings: Settings) -> None:
+    hide_memory()
     stopping, hurry = asyncio.Event(), asyncio.Event()
 
     def stop() -> None:

@@ -128,6 +128,16 @@ class LimitSettings(_Section):
     queued_messages: int = Field(
         16, ge=1, le=1000, description="Messages of one session that wait behind its running turn."
     )
+    session_bytes_per_tenant: int = Field(
+        64 * MIB, ge=1 * MIB, description="System prompts of one tenant's sessions that are kept."
+    )
+    queued_bytes: int = Field(
+        64 * MIB, ge=1024, description="Text of one session's messages that wait."
+    )
+    open_timeout: Seconds = Field(30.0, description="Seconds for the first frame of a Chat.")
+    flush_timeout: Seconds = Field(
+        60.0, description="Seconds that a stream's reader gets for what waits at its end."
+    )
     outbox_bytes: int = Field(
         64 * MIB, ge=1 * MIB, description="Events that wait for one slow reader."
     )
@@ -246,6 +256,12 @@ class Settings(BaseSettings):
     models: ModelSettings = ModelSettings()
     tenants: tuple[TenantSettings, ...] = ()
     log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _port(self) -> Self:
+        if int(self.listen.rpartition(":")[2]) > 65535:
+            raise ValueError(f"listen: {self.listen!r} has no port from 0 to 65535")
+        return self
 
     @model_validator(mode="after")
     def _unique(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import socket
@@ -14,8 +15,8 @@ from pathlib import Path
 from warmline_service.config import MIB, Settings
 from warmline_service.errors import WarmlineError
 from warmline_service.pool import capacity, default_memory_budget
-from warmline_service.server import Unsafe, check_exposure, has_keys
-from warmline_service.worker import find_cli
+from warmline_service.server import Unsafe, check_exposure, has_credential, has_keys
+from warmline_service.worker import find_cli, find_guard
 
 # A slot of the CLI holds some hundred kilobytes; transcripts and work files grow from there.
 _DISK_BYTES = 500 * MIB
@@ -73,7 +74,13 @@ def _tools(settings: Settings) -> Finding:
     if missing:
         advice = "Install util-linux: without it processes may outlive the service."
         return Finding("process tools", f"missing: {', '.join(missing)}", ok=False, advice=advice)
-    return Finding("process tools", "setpriv and unshare")
+    if "unshare" not in asyncio.run(find_guard()):
+        advice = (
+            "Allow PID namespaces: without them a CLI process can see the service's processes, and "
+            "what a tool leaves behind is only found when the service starts again."
+        )
+        return Finding("process tools", "no PID namespaces here", ok=False, advice=advice)
+    return Finding("process tools", "PID namespaces, setpriv, unshare")
 
 
 def _data_dir(settings: Settings) -> Finding:
@@ -103,8 +110,10 @@ def _provider(settings: Settings) -> Finding:
     provider = settings.provider
     if provider.kind == "loopback":
         return Finding("provider", "loopback, built in")
-    named = (provider.api_key, provider.api_key_file, os.environ.get("ANTHROPIC_API_KEY"))
-    ok = any(named)
+    try:
+        ok = has_credential(settings, os.environ)
+    except (OSError, ValueError) as error:
+        return Finding("provider", "a bad credential", ok=False, advice=str(error))
     return Finding(
         "provider",
         f"{provider.base_url}, {'with' if ok else 'without'} a credential",

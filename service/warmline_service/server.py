@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import ipaddress
 import os
 import sys
@@ -34,6 +35,7 @@ _log = structlog.get_logger(__name__)
 _STREAM_GRACE = 1.0
 
 
+_PR_SET_DUMPABLE = 4
 _KEY_VARIABLE = "ANTHROPIC_API_KEY"
 
 
@@ -191,10 +193,10 @@ class Service:
             self._pool.begin_drain()
         if self._conversations is not None:
             await self._conversations.drain(grace)
-        if self._rpc is not None:
-            await self._rpc.stop(_STREAM_GRACE)
         if self._conversations is not None:
             await self._conversations.aclose()
+        if self._rpc is not None:
+            await self._rpc.stop(_STREAM_GRACE)
         if self._pool is not None:
             await self._pool.aclose()
         if self._launcher is not None:
@@ -246,6 +248,15 @@ def make_slots_root(data_dir: Path) -> Path:
     slots.mkdir(parents=True, exist_ok=True, mode=0o700)
     slots.chmod(0o700)
     return slots
+
+
+def hide_memory() -> None:
+    """Keep other processes of this user out of the service's memory and its first environment.
+
+    Raises OSError where the kernel refuses. Root can look all the same.
+    """
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "PR_SET_DUMPABLE")
 
 
 def use_pidfds() -> None:

@@ -3,11 +3,12 @@
 import pytest
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.sessions import Session, SessionConfig, Sessions
+from warmline_service.worker import SystemPrompt
 
 
 def registry(limit: int = 2) -> tuple[Sessions, list[Session]]:
     forgotten: list[Session] = []
-    return Sessions(limit, forgotten.append), forgotten
+    return Sessions(limit, 10_000, forgotten.append), forgotten
 
 
 def test_another_tenants_session_looks_like_none() -> None:
@@ -31,6 +32,14 @@ def test_the_longest_unused_session_makes_room() -> None:
     sessions.get("a", first.id)
     sessions.create("a", SessionConfig())
     assert forgotten == [second]
+
+
+def test_prompts_are_weighed() -> None:
+    """Sessions with long prompts make room sooner."""
+    sessions, forgotten = registry(100)
+    config = SessionConfig(system_prompt=SystemPrompt("replace", "x" * 4000))
+    made = [sessions.create("a", config) for _ in range(5)]
+    assert forgotten == made[:3]
 
 
 def test_sessions_in_use_are_kept() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import stat
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,6 +44,8 @@ Session = Annotated[str, typer.Option("--session", "-s", help="Go on with this s
 Receipts = Annotated[bool, typer.Option(help="Show where each turn's time went.")]
 
 _DEFAULT_TARGET = "127.0.0.1:50051"
+# A longer line from a pipe is more than a message can be.
+_LINE_BYTES = 128 * 1024 * 1024
 
 
 @app.command()
@@ -114,17 +117,18 @@ async def _table(client: Client) -> Table:
 
 
 async def _converse(conversation: Conversation, receipts: bool) -> None:
-    while (line := await _prompt()) is not None:
-        if not line.strip():
-            continue
-        turn = await conversation.send(line)
-        async with _interrupting(conversation):
-            try:
-                await _print(_events(turn), receipts)
-            except WarmlineError as error:
-                if not turn.id or conversation.broken:
-                    raise
-                _err.print(f"[red]{error}[/]")
+    async with _prompting() as prompt:
+        while (line := await prompt()) is not None:
+            if not line.strip():
+                continue
+            turn = await conversation.send(line)
+            async with _interrupting(conversation):
+                try:
+                    await _print(_events(turn), receipts)
+                except WarmlineError as error:
+                    if not turn.id or conversation.broken:
+                        raise
+                    _err.print(f"[red]{error}[/]")
 
 
 async def _events(turn: Turn) -> AsyncIterator[pb.Event]:
@@ -132,8 +136,41 @@ async def _events(turn: Turn) -> AsyncIterator[pb.Event]:
         yield event
 
 
+@asynccontextmanager
+async def _prompting() -> AsyncIterator[Callable[[], Awaitable[str | None]]]:
+    """Gives what reads a line of the user's, or None at the end of the input."""
+    if not _is_own_pipe(sys.stdin.fileno()):
+        yield _prompt
+        return
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(_LINE_BYTES)
+    # A duplicate: the transport closes what it was given.
+    pipe = os.fdopen(os.dup(sys.stdin.fileno()), "rb", buffering=0)
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+
+    async def line() -> str | None:
+        data = await reader.readline()
+        text = data.decode(sys.stdin.encoding, sys.stdin.errors or "strict")
+        return text.replace("\r\n", "\n") or None
+
+    try:
+        yield line
+    finally:
+        transport.close()
+        # Whoever else reads from the pipe shares this flag, which the transport has changed.
+        os.set_blocking(sys.stdin.fileno(), True)
+
+
+def _is_own_pipe(stdin: int) -> bool:
+    """Whether it is a pipe or socket that nothing is written to, so that it may be non-blocking."""
+    kind = os.fstat(stdin)
+    if not (stat.S_ISFIFO(kind.st_mode) or stat.S_ISSOCK(kind.st_mode)):
+        return False
+    return not any(os.path.samestat(kind, os.fstat(out)) for out in (1, 2))
+
+
 async def _prompt() -> str | None:
-    """A line of the user's, or None at the end of the input."""
+    """A line from a terminal, which gives one at a time, or from a file."""
     loop = asyncio.get_running_loop()
     line: asyncio.Future[str] = loop.create_future()
 
@@ -161,8 +198,8 @@ async def _interrupting(conversation: Conversation) -> AsyncIterator[None]:
     interrupts: set[asyncio.Task[Any]] = set()
 
     def interrupt() -> None:
-        task = asyncio.create_task(conversation.interrupt())
-        interrupts.add(task)
+        if all(task.done() for task in interrupts):
+            interrupts.add(asyncio.create_task(conversation.interrupt()))
 
     with _signal(loop, interrupt):
         yield

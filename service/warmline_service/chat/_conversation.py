@@ -69,6 +69,8 @@ class Conversation:
 
     def attach(self, detail: Detail) -> Outbox:
         """Become the session's one stream. Raises SESSION_BUSY while there is another."""
+        if self._outbox is not None and self._outbox.overflowed.is_set():
+            self.detach(self._outbox)  # Its stream is stuck in a write.
         if self._outbox is not None:
             raise WarmlineError(
                 Reason.SESSION_BUSY, "Another stream is attached to this session.", retry_after=1.0
@@ -90,35 +92,40 @@ class Conversation:
             self._outbox = None
             self.session.busy -= 1
 
-    def submit(self, text: str, deadline: float | None) -> None:
-        """Accept a message: its turn begins when those before it have ended.
+    def submit(self, text: str, deadline: float | None) -> str:
+        """Accept a message: its turn begins when those before it have ended. Gives the turn's id.
 
         `deadline` is loop time and bounds the wait for a process. A message that cannot wait ends at
         once in `turn_failed`: QUEUE_FULL or DRAINING.
         """
         turn = Turn(text, lambda body, parent: self._emit(body, turn.id, parent), deadline)
         waiting = len(self._queue) + (self._turn is not None)
-        limit = self._runtime.limits.queued_messages
+        weight = sum(len(each.text) for each in self._queue) + len(text)
+        limits = self._runtime.limits
+        limit = limits.queued_messages
         if self._draining is not None:
             self._emit(TurnFailed(self._draining), turn.id)
-        elif waiting > limit:
+        elif waiting > limit or (self._queue and weight > limits.queued_bytes):
             full = WarmlineError(
                 Reason.QUEUE_FULL,
-                f"{limit} messages of this session are waiting already.",
-                metadata={"limit": str(limit)},
+                "Too many messages of this session are waiting already.",
+                metadata={"limit": str(limit), "limitBytes": str(limits.queued_bytes)},
                 retry_after=5.0,
             )
             self._emit(TurnFailed(full), turn.id)
         else:
             self._accept(turn, waiting)
+        return turn.id
 
     async def interrupt(self) -> None:
         """Stop the running turn; what happened is told as an event."""
-        turn = self._turn
+        asked_by = self._outbox
+        turn = self._turn or (self._queue[0] if self._queue else None)
         outcome = InterruptOutcome.NOTHING_RUNNING
         if turn is not None:
             outcome = await self._stop(turn)
-        self._emit(InterruptResult(outcome), turn.id if turn else "")
+        if self._outbox is asked_by:
+            self._emit(InterruptResult(outcome), turn.id if turn else "")
 
     async def quiet(self) -> None:
         """Wait until no turn runs or waits."""
@@ -164,9 +171,21 @@ class Conversation:
                 ending = await self._end_of(self._turn)
                 turn, self._turn = self._turn, None
                 self._emit(ending, turn.id)
+        except asyncio.CancelledError:
+            self._give_up()
+            raise
         finally:
             self.session.busy -= 1
             self._quiet.set()
+
+    def _give_up(self) -> None:
+        """The service stops without waiting: what was accepted still has its end."""
+        error = self._draining or WarmlineError(Reason.DRAINING, "The service has stopped.")
+        turns = [self._turn] if self._turn is not None else []
+        for turn in (*turns, *self._queue):
+            self._emit(TurnFailed(error), turn.id)
+        self._turn = None
+        self._queue.clear()
 
     async def _end_of(self, turn: Turn) -> Ending:
         """Run a turn to its one end, whatever happens."""
@@ -227,10 +246,10 @@ class Conversation:
                 await self._bind(lease, turn)
             lease.begin_turn()
         except BaseException as error:
-            lost = isinstance(error, WarmlineError) and not lease.process.alive
+            alive = lease.process.alive
             lease.release(poisoned=True)
-            if lost:
-                raise ProcessLost(Reason.CLI_CRASHED, str(error)) from error
+            if isinstance(error, WarmlineError) and not alive:
+                raise ProcessLost(error.reason, error.message, metadata=error.metadata) from error
             raise
         spawn = lease.spawn_seconds if lease.start is Start.COLD else None
         bind = loop.time() - before
@@ -244,7 +263,7 @@ class Conversation:
         try:
             await process.bind(Binding(model, prompt if key.system_prompt is None else None))
         except ControlRefused as error:
-            if model is None:
+            if error.subtype != "set_model":
                 raise
             raise WarmlineError(Reason.MODEL_NOT_FOUND, f"{model}: {error.message}") from error
         lease.mark_bound()
@@ -262,14 +281,16 @@ class Conversation:
     async def _converse(self, turn: Turn, lease: Lease[CliProcess], latency: Latency) -> Ending:
         process = lease.process
         access, slot = self._runtime.access, process.slot.id
-        before, requests = dict(access.metered(slot)), access.requests(slot)
         poisoned = True
         try:
+            before, requests = dict(access.metered(slot)), access.requests(slot)
             self._emit(TurnStarted(latency), turn.id)
             end = await turn.run(process, self._bounds())
             poisoned = not isinstance(end, Result)
             receipt, after = turn.latency(latency), access.metered(slot)
-            error = turn.denied_by or failure_of(end, access.last_fault(slot))
+            error = failure_of(end, access.last_fault(slot))
+            if not (isinstance(end, Result) and not end.failed):
+                error = turn.denied_by or error  # An answer that came all the same is one.
             if isinstance(end, Exit) or error is not None:
                 assert error is not None  # An Exit is always a failure.
                 return failed(error, end, receipt, before, after)

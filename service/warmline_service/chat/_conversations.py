@@ -17,10 +17,15 @@ class Conversations:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._sessions = Sessions(runtime.limits.sessions_per_tenant, self._forget)
+        self._sessions = Sessions(
+            runtime.limits.sessions_per_tenant,
+            runtime.limits.session_bytes_per_tenant,
+            self._forget,
+        )
         self._live: dict[str, Conversation] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining: WarmlineError | None = None
+        self._drain_began = asyncio.Event()
 
     def open(self, tenant: str, session_id: str, config: SessionConfig) -> Conversation:
         """A new session's conversation, or that of `session_id`.
@@ -43,6 +48,7 @@ class Conversations:
             Reason.DRAINING, "The service is shutting down; connect again.", retry_after=2.0
         )
         self._draining = error
+        self._drain_began.set()
         for conversation in self._live.values():
             conversation.begin_drain(error)
         if self._tasks:
@@ -53,6 +59,12 @@ class Conversations:
             for cut in cuts:
                 cut.cancel()
             await asyncio.gather(*cuts, return_exceptions=True)
+
+    async def draining(self) -> WarmlineError:
+        """Wait until the service drains; says so as an error."""
+        await self._drain_began.wait()
+        assert self._draining is not None
+        return self._draining
 
     async def aclose(self) -> None:
         """Cancel what still runs and wait for it."""

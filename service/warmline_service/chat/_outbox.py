@@ -15,7 +15,9 @@ from warmline_service.chat.events import (
     Raw,
     TextBlock,
     TextDelta,
+    ThinkingBlock,
     ThinkingDelta,
+    ToolCall,
     ToolInputDelta,
     ToolResult,
     TurnCompleted,
@@ -31,7 +33,11 @@ Deltas = TextDelta | ThinkingDelta | ToolInputDelta
 
 
 class Outbox:
-    """A queue with one reader; `put` never waits. Sizes are estimates in bytes of memory."""
+    """A queue with one reader; `put` never waits. Sizes are estimates in bytes of memory.
+
+    `overflowed` is set when the reader was too slow; nothing more will come then. With a `turn_id`
+    only that turn's events and the session's own are taken.
+    """
 
     def __init__(self, detail: Detail, limit: int) -> None:
         self._detail = detail
@@ -40,15 +46,16 @@ class Outbox:
         self._size = 0
         self._ready = asyncio.Event()
         self._closed = False
-        self._overflow = False
+        self.overflowed = asyncio.Event()
+        self.turn_id: str | None = None
 
     def put(self, event: Event) -> None:
         """Queue an event, unless the stream does not want its kind or was too slow already."""
-        if self._closed or self._overflow or not self._wants(event.body):
+        if self._closed or self.overflowed.is_set() or not self._wants(event):
             return
         cost = _cost(event.body)
         if self._size + cost > self._limit:
-            self._overflow = True
+            self.overflowed.set()
             self._events.clear()
         elif not self._joined(event):
             self._events.append(event)
@@ -63,13 +70,8 @@ class Outbox:
     async def get(self) -> list[Event]:
         """All that waits, at least one event; empty when closed. Raises SLOW_CONSUMER."""
         await self._ready.wait()
-        if self._overflow:
-            raise WarmlineError(
-                Reason.SLOW_CONSUMER,
-                "The stream was read too slowly; its buffer on the server is full.",
-                metadata={"limitBytes": str(self._limit)},
-                retry_after=1.0,
-            )
+        if self.overflowed.is_set():
+            raise self.overflow()
         events = list(self._events)
         self._events.clear()
         self._size = 0
@@ -77,7 +79,19 @@ class Outbox:
             self._ready.clear()
         return events
 
-    def _wants(self, body: Body) -> bool:
+    def overflow(self) -> WarmlineError:
+        """What a reader is told that was too slow."""
+        return WarmlineError(
+            Reason.SLOW_CONSUMER,
+            "The stream was read too slowly; its buffer on the server is full.",
+            metadata={"limitBytes": str(self._limit)},
+            retry_after=1.0,
+        )
+
+    def _wants(self, event: Event) -> bool:
+        body = event.body
+        if self.turn_id is not None and event.turn_id not in ("", self.turn_id):
+            return False
         return self._detail > Detail.TEXT or not isinstance(body, BLOCK_EVENTS)
 
     @property
@@ -105,9 +119,11 @@ def _cost(body: Body) -> int:
             return _EVENT_COST + len(text)
         case Message(content=content):
             return _EVENT_COST + sum(
-                len(block.text) if isinstance(block, TextBlock) else 2 * _EVENT_COST
+                len(block.text) if isinstance(block, TextBlock | ThinkingBlock) else block.size
                 for block in content
             )
+        case ToolCall(size=size):
+            return _EVENT_COST + size
         case ToolResult(text=text) | Raw(json=text) | TurnCompleted(result=text):
             return _EVENT_COST + len(text)
     return _EVENT_COST

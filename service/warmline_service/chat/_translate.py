@@ -112,7 +112,8 @@ class Translator:
         if known is not None and known.id != head.id:
             yield from self.flush(parent)
             known = None
-        blocks = tuple(_block(block) for block in _content(head.content))
+        size = len(bytes(head.content))
+        blocks = tuple(_block(block, size) for block in _content(head.content))
         yield from ((parent, block) for block in blocks if isinstance(block, ToolCall))
         self._open[parent] = Message(
             head.id,
@@ -146,15 +147,15 @@ def _content(content: msgspec.Raw) -> list[dict[str, Any]]:
     )
 
 
-def _block(block: dict[str, Any]) -> Block:
+def _block(block: dict[str, Any], size: int) -> Block:
     match block:
         case {"type": "text", "text": str(text)}:
             return TextBlock(text)
         case {"type": "thinking", "thinking": str(text)}:
             return ThinkingBlock(text, str(block.get("signature") or ""))
         case {"type": "tool_use", "id": str(identifier), "name": str(name), "input": dict(given)}:
-            return ToolCall(identifier, name, given)
-    return OtherBlock(block)
+            return ToolCall(identifier, name, given, size)
+    return OtherBlock(block, size)
 
 
 def _tool_results(message: User) -> Iterator[ToolResult]:

@@ -74,15 +74,19 @@ class Turn:
         """
         self.phase = Phase.RUNNING
         process.attach(self)
+        self._last_heard = self._loop.time()
+        # By itself: a process that does not read must not keep a bound or an interrupt waiting.
+        sending = asyncio.create_task(self._send(process))
         try:
-            self._last_heard = self._loop.time()
-            await self._send(process)
             reason = await self._watch(self._loop.time() + bounds.turn, bounds.stall)
             if reason is not None:
                 self.denied_by = self.denied_by or reason
                 await self.interrupt(process, bounds.interrupt)
             return self.end.result()
         finally:
+            if not sending.done():
+                sending.cancel()
+                await asyncio.wait({sending})
             self.phase = Phase.ENDED
             process.attach(None)
 
@@ -94,11 +98,15 @@ class Turn:
         await asyncio.wait(either, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         while not self.end.done() and (left := until - self._loop.time()) > 0:
             # One that is not answered is no worse than one that does not help.
-            with contextlib.suppress(WarmlineError):
-                await process.interrupt()
+            with contextlib.suppress(WarmlineError, TimeoutError):
+                async with asyncio.timeout(left):
+                    await process.interrupt()
+            left = max(0.0, until - self._loop.time())
             await asyncio.wait({self.end}, timeout=min(left, _INTERRUPT_AGAIN))
         if not self.end.done():
             self.end.set_result(Exit(None, None, "", "did not stop when interrupted"))
+        if self.end.exception() is not None:
+            return InterruptOutcome.NOTHING_RUNNING
         end = self.end.result()
         if isinstance(end, Exit):
             return InterruptOutcome.FORCED
@@ -153,9 +161,10 @@ class Turn:
         try:
             await process.send_user(self.text, self.id)
         except WarmlineError as error:
-            if error.reason is not Reason.CLI_CRASHED:
-                raise
-            self.on_exit(Exit(None, None, process.stderr_tail, "could not be written to"))
+            if error.reason is Reason.CLI_CRASHED:
+                self.on_exit(Exit(None, None, process.stderr_tail, "could not be written to"))
+            elif not self.end.done():
+                self.end.set_exception(error)
 
     def _tell(self, message: CliMessage) -> None:
         for parent, body in self._translator.translate(message):

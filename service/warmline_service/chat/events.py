@@ -208,18 +208,20 @@ class ThinkingBlock:
 
 @dataclass(frozen=True, slots=True)
 class OtherBlock:
-    """A kind of block that has no class here, as the provider sent it."""
+    """A kind of block that has no class here, as the provider sent it; `size` as JSON in bytes."""
 
     content: Mapping[str, Any]
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A whole tool call."""
+    """A whole tool call; `size` is its input's as JSON in bytes."""
 
     id: str
     name: str
     input: Mapping[str, Any]
+    size: int = 0
 
 
 Block = TextBlock | ThinkingBlock | ToolCall | OtherBlock

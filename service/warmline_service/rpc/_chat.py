@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import Message
@@ -23,7 +23,9 @@ from warmline_service.rpc._wire import wire_events
 
 # Most clients take 4 MiB at a time unless told otherwise; what is more goes in several messages.
 _BATCH_BYTES = 1024 * 1024
+_BATCH_EVENTS = 1000
 
+T = TypeVar("T")
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -34,7 +36,7 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
         self._conversations = conversations
         self._limits = limits
         self._streams: Counter[str] = Counter()
-        self._reads: set[asyncio.Task[None]] = set()
+        self._reads: set[asyncio.Task[Any]] = set()
 
     async def Chat(  # type: ignore[override]  # reader/writer style; the stub knows iterators only
         self, request_iterator: object, context: Context
@@ -63,12 +65,8 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
             outbox = conversation.attach(detail)
             try:
                 await _accept(context)
-                conversation.submit(text, _deadline(context))
-                closing = asyncio.create_task(_close_when_quiet(conversation, outbox))
-                try:
-                    await _write(context, outbox, pb.AskResponse)
-                finally:
-                    closing.cancel()
+                outbox.turn_id = conversation.submit(text, _deadline(context))
+                await self._tell(context, conversation, outbox)
             finally:
                 conversation.detach(outbox)
 
@@ -93,7 +91,7 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
                 del self._streams[caller.tenant]
 
     async def _open(self, context: Context) -> tuple[Conversation, Outbox]:
-        frame = await context.read()
+        frame = await self._first_frame(context)
         if frame is grpc.aio.EOF:
             # A lost client looks the same at first; its cancellation arrives at this line.
             await asyncio.sleep(0)
@@ -109,19 +107,64 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
         conversation = self._conversations.open(principal().tenant, session_id, config)
         return conversation, conversation.attach(detail)
 
+    async def _first_frame(self, context: Context) -> Any:
+        reading: asyncio.Task[Any] = self._own(asyncio.create_task(context.read()))
+        draining = asyncio.create_task(self._conversations.draining())
+        try:
+            await asyncio.wait(
+                {reading, draining},
+                timeout=self._limits.open_timeout,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if reading.done():
+                return reading.result()
+            if draining.done():
+                raise draining.result()
+        finally:
+            draining.cancel()
+        raise WarmlineError(
+            Reason.FRAME_OUT_OF_ORDER,
+            f"There was no `open` within {self._limits.open_timeout:g} s.",
+        )
+
+    async def _tell(self, context: Context, conversation: Conversation, outbox: Outbox) -> None:
+        """Write an Ask's events until its turn has ended."""
+        writing: asyncio.Task[None] = asyncio.create_task(_write(context, outbox, pb.AskResponse))
+        overflowed = asyncio.create_task(outbox.overflowed.wait())
+        tasks: list[asyncio.Task[Any]] = [writing, overflowed]
+        try:
+            tasks.append(asyncio.create_task(conversation.quiet()))
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await self._flush(outbox, writing)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    async def _flush(self, outbox: Outbox, writing: asyncio.Task[None]) -> None:
+        """Write what waits and end the stream; a reader that does not read has had its time."""
+        outbox.close()
+        if not outbox.overflowed.is_set():
+            await asyncio.wait({writing}, timeout=self._limits.flush_timeout)
+        if not writing.done():
+            raise outbox.overflow()
+        writing.result()
+
     async def _converse(self, context: Context, conversation: Conversation, outbox: Outbox) -> None:
         """Read and write side by side until either ends, then flush and end the call."""
         reading = self._own(asyncio.create_task(self._read(context, conversation)))
         writing: asyncio.Task[None] = asyncio.create_task(_write(context, outbox, pb.ChatResponse))
         drained = asyncio.create_task(conversation.drained())
-        tasks: list[asyncio.Task[Any]] = [writing, drained]
+        overflowed = asyncio.create_task(outbox.overflowed.wait())
+        tasks: list[asyncio.Task[Any]] = [writing, drained, overflowed]
         try:
             await asyncio.wait({reading, *tasks}, return_when=asyncio.FIRST_COMPLETED)
             if reading.done() and reading.exception() is None:
                 tasks.append(asyncio.create_task(conversation.quiet()))
-                await asyncio.wait({writing, tasks[-1]}, return_when=asyncio.FIRST_COMPLETED)
-            outbox.close()
-            await writing
+                await asyncio.wait(
+                    {writing, overflowed, tasks[-1]}, return_when=asyncio.FIRST_COMPLETED
+                )
+            await self._flush(outbox, writing)
             if reading.done():
                 reading.result()
             if drained.done():
@@ -151,11 +194,11 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
                     )
         await asyncio.sleep(0)
 
-    def _own(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
+    def _own(self, task: asyncio.Task[T]) -> asyncio.Task[T]:
         """Keep a reader that outlives its call by a moment: gRPC ends its pending read."""
         self._reads.add(task)
 
-        def done(ended: asyncio.Task[None]) -> None:
+        def done(ended: asyncio.Task[T]) -> None:
             self._reads.discard(ended)
             if not ended.cancelled():
                 ended.exception()
@@ -173,11 +216,6 @@ def _deadline(context: Context) -> float | None:
     return None if left is None else asyncio.get_running_loop().time() + left
 
 
-async def _close_when_quiet(conversation: Conversation, outbox: Outbox) -> None:
-    await conversation.quiet()
-    outbox.close()
-
-
 async def _write(
     context: Context, outbox: Outbox, response: type[pb.ChatResponse] | type[pb.AskResponse]
 ) -> None:
@@ -193,7 +231,7 @@ def _messages(
     out, size = response(), 0
     for event in wire_events(batch):
         cost = event.ByteSize() if len(batch) > 1 else 0
-        if size and size + cost > _BATCH_BYTES:
+        if (size and size + cost > _BATCH_BYTES) or len(out.events) >= _BATCH_EVENTS:
             yield out
             out, size = response(), 0
         out.events.append(event)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -25,6 +26,12 @@ class Session:
     seq: int = 0
     busy: int = 0
 
+    @property
+    def weight(self) -> int:
+        """Bytes that keeping it takes, as far as its caller decides them."""
+        prompt = self.config.system_prompt
+        return len(prompt.text) if prompt else 0
+
     def next_seq(self) -> int:
         """Count one more event."""
         self.seq += 1
@@ -34,8 +41,12 @@ class Session:
 class Sessions:
     """The registry: bounded per tenant, where the longest unused idle session makes room."""
 
-    def __init__(self, per_tenant: int, on_forget: Callable[[Session], None]) -> None:
+    def __init__(
+        self, per_tenant: int, bytes_per_tenant: int, on_forget: Callable[[Session], None]
+    ) -> None:
         self._per_tenant = per_tenant
+        self._bytes = bytes_per_tenant
+        self._weights: Counter[str] = Counter()
         self._on_forget = on_forget
         # Insertion order is the order of last use: `get` moves a session to the end.
         self._by_tenant: dict[str, dict[str, Session]] = {}
@@ -43,10 +54,14 @@ class Sessions:
     def create(self, tenant: str, config: SessionConfig) -> Session:
         """Begin a session. Raises QUOTA_EXCEEDED when all that the tenant may have are in use."""
         sessions = self._by_tenant.setdefault(tenant, {})
-        if len(sessions) >= self._per_tenant:
-            self._make_room(sessions)
         session = Session(tenant, config)
+        while sessions and (
+            len(sessions) >= self._per_tenant
+            or self._weights[tenant] + session.weight > self._bytes
+        ):
+            self._make_room(sessions)
         sessions[session.id] = session
+        self._weights[tenant] += session.weight
         return session
 
     def get(self, tenant: str, session_id: str) -> Session:
@@ -63,9 +78,10 @@ class Sessions:
         if idle is None:
             raise WarmlineError(
                 Reason.QUOTA_EXCEEDED,
-                f"All {self._per_tenant} sessions of this tenant are in use.",
+                "All sessions that this tenant may have are in use.",
                 metadata={"limit": str(self._per_tenant), "quota": "sessions_per_tenant"},
                 retry_after=10.0,
             )
         del sessions[idle.id]
+        self._weights[idle.tenant] -= idle.weight
         self._on_forget(idle)

@@ -5,6 +5,7 @@ from warmline_service.worker._binary import find_cli
 from warmline_service.worker._control import ControlRefused
 from warmline_service.worker._decode import decode, decode_blocks, repair
 from warmline_service.worker._exit import Exit, Sink
+from warmline_service.worker._guard import find_guard
 from warmline_service.worker._key import (
     Binding,
     Capabilities,
@@ -100,6 +101,7 @@ __all__ = [
     "decode",
     "decode_blocks",
     "find_cli",
+    "find_guard",
     "probe",
     "read_version",
     "repair",

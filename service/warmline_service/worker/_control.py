@@ -18,6 +18,7 @@ class ControlRefused(WarmlineError):  # noqa: N818  # named for what the CLI did
 
     def __init__(self, subtype: str, error: str, code: str | None) -> None:
         super().__init__(Reason.INTERNAL, f"The CLI refused {subtype}: {error}")
+        self.subtype = subtype
         self.error = error
         self.code = code
 

@@ -64,6 +64,13 @@ async def model(home: Path) -> AsyncIterator[Path]:
         yield path
 
 
+@asynccontextmanager
+async def relay(home: Path, binary: Path) -> AsyncIterator[Service]:
+    """A bare gRPC server over processes of `binary`."""
+    async with _running(("bench.relay", str(binary)), home / "relay.log", {}) as (child, line):
+        yield Service(child.pid, line.rpartition(" ")[2])
+
+
 async def end(child: Process, *, kill: bool = False) -> int:
     """End a child: by SIGTERM and a wait of 30 s first, unless it may be killed at once."""
     if child.returncode is None and not kill:

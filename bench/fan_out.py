@@ -14,7 +14,7 @@ from typing import TypeVar
 import grpc
 
 from bench import streams
-from bench.children import Service, end, service
+from bench.children import Service, end, relay, service
 from bench.figures import Finding, Goal, Report, Series
 from bench.plan import Plan
 from bench.procfs import cpu_seconds, rest
@@ -38,18 +38,25 @@ _POOL: dict[str, object] = {
 
 
 async def run(plan: Plan, report: Report) -> None:
-    """Through the service; then the same processes on pipes, which shows the machine's share."""
+    """Through the service, through a bare gRPC server, and on pipes: the machine's own share."""
     binary = install(plan.home / "fake")
     count = plan.pick(300, 100)
     added = report.series(PART, "written to received, through the service", "ms")
     seen = report.series(PART, "of that, until the service saw it", "ms")
+    relayed = report.series(PART, "the same through a bare gRPC server", "ms", "gRPC's own share")
     piped = report.series(PART, "the same on bare pipes", "ms", "the machine's own share")
     cost = report.series(PART, "the service's CPU of 1,000 deltas", "ms")
     share = report.series(PART, "the service's CPU", "% of a core")
+    bare_cost = report.series(PART, "the bare gRPC server's CPU of 1,000 deltas", "ms")
     async with service(plan.home, "f", {**_POOL, "cli__path": binary}) as running:
         await _through_service(running, count, (added, seen, cost, share))
+    async with relay(plan.home, binary) as running:
+        unused = Series("", ""), Series("", "")
+        await _through_service(running, count, (relayed, unused[0], bare_cost, unused[1]))
     await _through_pipes(binary, count, piped)
     report.findings.append(Finding("added latency, p99 in ms", added.p99, Goal(20)))
+    ratio = cost.median / bare_cost.median
+    report.findings.append(Finding("CPU of a delta / bare gRPC server", ratio, Goal(2, firm=False)))
 
 
 async def _through_service(

@@ -55,6 +55,9 @@ class CliSettings(_Section):
         le=1 * MIB,
         description="How much of the CLI's last stderr is kept for the report of a crash.",
     )
+    nice: int = Field(
+        10, ge=0, le=19, description="Lower priority of CLI processes; 0: that of the service."
+    )
     max_retries: int = Field(
         4, ge=0, le=10, description="How often the CLI retries a failed model request."
     )

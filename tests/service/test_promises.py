@@ -143,7 +143,8 @@ def test_json_that_protobuf_cannot_carry_travels_as_text() -> None:
     while not isinstance(value, str):
         value = value["in"]
     assert json.loads(value)
-    assert list(again.tool_call.input["plain"]) == [1, "a", None]
+    plain: Any = again.tool_call.input["plain"]
+    assert list(plain) == [1, "a", None]
 
 
 @pytest.mark.parametrize(

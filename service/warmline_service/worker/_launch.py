@@ -18,6 +18,7 @@ from warmline_service.worker._environment import build_environment
 from warmline_service.worker._guard import find_guard, kill_marked
 from warmline_service.worker._key import Capabilities, SpawnKey
 from warmline_service.worker._prime import prime, warm
+from warmline_service.worker._priority import give_way
 from warmline_service.worker._process import CliProcess
 from warmline_service.worker._slot import Endpoint, OpenEndpoint, Slot
 from warmline_service.worker._slots import Slots, make, wipe
@@ -116,7 +117,10 @@ class _Attempt:
         child = await self._spawn(slot, endpoint)
         settings = self._site.settings
         process = self._process = CliProcess(child, self._key, slot, endpoint, settings, self._can)
-        await process.control("get_binary_version", timeout=settings.start_timeout)
+        await asyncio.gather(
+            process.control("get_binary_version", timeout=settings.start_timeout),
+            asyncio.to_thread(give_way, process.pid, settings.nice),
+        )
         if self._key.warmed:
             await warm(process)
         if self._key.primed:

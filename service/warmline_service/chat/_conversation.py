@@ -38,6 +38,8 @@ from warmline_service.worker import Binding, CliProcess, ControlRefused, Exit, R
 
 _log = structlog.get_logger(__name__)
 
+# The session's own process, a spare of each kind, and a new one: all but the last may be dying.
+_ATTEMPTS = 4
 # What a caller without a deadline of its own waits for a process; the pool's own bound is lower.
 _NO_DEADLINE = 24 * 3600.0
 
@@ -204,11 +206,15 @@ class Conversation:
             turn.phase = Phase.ENDED
 
     async def _run(self, turn: Turn) -> Ending:
-        """Run a turn; once more where its process died before it had taken the message."""
-        ending = await self._attempt(turn)
-        if isinstance(ending, TurnFailed) and ending.context_lost and turn.renew():
-            ending = await self._attempt(turn)
-        return ending
+        """Run a turn; again where its process died before it had taken the message."""
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                ending = await self._attempt(turn)
+            except ProcessLost:
+                continue
+            if not (isinstance(ending, TurnFailed) and ending.context_lost and turn.renew()):
+                return ending
+        return await self._attempt(turn)
 
     async def _attempt(self, turn: Turn) -> Ending:
         starting = asyncio.create_task(self._begin(turn))
@@ -229,13 +235,7 @@ class Conversation:
         return await self._converse(turn, lease, latency)
 
     async def _begin(self, turn: Turn) -> tuple[Lease[CliProcess], Latency]:
-        """Get a process for the turn and make it this session's; once more where it was dying."""
-        try:
-            return await self._take(turn)
-        except ProcessLost:
-            return await self._take(turn)
-
-    async def _take(self, turn: Turn) -> tuple[Lease[CliProcess], Latency]:
+        """Get a process for the turn and make it this session's."""
         loop = asyncio.get_running_loop()
         deadline = turn.deadline or loop.time() + _NO_DEADLINE
         lease = await self._runtime.pool.acquire(self._want(), deadline)
@@ -289,11 +289,11 @@ class Conversation:
             poisoned = not isinstance(end, Result)
             receipt, after = turn.latency(latency), access.metered(slot)
             error = failure_of(end, access.last_fault(slot))
-            if not (isinstance(end, Result) and not end.failed):
+            if isinstance(end, Exit) or end.failed:
                 error = turn.denied_by or error  # An answer that came all the same is one.
-            if isinstance(end, Exit) or error is not None:
-                assert error is not None  # An Exit is always a failure.
+            if error is not None:
                 return failed(error, end, receipt, before, after)
+            assert isinstance(end, Result)  # An Exit is always a failure.
             return completed(end, receipt, before, after, access.requests(slot) - requests)
         finally:
             lease.release(poisoned=poisoned)

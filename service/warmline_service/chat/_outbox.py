@@ -9,6 +9,7 @@ from dataclasses import replace
 from warmline_service.chat.events import (
     BLOCK_EVENTS,
     Body,
+    Delta,
     Detail,
     Event,
     Message,
@@ -29,7 +30,6 @@ _COALESCE_FROM = 64
 # A joined delta grows no further than this, so that joining stays linear.
 _COALESCE_CHARS = 16 * 1024
 _EVENT_COST = 200
-Deltas = TextDelta | ThinkingDelta | ToolInputDelta
 
 
 class Outbox:
@@ -104,7 +104,7 @@ class Outbox:
             return False
         last = self._events[-1]
         old, new = last.body, event.body
-        if not isinstance(old, Deltas) or not isinstance(new, Deltas) or type(old) is not type(new):
+        if not isinstance(old, Delta) or not isinstance(new, Delta) or type(old) is not type(new):
             return False
         same = (last.turn_id, last.parent, old.block) == (event.turn_id, event.parent, new.block)
         if not same or len(old.text) >= _COALESCE_CHARS:

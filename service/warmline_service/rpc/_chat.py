@@ -58,11 +58,7 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
         checked(request)
         with self._stream():
             text = message_of(request.message, "message", self._limits.message_bytes)
-            session_id = session_id_of(request.session_id, "session_id")
-            config = config_of(request.config, "config", session_id=session_id)
-            detail = detail_of(request.detail, "detail")
-            conversation = self._conversations.open(principal().tenant, session_id, config)
-            outbox = conversation.attach(detail)
+            conversation, outbox = self._attach(request, "")
             try:
                 await _accept(context)
                 outbox.turn_id = conversation.submit(text, _deadline(context))
@@ -100,10 +96,13 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
             raise WarmlineError(
                 Reason.FRAME_OUT_OF_ORDER, "The first frame of a Chat must be `open`."
             )
-        request = frame.open
-        session_id = session_id_of(request.session_id, "open.session_id")
-        config = config_of(request.config, "open.config", session_id=session_id)
-        detail = detail_of(request.detail, "open.detail")
+        return self._attach(frame.open, "open.")
+
+    def _attach(self, request: pb.Open | pb.AskRequest, prefix: str) -> tuple[Conversation, Outbox]:
+        """Check what both kinds of call say of a session, and attach to it."""
+        session_id = session_id_of(request.session_id, f"{prefix}session_id")
+        config = config_of(request.config, f"{prefix}config", session_id=session_id)
+        detail = detail_of(request.detail, f"{prefix}detail")
         conversation = self._conversations.open(principal().tenant, session_id, config)
         return conversation, conversation.attach(detail)
 
@@ -131,9 +130,9 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
         """Write an Ask's events until its turn has ended."""
         writing: asyncio.Task[None] = asyncio.create_task(_write(context, outbox, pb.AskResponse))
         overflowed = asyncio.create_task(outbox.overflowed.wait())
-        tasks: list[asyncio.Task[Any]] = [writing, overflowed]
+        quiet = asyncio.create_task(conversation.quiet())
+        tasks: list[asyncio.Task[Any]] = [writing, overflowed, quiet]
         try:
-            tasks.append(asyncio.create_task(conversation.quiet()))
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             await self._flush(outbox, writing)
         finally:

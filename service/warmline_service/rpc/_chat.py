@@ -60,8 +60,9 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
             text = message_of(request.message, "message", self._limits.message_bytes)
             conversation, outbox = self._attach(request, "")
             try:
-                await _accept(context)
+                # Nothing may be awaited before: what an earlier turn says meanwhile is not for this call.
                 outbox.turn_id = conversation.submit(text, _deadline(context))
+                await _accept(context)
                 await self._tell(context, conversation, outbox)
             finally:
                 conversation.detach(outbox)

@@ -26,6 +26,7 @@ from warmline_service.worker import find_cli, read_version
 
 from bench import fan_out, first_text, idle, memory, throughput
 from bench.figures import Report
+from bench.load import build_reader
 from bench.plan import Plan
 from bench.table import show
 
@@ -89,6 +90,8 @@ async def _measure(arguments: argparse.Namespace, home: Path, report: Report) ->
 def main() -> int:
     """130 where it was interrupted: what was measured until then is shown all the same."""
     arguments = _arguments()
+    if "fan-out" in (arguments.only or _PARTS):
+        build_reader()
     for name in set(os.environ) - set(_KEPT):
         del os.environ[name]
     report, interrupted = Report(), True

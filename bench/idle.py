@@ -12,9 +12,9 @@ from warmline_client import Conversation, connect
 from bench import calls, streams
 from bench.children import service
 from bench.figures import Report, Series
+from bench.load import build_generator
 from bench.plan import Plan
 from bench.procfs import cpu_seconds, rest, rss_bytes
-from bench.stamping_cli import install
 
 PART = "1,000 idle streams"
 _STREAMS = 1000
@@ -31,7 +31,10 @@ async def run(plan: Plan, report: Report) -> None:
     load = report.series(PART, "the service's CPU while they are idle", "% of a core")
     before = report.series(PART, "hot turn before, to the first text", "ms", "fake CLI")
     meanwhile = report.series(PART, "hot turn meanwhile", "ms", "fake CLI")
-    settings = {"cli__path": install(plan.home / "fake"), "pool__warm_up": False}
+    settings = {
+        "cli__path": await asyncio.to_thread(build_generator, plan.home / "fake"),
+        "pool__warm_up": False,
+    }
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         running = await enter(service(plan.home, "i", settings))

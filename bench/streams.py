@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -34,39 +32,6 @@ async def open_stream(over: grpc.aio.Channel) -> Call:
     async with asyncio.timeout(_TIMEOUT):
         await call.read()
     return call
-
-
-async def say(call: Call, text: str) -> None:
-    """Begin a turn."""
-    await call.write(pb.ChatRequest(message=pb.UserMessage(text=text)))
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """A text: when it was received here, and seen by the service, in monotonic nanoseconds."""
-
-    received: int
-    seen: int
-    text: str
-
-
-async def arrivals(call: Call) -> list[Arrival]:
-    """The texts of the running turn. Raises RuntimeError where the turn fails."""
-    taken: list[Arrival] = []
-    # The service tells the time of day; both clocks are the machine's.
-    offset = time.time_ns() - time.monotonic_ns()
-    async with asyncio.timeout(_TIMEOUT):
-        while (response := await call.read()) is not grpc.aio.EOF:
-            now = time.monotonic_ns()
-            for event in response.events:
-                if event.HasField("text_delta"):
-                    seen = event.time.ToNanoseconds() - offset
-                    taken.append(Arrival(now, seen, event.text_delta.text))
-                elif event.HasField("turn_failed"):
-                    raise RuntimeError(f"a turn failed: {event.turn_failed.status.message}")
-                elif event.HasField("turn_completed"):
-                    return taken
-    raise RuntimeError("the stream ended before its turn")
 
 
 async def close(call: Call) -> None:

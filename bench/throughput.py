@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,9 +11,9 @@ from warmline_client import connect
 from bench import calls
 from bench.children import service
 from bench.figures import Report
+from bench.load import build_generator
 from bench.plan import Plan
 from bench.procfs import cpu_seconds, rest
-from bench.stamping_cli import install
 
 PART = "throughput of one stream"
 _REAL = "real CLI"
@@ -43,7 +44,7 @@ async def run(plan: Plan, report: Report) -> None:
             _Flow(f"{_REAL}, one in 4 ms", _real(paced, "4ms"), paced, _NOTE),
         ],
     )
-    fake = install(plan.home / "fake")
+    fake = await asyncio.to_thread(build_generator, plan.home / "fake")
     await _measure(
         plan,
         report,

@@ -10,8 +10,7 @@ from asyncio.subprocess import PIPE, Process, SubprocessStreamProtocol
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-# StreamReader pauses the pipe at twice this, so it bounds what one read can return.
-READ_BYTES = 1024 * 1024
+from warmline_service.worker._output import READ_BYTES, Output
 
 
 class _Protocol(SubprocessStreamProtocol):
@@ -31,11 +30,16 @@ class Child:
     """A spawned process that leads a session, and so a process group, of its own."""
 
     def __init__(
-        self, process: Process, transport: asyncio.SubprocessTransport, reaped: asyncio.Future[None]
+        self,
+        process: Process,
+        transport: asyncio.SubprocessTransport,
+        reaped: asyncio.Future[None],
+        output: Output,
     ) -> None:
         self._process = process
         self._transport = transport
         self._reaped = reaped
+        self.output = output
         self.pid = process.pid
 
     @classmethod
@@ -45,28 +49,30 @@ class Child:
         Raises OSError.
         """
         loop = asyncio.get_running_loop()
-        transport, protocol = await loop.subprocess_exec(
-            lambda: _Protocol(loop),
-            *argv,
-            stdin=PIPE,
-            stdout=PIPE,
-            stderr=PIPE,
-            env=dict(env),
-            cwd=cwd,
-            start_new_session=True,
-        )
-        return cls(Process(transport, protocol, loop), transport, protocol.reaped)
+        ours, its = os.pipe()
+        output = Output(ours)
+        try:
+            transport, protocol = await loop.subprocess_exec(
+                lambda: _Protocol(loop),
+                *argv,
+                stdin=PIPE,
+                stdout=its,
+                stderr=PIPE,
+                env=dict(env),
+                cwd=cwd,
+                start_new_session=True,
+            )
+        except BaseException:
+            output.close()
+            raise
+        finally:
+            os.close(its)
+        return cls(Process(transport, protocol, loop), transport, protocol.reaped, output)
 
     @property
     def returncode(self) -> int | None:
         """The exit code, or minus the signal; None while it runs."""
         return self._transport.get_returncode()
-
-    @property
-    def stdout(self) -> asyncio.StreamReader:
-        """What it writes."""
-        assert self._process.stdout is not None  # spawned with PIPE
-        return self._process.stdout
 
     @property
     def stderr(self) -> asyncio.StreamReader:
@@ -108,4 +114,5 @@ class Child:
 
     def close(self) -> None:
         """Close this end of the pipes."""
+        self.output.close()
         self._transport.close()

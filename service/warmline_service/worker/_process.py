@@ -11,7 +11,7 @@ import structlog
 from warmline_service.config import CliSettings
 from warmline_service.errors import Reason, WarmlineError, field_invalid
 from warmline_service.worker._argv import check_model
-from warmline_service.worker._child import READ_BYTES, Child
+from warmline_service.worker._child import Child
 from warmline_service.worker._control import (
     PendingControls,
     encode_line,
@@ -29,6 +29,7 @@ from warmline_service.worker._messages import (
     Garbage,
     JsonObject,
 )
+from warmline_service.worker._output import READ_BYTES
 from warmline_service.worker._slot import Endpoint, Slot
 from warmline_service.worker._slots import wipe
 from warmline_service.worker._state import Life
@@ -75,6 +76,7 @@ class CliProcess:
         self._settings = settings
         self._aliases = {model.id: model.value for model in can.models}
         self._controls = PendingControls()
+        self._splitter = LineSplitter(settings.max_line_bytes)
         self._stderr = StderrTail(settings.stderr_bytes)
         self._sink: Sink | None = None
         self._cause = ""
@@ -225,7 +227,8 @@ class CliProcess:
 
     async def _see_through(self) -> None:
         """Listen until the process has ended, then clear away what is left of it."""
-        out = asyncio.create_task(self._listen())
+        out = self._child.output.ended
+        self._child.output.listen(self._take)
         err = asyncio.create_task(self._drain_stderr())
         try:
             await asyncio.wait({out, self._child.reaped}, return_when=asyncio.FIRST_COMPLETED)
@@ -242,9 +245,9 @@ class CliProcess:
             await self._kill_descendants()
             raise
         finally:
-            for task in (out, err):
-                task.cancel()
-            await asyncio.wait({out, err})
+            self._child.output.close()
+            err.cancel()
+            await asyncio.wait({err})
             try:
                 self._end()
             finally:
@@ -275,16 +278,18 @@ class CliProcess:
         if self._replies:
             await asyncio.wait(self._replies, timeout=timeout)
 
-    async def _listen(self) -> None:
-        splitter = LineSplitter(self._settings.max_line_bytes)
+    def _take(self, data: bytes) -> None:
+        """Act on what the CLI wrote."""
         try:
-            while data := await self._child.stdout.read(READ_BYTES):
-                self._hear([decode(line) for line in splitter.feed(data)])
+            self._hear([decode(line) for line in self._splitter.feed(data)])
         except (LineTooLong, _NotJson) as error:
             self._give_up(f"broke the protocol: {error}")
         except Exception:  # noqa: BLE001  # a process that nobody reads has to end, whatever it was
             _log.exception("reading from a process failed", process=self.id)
             self._give_up("could not be read")
+        else:
+            return
+        self._child.output.close()
 
     def _hear(self, messages: list[CliMessage]) -> None:
         batch: list[CliMessage] = []

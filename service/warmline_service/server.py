@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import gc
 import ipaddress
 import os
 import sys
@@ -36,6 +37,8 @@ _STREAM_GRACE = 1.0
 
 
 _PR_SET_DUMPABLE = 4
+# Objects before the young are searched, and how many searches before the older are.
+_GC_THRESHOLDS = (20_000, 20, 20)
 _KEY_VARIABLE = "ANTHROPIC_API_KEY"
 
 
@@ -257,6 +260,17 @@ def hide_memory() -> None:
     """
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "PR_SET_DUMPABLE")
+
+
+def settle_memory() -> None:
+    """Have the garbage collector pass over what is there now, for good, and look more rarely.
+
+    Call when all is started. What a delta needs is freed by its reference counts, so the default of
+    a search for every 700 objects finds nothing, at a twelfth of the service's CPU time under load.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
 
 
 def use_pidfds() -> None:

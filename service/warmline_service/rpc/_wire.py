@@ -61,18 +61,28 @@ def _fit(value: Any, levels: int) -> Any:
 
 
 def _event(event: Event) -> pb.Event:
-    out = pb.Event(
-        session_id=event.session_id,
-        turn_id=event.turn_id,
-        epoch=event.epoch,
-        seq=event.seq,
-        parent_tool_call_id=event.parent,
-    )
-    out.time.FromNanoseconds(int(event.time * 1e9))
-    field, fill = _FILL[type(event.body)]
-    getattr(out, field).SetInParent()
-    fill(getattr(out, field), event.body)
+    out = pb.Event()
+    fill_event(out, event)
     return out
+
+
+def fill_event(out: pb.Event, event: Event) -> None:
+    """One event as it travels, into an empty message: one that is copied nowhere is cheaper."""
+    out.session_id = event.session_id
+    out.turn_id = event.turn_id
+    out.epoch = event.epoch
+    out.seq = event.seq
+    if event.parent:
+        out.parent_tool_call_id = event.parent
+    # By hand: the helpers of Timestamp are Python, and slower than all the rest here.
+    seconds = int(event.time)
+    time = out.time
+    time.seconds = seconds
+    time.nanos = int((event.time - seconds) * 1e9)
+    field, fill = _FILL[type(event.body)]
+    part = getattr(out, field)
+    part.SetInParent()
+    fill(part, event.body)
 
 
 def _duration(out: Duration, seconds: float | None) -> None:

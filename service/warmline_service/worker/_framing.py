@@ -20,7 +20,22 @@ class LineSplitter:
 
     def feed(self, data: bytes) -> list[bytes]:
         """The lines that `data` completes; raises LineTooLong, which is the splitter's end."""
-        first, *more = data.split(b"\n")
+        lines = data.split(b"\n")
+        if self._held or len(data) > self._max:
+            return self._feed_slowly(lines)
+        # The usual case: no line began before this data, and none of it can be too long.
+        last = lines.pop()
+        if last:
+            self._hold(last)
+        return [line for line in lines if line and not line.isspace()]
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of a line that has not ended yet."""
+        return self._held_bytes
+
+    def _feed_slowly(self, pieces: list[bytes]) -> list[bytes]:
+        first, *more = pieces
         self._hold(first)
         if not more:
             return []
@@ -31,11 +46,6 @@ class LineSplitter:
         if max(map(len, lines)) > self._max:
             raise LineTooLong(self._max)
         return [line for line in lines if line and not line.isspace()]
-
-    @property
-    def held_bytes(self) -> int:
-        """Bytes of a line that has not ended yet."""
-        return self._held_bytes
 
     def _hold(self, piece: bytes) -> None:
         self._held_bytes += len(piece)

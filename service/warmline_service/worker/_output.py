@@ -9,6 +9,12 @@ from collections.abc import Callable
 
 # As much as a pipe holds.
 READ_BYTES = 64 * 1024
+# Reads may follow each other this closely, in seconds, after so many that follow at once. No model
+# is as fast; of a CLI that is, each line would cost a round of the loop and a message of its own.
+_PAUSE = 0.001
+_AT_ONCE = 8.0
+# A read of so many bytes is several lines already, and nothing is gained by waiting for more.
+_MANY_BYTES = 4096
 
 
 class Output:
@@ -22,6 +28,9 @@ class Output:
         os.set_blocking(fd, False)
         self._fd = fd
         self._loop = asyncio.get_running_loop()
+        self._allowance = _AT_ONCE
+        self._last_read = self._loop.time()
+        self._pause: asyncio.TimerHandle | None = None
         self.ended: asyncio.Future[None] = self._loop.create_future()
 
     def listen(self, hear: Callable[[bytes], None]) -> None:
@@ -31,17 +40,28 @@ class Output:
     def close(self) -> None:
         """Hear no more. Idempotent."""
         if not self.ended.done():
+            if self._pause is not None:
+                self._pause.cancel()
             self._loop.remove_reader(self._fd)
             os.close(self._fd)
             self.ended.set_result(None)
 
     def _read(self, hear: Callable[[bytes], None]) -> None:
+        now = self._loop.time()
+        left = min(_AT_ONCE, self._allowance + (now - self._last_read) / _PAUSE)
+        self._allowance, self._last_read = left, now
+        if left < 1.0:
+            self._loop.remove_reader(self._fd)
+            self._pause = self._loop.call_later((1.0 - left) * _PAUSE, self.listen, hear)
+            return
         data = b""
         with contextlib.suppress(OSError):
             try:
                 data = os.read(self._fd, READ_BYTES)
             except (BlockingIOError, InterruptedError):
                 return
+        if len(data) < _MANY_BYTES:
+            self._allowance -= 1.0
         if data:
             hear(data)
         else:

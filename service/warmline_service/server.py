@@ -265,8 +265,8 @@ def hide_memory() -> None:
 def settle_memory() -> None:
     """Have the garbage collector pass over what is there now, for good, and look more rarely.
 
-    Call when all is started. What a delta needs is freed by its reference counts, so the default of
-    a search for every 700 objects finds nothing, at a twelfth of the service's CPU time under load.
+    Call when all is started. What a delta needs is freed by its reference counts, and
+    the default of a search for every 700 objects took a twelfth of the loop's time under load.
     """
     gc.collect()
     gc.freeze()

@@ -71,7 +71,7 @@ class Translator:
 
     def translate(self, message: CliMessage) -> Iterable[tuple[str, Body]]:
         """The line's events, each with the tool call of the sub-agent that it belongs to, or ``."""
-        # Nearly all lines are of this kind; a generator for each is half of what they cost here.
+        # Nearly all lines are of this kind; a generator for each is a good part of what they cost here.
         if type(message) is StreamEvent:
             return self._stream_event(message)
         return self._translate_other(message)

@@ -19,7 +19,7 @@ export GOFLAGS := -mod=readonly -buildvcs=false
 unexport PYTHONPATH
 unexport PYTHONHOME
 
-.PHONY: help setup tools demo serve test check $(CHECKS) tests fix bench generate baseline lock clean
+.PHONY: help setup tools servers demo serve test check $(CHECKS) tests chaos fix bench generate baseline lock clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
@@ -30,13 +30,16 @@ setup: ## make .venv with everything that Python needs
 tools: setup ## get what the TypeScript and Go stubs need
 	@scripts/tools.sh
 
+servers: ## get what the tests start: PostgreSQL, by Debian's package
+	@scripts/servers.sh
+
 demo: setup ## a short conversation with the real CLI and a built-in model: no account needed
 	@$(PY) scripts/demo.py
 
 serve: setup ## run the service; `make serve ARGS="--provider loopback"` needs no account
 	@$(BIN)/warmline serve $(ARGS)
 
-test: tools ## every check, then every test
+test: tools servers ## every check, then every test
 	@$(PY) scripts/steps.py $(CHECKS)
 	@$(PY) -m pytest
 
@@ -67,8 +70,11 @@ clients: tools ## check: the TypeScript and Go stubs compile
 	@build/bin/node clients/typescript/node_modules/typescript/bin/tsc -p clients/typescript
 	@cd clients/go && ../../$(BIN)/go build ./... && ../../$(BIN)/go vet ./...
 
-tests: setup ## every test; `make tests T="-k pool"` for some
+tests: setup servers ## every test; `make tests T="-k pool"` for some
 	@$(PY) -m pytest $(T)
+
+chaos: setup servers ## break what carries conversations, check every promise; `make chaos ARGS="--store postgres"`
+	@cd tests && ../$(PY) -m chaos $(ARGS)
 
 fix: setup ## repair formatting and what lint can repair
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .

@@ -1,0 +1,237 @@
+"""Where the store's statements run: one function, given a connection, is one transaction.
+
+The functions are written once, for SQLAlchemy's `Connection`. How they are run differs: SQLite's run in a
+thread of its own, so that a transaction costs one change of threads; PostgreSQL's on the event loop,
+by SQLAlchemy's asyncio engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import sqlite3
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, cast
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import QueuePool, StaticPool
+
+from warmline_service.errors import Reason, WarmlineError
+from warmline_service.store._apart import run_apart
+
+T = TypeVar("T")
+
+_READERS = 2
+_CONNECTIONS = 5
+_CONNECT_TIMEOUT = 5.0
+_RETRY_AFTER = 2.0
+
+
+class Database(Protocol):
+    """Runs transactions.
+
+    Both raise STORAGE_UNAVAILABLE where the database cannot be used at this moment, and then nothing
+    was done, or, after a time-out or a lost connection, all of it may have been.
+    """
+
+    async def write(self, work: Callable[[sa.Connection], T], timeout: float) -> T:
+        """Run `work` in a transaction that is committed on return, within `timeout` seconds."""
+        ...
+
+    async def read(self, work: Callable[[sa.Connection], T], timeout: float) -> T:
+        """Run `work`, which changes nothing."""
+        ...
+
+    async def prepare(self, work: Callable[[sa.Connection], None], timeout: float) -> None:
+        """As `write`, for work that also reads files; before everything else."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close every connection, after what runs has ended."""
+        ...
+
+
+def open_database(url: str, path: Path) -> Database:
+    """The PostgreSQL database at `url`, or with an empty one the SQLite file at `path`.
+
+    Nothing is connected yet. Raises ValueError for another kind of URL.
+    """
+    if not url:
+        return SqliteDatabase(path)
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError:
+        raise ValueError(
+            "store.url: not a URL, such as postgresql://USER:PASSWORD@HOST/DB"
+        ) from None
+    if parsed.get_backend_name() != "postgresql":
+        raise ValueError("store.url: only postgresql:// is supported; empty for SQLite")
+    if importlib.util.find_spec("asyncpg") is None:
+        raise ValueError("store.url: PostgreSQL needs `pip install 'warmline[postgres]'`")
+    return PostgresDatabase(parsed.set(drivername="postgresql+asyncpg"))
+
+
+class SqliteDatabase:
+    """One file, one connection that writes and checkpoints, and a few that only read.
+
+    SQLite before 3.51.3 can corrupt a file that two connections write and checkpoint.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writer = _sqlite_engine(path, read_only=False)
+        self._reader = _sqlite_engine(path, read_only=True)
+        self._writing = ThreadPoolExecutor(1, "store-writer")
+        self._reading = ThreadPoolExecutor(_READERS, "store-reader")
+
+    async def write(self, work: Callable[[sa.Connection], T], timeout: float) -> T:
+        """Run `work` in a transaction that is committed on return."""
+
+        def run() -> T:
+            with self._writer.begin() as connection:
+                return work(connection)
+
+        return await _in_thread(self._writing, run, timeout)
+
+    async def read(self, work: Callable[[sa.Connection], T], timeout: float) -> T:
+        """Run `work` on a snapshot."""
+
+        def run() -> T:
+            with self._reader.connect() as connection:
+                return work(connection)
+
+        return await _in_thread(self._reading, run, timeout)
+
+    async def prepare(self, work: Callable[[sa.Connection], None], timeout: float) -> None:
+        """As `write`, which has a thread anyway."""
+
+        def prepared(connection: sa.Connection) -> None:
+            # What is made beside it gets the same mode: nobody else's business.
+            self._path.chmod(0o600)
+            work(connection)
+
+        await self.write(prepared, timeout)
+
+    async def aclose(self) -> None:
+        """Close every connection, after what runs has ended."""
+
+        def close() -> None:
+            for pool in (self._reading, self._writing):
+                pool.shutdown(wait=True)
+            self._reader.dispose()
+            self._writer.dispose()
+
+        await asyncio.to_thread(close)
+
+
+class PostgresDatabase:
+    """A PostgreSQL server; a lost connection is replaced with the next transaction."""
+
+    def __init__(self, url: sa.URL) -> None:
+        self._engine = create_async_engine(
+            url,
+            hide_parameters=True,
+            pool_size=_CONNECTIONS,
+            max_overflow=_CONNECTIONS,
+            pool_timeout=_CONNECT_TIMEOUT,
+            connect_args=_connect_args(),
+        )
+
+    async def write(self, work: Callable[[sa.Connection], T], timeout: float) -> T:
+        """Run `work` in a transaction that is committed on return."""
+
+        async def run() -> T:
+            async with self._engine.begin() as connection:
+                return await connection.run_sync(work)
+
+        return await _bounded(run(), timeout)
+
+    async def read(self, work: Callable[[sa.Connection], T], timeout: float) -> T:
+        """Run `work`; each statement sees what is committed when it begins."""
+
+        async def run() -> T:
+            async with self._engine.connect() as connection:
+                return await connection.run_sync(work)
+
+        return await _bounded(run(), timeout)
+
+    async def prepare(self, work: Callable[[sa.Connection], None], timeout: float) -> None:
+        """As `write`, in a thread with an event loop and a connection of its own."""
+        url = self._engine.url
+        await _bounded(asyncio.to_thread(run_apart, url, _connect_args(), work), timeout)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._engine.dispose()
+
+
+def _connect_args() -> dict[str, Any]:
+    return {"timeout": _CONNECT_TIMEOUT}
+
+
+def raw(connection: sa.Connection) -> sqlite3.Connection:
+    """SQLite's own connection, within the transaction that is under way."""
+    return cast("sqlite3.Connection", connection.connection.dbapi_connection)
+
+
+def now(connection: sa.Connection) -> float:
+    """The database's own time, in seconds since the epoch: the one clock that all nodes share."""
+    if connection.dialect.name == "sqlite":
+        expression: Any = sa.text("(julianday('now') - 2440587.5) * 86400.0")
+    else:
+        expression = sa.text("extract(epoch from clock_timestamp())::float8")
+    return float(connection.execute(sa.select(expression)).scalar_one())
+
+
+def unavailable(error: BaseException | None = None) -> WarmlineError:
+    """STORAGE_UNAVAILABLE, by a sentence that names no host and no path."""
+    full = "full" in str(getattr(error, "orig", error) or "").lower()
+    why = "The disk of the store is full." if full else "The store cannot be used at the moment."
+    return WarmlineError(Reason.STORAGE_UNAVAILABLE, why, retry_after=_RETRY_AFTER)
+
+
+async def _in_thread(pool: ThreadPoolExecutor, run: Callable[[], T], timeout: float) -> T:
+    return await _bounded(asyncio.get_running_loop().run_in_executor(pool, run), timeout)
+
+
+async def _bounded(work: Awaitable[T], timeout: float) -> T:
+    try:
+        async with asyncio.timeout(timeout):
+            return await work
+    except (sa.exc.IntegrityError, sqlite3.IntegrityError):
+        raise
+    except (sa.exc.DBAPIError, sa.exc.TimeoutError, sqlite3.Error, OSError) as error:
+        # A TimeoutError is an OSError.
+        raise unavailable(error) from error
+
+
+def _sqlite_engine(path: Path, *, read_only: bool) -> sa.Engine:
+    engine = sa.create_engine(
+        sa.URL.create("sqlite", database=str(path)),
+        # What callers say is no business of a log's.
+        hide_parameters=True,
+        poolclass=QueuePool if read_only else StaticPool,
+        connect_args={"check_same_thread": False, "timeout": _CONNECT_TIMEOUT},
+        **({"pool_size": _READERS, "max_overflow": 0} if read_only else {}),
+    )
+    pragmas = ["foreign_keys=ON", "trusted_schema=OFF"]
+    if read_only:
+        pragmas += ["query_only=ON", "wal_autocheckpoint=0"]
+    else:
+        pragmas += ["journal_mode=WAL", "synchronous=FULL"]
+
+    @sa.event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, _: object) -> None:
+        # Transactions begin where SQLAlchemy says so, not where the driver thinks so.
+        connection.isolation_level = None
+        for pragma in pragmas:
+            connection.execute(f"PRAGMA {pragma}")
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+    return engine

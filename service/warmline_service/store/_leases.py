@@ -1,0 +1,144 @@
+"""Who may write a session: one node at a time, by a row with a fencing epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+
+import msgspec
+import sqlalchemy as sa
+
+from warmline_service.errors import Reason, WarmlineError
+from warmline_service.store._database import now, raw
+from warmline_service.store._schema import leases, nodes, sessions, turns
+
+_RETRY_AFTER = 1.0
+_HELD = (
+    "SELECT session_id, epoch FROM leases "
+    "WHERE session_id IN (SELECT value FROM json_each(?)) AND node_id = ?"
+)
+
+
+def renew(connection: sa.Connection, node_id: str, ttl: float) -> None:
+    """Say that a node lives for `ttl` seconds more."""
+    expires_at = now(connection) + ttl
+    found = connection.execute(
+        sa.update(nodes).where(nodes.c.id == node_id).values(expires_at=expires_at)
+    )
+    if not found.rowcount:
+        connection.execute(sa.insert(nodes).values(id=node_id, expires_at=expires_at))
+
+
+def be_alone(connection: sa.Connection, node_id: str) -> None:
+    """Take what other nodes had: this one has the database to itself."""
+    connection.execute(sa.delete(nodes).where(nodes.c.id != node_id))
+
+
+def resign(connection: sa.Connection, node_id: str) -> None:
+    """Give up every lease of a node, and the node."""
+    connection.execute(sa.delete(leases).where(leases.c.node_id == node_id))
+    connection.execute(sa.delete(nodes).where(nodes.c.id == node_id))
+
+
+def acquire(connection: sa.Connection, session_id: str, node_id: str) -> int:
+    """Make a node the session's writer; gives the new epoch, higher than any before.
+
+    Raises SESSION_ELSEWHERE while another living node has it, SESSION_NOT_FOUND where it is gone.
+    """
+    row = connection.execute(
+        sa.select(sessions.c.epoch).where(sessions.c.id == session_id).with_for_update()
+    ).one_or_none()
+    if row is None:
+        raise session_not_found()
+    # Locked: a release of the same lease must not come in between.
+    held = connection.execute(
+        sa.select(leases).where(leases.c.session_id == session_id).with_for_update()
+    ).one_or_none()
+    epoch = int(max(row.epoch, held.epoch if held else 0)) + 1
+    values = {"node_id": node_id, "epoch": epoch}
+    if held is None:
+        connection.execute(sa.insert(leases).values(session_id=session_id, **values))
+    else:
+        if held.node_id != node_id and _lives(connection, held.node_id):
+            raise elsewhere()
+        connection.execute(
+            sa.update(leases).where(leases.c.session_id == session_id).values(**values)
+        )
+    connection.execute(
+        sa.update(sessions)
+        .where(sessions.c.id == session_id)
+        .values(epoch=epoch, updated_at=time.time())
+    )
+    return epoch
+
+
+def _lives(connection: sa.Connection, node_id: str) -> bool:
+    expires_at = connection.execute(
+        sa.select(nodes.c.expires_at).where(nodes.c.id == node_id)
+    ).scalar_one_or_none()
+    return expires_at is not None and expires_at > now(connection)
+
+
+def holder(connection: sa.Connection, session_id: str, node_id: str) -> bool:
+    """Whether another living node has a session."""
+    held = connection.execute(
+        sa.select(leases.c.node_id).where(leases.c.session_id == session_id)
+    ).scalar_one_or_none()
+    return held is not None and held != node_id and _lives(connection, held)
+
+
+def elsewhere() -> WarmlineError:
+    """Another server is the session's writer."""
+    return WarmlineError(
+        Reason.SESSION_ELSEWHERE, "Another server has this session.", retry_after=_RETRY_AFTER
+    )
+
+
+def release(connection: sa.Connection, session_id: str, node_id: str, epoch: int) -> None:
+    """Give a lease up, if it is still held."""
+    connection.execute(
+        sa.delete(leases).where(
+            leases.c.session_id == session_id,
+            leases.c.node_id == node_id,
+            leases.c.epoch == epoch,
+        )
+    )
+
+
+def held(connection: sa.Connection, node_id: str, session_ids: Collection[str]) -> dict[str, int]:
+    """The epochs of those of the sessions whose lease the node has; locked until the commit."""
+    if connection.dialect.name == "sqlite":
+        # Asked before every group of events: without what SQLAlchemy adds to it.
+        ids = msgspec.json.encode(list(session_ids)).decode()
+        return dict(raw(connection).execute(_HELD, (ids, node_id)))
+    rows = connection.execute(
+        sa.select(leases.c.session_id, leases.c.epoch)
+        .where(leases.c.session_id.in_(session_ids), leases.c.node_id == node_id)
+        .with_for_update(read=True)
+    )
+    return {row.session_id: row.epoch for row in rows}
+
+
+def orphaned(connection: sa.Connection, node_id: str) -> list[tuple[str, str]]:
+    """Sessions (tenant, id) with unfinished turns that no living node but this one has."""
+    lives = sa.exists().where(
+        leases.c.session_id == turns.c.session_id,
+        nodes.c.id == leases.c.node_id,
+        nodes.c.id != node_id,
+        nodes.c.expires_at > now(connection),
+    )
+    rows = connection.execute(
+        sa.select(sessions.c.tenant, sessions.c.id)
+        .where(
+            sessions.c.id == turns.c.session_id,
+            turns.c.ended_at.is_(None),
+            ~lives,
+        )
+        .distinct()
+    )
+    return [(row.tenant, row.id) for row in rows]
+
+
+def session_not_found() -> WarmlineError:
+    """The same for a session of another tenant as for one that does not exist."""
+    return WarmlineError(Reason.SESSION_NOT_FOUND, "There is no such session.")

@@ -1,0 +1,110 @@
+"""What goes into the tables and comes out of them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+
+class TurnState(StrEnum):
+    """How far a turn is, as the store knows it."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more comes of it."""
+        return self in (TurnState.COMPLETED, TurnState.FAILED)
+
+
+class EventRow(Struct, frozen=True):
+    """One event. `body` is empty where it is `spilled` to a blob; `size` is the body's in bytes."""
+
+    session_id: str
+    seq: int
+    epoch: int
+    turn_id: str
+    kind: str
+    time: float
+    parent: str
+    size: int
+    spilled: bool
+    body: bytes
+
+
+class SessionRow(Struct, frozen=True):
+    """One session. `config` is JSON; `slot_id` names the slot that has its workspace at the moment."""
+
+    id: str
+    tenant: str
+    title: str
+    config: str
+    created_at: float
+    updated_at: float
+    epoch: int = 0
+    last_seq: int = 0
+    turn_count: int = 0
+    forked_from: str = ""
+    forked_at: str = ""
+    slot_id: str = ""
+    workspace_key: str = ""
+
+
+class TurnRow(Struct, frozen=True):
+    """One turn; `number` counts the session's turns from 1, `bytes` are of its kept events."""
+
+    id: str
+    session_id: str
+    number: int
+    key: str
+    state: TurnState
+    first_seq: int
+    last_seq: int
+    created_at: float
+    ended_at: float | None = None
+    bytes: int = 0
+
+
+class Claim(Struct, frozen=True):
+    """What an idempotency key stands for: its tenant's, for one content, until it expires."""
+
+    tenant: str
+    key: str
+    content_hash: str
+    now: float
+    expires_at: float
+
+
+class Claimed(Struct, frozen=True):
+    """Who had a key first."""
+
+    session_id: str
+    turn_id: str
+
+
+class PartRow(Struct, frozen=True):
+    """A piece of a transcript: compressed JSON lines, empty where they are `spilled` to a blob."""
+
+    session_id: str
+    part: int
+    turn_id: str
+    size: int
+    spilled: bool
+    lines: bytes
+
+
+class Query(Struct, frozen=True):
+    """Which of a tenant's sessions, in which order; `after` is the last one of the page before."""
+
+    order: str = "updated_at"
+    descending: bool = True
+    limit: int = 50
+    after: tuple[float, str] | None = None
+    updated_from: float | None = None
+    updated_before: float | None = None
+    title_contains: str = ""
+    forked_from: str = ""

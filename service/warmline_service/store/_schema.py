@@ -1,0 +1,138 @@
+"""The tables. A change here comes with a migration; a test compares the two."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+    }
+)
+
+# SQLite counts rows in 64 bits for INTEGER only.
+_Big = BigInteger().with_variant(Integer, "sqlite")
+_ID = String(36)
+
+
+def _of_session() -> Column[str]:
+    return Column("session_id", _ID, ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False)
+
+
+# Times are seconds since the epoch (Unix), as the service that wrote them saw it.
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("tenant", String(64), nullable=False),
+    Column("title", String(80), nullable=False),
+    Column("config", Text, nullable=False),
+    Column("created_at", Float(53), nullable=False),
+    Column("updated_at", Float(53), nullable=False),
+    # As of the last turn's beginning or end; events may have gone further.
+    Column("epoch", _Big, nullable=False),
+    Column("last_seq", _Big, nullable=False),
+    Column("turn_count", Integer, nullable=False),
+    Column("forked_from", _ID, nullable=False),
+    Column("forked_at", _ID, nullable=False),
+    # The slot of the process that has the workspace; empty where it is archived, or there is none.
+    Column("slot_id", String(64), nullable=False),
+    Column("workspace_key", Text, nullable=False),
+    Index(None, "tenant", "updated_at", "id"),
+    Index(None, "tenant", "created_at", "id"),
+)
+
+# Who may write a session's events: only what comes with the epoch of this row.
+leases = Table(
+    "leases",
+    metadata,
+    Column("session_id", _ID, ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True),
+    Column("node_id", _ID, nullable=False),
+    Column("epoch", _Big, nullable=False),
+    Index(None, "node_id"),
+)
+
+# A node renews one row for all of its leases. By the database's clock.
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("expires_at", Float(53), nullable=False),
+)
+
+turns = Table(
+    "turns",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    _of_session(),
+    # Counts a session's turns in the order of their messages, from 1.
+    Column("number", Integer, nullable=False),
+    Column("key", String(128), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("first_seq", _Big, nullable=False),
+    Column("last_seq", _Big, nullable=False),
+    Column("created_at", Float(53), nullable=False),
+    Column("ended_at", Float(53), nullable=True),
+    # Of its events, while they are kept; 0 when they are not any more.
+    Column("bytes", _Big, nullable=False),
+    Index(None, "session_id", "number", unique=True),
+    Index(None, "ended_at"),
+)
+# What a key of a tenant stands for: a message, or a session that was made by it.
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("key", String(128), primary_key=True),
+    Column("content_hash", String(64), nullable=False),
+    _of_session(),
+    Column("turn_id", _ID, nullable=False),
+    Column("expires_at", Float(53), nullable=False),
+    Index(None, "expires_at"),
+    Index(None, "session_id"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("session_id", _ID, ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True),
+    Column("seq", _Big, primary_key=True),
+    Column("epoch", _Big, nullable=False),
+    Column("turn_id", _ID, nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("time", Float(53), nullable=False),
+    Column("parent", Text, nullable=False),
+    Column("size", _Big, nullable=False),
+    Column("spilled", Boolean, nullable=False),
+    # The body as JSON; empty where it is in a blob.
+    Column("body", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# What the CLI keeps of the conversation, piece by piece as it came.
+transcripts = Table(
+    "transcripts",
+    metadata,
+    Column("session_id", _ID, ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True),
+    Column("part", Integer, primary_key=True),
+    Column("turn_id", _ID, nullable=False),
+    Column("size", _Big, nullable=False),
+    Column("spilled", Boolean, nullable=False),
+    # JSON lines, compressed; empty where it is in a blob.
+    Column("lines", LargeBinary, nullable=False),
+)

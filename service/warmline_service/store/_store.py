@@ -1,0 +1,303 @@
+"""The store as others use it: every transaction that there is, each within a deadline."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TypeVar
+
+import msgspec
+import sqlalchemy as sa
+from alembic.util import CommandError
+
+from warmline_service.store import _events, _leases, _sessions, _turns
+from warmline_service.store._blob_key import blob_key, blob_prefix
+from warmline_service.store._blobs import Blobs
+from warmline_service.store._database import Database, unavailable
+from warmline_service.store._faults import StoreMisconfigured
+from warmline_service.store._migrate import migrate
+from warmline_service.store._rows import (
+    Claim,
+    Claimed,
+    EventRow,
+    PartRow,
+    Query,
+    SessionRow,
+    TurnRow,
+)
+
+T = TypeVar("T")
+
+_TIMEOUT = 15.0
+_MIGRATION_TIMEOUT = 300.0
+# What one round of retention takes on.
+_ROUND = 200
+
+
+class Store:
+    """Sessions, turns, events, transcripts, keys and leases in a database; content in blobs.
+
+    `node_id` names this service among those that share the database. Everything raises
+    STORAGE_UNAVAILABLE while the database or the blobs cannot be used. `open` first, `aclose` last.
+    """
+
+    def __init__(self, database: Database, blobs: Blobs, node_id: str) -> None:
+        self.blobs = blobs
+        self.node_id = node_id
+        self._database = database
+
+    async def open(self) -> None:
+        """Get the blobs ready and bring the database to this version.
+
+        Raises StoreMisconfigured, also where the database is of a later version.
+        """
+        await self.blobs.start()
+        try:
+            await self._database.prepare(migrate, _MIGRATION_TIMEOUT)
+        except CommandError as error:
+            raise StoreMisconfigured(
+                f"store: the database is of another version: {error}"
+            ) from error
+
+    async def aclose(self) -> None:
+        """Close what is open."""
+        await self._database.aclose()
+        await self.blobs.aclose()
+
+    # Leases.
+
+    async def renew(self, ttl: float) -> None:
+        """This node lives for `ttl` seconds more."""
+        await self._write(lambda c: _leases.renew(c, self.node_id, ttl))
+
+    async def be_alone(self) -> None:
+        """No other node lives: this one has the database to itself."""
+        await self._write(lambda c: _leases.be_alone(c, self.node_id))
+
+    async def resign(self) -> None:
+        """This node goes: its leases are free at once."""
+        await self._write(lambda c: _leases.resign(c, self.node_id))
+
+    async def acquire(self, session_id: str) -> int:
+        """Become the session's writer; the new epoch. Raises SESSION_ELSEWHERE, SESSION_NOT_FOUND."""
+        return await self._write(lambda c: _leases.acquire(c, session_id, self.node_id))
+
+    async def release(self, session_id: str, epoch: int) -> None:
+        """Give the session up."""
+        await self._write(lambda c: _leases.release(c, session_id, self.node_id, epoch))
+
+    async def elsewhere(self, session_id: str) -> bool:
+        """Whether another living node has a session."""
+        return await self._read(lambda c: _leases.holder(c, session_id, self.node_id))
+
+    async def orphaned(self) -> list[tuple[str, str]]:
+        """Sessions (tenant, id) with unfinished turns that no other living node has."""
+        return await self._read(lambda c: _leases.orphaned(c, self.node_id))
+
+    # Events.
+
+    async def append(
+        self, rows: Sequence[EventRow], parts: Sequence[PartRow], tokens: Mapping[str, int]
+    ) -> set[str]:
+        """Store events and pieces of transcripts under the leases' epochs, all or nothing.
+
+        Gives the sessions whose lease is lost. Bodies that are spilled must be in their blobs already.
+        """
+        return await self._write(lambda c: _events.append(c, self.node_id, rows, parts, tokens))
+
+    async def events(
+        self, session_id: str, after: int, limit: int, *, turn_id: str = ""
+    ) -> list[EventRow]:
+        """Events after a seq, in order, of one turn if it is named; bodies may be spilled."""
+        return await self._read(
+            lambda c: _events.read(c, session_id, after, limit, turn_id=turn_id)
+        )
+
+    async def position(self, session_id: str) -> tuple[int, int]:
+        """Epoch and seq of the last stored event."""
+        return await self._read(lambda c: _events.position(c, session_id))
+
+    async def first_seq(self, session_id: str) -> int:
+        """The seq of the first event that is kept; 0 where none is."""
+        return await self._read(lambda c: _events.first_seq(c, session_id))
+
+    async def expire(self, row: SessionRow, upto: int) -> None:
+        """Forget a session's events up to the end of a turn, and their blobs."""
+        spilled = await self._read(lambda c: _events.spilled(c, row.id, upto))
+        await self._write(lambda c: _events.expire(c, row.id, upto))
+        for seq, turn_id in spilled:
+            await self.blobs.delete(blob_key(row.tenant, row.id, event_name(seq, turn_id)))
+
+    # Turns.
+
+    async def accept(self, turn: TurnRow, title: str, claim: Claim | None, token: int) -> Claimed:
+        """Store a turn under a lease, unless its key has one already: gives whose it is.
+
+        Raises IDEMPOTENCY_CONFLICT, SESSION_ELSEWHERE.
+        """
+        return await self._claiming(
+            lambda c: _turns.accept(c, turn, title, claim, (self.node_id, token))
+        )
+
+    async def begin(self, turn_id: str) -> None:
+        """A turn that waited begins: from now on it may have had an effect."""
+        await self._write(lambda c: _turns.begin(c, turn_id))
+
+    async def withdraw(self, session_id: str, turn_ids: Collection[str]) -> None:
+        """Forget turns that `accept` may have stored before it failed."""
+        await self._write(lambda c: _turns.withdraw(c, session_id, tuple(turn_ids)))
+
+    async def turn(self, session_id: str, turn_id: str) -> TurnRow | None:
+        """A session's turn."""
+        return await self._read(lambda c: _turns.find(c, session_id, turn_id))
+
+    async def last_ended(self, session_id: str) -> TurnRow | None:
+        """The last turn that has ended."""
+        return await self._read(lambda c: _turns.last_ended(c, session_id))
+
+    async def unfinished(self, session_id: str) -> list[TurnRow]:
+        """The turns that have no end yet."""
+        return await self._read(lambda c: _turns.unfinished(c, session_id))
+
+    async def turns(self, session_id: str, upto: int = 2**31 - 1) -> list[TurnRow]:
+        """A session's turns up to a number, in their order."""
+        return await self._read(lambda c: _turns.upto(c, session_id, upto))
+
+    async def claimed(self, claim: Claim) -> Claimed | None:
+        """Who has a key, if anybody has. Raises IDEMPOTENCY_CONFLICT."""
+        return await self._read(lambda c: _turns.look_up(c, claim))
+
+    async def forget_keys(self, before: float) -> int:
+        """Remove the keys that expired before a moment; gives how many."""
+        return await self._write(lambda c: _turns.forget_keys(c, before))
+
+    # Sessions.
+
+    async def create(
+        self, row: SessionRow, claim: Claim | None, limit: int, parts: Sequence[PartRow] = ()
+    ) -> str:
+        """Store a new session with its transcript; gives its id, or that of the one that its key has.
+
+        Raises QUOTA_EXCEEDED where the tenant has `limit` of them, IDEMPOTENCY_CONFLICT.
+        """
+        stored = [await self._spill_part(row.tenant, part) for part in parts]
+        session_id = await self._claiming(lambda c: _sessions.create(c, row, claim, limit, stored))
+        if session_id != row.id:
+            await self.blobs.delete_prefix(blob_prefix(row.tenant, row.id))
+        return session_id
+
+    async def session(self, tenant: str, session_id: str) -> SessionRow:
+        """A tenant's session. Raises SESSION_NOT_FOUND, also for another tenant's."""
+        return await self._read(lambda c: _sessions.get(c, tenant, session_id))
+
+    async def sessions(self, tenant: str, query: Query) -> list[SessionRow]:
+        """A page of a tenant's sessions."""
+        return await self._read(lambda c: _sessions.page(c, tenant, query))
+
+    async def place_workspace(self, session_id: str, slot_id: str) -> None:
+        """From now on a session's files are in this slot."""
+        await self._write(lambda c: _sessions.update(c, session_id, slot_id=slot_id))
+
+    async def replace_workspace(self, session_id: str, slot_id: str, key: str) -> str | None:
+        """A session's files are under a key now, and in no slot any more; gives the key before.
+
+        None, and nothing is changed, where they are in another slot, or the session is gone.
+        """
+        return await self._write(lambda c: _sessions.replace_workspace(c, session_id, slot_id, key))
+
+    async def in_slots(self, slot_ids: Sequence[str]) -> list[SessionRow]:
+        """The sessions whose workspaces are in these slots."""
+        return await self._read(lambda c: _sessions.in_slots(c, slot_ids))
+
+    async def delete(self, row: SessionRow) -> None:
+        """Remove a session with all that is stored of it. Blobs go first: what is left of a failure
+        still has its row, by which it can be tried again."""
+        await self.blobs.delete_prefix(blob_prefix(row.tenant, row.id))
+        await self._write(lambda c: _sessions.delete(c, row.id))
+        # Files that were being saved meanwhile: whoever saves later finds no row, and takes them back.
+        await self.blobs.delete_prefix(blob_prefix(row.tenant, row.id))
+
+    async def unused(self, before: float) -> list[SessionRow]:
+        """Some sessions whose last use was before a moment."""
+        return await self._read(lambda c: _sessions.unused(c, before, _ROUND))
+
+    async def expirable(self, ended_before: float) -> list[tuple[SessionRow, int]]:
+        """Some sessions with events of turns that ended before a moment, and up to which seq."""
+        return await self._read(lambda c: _sessions.expirable(c, ended_before, _ROUND))
+
+    async def oversize(self, limit_bytes: int) -> list[tuple[str, int]]:
+        """Tenants whose events take more than a bound, and by how much."""
+        return await self._read(lambda c: _sessions.oversize(c, limit_bytes))
+
+    async def oldest_turns(self, tenant: str) -> list[tuple[SessionRow, TurnRow]]:
+        """Some of a tenant's oldest turns whose events are kept."""
+        return await self._read(lambda c: _sessions.oldest_turns(c, tenant, _ROUND))
+
+    # Transcripts.
+
+    async def add_part(self, tenant: str, part: PartRow) -> None:
+        """Store a piece of a transcript, in a blob where it is `spilled`."""
+        row = part
+        if part.spilled:
+            await self.blobs.put(
+                blob_key(tenant, part.session_id, part_name(part.part, part.turn_id)), part.lines
+            )
+            row = msgspec.structs.replace(part, lines=b"")
+        await self._write(lambda c: _sessions.add_part(c, row))
+
+    async def parts(self, tenant: str, session_id: str) -> list[PartRow]:
+        """The pieces of a session's transcript, in order and whole."""
+        rows = await self._read(lambda c: _sessions.parts(c, session_id))
+        return [
+            msgspec.structs.replace(
+                row,
+                lines=await self.blobs.get(
+                    blob_key(tenant, session_id, part_name(row.part, row.turn_id))
+                ),
+            )
+            if row.spilled
+            else row
+            for row in rows
+        ]
+
+    async def part_count(self, session_id: str) -> int:
+        """The number of the next piece."""
+        return await self._read(lambda c: _sessions.part_count(c, session_id))
+
+    async def _spill_part(self, tenant: str, part: PartRow) -> PartRow:
+        if not part.spilled:
+            return part
+        await self.blobs.put(
+            blob_key(tenant, part.session_id, part_name(part.part, part.turn_id)), part.lines
+        )
+        return msgspec.structs.replace(part, lines=b"")
+
+    async def _claiming(self, work: Callable[[sa.Connection], T]) -> T:
+        """A transaction that takes a key; somebody who takes it at the same time is found by the
+        second try."""
+        with contextlib.suppress(sa.exc.IntegrityError):
+            return await self._write(work)
+        try:
+            return await self._write(work)
+        except sa.exc.IntegrityError as error:
+            # Somebody who had been given up is done only now.
+            raise unavailable(error) from error
+
+    async def _write(self, work: Callable[[sa.Connection], T]) -> T:
+        return await self._database.write(work, _TIMEOUT)
+
+    async def _read(self, work: Callable[[sa.Connection], T]) -> T:
+        return await self._database.read(work, _TIMEOUT)
+
+
+def event_name(seq: int, turn_id: str) -> str:
+    """The name of the blob with an event's body.
+
+    With the turn's id, so that a service which has lost the session overwrites nothing of another's.
+    """
+    return f"event-{seq}-{turn_id}"
+
+
+def part_name(part: int, turn_id: str) -> str:
+    """The name of the blob with a piece of a transcript; as above."""
+    return f"transcript-{part}-{turn_id}"

@@ -1,0 +1,164 @@
+"""Turns and the keys of their messages."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import msgspec
+import sqlalchemy as sa
+
+from warmline_service.errors import Reason, WarmlineError
+from warmline_service.store import _leases
+from warmline_service.store._rows import Claim, Claimed, TurnRow, TurnState
+from warmline_service.store._schema import idempotency_keys, sessions, turns
+
+
+def look_up(connection: sa.Connection, wanted: Claim) -> Claimed | None:
+    """Who has the key; None where nobody has, or not any more. Raises IDEMPOTENCY_CONFLICT."""
+    keys = idempotency_keys
+    found = connection.execute(
+        sa.select(keys).where(
+            keys.c.tenant == wanted.tenant,
+            keys.c.key == wanted.key,
+            keys.c.expires_at > wanted.now,
+        )
+    ).one_or_none()
+    if found is None:
+        return None
+    if found.content_hash != wanted.content_hash:
+        raise WarmlineError(
+            Reason.IDEMPOTENCY_CONFLICT,
+            "This idempotency key was used before, with other content.",
+            metadata={"sessionId": found.session_id, "turnId": found.turn_id},
+        )
+    return Claimed(found.session_id, found.turn_id)
+
+
+def claim(connection: sa.Connection, wanted: Claim, mine: Claimed) -> Claimed:
+    """Who has the key from now on: `mine` where nobody has it, or not any more.
+
+    Raises IDEMPOTENCY_CONFLICT where it stands for other content, IntegrityError where somebody else
+    takes it at this moment.
+    """
+    found = look_up(connection, wanted)
+    if found is not None:
+        return found
+    keys = idempotency_keys
+    connection.execute(
+        sa.delete(keys).where(
+            keys.c.tenant == wanted.tenant,
+            keys.c.key == wanted.key,
+            keys.c.expires_at <= wanted.now,
+        )
+    )
+    connection.execute(
+        sa.insert(keys).values(
+            tenant=wanted.tenant,
+            key=wanted.key,
+            content_hash=wanted.content_hash,
+            session_id=mine.session_id,
+            turn_id=mine.turn_id,
+            expires_at=wanted.expires_at,
+        )
+    )
+    return mine
+
+
+def accept(
+    connection: sa.Connection,
+    turn: TurnRow,
+    title: str,
+    wanted: Claim | None,
+    lease: tuple[str, int],
+) -> Claimed:
+    """Store a turn before it begins; or give the turn that has its key already.
+
+    The same turn again changes nothing. `lease` is the node's and its epoch; raises SESSION_ELSEWHERE
+    where it is not held any more.
+    """
+    mine = Claimed(turn.session_id, turn.id)
+    node_id, token = lease
+    if _leases.held(connection, node_id, [turn.session_id]).get(turn.session_id) != token:
+        raise _leases.elsewhere()
+    if find(connection, turn.session_id, turn.id) is not None:
+        return mine
+    if wanted is not None and (other := claim(connection, wanted, mine)) != mine:
+        return other
+    connection.execute(sa.insert(turns).values(**msgspec.structs.asdict(turn)))
+    values: dict[str, object] = {"turn_count": turn.number, "updated_at": turn.created_at}
+    if turn.number == 1:
+        # A fork and an import have one already.
+        values["title"] = sa.case((sessions.c.title == "", title), else_=sessions.c.title)
+    connection.execute(sa.update(sessions).where(sessions.c.id == turn.session_id).values(**values))
+    return mine
+
+
+def begin(connection: sa.Connection, turn_id: str) -> None:
+    """A turn that waited begins."""
+    connection.execute(
+        sa.update(turns)
+        .where(turns.c.id == turn_id, turns.c.ended_at.is_(None))
+        .values(state=TurnState.RUNNING)
+    )
+
+
+def withdraw(connection: sa.Connection, session_id: str, turn_ids: Collection[str]) -> None:
+    """Forget turns that were stored and never accepted, with their keys."""
+    keys = idempotency_keys
+    gone = connection.execute(
+        sa.delete(turns).where(turns.c.session_id == session_id, turns.c.id.in_(turn_ids))
+    ).rowcount
+    connection.execute(
+        sa.delete(keys).where(keys.c.session_id == session_id, keys.c.turn_id.in_(turn_ids))
+    )
+    connection.execute(
+        sa.update(sessions)
+        .where(sessions.c.id == session_id)
+        .values(turn_count=sessions.c.turn_count - gone)
+    )
+
+
+def find(connection: sa.Connection, session_id: str, turn_id: str) -> TurnRow | None:
+    """A session's turn."""
+    row = connection.execute(
+        sa.select(turns).where(turns.c.session_id == session_id, turns.c.id == turn_id)
+    ).one_or_none()
+    return TurnRow(**row._mapping) if row else None
+
+
+def last_ended(connection: sa.Connection, session_id: str) -> TurnRow | None:
+    """The last turn of a session that has ended."""
+    row = connection.execute(
+        sa.select(turns)
+        .where(turns.c.session_id == session_id, turns.c.ended_at.is_not(None))
+        .order_by(turns.c.number.desc())
+        .limit(1)
+    ).one_or_none()
+    return TurnRow(**row._mapping) if row else None
+
+
+def unfinished(connection: sa.Connection, session_id: str) -> list[TurnRow]:
+    """A session's turns that have no end yet, in their order."""
+    rows = connection.execute(
+        sa.select(turns)
+        .where(turns.c.session_id == session_id, turns.c.ended_at.is_(None))
+        .order_by(turns.c.number)
+    )
+    return [TurnRow(**row._mapping) for row in rows]
+
+
+def upto(connection: sa.Connection, session_id: str, number: int) -> list[TurnRow]:
+    """A session's turns up to a number, in their order."""
+    rows = connection.execute(
+        sa.select(turns)
+        .where(turns.c.session_id == session_id, turns.c.number <= number)
+        .order_by(turns.c.number)
+    )
+    return [TurnRow(**row._mapping) for row in rows]
+
+
+def forget_keys(connection: sa.Connection, before: float) -> int:
+    """Remove the keys that expired before a moment; gives how many."""
+    return connection.execute(
+        sa.delete(idempotency_keys).where(idempotency_keys.c.expires_at < before)
+    ).rowcount

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from warmline_service.worker import (
     CliMessage,
     CliProcess,
+    Content,
     ContentBlockDelta,
     Exit,
     Result,
@@ -45,21 +46,31 @@ class Ear:
 
 async def begin(process: CliProcess, text: str) -> Ear:
     """Send a message and listen from now on."""
+    return await begin_with(process, text)
+
+
+async def begin_with(process: CliProcess, content: Content) -> Ear:
+    """The same with content of any kind."""
     ear = Ear()
     process.attach(ear)
-    await process.send_user(text, str(uuid.uuid4()))
+    await process.send_user(content, str(uuid.uuid4()))
     return ear
+
+
+async def ended(ear: Ear) -> Result | Exit:
+    """Wait for the end of a turn."""
+    return await asyncio.wait_for(ear.end, _TIMEOUT)
 
 
 async def turn(process: CliProcess, text: str) -> Result:
     """Send a message and wait for its result."""
-    end = await asyncio.wait_for((await begin(process, text)).end, _TIMEOUT)
+    end = await ended(await begin(process, text))
     assert isinstance(end, Result), end
     return end
 
 
 async def crash(process: CliProcess, text: str) -> Exit:
     """Send a message and wait for the process to end without a result."""
-    end = await asyncio.wait_for((await begin(process, text)).end, _TIMEOUT)
+    end = await ended(await begin(process, text))
     assert isinstance(end, Exit), end
     return end

@@ -5,6 +5,7 @@ What it does wrong while starting is said by a `scenario.json` beside it (`insta
 what it does wrong in a turn is said by the user's text, `!` and a word:
 
     !deltas N [MS [BYTES]]   N text deltas, MS milliseconds apart, of BYTES bytes each
+    !paced N MS TIMES TEXT   asks the model, then says TEXT so many times, in N deltas MS milliseconds apart
     !die [CODE]              exits in the middle of the turn
     !kill                    the same by SIGKILL
     !hang                    begins to answer and goes silent; an interrupt ends the turn
@@ -16,36 +17,37 @@ what it does wrong in a turn is said by the user's text, `!` and a word:
     !ask                     asks a question (control_request) and answers with what it was told
     !error [STATUS]          ends the turn with an API error
     !env, !argv, !bound      answers with its environment; its arguments; its prompt and model
+    !cwd                     answers with its directory
+    !write TEXT, !read       writes a file there; answers with what is in it
 
 Any other text is answered with `echo: TEXT`; `/clear`, unless it came verbatim, forgets everything.
+A message with `shouldQuery: false` and an assistant's line are only remembered, as is the transcript of
+`--resume=PATH`; `--session-mirror` tells of what is added.
 The scenario: `version`, `start_delay` (seconds), `exit_at_start` (code), `stderr_at_start`, `mute`
-(answers nothing), `ignore_term`, `ignore_eof`, `refuse` (list of control subtypes), `turn_delay`
+(answers nothing), `ignore_term`, `ignore_eof`, `refuse` (list of control subtypes), `unknown`
+(list of flags that it has not), `no_resume` (reads no transcript), `die_when_told` (exits at the
+first message that it is only to remember), `untaken` (makes a turn of such a message), `turn_delay`
 (seconds before each turn's first output), `ask_model` (make one model request a turn).
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import queue
 import signal
-import socket
 import sys
 import threading
 import time
-import uuid
+
+from fake_parts import MODELS, Speaker, post, text_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
-
-MODELS = [
-    ("default", "claude-opus-5-5", "Default"),
-    ("opus", "claude-opus-5-5", "Opus"),
-    ("haiku", "claude-haiku-5-5", "Haiku"),
-]
 
 
 def install(directory: Path, **scenario: object) -> Path:
@@ -55,21 +57,23 @@ def install(directory: Path, **scenario: object) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     binary = directory / "claude"
     source = Path(__file__).read_text(encoding="utf-8").split("\n", 1)[1]
+    # One script: what it imports of ours is put in the import's place.
+    part = Path(__file__).with_name("fake_parts.py").read_text(encoding="utf-8")
+    part = part.split("from __future__ import annotations\n", 1)[1]
+    source = source.replace("from fake_parts import MODELS, Speaker, post, text_of\n", part)
     binary.write_text(f"#!{sys.executable} -IS\n{source}", encoding="utf-8")
     binary.chmod(0o755)
     (directory / "scenario.json").write_text(json.dumps(scenario), encoding="utf-8")
     return binary
 
 
-class FakeCli:
+class FakeCli(Speaker):
     """One fake process."""
 
     def __init__(self, scenario: dict[str, Any]) -> None:
         self.scenario = scenario
-        self.session = str(uuid.uuid4())
-        self.model = next((a[8:] for a in sys.argv if a.startswith("--model=")), "default")
+        super().__init__(sys.argv)
         self.prompt = ""
-        self.history: list[str] = []
         self.initialized = False
         self.waiting: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self.worker = threading.Thread(target=self.take_turns, daemon=True)
@@ -78,20 +82,7 @@ class FakeCli:
         self.answer: dict[str, Any] = {}
         self.deaf = False
         self.turns = 0
-        self.lock = threading.Lock()
         self.worker.start()
-
-    def emit(self, *messages: dict[str, Any]) -> None:
-        """Write lines, whole."""
-        data = "".join(json.dumps(each, separators=(",", ":")) + "\n" for each in messages)
-        self.write(data.encode())
-
-    def write(self, data: bytes) -> None:
-        """Write bytes."""
-        with self.lock:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(1, view) :]
 
     def hear(self, line: dict[str, Any]) -> None:
         """Act on one line of stdin."""
@@ -103,6 +94,8 @@ class FakeCli:
             self.told.set()
         elif kind == "user":
             self.waiting.put(line)
+        elif kind == "assistant":
+            self.transcript.add(line["message"], line.get("uuid"))
 
     def take_turns(self) -> None:
         """Run one message after another, until there is a None."""
@@ -146,11 +139,16 @@ class FakeCli:
         """No cost."""
         return {"text": "Total cost: $0.00"}
 
+    def on_set_cwd(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Work there."""
+        os.chdir(request["path"])
+        return {"status": "ok", "cwd": request["path"], "changed": True}
+
     on_get_binary_version = on_get_session_cost
 
     def run(self, line: dict[str, Any]) -> None:
         """One turn, from its first line to its result."""
-        text = line["message"]["content"]
+        text = text_of(line["message"]["content"])
         asked = line.get("uuid")
         self.turns += 1
         time.sleep(self.scenario.get("turn_delay", 0))
@@ -158,12 +156,18 @@ class FakeCli:
             self.emit({"type": "command_lifecycle", "command_uuid": asked, "state": "started"})
         self.emit(self.tagged("system", subtype="init", model=self.resolved(), tools=[]))
         if text == "/clear" and not line.get("client_composed"):
-            self.history.clear()
-            self.session = str(uuid.uuid4())
-            self.emit({"type": "conversation_reset", "new_conversation_id": self.session})
+            self.transcript.clear()
+            reset = {"new_conversation_id": self.transcript.session}
+            self.emit({"type": "conversation_reset", **reset})
             self.end(asked, "")
             return
-        self.history.append(text)
+        self.transcript.add(line["message"], asked)
+        self.transcript.tell()
+        if line.get("shouldQuery") is False:
+            if self.scenario.get("die_when_told"):
+                os._exit(5)
+            self.end(asked, "", num_turns=int(bool(self.scenario.get("untaken"))))
+            return
         word, *rest = text[:200].split() if text.startswith("!") else ("", "")
         act = getattr(self, f"do_{word[1:]}", None) if word else None
         if act is not None:
@@ -185,6 +189,7 @@ class FakeCli:
         message = {"id": "msg_fake", "model": self.resolved(), "role": "assistant"}
         message["content"] = [{"type": "text", "text": whole}]  # type: ignore[assignment]  # JSON
         self.emit(self.tagged("assistant", message=message, parent_tool_use_id=None))
+        self.transcript.add(message)
         usage = {"output_tokens": len(pieces)}
         stop = {"stop_reason": "end_turn", "stop_sequence": None}
         self.emit(
@@ -219,6 +224,7 @@ class FakeCli:
             "model_usage_since_last_result": {self.resolved(): used},
             "user_message_uuid": asked,
         }
+        self.transcript.tell()
         self.emit(self.tagged("result", **(result | fields)))
         if asked:
             done = "cancelled" if self.interrupted.is_set() else "completed"
@@ -234,6 +240,15 @@ class FakeCli:
         """N, MS, BYTES."""
         count, pause, size = [*map(float, args), *(10.0, 0.0, 8.0)[len(args) :]]
         self.say(asked, *["x" * int(size)] * int(count), pause=pause / 1000)
+
+    def do_paced(self, asked: str | None, args: list[str]) -> None:
+        """N, MS, TIMES, TEXT."""
+        count, pause, times = int(args[0]), float(args[1]), int(args[2])
+        text = " ".join(args[3:] * times)
+        cuts = [len(text) * each // count for each in range(count + 1)]
+        pieces = [text[begin:end] for begin, end in itertools.pairwise(cuts)]
+        self.ask_model()
+        self.say(asked, *pieces, pause=pause / 1000)
 
     def do_die(self, asked: str | None, args: list[str]) -> None:
         """CODE."""
@@ -314,27 +329,29 @@ class FakeCli:
         """No arguments."""
         self.say(asked, json.dumps(sys.argv))
 
+    def do_cwd(self, asked: str | None, args: list[str]) -> None:
+        """No arguments."""
+        self.say(asked, json.dumps(os.getcwd()))  # noqa: PTH109  # the child does without pathlib
+
+    def do_write(self, asked: str | None, args: list[str]) -> None:
+        """TEXT."""
+        with open("file", "w", encoding="utf-8") as file:  # noqa: PTH123  # as in main
+            file.write(args[0])
+        self.say(asked, "written")
+
+    def do_read(self, asked: str | None, args: list[str]) -> None:
+        """No arguments."""
+        try:
+            with open("file", encoding="utf-8") as file:  # noqa: PTH123  # as in main
+                self.say(asked, file.read())
+        except FileNotFoundError:
+            self.say(asked, "nothing")
+
     def do_bound(self, asked: str | None, args: list[str]) -> None:
         """No arguments."""
-        self.say(asked, json.dumps({k: vars(self)[k] for k in ("prompt", "model", "history")}))
-
-    def resolved(self) -> str:
-        """The id of the model."""
-        return {short: long for short, long, _ in MODELS}.get(self.model, self.model)
-
-    def tagged(self, kind: str, **fields: object) -> dict[str, Any]:
-        """A line that belongs to the session."""
-        return {"type": kind, "session_id": self.session, "uuid": str(uuid.uuid4()), **fields}
-
-    def event(self, kind: str, **fields: object) -> dict[str, Any]:
-        """An event of the model's stream."""
-        event = {"type": kind, **fields}
-        return self.tagged("stream_event", event=event, parent_tool_use_id=None)
-
-    def delta(self, text: str) -> dict[str, Any]:
-        """A piece of text."""
-        return self.event(
-            "content_block_delta", index=0, delta={"type": "text_delta", "text": text}
+        history = self.transcript.history
+        self.say(
+            asked, json.dumps({"prompt": self.prompt, "model": self.model, "history": history})
         )
 
     def ask_model(self) -> None:
@@ -342,23 +359,9 @@ class FakeCli:
         path = os.environ.get("ANTHROPIC_UNIX_SOCKET")
         if not path or not self.scenario.get("ask_model", True):
             return
-        messages = [{"role": "user", "content": text} for text in self.history]
         system = [{"type": "text", "text": self.prompt}]
-        asked = {"model": self.resolved(), "system": system, "messages": messages, "max_tokens": 99}
-        body = json.dumps({**asked, "stream": True}).encode()
-        head = (
-            "POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
-            "Content-Type: application/json\r\nx-api-key: placeholder\r\n"
-            f"Content-Length: {len(body)}\r\n\r\n"
-        )
-        try:
-            with socket.socket(socket.AF_UNIX) as sock:
-                sock.connect(path)
-                sock.sendall(head.encode() + body)
-                while sock.recv(65536):
-                    pass
-        except OSError as error:
-            os.write(2, f"fake: no model: {error}\n".encode())
+        asked = {"model": self.resolved(), "system": system, "messages": self.transcript.messages}
+        post(path, {**asked, "max_tokens": 99, "stream": True})
 
 
 def main() -> None:
@@ -379,6 +382,13 @@ def serve(scenario: dict[str, Any]) -> None:
     signal.signal(signal.SIGTERM, at_term)
     time.sleep(scenario.get("start_delay", 0))
     os.write(2, str(scenario.get("stderr_at_start", "")).encode())
+    for flag in scenario.get("unknown", ()):
+        if flag in sys.argv:
+            os.write(2, f"error: unknown option '{flag}'\n".encode())
+            os._exit(1)
+    if scenario.get("no_resume") and any(arg.startswith("--resume=") for arg in sys.argv):
+        os.write(2, b"No conversation found with session ID\n")
+        os._exit(1)
     if "exit_at_start" in scenario:
         os._exit(scenario["exit_at_start"])
     cli = FakeCli(scenario)

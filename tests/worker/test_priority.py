@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import fake_cli
-import psutil
+import leaks
 import pytest
 from running import running_service
 from warmline_service.worker._priority import give_way
@@ -16,7 +16,7 @@ async def test_processes_run_at_the_priority_that_is_set(tmp_path: Path, nice: i
     own = os.getpriority(os.PRIO_PROCESS, 0)
     cli = {"path": fake_cli.install(tmp_path / "fake"), "nice": nice}
     async with running_service(cli=cli, pool={"warm_up": False}):
-        children = psutil.Process().children(recursive=True)
+        children = leaks.children()
         assert children
         for child in children:
             assert os.getpriority(os.PRIO_PROCESS, child.pid) == nice

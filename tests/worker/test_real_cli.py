@@ -129,6 +129,9 @@ async def test_it_can_do_what_the_service_leans_on(site: Site) -> None:
     assert can.late_system_prompt
     assert can.priming
     assert can.unix_socket
+    assert can.mirror
+    assert can.injection
+    assert can.late_workspace
     assert can.default_model in {model.id for model in can.models}
     assert "haiku" in {model.value for model in can.models}
 

@@ -200,7 +200,7 @@ async def test_nothing_survives_the_service(tmp_path: Path) -> None:
     until = time.monotonic() + 2
     while marked(slot):
         assert time.monotonic() < until
-    await asyncio.to_thread(Slots(tmp_path / "slots").sweep, 1.0)
+    await Slots(tmp_path / "slots").sweep(1.0)
 
 
 async def test_the_next_service_clears_up(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ async def test_the_next_service_clears_up(tmp_path: Path) -> None:
     assert marked(slot), "the daemon escapes without a namespace, or this test proves nothing"
     slots = Slots(tmp_path / "slots")
     await asyncio.to_thread(slots.claim)
-    assert await asyncio.to_thread(slots.sweep, 2.0) == 1
+    assert await slots.sweep(2.0) == 1
     slots.release()
     assert not marked(slot)
     assert not (tmp_path / "slots" / slot).exists()

@@ -2,10 +2,15 @@
 
 from warmline_service.worker._argv import check_model
 from warmline_service.worker._binary import find_cli
+from warmline_service.worker._blocks import Content
+from warmline_service.worker._capture import Capture
 from warmline_service.worker._control import ControlRefused
 from warmline_service.worker._decode import decode, decode_blocks, repair
 from warmline_service.worker._exit import Exit, Sink
 from warmline_service.worker._guard import find_guard
+from warmline_service.worker._history import History, Told, Unfit, history, rehydrate
+from warmline_service.worker._import import imported
+from warmline_service.worker._inject import inject
 from warmline_service.worker._key import (
     Binding,
     Capabilities,
@@ -21,16 +26,9 @@ from warmline_service.worker._messages import (
     CommandLifecycle,
     CompactBoundary,
     ContentBlock,
-    ContentBlockDelta,
-    ContentBlockStart,
-    ContentBlockStop,
     ConversationReset,
-    Delta,
     Garbage,
     KeepAlive,
-    MessageDelta,
-    MessageStart,
-    MessageStop,
     ModelFallback,
     ModelUsage,
     RateLimitEvent,
@@ -39,26 +37,41 @@ from warmline_service.worker._messages import (
     System,
     SystemInit,
     SystemStatus,
+    TranscriptMirror,
     Unknown,
-    Usage,
     User,
 )
 from warmline_service.worker._probe import probe, read_version
 from warmline_service.worker._process import CliProcess
+from warmline_service.worker._salvage import Salvage
 from warmline_service.worker._slot import Endpoint, OpenEndpoint, Slot
 from warmline_service.worker._slots import Slots, SlotsInUse
 from warmline_service.worker._state import LEGAL_MOVES, IllegalMove, Life, ProcessState
+from warmline_service.worker._stream import (
+    ContentBlockDelta,
+    ContentBlockStart,
+    ContentBlockStop,
+    Delta,
+    MessageDelta,
+    MessageStart,
+    MessageStop,
+    Usage,
+)
+from warmline_service.worker._transcript import FORGOTTEN, Transcript, lasting, transcript
 
 __all__ = [
+    "FORGOTTEN",
     "LEGAL_MOVES",
     "ApiRetry",
     "Assistant",
     "Binding",
     "Capabilities",
+    "Capture",
     "CliMessage",
     "CliProcess",
     "CommandLifecycle",
     "CompactBoundary",
+    "Content",
     "ContentBlock",
     "ContentBlockDelta",
     "ContentBlockStart",
@@ -69,6 +82,7 @@ __all__ = [
     "Endpoint",
     "Exit",
     "Garbage",
+    "History",
     "IllegalMove",
     "KeepAlive",
     "Launcher",
@@ -83,6 +97,7 @@ __all__ = [
     "ProcessState",
     "RateLimitEvent",
     "Result",
+    "Salvage",
     "Sink",
     "Site",
     "Slot",
@@ -94,6 +109,10 @@ __all__ = [
     "SystemInit",
     "SystemPrompt",
     "SystemStatus",
+    "Told",
+    "Transcript",
+    "TranscriptMirror",
+    "Unfit",
     "Unknown",
     "Usage",
     "User",
@@ -102,7 +121,13 @@ __all__ = [
     "decode_blocks",
     "find_cli",
     "find_guard",
+    "history",
+    "imported",
+    "inject",
+    "lasting",
     "probe",
     "read_version",
+    "rehydrate",
     "repair",
+    "transcript",
 ]

@@ -29,9 +29,20 @@ def check_model(name: str) -> str:
     return name
 
 
-def build_argv(binary: Path, key: SpawnKey, prompt_file: Path) -> tuple[str, ...]:
-    """The command for `key`; its system prompt, if it has one, must be in `prompt_file`."""
+def build_argv(
+    binary: Path,
+    key: SpawnKey,
+    prompt_file: Path,
+    transcript: Path | None = None,
+    *,
+    mirror: bool = False,
+) -> tuple[str, ...]:
+    """The command for `key`: a system prompt is read from `prompt_file`, a history from `transcript`."""
     argv = [str(binary), *_FLAGS]
+    if mirror:
+        argv.append("--session-mirror")
+    if transcript is not None:
+        argv.append(f"--resume={transcript}")
     if key.model is not None:
         argv.append(f"--model={check_model(key.model)}")
     if key.system_prompt is not None:

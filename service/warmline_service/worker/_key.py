@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Literal
+
+from warmline_service.worker._transcript import Transcript
 
 
 @dataclass(frozen=True)
@@ -21,12 +24,16 @@ class SpawnKey:
     `warmed`: has answered a side question: faster, and everything can still be bound to it.
     `primed`: has run a warm-up turn and been cleared: fastest, but takes no system prompt any more.
     `model` and `system_prompt`: set only where the CLI cannot bind them late.
+    `workspace`: the directory that it works in, instead of the slot's own.
+    `resume`: the conversation that it goes on with. No other key equals one that has this.
     """
 
     warmed: bool = False
     primed: bool = False
     model: str | None = None
     system_prompt: SystemPrompt | None = None
+    workspace: Path | None = None
+    resume: Transcript | None = None
 
     @property
     def prepared(self) -> bool:
@@ -44,10 +51,14 @@ class SpawnKey:
 
 @dataclass(frozen=True)
 class Binding:
-    """What a conversation gives to a process that is already running."""
+    """What a conversation gives to a process that is already running.
+
+    `workspace`: an absolute directory that exists; the process works there from now on.
+    """
 
     model: str | None = None
     system_prompt: SystemPrompt | None = None
+    workspace: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +74,11 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What this CLI version was seen to do; what it cannot bind late needs a cold spawn."""
+    """What this CLI version was seen to do; what it cannot bind late needs a cold spawn.
+
+    `mirror`: it tells what it adds to its transcript. `injection`: it takes a history in while it
+    runs; without that a history needs `SpawnKey.resume`.
+    """
 
     version: str
     models: tuple[ModelInfo, ...] = ()
@@ -71,7 +86,10 @@ class Capabilities:
     late_system_prompt: bool = False
     warming: bool = False
     priming: bool = False
+    late_workspace: bool = False
     unix_socket: bool = False
+    mirror: bool = False
+    injection: bool = False
 
     @property
     def default_model(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -20,8 +21,10 @@ from warmline_service.worker._key import Capabilities, SpawnKey
 from warmline_service.worker._prime import prime, warm
 from warmline_service.worker._priority import give_way
 from warmline_service.worker._process import CliProcess
+from warmline_service.worker._salvage import Salvage
 from warmline_service.worker._slot import Endpoint, OpenEndpoint, Slot
 from warmline_service.worker._slots import Slots, make, wipe
+from warmline_service.worker._transcript import Transcript
 
 _log = structlog.get_logger(__name__)
 
@@ -36,16 +39,26 @@ class Site:
     guard: tuple[str, ...]
 
     @classmethod
-    async def prepare(cls, settings: CliSettings, slots_root: Path) -> Self:
+    async def prepare(
+        cls,
+        settings: CliSettings,
+        slots_root: Path,
+        salvage: Salvage | None = None,
+        claimed: Callable[[], Awaitable[None]] | None = None,
+    ) -> Self:
         """Find the CLI, take the slots' directory, clear away what a killed service left there.
 
-        Raises CLI_NOT_FOUND, SlotsInUse, OSError. Call `slots.release()` at the end.
+        `claimed` is awaited when no other service can have the directory, and before anything is
+        wiped; `salvage` is offered each slot before that. Raises CLI_NOT_FOUND, SlotsInUse, OSError, and
+        what `claimed` does. Call `slots.release()` at the end.
         """
         binary = await asyncio.to_thread(find_cli, settings)
         slots = Slots(slots_root)
         await asyncio.to_thread(slots.claim)
         try:
-            swept = await asyncio.to_thread(slots.sweep, settings.stop_timeout)
+            if claimed is not None:
+                await claimed()
+            swept = await slots.sweep(settings.stop_timeout, salvage)
             if swept:
                 _log.warning("slots of an earlier run cleared away", slots=swept)
             return cls(settings, binary, slots, await find_guard())
@@ -161,6 +174,8 @@ class _Attempt:
             make(slot)
             if self._key.system_prompt is not None:
                 _prompt_file(slot).write_text(self._key.system_prompt.text, encoding="utf-8")
+            if self._key.resume is not None:
+                _transcript_file(slot, self._key.resume).write_bytes(self._key.resume.text)
         except BaseException:
             wipe(slot)
             raise
@@ -171,11 +186,19 @@ class _Attempt:
         wipe(slot)
 
     async def _spawn(self, slot: Slot, endpoint: Endpoint) -> Child:
-        argv = build_argv(self._site.binary, self._key, _prompt_file(slot))
-        argv = (*self._site.guard, *argv)
+        key = self._key
+        transcript = None if key.resume is None else _transcript_file(slot, key.resume)
+        argv = build_argv(
+            self._site.binary, key, _prompt_file(slot), transcript, mirror=self._can.mirror
+        )
         env = build_environment(slot, endpoint.env, self._site.settings.max_retries)
-        return await Child.spawn(argv, env, slot.work)
+        return await Child.spawn((*self._site.guard, *argv), env, key.workspace or slot.work)
 
 
 def _prompt_file(slot: Slot) -> Path:
     return slot.root / "system-prompt"
+
+
+def _transcript_file(slot: Slot, transcript: Transcript) -> Path:
+    # The CLI takes the session's id from the name.
+    return slot.root / f"{transcript.session_id}.jsonl"

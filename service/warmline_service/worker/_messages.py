@@ -11,6 +11,8 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from warmline_service.worker._stream import ApiEvent, MessageStop, Usage
+
 
 class Message(Struct, tag_field="type"):
     """What all lines have: `line` is the line as it came, without its newline."""
@@ -22,96 +24,6 @@ class Message(Struct, tag_field="type"):
     def type(self) -> str:
         """The line's own word for what it is."""
         return str(type(self).__struct_config__.tag)
-
-
-class Usage(Struct):
-    """Tokens as the API counts them."""
-
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-
-
-class MessageHead(Struct):
-    """The head of a streamed message."""
-
-    id: str = ""
-    model: str = ""
-    usage: Usage | None = None
-
-
-class BlockHead(Struct):
-    """How a content block begins; `id` and `name` only where it is a tool's."""
-
-    type: str
-    id: str = ""
-    name: str = ""
-    text: str = ""
-    thinking: str = ""
-
-
-class Delta(Struct):
-    """A piece of a content block: the field that belongs to `type` is set."""
-
-    type: str
-    text: str = ""
-    thinking: str = ""
-    partial_json: str = ""
-
-
-class MessageStart(Struct, tag_field="type", tag="message_start"):
-    """A message begins."""
-
-    message: MessageHead
-
-
-class ContentBlockStart(Struct, tag_field="type", tag="content_block_start"):
-    """Block `index` of the message begins."""
-
-    index: int
-    content_block: BlockHead
-
-
-class ContentBlockDelta(Struct, tag_field="type", tag="content_block_delta"):
-    """Block `index` grows."""
-
-    index: int
-    delta: Delta
-
-
-class ContentBlockStop(Struct, tag_field="type", tag="content_block_stop"):
-    """Block `index` ends."""
-
-    index: int
-
-
-class MessageEnd(Struct):
-    """Why a message ended."""
-
-    stop_reason: str | None = None
-    stop_sequence: str | None = None
-
-
-class MessageDelta(Struct, tag_field="type", tag="message_delta"):
-    """The message's end is known."""
-
-    delta: MessageEnd
-    usage: Usage | None = None
-
-
-class MessageStop(Struct, tag_field="type", tag="message_stop"):
-    """The message has ended."""
-
-
-ApiEvent = (
-    MessageStart
-    | ContentBlockStart
-    | ContentBlockDelta
-    | ContentBlockStop
-    | MessageDelta
-    | MessageStop
-)
 
 
 class StreamEvent(Message, tag="stream_event"):
@@ -334,6 +246,18 @@ class CompactBoundary(System, tag="system"):
     compact_metadata: Raw | UnsetType = UNSET
 
 
+class TranscriptMirror(Message, tag="transcript_mirror"):
+    """Entries that the CLI has just added to a transcript: the conversation's, or a sub-agent's."""
+
+    file_path: str = msgspec.field(default="", name="filePath")
+    entries: list[Raw] = msgspec.field(default_factory=list)
+
+    @property
+    def of_sub_agent(self) -> bool:
+        """Whether a sub-agent of the conversation wrote them."""
+        return "/subagents/" in self.file_path
+
+
 class Unknown(Struct):
     """A JSON line of a type, or with fields, that this service does not know; "" for no type."""
 
@@ -361,6 +285,7 @@ KnownMessage = (
     | KeepAlive
     | ConversationReset
     | System
+    | TranscriptMirror
 )
 
 CliMessage = KnownMessage | Unknown | Garbage

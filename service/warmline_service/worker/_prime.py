@@ -8,22 +8,26 @@ from collections.abc import Sequence
 
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.worker._exit import Exit
-from warmline_service.worker._messages import CliMessage, Result
+from warmline_service.worker._messages import CliMessage, Result, TranscriptMirror
 from warmline_service.worker._process import CliProcess
+from warmline_service.worker._transcript import lasting
 
 # The deadline is the caller's.
 _NO_OTHER = 3600.0
 
 
 class TurnEnd:
-    """A sink that waits for the end of a turn."""
+    """A sink that waits for the end of a turn; `entries` is what lasts of the transcript till then."""
 
     def __init__(self) -> None:
+        self.entries: list[bytes] = []
         self.result: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
 
     def on_messages(self, batch: Sequence[CliMessage]) -> None:
         """Look for the result."""
         for message in batch:
+            if isinstance(message, TranscriptMirror):
+                self.entries += lasting(message)
             if isinstance(message, Result) and not self.result.done():
                 self.result.set_result(message)
 
@@ -33,9 +37,11 @@ class TurnEnd:
             self.result.set_exception(exit.error())
 
 
-async def run_turn(process: CliProcess, text: str, *, verbatim: bool = True) -> Result:
+async def run_turn(
+    process: CliProcess, text: str, *, verbatim: bool = True, end: TurnEnd | None = None
+) -> Result:
     """Send `text` and wait for its end; the caller sets the deadline. Raises CLI_CRASHED."""
-    end = TurnEnd()
+    end = end or TurnEnd()
     process.attach(end)
     try:
         await process.send_line(text, str(uuid.uuid4()), verbatim=verbatim)

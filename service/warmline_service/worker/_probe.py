@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import re
 import secrets
+import uuid
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +16,12 @@ import structlog
 
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.worker._control import ControlRefused
+from warmline_service.worker._history import History, Told
+from warmline_service.worker._inject import inject
 from warmline_service.worker._key import Binding, Capabilities, ModelInfo, SpawnKey
 from warmline_service.worker._launch import Launcher, Site
 from warmline_service.worker._messages import JsonObject
-from warmline_service.worker._prime import run_turn, warm
+from warmline_service.worker._prime import TurnEnd, run_turn, warm
 from warmline_service.worker._probe_model import ModelRequest, ProbeModel
 from warmline_service.worker._process import CliProcess
 
@@ -25,6 +29,8 @@ _log = structlog.get_logger(__name__)
 
 _SUPPORTED = ((2, 1, 300), (3, 0, 0))
 _VERSION_TIMEOUT = 10.0
+# What the CLI says of a flag that it does not have: the mirror's is the only one that may be missing.
+_UNKNOWN_FLAG = "unknown option"
 # Words that nothing but the first turn says.
 _FIRST = "this is the warm-up turn of a probe"
 
@@ -37,12 +43,24 @@ async def probe(site: Site) -> Capabilities:
     """
     version = await read_version(site.binary)
     model = ProbeModel()
-    launcher = Launcher(site, model.open_endpoint, Capabilities(version))
-    process = await launcher.start(SpawnKey())
     try:
-        return await _Trial(process, model, version).run(site.settings.start_timeout)
+        return await _try(site, model, Capabilities(version, mirror=True))
+    except WarmlineError as error:
+        if _UNKNOWN_FLAG not in error.metadata.get("stderr", ""):
+            raise
+        _log.warning("the CLI does not tell of its transcript")
+        return await _try(site, model, Capabilities(version))
+
+
+async def _try(site: Site, model: ProbeModel, can: Capabilities) -> Capabilities:
+    launcher = Launcher(site, model.open_endpoint, can)
+    try:
+        process = await launcher.start(SpawnKey())
+        try:
+            return await _Trial(process, model, can.version).run(site.settings.start_timeout)
+        finally:
+            await process.stop()
     finally:
-        await process.stop()
         await launcher.aclose()
 
 
@@ -101,45 +119,69 @@ class _Trial:
         return self.found
 
     async def _bind_prompt(self) -> ModelRequest:
-        """Warm a process up, set a system prompt, and see just that in the first request."""
+        """Warm a process up, bind a directory and a prompt, and see just that in the first request."""
         question = len(self._model.requests)
         with contextlib.suppress(ControlRefused):
             await warm(self._process)
         asked = len(self._model.requests) > question
-        mark = secrets.token_hex(8)
+        place, mark = self._process.slot.tmp, secrets.token_hex(8)
+        with contextlib.suppress(ControlRefused):
+            await self._process.bind(Binding(workspace=place))
         answer = await self._process.control("initialize", systemPrompt=[mark])
         self.found = replace(self.found, models=_models(answer))
-        request = await self._turn(_FIRST)
+        end = TurnEnd()
+        request = await self._turn(_FIRST, end)
         self.found = replace(
             self.found,
             unix_socket=True,
             late_system_prompt=mark in request.system,
+            late_workspace=f"{place}\\n" in request.messages,
             warming=asked and mark in request.system,
+            mirror=any(_FIRST.encode() in line for line in end.entries),
         )
         return request
 
     async def _clear_and_bind_model(self, first: ModelRequest) -> None:
-        """Clear that turn, bind another model, and see that both hold."""
+        """Clear that turn, bind another model, tell a history, and see that all three hold."""
         await run_turn(self._process, "/clear", verbatim=False)
         other = next((each for each in self.found.models if each.id != first.model), None)
         if other is not None:
             await self._process.bind(Binding(model=other.value))
+        told = [secrets.token_hex(8) for _ in range(3)]
+        asked = len(self._model.requests)
+        with contextlib.suppress(WarmlineError):
+            await inject(self._process, _history(told))
+        silent = len(self._model.requests) == asked
         second = await self._turn("again")
+        places = [second.messages.find(mark) for mark in (*told, "again")]
         self.found = replace(
             self.found,
             late_model=other is not None and second.model == other.id,
             priming=_FIRST in first.messages and _FIRST not in second.messages,
+            injection=silent and -1 not in places and places == sorted(places),
         )
 
-    async def _turn(self, text: str) -> ModelRequest:
+    async def _turn(self, text: str, end: TurnEnd | None = None) -> ModelRequest:
         """Run a turn; raises CLI_CRASHED if it did not come to the model."""
         before = len(self._model.requests)
-        result = await run_turn(self._process, text)
+        result = await run_turn(self._process, text, end=end)
         if len(self._model.requests) == before:
             raise WarmlineError(
                 Reason.CLI_CRASHED, f"The CLI did not reach its model: {result.result}"
             )
         return self._model.requests[-1]
+
+
+def _history(marks: Sequence[str]) -> History:
+    told = []
+    for index, mark in enumerate(marks):
+        role = "assistant" if index % 2 else "user"
+        content = [{"type": "text", "text": mark}]
+        message: JsonObject = {"role": role, "content": content}
+        if role == "assistant":
+            message |= {"id": "msg_probe", "model": "m", "type": "message"}
+        told.append(Told(role, str(uuid.uuid4()), msgspec.json.encode(message)))
+    return History(tuple(told))
 
 
 def _models(answer: JsonObject) -> tuple[ModelInfo, ...]:

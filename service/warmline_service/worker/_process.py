@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 
 import structlog
 
 from warmline_service.config import CliSettings
 from warmline_service.errors import Reason, WarmlineError, field_invalid
 from warmline_service.worker._argv import check_model
+from warmline_service.worker._blocks import Content, check_content
 from warmline_service.worker._child import Child
 from warmline_service.worker._control import (
     PendingControls,
@@ -28,13 +29,16 @@ from warmline_service.worker._messages import (
     ControlResponse,
     Garbage,
     JsonObject,
+    TranscriptMirror,
 )
 from warmline_service.worker._output import READ_BYTES
+from warmline_service.worker._salvage import Salvage, offer
 from warmline_service.worker._slot import Endpoint, Slot
 from warmline_service.worker._slots import wipe
 from warmline_service.worker._state import Life
 from warmline_service.worker._stderr import StderrTail
 from warmline_service.worker._stop import stop_by_ladder
+from warmline_service.worker._transcript import without
 
 _log = structlog.get_logger(__name__)
 
@@ -49,7 +53,10 @@ class _NotJson(Exception):  # noqa: N818  # named for the line
 
 
 class CliProcess:
-    """A running process in its slot. Whoever holds it must `stop` it; it cleans up by itself."""
+    """A running process in its slot. Whoever holds it must `stop` it; it cleans up by itself.
+
+    `before_wipe`, once set, is offered the slot when nothing runs in it any more.
+    """
 
     def __init__(
         self,
@@ -70,6 +77,8 @@ class CliProcess:
         self.started_at = loop.time()
         self.spawn_seconds = 0.0
         self.dropped = 0
+        self.before_wipe: Salvage | None = None
+        self.control_timeout = settings.control_timeout
         self.exited: asyncio.Future[Exit] = loop.create_future()
         self._child = child
         self._endpoint = endpoint
@@ -79,6 +88,7 @@ class CliProcess:
         self._splitter = LineSplitter(settings.max_line_bytes)
         self._stderr = StderrTail(settings.stderr_bytes)
         self._sink: Sink | None = None
+        self._echoes: set[str] = set()
         self._cause = ""
         self._stopping: asyncio.Task[None] | None = None
         self._replies: set[asyncio.Task[None]] = set()
@@ -104,11 +114,20 @@ class CliProcess:
             sink.on_exit(self.exited.result())
 
     async def bind(self, binding: Binding) -> None:
-        """Give a fresh process its system prompt and model, in one write, before its first turn.
+        """Give a fresh process its workspace, prompt and model, in one write, before its first turn.
 
         Raises FIELD_INVALID for what cannot be a model's name, otherwise as `control` does.
         """
         asks: list[_Ask] = []
+        if binding.workspace not in (None, self.key.workspace):
+            if self.key.primed or self.key.resume is not None:
+                # It would run a turn of its own to tell the model.
+                raise WarmlineError(
+                    Reason.INTERNAL, "A process with a past takes no workspace any more."
+                )
+            place = str(binding.workspace)
+            fields = {"path": place, "trust_accepted": True, "trusted_directory": place}
+            asks.append(("set_cwd", fields))
         if binding.system_prompt is not None:
             if self.key.primed:
                 raise WarmlineError(
@@ -119,25 +138,34 @@ class CliProcess:
             asks.append(("set_model", {"model": self._alias(check_model(binding.model))}))
         await self._ask(asks, self._settings.control_timeout)
 
-    async def send_user(self, text: str, uuid: str) -> None:
-        """Begin a turn with `text`, verbatim: no slash command or `@file` of it is acted upon.
+    async def send_user(self, content: Content, uuid: str) -> None:
+        """Begin a turn with text or content blocks, verbatim: no command or `@file` is acted upon.
 
-        Raises FIELD_INVALID for text that is not Unicode, CLI_CRASHED where it cannot be written.
+        Raises FIELD_INVALID for what is neither, or not Unicode, CLI_CRASHED where it cannot be
+        written.
         """
-        await self.send_line(text, uuid, verbatim=True)
+        await self.send_line(check_content(content), uuid, verbatim=True)
 
-    async def send_line(self, text: str, uuid: str, *, verbatim: bool) -> None:
+    async def send_line(self, content: Content, uuid: str, *, verbatim: bool) -> None:
         """As `send_user`; only text of our own may go without `verbatim`."""
         line: JsonObject = {
             "type": "user",
-            "message": {"role": "user", "content": text},
+            "message": {"role": "user", "content": content},
             "parent_tool_use_id": None,
             "session_id": "",
             "uuid": uuid,
         }
         if verbatim:
             line["client_composed"] = True
+        await self.write_line(line)
+
+    async def write_line(self, line: JsonObject) -> None:
+        """Write a line as it is. Raises as `send_user` does."""
         await self._write(_encode(line))
+
+    def expect_echo(self, uuids: Iterable[str]) -> None:
+        """Keep transcript entries with these uuids from whoever listens: they are known already."""
+        self._echoes.update(uuids)
 
     async def interrupt(self) -> None:
         """Ask the CLI to end its turn; harmless when there is none. Raises as `control` does."""
@@ -273,6 +301,8 @@ class CliProcess:
                 await self._endpoint.aclose()
         except (TimeoutError, OSError):
             _log.exception("endpoint could not be closed", process=self.id)
+        if self.before_wipe is not None:
+            await offer(self.before_wipe, self.slot)
         if not await asyncio.to_thread(wipe, self.slot):
             _log.error("slot could not be wiped", process=self.id, path=str(self.slot.root))
         if self._replies:
@@ -298,6 +328,8 @@ class CliProcess:
                 self._controls.settle(message.response)
             elif isinstance(message, ControlRequest):
                 self._reply(refusal(message.request_id, message.request.subtype))
+            elif isinstance(message, TranscriptMirror) and self._echoes:
+                batch += self._news(message)
             else:
                 batch.append(message)
             if isinstance(message, Garbage):
@@ -308,6 +340,11 @@ class CliProcess:
             self._sink.on_messages(batch)
         if batch and isinstance(batch[-1], Garbage):
             raise _NotJson("a line that is not JSON")
+
+    def _news(self, mirror: TranscriptMirror) -> list[CliMessage]:
+        news, found = without(mirror, self._echoes)
+        self._echoes -= found
+        return [news] if news.entries else []
 
     def _reply(self, line: bytes) -> None:
         task = asyncio.create_task(_quietly(self._write(line)))

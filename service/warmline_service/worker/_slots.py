@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import secrets
@@ -9,6 +10,7 @@ import shutil
 from pathlib import Path
 
 from warmline_service.worker._guard import kill_marked
+from warmline_service.worker._salvage import Salvage, offer
 from warmline_service.worker._slot import Slot
 
 
@@ -36,13 +38,23 @@ class Slots:
             raise SlotsInUse(f"another service is using {self.root}") from None
         self._lock = lock
 
-    def sweep(self, timeout: float) -> int:
-        """Kill and wipe what an earlier service left behind; the number of slots. Blocks."""
-        left = {each.name: each for each in self.root.iterdir() if each.is_dir()}
+    def leftovers(self, timeout: float) -> list[Slot]:
+        """What an earlier service left behind; nothing runs in it any more. Blocks."""
+        left = [Slot(each.name, each) for each in self.root.iterdir() if each.is_dir()]
         if left:
-            kill_marked(left, timeout)
-        for path in left.values():
-            wipe(Slot(path.name, path))
+            kill_marked({slot.id for slot in left}, timeout)
+        return left
+
+    async def sweep(self, timeout: float, salvage: Salvage | None = None) -> int:
+        """Kill and wipe what an earlier service left behind, each slot offered to `salvage` first.
+
+        Gives their number. Raises OSError.
+        """
+        left = await asyncio.to_thread(self.leftovers, timeout)
+        for slot in left:
+            if salvage is not None:
+                await offer(salvage, slot)
+            await asyncio.to_thread(wipe, slot)
         return len(left)
 
     def new(self) -> Slot:

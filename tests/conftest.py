@@ -12,9 +12,13 @@ from typing import TypeVar
 
 import blockbuster
 import grpc
+import hypothesis
 import leaks
 import pytest
 from virtual_time import VirtualTimeLoop
+
+# Fixtures for any test that asks: servers of the run's own.
+pytest_plugins = ["postgres", "s3", "stores"]
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 # Answered from the kernel's own memory within microseconds; a thread would take longer.
@@ -30,6 +34,10 @@ _QUICK = (
 
 def pytest_configure() -> None:
     """Prepare this process before any test runs."""
+    # How fast a shared machine is at this moment is no property of the code.
+    quiet = hypothesis.HealthCheck.too_slow
+    hypothesis.settings.register_profile("shared", deadline=None, suppress_health_check=[quiet])
+    hypothesis.settings.load_profile("shared")
     leaks.adopt_orphans()
     # Held for the whole run: the last channel to go would wait for gRPC's thread, on the loop.
     grpc.aio.init_grpc_aio()
@@ -69,7 +77,15 @@ def _no_skip(report: Report) -> Report:
 @pytest.fixture(scope="session", autouse=True)
 def nothing_blocks_the_loop() -> Iterator[None]:
     """A call from the service that can block, made on the loop's thread, raises BlockingError."""
-    guard = blockbuster.BlockBuster(scanned_modules=["warmline_service"])
+    guard = blockbuster.BlockBuster(
+        scanned_modules=["warmline_service"],
+        # Have a thread and a loop of their own, for nothing else.
+        excluded_modules=[
+            "warmline_service.store._apart",
+            "warmline_service.store._migrate",
+            "warmline_service.store.migrations",
+        ],
+    )
     for name in _QUICK:
         guard.functions.pop(name)
     guard.activate()

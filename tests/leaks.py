@@ -12,6 +12,8 @@ import psutil
 # Seconds that the last steps of a clean end may take: a reaped child, a cancelled task.
 GRACE = float(os.environ.get("LEAK_GRACE", "2"))
 _PR_SET_CHILD_SUBREAPER = 36
+# What the whole run shares, whichever test asked for it first.
+_of_the_run: set[psutil.Process] = set()
 
 
 def adopt_orphans() -> None:
@@ -21,8 +23,14 @@ def adopt_orphans() -> None:
 
 
 def children() -> set[psutil.Process]:
-    """Every descendant of this process."""
-    return set(psutil.Process().children(recursive=True))
+    """Every descendant of this process, without those that are kept for the run."""
+    return set(psutil.Process().children(recursive=True)) - _of_the_run
+
+
+def keep_for_the_run(pid: int) -> None:
+    """This process and those it has now are no test's own, and may outlive any."""
+    process = psutil.Process(pid)
+    _of_the_run.update({process, *process.children(recursive=True)})
 
 
 async def tasks_left(before: set[asyncio.Task[object]]) -> list[str]:

@@ -3,11 +3,12 @@
 import asyncio
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import fake_cli
 from warmline.v1 import events_pb2
 from warmline_client import Client, Conversation, connect
 from warmline_service.config import Settings, load
@@ -33,11 +34,20 @@ def small_settings(data_dir: Path, **changes: Any) -> Settings:
     return load(None, data_dir=data_dir, **merged)
 
 
-@asynccontextmanager
-async def running_service(**changes: Any) -> AsyncIterator[Service]:
-    """A service that is up; at the end it is drained, and nothing may be left of its slots."""
+@contextmanager
+def data_directory() -> Iterator[Path]:
+    """A data directory that several services may have, one after another."""
     # Short: the path of a slot's socket has at most 107 bytes.
     data_dir = Path(tempfile.mkdtemp())
+    try:
+        yield data_dir
+    finally:
+        shutil.rmtree(data_dir)
+
+
+@asynccontextmanager
+async def service_in(data_dir: Path, **changes: Any) -> AsyncIterator[Service]:
+    """A service that is up; at the end it is drained, and nothing may be left of its slots."""
     service = Service(small_settings(data_dir, **changes))
     try:
         await service.start()
@@ -45,8 +55,15 @@ async def running_service(**changes: Any) -> AsyncIterator[Service]:
     finally:
         await service.stop()
         left = list(data_dir.glob("slots/*/"))
-        shutil.rmtree(data_dir)
         assert not left, f"slots left behind: {left}"
+
+
+@asynccontextmanager
+async def running_service(**changes: Any) -> AsyncIterator[Service]:
+    """A service that is up, with a data directory of its own."""
+    with data_directory() as data_dir:
+        async with service_in(data_dir, **changes) as service:
+            yield service
 
 
 @asynccontextmanager
@@ -74,6 +91,15 @@ def kinds(events: list[events_pb2.Event]) -> list[str]:
 def text_of(events: list[events_pb2.Event]) -> str:
     """The answer's text, from its deltas."""
     return "".join(event.text_delta.text for event in events if event.HasField("text_delta"))
+
+
+def faking(directory: Path, **cli: Any) -> dict[str, Any]:
+    """The settings `cli` of a service whose CLI is the fake one."""
+    return {
+        "path": fake_cli.install(directory / "fake"),
+        "interrupt_timeout": 1,
+        "stop_timeout": 1,
+    } | cli
 
 
 async def until(condition: Callable[[], bool], timeout: float = 10.0) -> None:

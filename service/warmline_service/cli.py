@@ -196,5 +196,7 @@ def _fail(message: str, code: int) -> NoReturn:
 def main() -> None:
     """Run the command line with the commands of every installed part."""
     for entry in entry_points(group="warmline.commands"):
-        app.registered_commands += entry.load().registered_commands
+        part = entry.load()
+        app.registered_commands += part.registered_commands
+        app.registered_groups += part.registered_groups
     app()

@@ -126,13 +126,10 @@ class LimitSettings(_Section):
         2000, ge=1, le=1_000_000, description="Open streams of one tenant."
     )
     sessions_per_tenant: int = Field(
-        10_000, ge=1, le=10_000_000, description="Sessions of one tenant that are kept."
+        100_000, ge=1, le=10_000_000, description="Sessions of one tenant that are kept."
     )
     queued_messages: int = Field(
         16, ge=1, le=1000, description="Messages of one session that wait behind its running turn."
-    )
-    session_bytes_per_tenant: int = Field(
-        64 * MIB, ge=1 * MIB, description="System prompts of one tenant's sessions that are kept."
     )
     queued_bytes: int = Field(
         64 * MIB, ge=1024, description="Text of one session's messages that wait."
@@ -141,8 +138,10 @@ class LimitSettings(_Section):
     flush_timeout: Seconds = Field(
         60.0, description="Seconds that a stream's reader gets for what waits at its end."
     )
-    outbox_bytes: int = Field(
-        64 * MIB, ge=1 * MIB, description="Events that wait for one slow reader."
+    recent_bytes: int = Field(
+        1 * MIB,
+        ge=64 * 1024,
+        description="A session's last events that are kept in memory for its streams.",
     )
     turn_timeout: Seconds = Field(
         3600.0, description="The longest turn, where the session sets none."
@@ -152,6 +151,51 @@ class LimitSettings(_Section):
     )
     keepalive_min_interval: Seconds = Field(
         10.0, description="Clients that ping more often are disconnected."
+    )
+
+
+class StoreSettings(_Section):
+    """Where sessions, their events and their content are kept."""
+
+    url: SecretStr | None = Field(
+        None,
+        description="`postgresql://USER:PASSWORD@HOST/DATABASE`. Default: SQLite, in `data_dir`.",
+    )
+    blob_url: str = Field(
+        "",
+        description="Where large content is kept, such as `s3://BUCKET/PREFIX`. Default: in `data_dir`.",
+    )
+    spill_bytes: int = Field(
+        64 * 1024,
+        ge=1024,
+        le=16 * MIB,
+        description="Content above it is kept outside the database.",
+    )
+    pending_bytes: int = Field(
+        64 * MIB, ge=1 * MIB, description="Events that wait in memory while the store is down."
+    )
+    outage_grace: Seconds = Field(
+        30.0, description="Running turns go on so long while the store is down; then they fail."
+    )
+    lease_ttl: Seconds = Field(
+        6.0, description="A service that says nothing for so long has lost its sessions to others."
+    )
+
+
+class RetentionSettings(_Section):
+    """How long what is stored is kept. 0: for ever."""
+
+    events_days: float = Field(
+        30.0, ge=0, le=36500, description="Days that the events of a turn are kept after its end."
+    )
+    sessions_days: float = Field(
+        365.0, ge=0, le=36500, description="Days that an unused session is kept."
+    )
+    tenant_bytes: int = Field(
+        0, ge=0, description="Events of one tenant; with more, those of its oldest turns go."
+    )
+    keys_hours: float = Field(
+        48.0, ge=24, le=8760, description="Hours that an idempotency key is remembered."
     )
 
 
@@ -248,7 +292,7 @@ class Settings(BaseSettings):
     ] = Field("127.0.0.1:50051", description="HOST:PORT of the gRPC port; port 0 takes a free one.")
     data_dir: Path = Field(
         Path("~/.local/share/warmline"),
-        description="Where slots live; made if missing, private to the service.",
+        description="Where slots, the database and large content live; made if missing, private.",
     )
     drain_grace: Seconds = Field(30.0, description="Seconds that running turns get at SIGTERM.")
     cli: CliSettings = CliSettings()
@@ -257,6 +301,8 @@ class Settings(BaseSettings):
     tls: TlsSettings | None = None
     provider: ProviderSettings = ProviderSettings()
     models: ModelSettings = ModelSettings()
+    store: StoreSettings = StoreSettings()
+    retention: RetentionSettings = RetentionSettings()
     tenants: tuple[TenantSettings, ...] = ()
     log: LogSettings = LogSettings()
 

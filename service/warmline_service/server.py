@@ -9,6 +9,7 @@ import gc
 import ipaddress
 import os
 import sys
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,16 +20,19 @@ from warmline_service.chat import (
     Conversations,
     ModelCatalog,
     Runtime,
-    Tokens,
     UpstreamFault,
     spare_keys,
 )
 from warmline_service.config import Settings
 from warmline_service.egress import Access, Egress, make_provider, operator_credential
+from warmline_service.errors import WarmlineError
 from warmline_service.pool import Pool, SilentEvents, capacity, default_memory_budget
 from warmline_service.rpc import RpcServer, build_server, read_credentials
+from warmline_service.sessions import Journal, Keeper, Portable, Sessions, Workspaces
+from warmline_service.sessions.events import Tokens
+from warmline_service.store import Archives, Blobs, Store, open_database
 from warmline_service.tenants import Authenticator, SettingsKeys
-from warmline_service.worker import CliProcess, Launcher, Site, SpawnKey, probe
+from warmline_service.worker import Capabilities, CliProcess, Launcher, Site, Slot, SpawnKey, probe
 
 _log = structlog.get_logger(__name__)
 
@@ -116,6 +120,11 @@ class Service:
         self._egress: Egress | None = None
         self._launcher: Launcher | None = None
         self._pool: Pool[CliProcess] | None = None
+        self._store: Store | None = None
+        self._journal: Journal | None = None
+        self._archives: Archives | None = None
+        self._workspaces: Workspaces | None = None
+        self._keeper: Keeper | None = None
         self._conversations: Conversations | None = None
         self._rpc: RpcServer | None = None
 
@@ -136,9 +145,29 @@ class Service:
         settings = self.settings
         use_pidfds()
         slots = await asyncio.to_thread(make_slots_root, settings.data_dir)
-        self._site = await Site.prepare(settings.cli, slots)
+        # What a killed service left in its slots is saved first; for that the store has to be open.
+        self._site = await Site.prepare(
+            settings.cli, slots, salvage=self._salvage, claimed=self._open_store
+        )
         capabilities = await probe(self._site)
         _log.info("cli probed", path=str(self._site.binary), version=capabilities.version)
+        if not settings.pool.warm_up:
+            capabilities = replace(capabilities, warming=False, priming=False)
+        egress = await self._start_egress()
+        first = await self._start_pool(self._site, egress, capabilities)
+        catalog = ModelCatalog(capabilities.models, settings.models)
+        conversations = await self._start_conversations(egress, catalog, capabilities)
+        keys = SettingsKeys(settings.tenants) if has_keys(settings) else None
+        tls = settings.tls
+        credentials = await asyncio.to_thread(read_credentials, tls) if tls else None
+        self._rpc = build_server(settings, conversations, catalog, Authenticator(keys), credentials)
+        # Ready means warm: who connects at once shall not wait for a process.
+        await first.up(len(spare_keys(capabilities)), settings.cli.start_timeout)
+        await self._rpc.start()
+        self.port = self._rpc.port
+
+    async def _start_egress(self) -> Egress:
+        settings = self.settings
         # Taken out of the service's own environment, so that nothing can inherit it.
         key = {_KEY_VARIABLE: os.environ.pop(_KEY_VARIABLE, "")}
         if not await asyncio.to_thread(has_credential, settings, key):
@@ -149,9 +178,13 @@ class Service:
         provider = await asyncio.to_thread(make_provider, settings.provider, key)
         self._egress = Egress(provider)
         await self._egress.start()
-        self._launcher = Launcher(self._site, self._egress.open_endpoint, capabilities)
-        if not settings.pool.warm_up:
-            capabilities = replace(capabilities, warming=False, priming=False)
+        return self._egress
+
+    async def _start_pool(
+        self, site: Site, egress: Egress, capabilities: Capabilities
+    ) -> FirstSpares:
+        settings = self.settings
+        self._launcher = Launcher(site, egress.open_endpoint, capabilities)
         budget = settings.pool.memory_budget_bytes
         budget = budget or await asyncio.to_thread(default_memory_budget)
         first = FirstSpares(capacity(settings.pool, budget), settings.pool.min_spares)
@@ -163,26 +196,67 @@ class Service:
             events=first,
         )
         await self._pool.start()
-        catalog = ModelCatalog(capabilities.models, settings.models)
+        return first
+
+    async def _start_conversations(
+        self, egress: Egress, catalog: ModelCatalog, capabilities: Capabilities
+    ) -> Conversations:
+        settings, store, workspaces = self.settings, self._store, self._workspaces
+        assert store is not None
+        assert workspaces is not None
+        assert self._journal is not None
+        sessions = Sessions(store, settings.limits, settings.retention)
         runtime = Runtime(
-            self._pool,
-            EgressAccess(self._egress),
+            self.pool,
+            EgressAccess(egress),
             catalog,
             capabilities,
             settings.cli,
             settings.limits,
+            store,
+            sessions,
+            self._journal,
+            workspaces,
+            Portable(store, sessions, workspaces, settings.limits, settings.store),
         )
         self._conversations = Conversations(runtime)
-        keys = SettingsKeys(settings.tenants) if has_keys(settings) else None
-        tls = settings.tls
-        credentials = await asyncio.to_thread(read_credentials, tls) if tls else None
-        self._rpc = build_server(
-            settings, self._conversations, catalog, Authenticator(keys), credentials
+        self._keeper = Keeper(
+            store,
+            settings.store,
+            settings.retention,
+            recover=self._conversations.recover,
+            # A file that is ours alone nobody else can write meanwhile.
+            fence=self._conversations.fence if settings.store.url else None,
+            remove=self._conversations.remove,
         )
-        # Ready means warm: who connects at once shall not wait for a process.
-        await first.up(len(spare_keys(capabilities)), settings.cli.start_timeout)
-        await self._rpc.start()
-        self.port = self._rpc.port
+        await self._keeper.start()
+        recovered = await self._conversations.recover()
+        if recovered:
+            _log.warning("turns of an earlier run ended", sessions=recovered)
+        return self._conversations
+
+    async def _open_store(self) -> None:
+        """Open the store; the directory of slots has been claimed, and nothing has been wiped."""
+        settings = self.settings
+        root = settings.data_dir.expanduser().absolute()
+        url = settings.store.url.get_secret_value() if settings.store.url else ""
+        node_id = await asyncio.to_thread(own_node_id, root)
+        blobs = Blobs(settings.store.blob_url, root / "blobs")
+        self._store = Store(open_database(url, root / "warmline.db"), blobs, node_id)
+        await self._store.open()
+        if not url:
+            await self._store.be_alone()
+        self._archives = Archives()
+        self._workspaces = Workspaces(self._store, self._archives, root)
+        self._journal = Journal(self._store, settings.store, settings.limits, exclusive=not url)
+        await self._journal.start()
+
+    async def _salvage(self, slot: Slot) -> None:
+        """Save the files of a session whose service was killed."""
+        assert self._store is not None
+        assert self._workspaces is not None
+        for row in await self._store.in_slots([slot.id]):
+            await self._workspaces.save(row.tenant, row.id, slot.work, slot.id)
 
     async def stop(self, grace: float | None = None) -> None:
         """Drain for `grace` seconds (the setting, by default) and stop: nothing is left.
@@ -202,6 +276,7 @@ class Service:
             await self._rpc.stop(_STREAM_GRACE)
         if self._pool is not None:
             await self._pool.aclose()
+        await self._close_store()
         if self._launcher is not None:
             await self._launcher.aclose()
         if self._egress is not None:
@@ -209,6 +284,23 @@ class Service:
         if self._site is not None:
             self._site.slots.release()
             self._site = None
+
+    async def _close_store(self) -> None:
+        keeper, journal, store = self._keeper, self._journal, self._store
+        self._keeper = self._journal = self._store = None
+        if journal is not None:
+            await journal.aclose()
+        if keeper is not None:
+            await keeper.aclose()
+        if store is not None:
+            try:
+                await store.resign()
+            except WarmlineError as error:
+                # They expire by themselves.
+                _log.warning("leases not given up", reason=error.reason.value)
+            await store.aclose()
+        if self._archives is not None:
+            await self._archives.aclose()
 
     @property
     def pool(self) -> Pool[CliProcess]:
@@ -253,6 +345,21 @@ def make_slots_root(data_dir: Path) -> Path:
     return slots
 
 
+def own_node_id(root: Path) -> str:
+    """Names this service among those that share a database: the same after every restart.
+
+    The directory of slots has been claimed, so no other running service has the same directory.
+    """
+    path = root / "node-id"
+    try:
+        return str(uuid.UUID(path.read_text(encoding="ascii").strip()))
+    except (FileNotFoundError, ValueError):
+        pass
+    node_id = str(uuid.uuid4())
+    path.write_text(f"{node_id}\n", encoding="ascii")
+    return node_id
+
+
 def hide_memory() -> None:
     """Keep other processes of this user out of the service's memory and its first environment.
 
@@ -276,7 +383,9 @@ def settle_memory() -> None:
 def use_pidfds() -> None:
     """Watch children by pidfd: on Python 3.11 the default is a thread for each."""
     if sys.version_info < (3, 12):
-        loop = asyncio.get_running_loop()
+        known = asyncio.get_child_watcher()
+        if isinstance(known, asyncio.PidfdChildWatcher) and known.is_active():
+            return  # Another in its place would lose the children that it watches.
         watcher = asyncio.PidfdChildWatcher()
-        watcher.attach_loop(loop)
+        watcher.attach_loop(asyncio.get_running_loop())
         asyncio.set_child_watcher(watcher)

@@ -5,8 +5,8 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from warmline_service.chat import events
 from warmline_service.chat._translate import Translator, begins_turn, result_of
+from warmline_service.sessions import events
 from warmline_service.worker import decode
 
 JSON: st.SearchStrategy[Any] = st.recursive(

@@ -45,19 +45,19 @@ BAD_CONFIGS = [
 def test_a_bad_field_is_named(config: pb.SessionConfig, field: str) -> None:
     """INVALID_ARGUMENT says which field, by its path in the request."""
     with pytest.raises(WarmlineError) as caught:
-        config_of(config, "open.config", session_id="")
+        config_of(config, "open.config", existing=False)
     assert [violation.field for violation in caught.value.violations] == [field]
 
 
 def test_a_config_for_an_existing_session_is_refused() -> None:
     """What is fixed when a session begins cannot be set again."""
-    with pytest.raises(WarmlineError, match="session_id"):
-        config_of(pb.SessionConfig(model="opus"), "open.config", session_id="x")
+    with pytest.raises(WarmlineError, match="existing session"):
+        config_of(pb.SessionConfig(model="opus"), "open.config", existing=True)
 
 
 def test_an_empty_config_means_the_defaults() -> None:
     """Nothing set, nothing asked for."""
-    config = config_of(pb.SessionConfig(), "open.config", session_id="")
+    config = config_of(pb.SessionConfig(), "open.config", existing=False)
     assert (config.model, config.system_prompt, config.turn_timeout) == (None, None, None)
 
 
@@ -69,7 +69,7 @@ def test_no_bytes_raise_anything_but_a_named_error(data: bytes) -> None:
         config = pb.SessionConfig.FromString(data)
     refused = None
     try:
-        config_of(config, "open.config", session_id="")
+        config_of(config, "open.config", existing=False)
     except WarmlineError as error:
         refused = error
     assert refused is None or (refused.reason is Reason.FIELD_INVALID and refused.violations)

@@ -1,9 +1,6 @@
 """Who gets in: API keys, TLS, client certificates, tenants apart."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import fake_cli
 import grpc
@@ -11,26 +8,9 @@ import pytest
 import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from running import events_of, running_service, small_settings, text_of
+from tenancies import tenant, two_tenants
 from warmline_client import WarmlineError, connect
 from warmline_service.server import Service, Unsafe
-from warmline_service.tenants import hash_key, new_key
-
-
-def tenant(name: str, **key: Any) -> tuple[dict[str, Any], str]:
-    """A tenant with one key, for the settings; and the key."""
-    identifier, secret = new_key()
-    entry = {"id": identifier, "sha256": hash_key(secret)} | key
-    return {"id": name, "keys": [entry]}, secret
-
-
-@asynccontextmanager
-async def two_tenants(directory: Path) -> AsyncIterator[tuple[str, str, str]]:
-    """A service with two tenants: its address and both keys."""
-    acme, first = tenant("acme")
-    other, second = tenant("other")
-    cli = {"path": fake_cli.install(directory / "fake")}
-    async with running_service(tenants=[acme, other], cli=cli) as service:
-        yield f"127.0.0.1:{service.port}", first, second
 
 
 async def test_a_key_is_needed_for_every_call_but_health(tmp_path: Path) -> None:

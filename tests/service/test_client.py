@@ -13,10 +13,20 @@ from typing import Any, cast
 import fake_cli
 import grpc
 import pytest
+from chaos.proxy import tcp_proxy
 from running import events_of, kinds, running_client, running_service, text_of, until
 from warmline.v1 import chat_service_pb2 as chat_pb
 from warmline.v1 import events_pb2 as pb
-from warmline_client import Client, Conversation, Turn, WarmlineError, _conversation, terminal
+from warmline_client import (
+    Client,
+    Conversation,
+    Turn,
+    WarmlineError,
+    _conversation,
+    connect,
+)
+from warmline_client._call import ChatCall
+from warmline_client.terminal._prompt import interrupting
 
 WARMLINE = str(Path(sys.executable).parent / "warmline")
 
@@ -139,13 +149,14 @@ async def test_writes_do_not_overlap() -> None:
             self.busy = False
 
     call = Call()
-    chat = Conversation(call, chat_pb.Open())
+    chat = Conversation(lambda: None, chat_pb.Open())
+    chat._call = ChatCall(call)
     sending = [asyncio.create_task(chat.send(str(index))) for index in range(3)]
     interrupting = asyncio.create_task(chat.interrupt())
     turns = await asyncio.gather(*sending)
     await until(lambda: len(call.frames) == 4)
     assert call.frames == ["0", "1", "2", "interrupt"]
-    assert list(chat._unnamed) == turns  # nothing else tells the order
+    assert list(chat._unnamed) == [turn.key for turn in turns]  # nothing else tells the order
     interrupting.cancel()
 
 
@@ -253,7 +264,7 @@ async def test_ctrl_c_twice_is_one_interrupt() -> None:
             await self.go.wait()
 
     chat = Slow()
-    async with terminal._interrupting(cast("Conversation", chat)):
+    async with interrupting(cast("Conversation", chat)):
         for _ in range(3):
             os.kill(os.getpid(), signal.SIGINT)
             await asyncio.sleep(0.05)
@@ -263,3 +274,19 @@ async def test_ctrl_c_twice_is_one_interrupt() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         await asyncio.sleep(0.05)
     assert chat.begun == 2
+
+
+async def test_a_turn_that_is_told_again_is_whole_when_the_stream_breaks(tmp_path: Path) -> None:
+    """The conversation has been told of all of it before, so that no cursor leads to what is missing."""
+    async with running_service(cli=faking(tmp_path)) as service, tcp_proxy(service.port) as proxy:
+        async with connect(proxy.address) as client, client.chat() as chat:
+            whole = [event async for event in await chat.send("!deltas 2000 0 1000", key="k")]
+            turn = await chat.send("!deltas 2000 0 1000", key="k")
+            assert (await anext(aiter(turn))).HasField("turn_attached")
+            assert proxy.cut_after(200_000) == 1
+            async with asyncio.timeout(20):
+                again = [event async for event in turn]
+            assert text_of(again) == text_of(whole)
+            assert again[-1] == whole[-1]
+            numbers = [event.seq for event in again if event.seq]
+            assert numbers == sorted(set(numbers))

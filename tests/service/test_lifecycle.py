@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -46,8 +47,8 @@ async def serving(directory: Path, *, fake: bool = False) -> AsyncIterator[tuple
         (data / "slots" / ".lock").unlink()
         if process.returncode == 0:
             assert not slots
-            (data / "slots").rmdir()
-            data.rmdir()
+            (data / "slots").rmdir()  # Nothing is left in it.
+            shutil.rmtree(data)
 
 
 async def stopped(process: Process) -> int:
@@ -59,7 +60,8 @@ async def stopped(process: Process) -> int:
 async def test_sigterm_drains(tmp_path: Path) -> None:
     """NOT_SERVING at once, the running turn finishes, the stream says so, exit 0, nothing is left."""
     async with serving(tmp_path) as (process, address), connect(address) as client:
-        async with client.chat() as chat, grpc.aio.insecure_channel(address) as channel:
+        chatting = client.chat(reconnect_timeout=0)
+        async with chatting as chat, grpc.aio.insecure_channel(address) as channel:
             request = health_pb2.HealthCheckRequest(service="warmline.v1.ChatService")
             watching = health_pb2_grpc.HealthStub(channel).Watch(request)
             assert (await watching.read()).status == health_pb2.HealthCheckResponse.SERVING
@@ -110,7 +112,7 @@ async def test_after_sigkill_no_process_survives(tmp_path: Path) -> None:
     """The CLI processes die with the service, tools included; the next start clears the slots."""
     data = Path(os.environ["TMPDIR"]) / "d"
     async with serving(tmp_path) as (process, address), connect(address) as client:
-        async with client.chat() as chat:
+        async with client.chat(reconnect_timeout=0) as chat:
             turn = await chat.send('::tool Bash {"command": "sleep 300"}')
             async for event in turn:
                 if event.HasField("tool_call"):

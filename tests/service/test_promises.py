@@ -6,16 +6,18 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import fake_cli
 import grpc
 import psutil
 import pydantic
 import pytest
 from running import (
+    data_directory,
     events_of,
+    faking,
     kinds,
     running_client,
     running_service,
+    service_in,
     small_settings,
     text_of,
     until,
@@ -25,17 +27,8 @@ from warmline.v1 import chat_service_pb2_grpc as pb_grpc
 from warmline.v1 import events_pb2
 from warmline_client import WarmlineError, connect
 from warmline_client._errors import from_rpc_error
-from warmline_service.chat.events import ToolCall
 from warmline_service.rpc._wire import _tool_call
-
-
-def faking(directory: Path, **cli: Any) -> dict[str, Any]:
-    """Settings of a service whose CLI is the fake one."""
-    return {
-        "path": fake_cli.install(directory / "fake"),
-        "interrupt_timeout": 1,
-        "stop_timeout": 1,
-    } | cli
+from warmline_service.sessions.events import ToolCall
 
 
 def stop_processes(directory: Path) -> None:
@@ -75,11 +68,10 @@ async def test_a_drain_ends_every_accepted_turn(tmp_path: Path) -> None:
             await stopping
 
 
-async def test_a_reader_that_stops_for_good_loses_the_session(tmp_path: Path) -> None:
-    """Its stream is stuck in a write; another stream may have the session."""
-    limits = {"outbox_bytes": 1024 * 1024}
+async def test_a_reader_that_stops_for_good_holds_nobody_up(tmp_path: Path) -> None:
+    """Its stream is stuck in a write; another may take the session over, and is told everything."""
     small = [("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0)]
-    async with running_service(cli=faking(tmp_path), limits=limits) as service:
+    async with running_service(cli=faking(tmp_path)) as service:
         address = f"127.0.0.1:{service.port}"
         async with grpc.aio.insecure_channel(address, options=small) as channel:
             call: Any = pb_grpc.ChatServiceStub(channel).Chat()
@@ -88,16 +80,11 @@ async def test_a_reader_that_stops_for_good_loses_the_session(tmp_path: Path) ->
             session = (await call.read()).events[0].session_id
             said = pb.UserMessage(text="!deltas 3000 0 4000")
             await call.write(pb.ChatRequest(message=said))
+            start = pb.Cursor(seq=0)
             async with connect(address) as client, asyncio.timeout(30):
-                opened = None
-                while opened is None:
-                    try:
-                        async with client.chat(session_id=session, detail=pb.DETAIL_TEXT) as chat:
-                            opened = chat.session_id
-                    except WarmlineError as error:
-                        busy = error.reason
-                        await asyncio.sleep(0.05)
-                assert (opened, busy) == (session, "SESSION_BUSY")
+                async with client.chat(session_id=session, after=start, takeover=True) as chat:
+                    await until(lambda: "turn_completed" in kinds(list(chat.notices)), 20)
+                    assert text_of(await events_of(chat, "hi")) == "echo: hi"
 
 
 async def test_an_ask_tells_its_own_turn_only(tmp_path: Path) -> None:
@@ -154,3 +141,29 @@ def test_a_port_that_does_not_exist_is_refused(tmp_path: Path, listen: str) -> N
     """The setting is named, before anything starts."""
     with pytest.raises(pydantic.ValidationError, match="listen"):
         small_settings(tmp_path, listen=listen)
+
+
+async def test_a_stop_while_a_session_is_loaded_says_draining(tmp_path: Path) -> None:
+    """Whoever waits for the session learns that another try makes sense."""
+    fake = faking(tmp_path)
+    with data_directory() as data:
+        async with service_in(data, cli=fake) as service:
+            async with connect(f"127.0.0.1:{service.port}") as client, client.chat() as chat:
+                await events_of(chat, "hi")
+        async with service_in(data, cli=fake, drain_grace=0.1) as service:
+            loading = asyncio.Event()
+
+            async def never(session_id: str) -> int:
+                loading.set()
+                await asyncio.Event().wait()
+                return 0
+
+            assert service._store is not None
+            service._store.acquire = never  # type: ignore[method-assign]  # a store that is slow
+            async with connect(f"127.0.0.1:{service.port}") as client:
+                again = client.chat(session_id=chat.session_id, reconnect_timeout=0)
+                opening = asyncio.create_task(again.__aenter__())
+                await loading.wait()
+                await service.stop()
+                with pytest.raises(WarmlineError, match="DRAINING"):
+                    await opening

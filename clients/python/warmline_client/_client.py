@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Sequence
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 # gRPC's fork support is of no use here and can break child processes; it is read at import.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
@@ -18,8 +19,10 @@ from warmline.v1 import events_pb2, model_service_pb2
 from warmline.v1 import model_service_pb2_grpc as model_grpc
 from warmline.v1 import session_config_pb2 as config_pb
 
+from warmline_client._ask import asked
 from warmline_client._conversation import Conversation
 from warmline_client._errors import from_rpc_error
+from warmline_client._sessions import SessionCalls
 
 _OPTIONS = [
     # Whole messages and tool results can be as large as the service's own limit.
@@ -56,12 +59,12 @@ def connect(
     return Client(channel, api_key)
 
 
-class Client:
+class Client(SessionCalls):
     """A connection; an async context manager that closes it."""
 
     def __init__(self, channel: grpc.aio.Channel, api_key: str | None = None) -> None:
+        super().__init__(channel, (("authorization", f"Bearer {api_key}"),) if api_key else ())
         self._channel = channel
-        self._metadata = (("authorization", f"Bearer {api_key}"),) if api_key else ()
         self._chat = chat_grpc.ChatServiceStub(channel)
         self._models = model_grpc.ModelServiceStub(channel)
 
@@ -89,18 +92,37 @@ class Client:
         append_system: str = "",
         detail: chat_pb.Detail.ValueType = chat_pb.DETAIL_BLOCKS,
         config: config_pb.SessionConfig | None = None,
+        after: chat_pb.Cursor | None = None,
+        fork: chat_pb.ForkFrom | None = None,
+        continue_latest: bool = False,
+        takeover: bool = False,
+        interrupt_on_disconnect: bool = False,
+        reconnect_timeout: float = 60.0,
     ) -> Conversation:
         """A conversation, as an async context manager.
 
-        `session_id` goes on with a session; otherwise a new one is set up by `config`, or by `model`
-        and `system` (in place of the CLI's prompt) or `append_system` (after it).
+        `session_id` goes on with a session, and `after` tells first what happened since that event;
+        `continue_latest` goes on with the one that was used last; `fork` begins with another's
+        conversation. Otherwise a new session is set up by `config`, or by `model` and `system` (in
+        place of the CLI's prompt) or `append_system` (after it). `takeover` takes a session from
+        another stream. For `reconnect_timeout` seconds a lost connection is made again.
         """
         opening = chat_pb.Open(
             session_id=session_id,
             config=config or _config(model, system, append_system),
             detail=detail,
+            after=after,
+            fork=fork,
+            continue_latest=continue_latest,
+            takeover=takeover,
         )
-        return Conversation(self._chat.Chat(metadata=self._metadata), opening)
+        if interrupt_on_disconnect:
+            opening.on_disconnect = chat_pb.ON_DISCONNECT_INTERRUPT
+
+        def call() -> Any:
+            return self._chat.Chat(metadata=self._metadata)
+
+        return Conversation(call, opening, reconnect_timeout)
 
     async def ask(
         self,
@@ -111,17 +133,57 @@ class Client:
         system: str = "",
         append_system: str = "",
         detail: chat_pb.Detail.ValueType = chat_pb.DETAIL_BLOCKS,
+        key: str = "",
         timeout: float | None = None,
+        reconnect_timeout: float = 60.0,
     ) -> AsyncIterator[events_pb2.Event]:
-        """The events of one turn. `timeout` in seconds ends the call, not the turn."""
+        """The events of one turn, each once.
+
+        `key` is the message's idempotency key: asking again under it tells the same turn. `timeout` in
+        seconds ends the call, not the turn. For `reconnect_timeout` seconds a lost connection is made
+        again; no turn runs twice by that.
+        """
         request = chat_pb.AskRequest(
-            message=chat_pb.UserMessage(text=text),
+            message=chat_pb.UserMessage(text=text, idempotency_key=key or str(uuid.uuid4())),
             session_id=session_id,
             config=_config(model, system, append_system),
             detail=detail,
         )
+        async for event in asked(self._asking(request, timeout), reconnect_timeout):
+            yield event
+
+    def _asking(
+        self, request: chat_pb.AskRequest, timeout: float | None
+    ) -> Callable[[chat_pb.Cursor], Any]:
+        def ask(after: chat_pb.Cursor) -> Any:
+            request.after.CopyFrom(after)
+            return self._chat.Ask(request, metadata=self._metadata, timeout=timeout)
+
+        return ask
+
+    async def watch(
+        self,
+        session_id: str,
+        *,
+        after: chat_pb.Cursor | None = None,
+        kinds: Sequence[str] = (),
+        detail: chat_pb.Detail.ValueType = chat_pb.DETAIL_BLOCKS,
+        replay_only: bool = False,
+    ) -> AsyncIterator[events_pb2.Event]:
+        """What happens in a session, from the first event that is kept, or after one.
+
+        `kinds` are names of fields of `Event.kind`; with `replay_only` it ends with what is there
+        already. It does not connect again: go on with `after`.
+        """
+        request = chat_pb.WatchRequest(
+            session_id=session_id,
+            after=after,
+            kinds=kinds,
+            detail=detail,
+            replay_only=replay_only,
+        )
         try:
-            async for response in self._chat.Ask(request, metadata=self._metadata, timeout=timeout):
+            async for response in self._chat.Watch(request, metadata=self._metadata):
                 for event in response.events:
                     yield event
         except grpc.aio.AioRpcError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
@@ -30,6 +32,11 @@ class WarmlineError(Exception):
             retry.retry_delay.ToNanoseconds() / 1e9 if retry.HasField("retry_delay") else None
         )
         super().__init__(f"{self.reason or self.code.name}: {self.message}")
+
+    @classmethod
+    def of(cls, code: grpc.StatusCode, message: str) -> Self:
+        """A failure that this side has found."""
+        return cls(status_pb2.Status(code=code.value[0], message=message))
 
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}

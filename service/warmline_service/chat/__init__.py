@@ -2,23 +2,20 @@
 
 from warmline_service.chat._catalog import Model, ModelCatalog
 from warmline_service.chat._conversation import Conversation
-from warmline_service.chat._conversations import Conversations
+from warmline_service.chat._conversations import Conversations, Opening
 from warmline_service.chat._keys import acceptable_keys, spare_keys
-from warmline_service.chat._outbox import Outbox
 from warmline_service.chat._ports import ModelAccess, Runtime, UpstreamFault
-from warmline_service.chat.events import Detail, Event, Tokens
+from warmline_service.chat._stream import Stream
 
 __all__ = [
     "Conversation",
     "Conversations",
-    "Detail",
-    "Event",
     "Model",
     "ModelAccess",
     "ModelCatalog",
-    "Outbox",
+    "Opening",
     "Runtime",
-    "Tokens",
+    "Stream",
     "UpstreamFault",
     "acceptable_keys",
     "spare_keys",

@@ -3,131 +3,200 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import structlog
 
-from warmline_service.chat._endings import completed, failed, failure_of, withheld
-from warmline_service.chat._keys import acceptable_keys
-from warmline_service.chat._outbox import Outbox
+from warmline_service.chat._acceptance import Acceptance
+from warmline_service.chat._endings import abandoned
 from warmline_service.chat._ports import Runtime
-from warmline_service.chat._turn import Bounds, Phase, Turn
-from warmline_service.chat.events import (
+from warmline_service.chat._runner import Runner
+from warmline_service.chat._stream import Stream, opened_position, wanted
+from warmline_service.chat._turn import Phase, Turn
+from warmline_service.errors import Reason, WarmlineError, field_invalid
+from warmline_service.sessions import Session, UserMessage
+from warmline_service.sessions.events import (
     Body,
     Detail,
     Ending,
     Event,
     InterruptOutcome,
     InterruptResult,
-    Latency,
-    Notice,
-    NoticeKind,
-    ServerDraining,
     SessionOpened,
+    Start,
     TurnFailed,
     TurnQueued,
-    TurnStarted,
 )
-from warmline_service.errors import Reason, WarmlineError
-from warmline_service.pool import Lease, Start, Want
-from warmline_service.sessions import Session
-from warmline_service.worker import Binding, CliProcess, ControlRefused, Exit, Result
+from warmline_service.store import Claimed, TurnRow, TurnState
 
 _log = structlog.get_logger(__name__)
 
-# The session's own process, a spare of each kind, and a new one: all but the last may be dying.
-_ATTEMPTS = 4
-# What a caller without a deadline of its own waits for a process; the pool's own bound is lower.
-_NO_DEADLINE = 24 * 3600.0
+T = TypeVar("T")
+
+# A turn whose time has come waits so long for a store that is down, and tries so often, in seconds.
+_BEGIN_TIMEOUT = 30.0
+_BEGIN_AGAIN = 0.2
 
 
-class ProcessLost(WarmlineError):  # noqa: N818  # named for what happened
-    """The process ended before it had become the session's: nothing was run."""
+class Spawn(Protocol):
+    """Starts a task that somebody else looks after."""
+
+    def __call__(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """The task."""
+        ...
 
 
 class Conversation:
-    """A session with at most one stream attached and at most one turn running."""
+    """A session with at most one stream that writes and at most one turn running.
+
+    `on_idle` is called when it may have nothing more to do.
+    """
 
     def __init__(
         self,
         session: Session,
         runtime: Runtime,
-        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        spawn: Spawn,
+        on_idle: Callable[[Conversation], None],
     ) -> None:
         self.session = session
         self._runtime = runtime
         self._spawn = spawn
-        self._outbox: Outbox | None = None
+        self._on_idle = on_idle
+        self._acceptance = Acceptance(session, runtime)
+        self._runner = Runner(session, runtime, self._emit, lambda: on_idle(self))
+        self._stream: Stream | None = None
         self._queue: deque[Turn] = deque()
         self._turn: Turn | None = None
-        self._process: CliProcess | None = None
+        self._accepting = asyncio.Lock()
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._draining: WarmlineError | None = None
         self._drain_began = asyncio.Event()
+        self._lost: WarmlineError | None = None
 
-    def attach(self, detail: Detail) -> Outbox:
-        """Become the session's one stream. Raises SESSION_BUSY while there is another."""
-        if self._outbox is not None and self._outbox.overflowed.is_set():
-            self.detach(self._outbox)  # Its stream is stuck in a write.
-        if self._outbox is not None:
-            raise WarmlineError(
-                Reason.SESSION_BUSY, "Another stream is attached to this session.", retry_after=1.0
-            )
-        self._outbox = Outbox(detail, self._runtime.limits.outbox_bytes)
-        self.session.busy += 1
-        model = self._runtime.catalog.resolve(self.session.config.model)
-        hot = self._process is not None and self._process.alive
-        version = self._runtime.capabilities.version
-        start = Start.HOT if hot else None
+    @property
+    def idle(self) -> bool:
+        """Whether nobody has a use for it at the moment: no stream, no turn, no process."""
+        streaming = self._stream is not None or self._accepting.locked()
+        return not streaming and self._quiet.is_set() and self._runner.idle
+
+    @property
+    def hot(self) -> bool:
+        """Whether a process waits for its next turn."""
+        return self._runner.hot
+
+    @property
+    def work(self) -> Path | None:
+        """Where the session's own files are, while a process has them."""
+        return self._runner.work
+
+    @property
+    def running(self) -> bool:
+        """Whether a turn runs or waits."""
+        return not self._quiet.is_set()
+
+    def attach(
+        self,
+        detail: Detail,
+        *,
+        after: int | None = None,
+        takeover: bool = False,
+        interrupt_when_lost: bool = False,
+    ) -> Stream:
+        """Become the session's one stream; it is told what happened after a seq, or from now on.
+
+        Raises SESSION_BUSY while there is another, unless it is to be taken over; FIELD_INVALID for a
+        cursor that the session has not come to.
+        """
         session = self.session
-        self._emit(SessionOpened(session.id, start, model.id, version, session.seq))
-        return self._outbox
+        if self._lost is not None:
+            raise self._lost
+        if after is not None and after > session.seq:
+            raise field_invalid("open.after.seq", f"the session's last event is {session.seq}")
+        opened = self._opened()
+        if self._stream is not None:
+            if not takeover:
+                raise WarmlineError(
+                    Reason.SESSION_BUSY,
+                    "Another stream is attached to this session; `takeover` takes its place.",
+                    retry_after=1.0,
+                )
+            self._stream.silence()
+        cursor = session.seq if after is None else after
+        subscription = self._runtime.journal.subscribe(
+            (session.tenant, session.id), cursor, wanted(detail), raw=detail is Detail.RAW
+        )
+        self._stream = Stream(
+            subscription,
+            session.id,
+            lambda: opened_position(session)[0],
+            interrupt_when_lost=interrupt_when_lost,
+        )
+        self._stream.tell(opened)
+        if self._draining is not None:
+            self._stream.drain(self._draining.retry_after or 1.0, session.seq)
+        return self._stream
 
-    def detach(self, outbox: Outbox) -> None:
-        """Give the stream's place up; a turn that runs goes on."""
-        outbox.close()
-        if self._outbox is outbox:
-            self._outbox = None
-            self.session.busy -= 1
+    def detach(self, stream: Stream, *, lost: bool = False) -> None:
+        """Give the stream's place up; a turn that runs goes on, unless the stream wanted otherwise."""
+        live = self._lost is None
+        self._runtime.journal.unsubscribe(self.session.id, stream.subscription, live=live)
+        if self._stream is stream:
+            self._stream = None
+            if lost and stream.interrupt_when_lost and self.running:
+                self._spawn(self._stop_all())
+        self._on_idle(self)
 
-    def submit(self, text: str, deadline: float | None) -> str:
+    async def submit(self, stream: Stream, message: UserMessage, deadline: float | None) -> str:
         """Accept a message: its turn begins when those before it have ended. Gives the turn's id.
 
-        `deadline` is loop time and bounds the wait for a process. A message that cannot wait ends at
-        once in `turn_failed`: QUEUE_FULL or DRAINING.
+        One that was sent before is attached to its turn. `deadline` is loop time and bounds the wait
+        for a process. A message that cannot wait ends at once in `turn_failed`: QUEUE_FULL,
+        DRAINING, STORAGE_UNAVAILABLE, IDEMPOTENCY_CONFLICT. Raises SESSION_BUSY.
         """
-        turn = Turn(text, lambda body, parent: self._emit(body, turn.id, parent), deadline)
-        waiting = len(self._queue) + (self._turn is not None)
-        weight = sum(len(each.text) for each in self._queue) + len(text)
-        limits = self._runtime.limits
-        limit = limits.queued_messages
-        if self._draining is not None:
-            self._emit(TurnFailed(self._draining), turn.id)
-        elif waiting > limit or (self._queue and weight > limits.queued_bytes):
-            full = WarmlineError(
-                Reason.QUEUE_FULL,
-                "Too many messages of this session are waiting already.",
-                metadata={"limit": str(limit), "limitBytes": str(limits.queued_bytes)},
-                retry_after=5.0,
-            )
-            self._emit(TurnFailed(full), turn.id)
-        else:
-            self._accept(turn, waiting)
-        return turn.id
+        stream.may_speak()
+        # Not the caller's own task: whoever goes away now leaves a message behind that is run, or none.
+        accepting = self._spawn(self._submit(stream, message, deadline))
+        return await asyncio.shield(accepting)
 
-    async def interrupt(self) -> None:
-        """Stop the running turn; what happened is told as an event."""
-        asked_by = self._outbox
+    async def _submit(self, stream: Stream, message: UserMessage, deadline: float | None) -> str:
+        async with self._accepting:
+            turn = Turn(message, self._emit, deadline)
+            try:
+                claimed = await self._claim(turn)
+                if self._lost is not None:
+                    raise self._lost
+                if claimed.turn_id == turn.id:
+                    self._accept(turn)
+                else:
+                    await self._attach_turn(stream, claimed, message.key)
+            except WarmlineError as error:
+                self._refuse(stream, turn, error)
+                return turn.id
+            return claimed.turn_id
+
+    async def interrupt(self, stream: Stream | None) -> tuple[InterruptOutcome, str]:
+        """Stop the running turn; what happened is told to who asked, and given with the turn's id."""
+        if stream is not None:
+            stream.may_speak()
         turn = self._turn or (self._queue[0] if self._queue else None)
         outcome = InterruptOutcome.NOTHING_RUNNING
         if turn is not None:
-            outcome = await self._stop(turn)
-        if self._outbox is asked_by:
-            self._emit(InterruptResult(outcome), turn.id if turn else "")
+            outcome = await self._runner.stop(turn)
+        turn_id = turn.id if turn else ""
+        if stream is not None:
+            stream.tell(InterruptResult(outcome), turn_id)
+        return outcome, turn_id
+
+    async def saved(self) -> None:
+        """Wait, within a bound, until the files of a process that has ended were saved."""
+        await self._runner.saved()
 
     async def quiet(self) -> None:
         """Wait until no turn runs or waits."""
@@ -138,17 +207,31 @@ class Conversation:
         if self._draining is None:
             self._draining = error
             self._drain_began.set()
-            self._emit(ServerDraining(error.retry_after or 1.0))
+            if self._stream is not None:
+                self._stream.drain(error.retry_after or 1.0, self.session.seq)
 
     async def cut(self, error: WarmlineError) -> None:
         """End what runs and what waits with this error."""
         while self._queue:
-            self._emit(TurnFailed(error), self._queue.popleft().id)
+            self._emit_end(TurnFailed(error), self._queue.popleft())
         turn = self._turn
         if turn is not None:
             turn.denied_by = turn.denied_by or error
-            await self._stop(turn)
+            await self._runner.stop(turn)
         await self.quiet()
+
+    def fail_stream(self, error: WarmlineError) -> None:
+        """End the stream; the session goes on."""
+        if self._stream is not None:
+            self._stream.subscription.fail(error)
+
+    async def lose(self, error: WarmlineError) -> None:
+        """The session is another's: stop without a word, since nothing of it would be stored."""
+        self._lost = error
+        self.fail_stream(error)
+        self._runtime.journal.discard(self.session)
+        self._runtime.pool.forget(self.session.id)
+        await self.cut(error)
 
     async def drained(self) -> WarmlineError:
         """Wait until the service drains and this session has nothing more to do; says why."""
@@ -157,42 +240,114 @@ class Conversation:
         assert self._draining is not None
         return self._draining
 
-    def _accept(self, turn: Turn, waiting: int) -> None:
+    def fail_turns(self, turns: list[TurnRow]) -> None:
+        """End the turns that an earlier service left without an end."""
+        for row in turns:
+            self._emit(abandoned(row), row.id)
+
+    async def _claim(self, turn: Turn) -> Claimed:
+        """Make the message durable as `turn`, or find the turn that it has already."""
+        session, message = self.session, turn.message
+        claim = self._runtime.sessions.claim(session.tenant, message.key, message.content_hash())
+        try:
+            self._check_bounds(message)
+            self._runtime.journal.check()
+        except WarmlineError:
+            # A message that was sent before is not refused: it has its turn already.
+            found = await self._runtime.store.claimed(claim) if claim is not None else None
+            if found is None:
+                raise
+            return found
+        # Whether one that begins at once had asked the model when the service ended cannot be known
+        # afterwards; of one that waits it is stored when it begins.
+        turn.waits = not self._quiet.is_set()
+        row = TurnRow(
+            id=turn.id,
+            session_id=session.id,
+            number=session.turns + 1,
+            key=message.key,
+            state=TurnState.QUEUED if turn.waits else TurnState.RUNNING,
+            first_seq=session.seq + 1,
+            last_seq=0,
+            created_at=time.time(),
+        )
+        return await self._acceptance.accept(row, message.title, claim)
+
+    def _check_bounds(self, message: UserMessage) -> None:
+        """Raise DRAINING or QUEUE_FULL where a message cannot be taken."""
+        limits = self._runtime.limits
+        waiting = len(self._queue) + (self._turn is not None)
+        weight = sum(each.message.size for each in self._queue) + message.size
+        if self._draining is not None:
+            raise self._draining
+        if waiting > limits.queued_messages or (self._queue and weight > limits.queued_bytes):
+            raise WarmlineError(
+                Reason.QUEUE_FULL,
+                "Too many messages of this session are waiting already.",
+                metadata={
+                    "limit": str(limits.queued_messages),
+                    "limitBytes": str(limits.queued_bytes),
+                },
+                retry_after=5.0,
+            )
+
+    def _refuse(self, stream: Stream, turn: Turn, error: WarmlineError) -> None:
+        turn.phase = Phase.ENDED
+        # Never stored: whoever loses the stream before hearing of it sends the message again, and
+        # must not be told of a failure by a replay while it runs.
+        stream.tell(TurnFailed(error, key=turn.message.key), turn.id)
+
+    async def _attach_turn(self, stream: Stream, claimed: Claimed, key: str) -> None:
+        if claimed.session_id != self.session.id:
+            raise WarmlineError(
+                Reason.IDEMPOTENCY_CONFLICT,
+                "This idempotency key was used before, in another session.",
+                metadata={"sessionId": claimed.session_id, "turnId": claimed.turn_id},
+            )
+        await self._runtime.journal.flushed(self.session)
+        stream.attach_turn(claimed.turn_id, key)
+
+    def _accept(self, turn: Turn) -> None:
+        if self._lost is not None:
+            raise self._lost
+        self.session.turns += 1
+        waiting = len(self._queue) + (self._turn is not None)
         self._queue.append(turn)
-        self._emit(TurnQueued(waiting), turn.id)
+        self._emit(TurnQueued(waiting, turn.message.key, turn.message.shown), turn.id)
         if self._quiet.is_set():
             self._quiet.clear()
-            self.session.busy += 1
             self._spawn(self._work())
 
     async def _work(self) -> None:
         try:
             while self._queue:
                 self._turn = self._queue.popleft()
-                self._turn.detail = self._outbox.detail if self._outbox else Detail.BLOCKS
+                self._turn.raw = self._runtime.journal.feed(self.session.id).raw
                 ending = await self._end_of(self._turn)
                 turn, self._turn = self._turn, None
-                self._emit(ending, turn.id)
+                self._emit_end(ending, turn)
         except asyncio.CancelledError:
             self._give_up()
             raise
         finally:
-            self.session.busy -= 1
             self._quiet.set()
+            self._on_idle(self)
 
     def _give_up(self) -> None:
         """The service stops without waiting: what was accepted still has its end."""
         error = self._draining or WarmlineError(Reason.DRAINING, "The service has stopped.")
         turns = [self._turn] if self._turn is not None else []
         for turn in (*turns, *self._queue):
-            self._emit(TurnFailed(error), turn.id)
+            self._emit_end(TurnFailed(error), turn)
         self._turn = None
         self._queue.clear()
 
     async def _end_of(self, turn: Turn) -> Ending:
         """Run a turn to its one end, whatever happens."""
         try:
-            return await self._run(turn)
+            if turn.waits:
+                await self._begin(turn)
+            return await self._runner.run(turn)
         except WarmlineError as error:
             return TurnFailed(error)
         except Exception:  # noqa: BLE001  # a turn ends once, whatever happens
@@ -205,126 +360,53 @@ class Conversation:
         finally:
             turn.phase = Phase.ENDED
 
-    async def _run(self, turn: Turn) -> Ending:
-        """Run a turn; again where its process died before it had taken the message."""
-        for _ in range(_ATTEMPTS - 1):
-            try:
-                ending = await self._attempt(turn)
-            except ProcessLost:
-                continue
-            if not (isinstance(ending, TurnFailed) and ending.context_lost and turn.renew()):
-                return ending
-        return await self._attempt(turn)
-
-    async def _attempt(self, turn: Turn) -> Ending:
-        starting = asyncio.create_task(self._begin(turn))
-        latched = asyncio.create_task(turn.latched.wait())
-        try:
-            await asyncio.wait({starting, latched}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            latched.cancel()
-            if not starting.done():
-                starting.cancel()
-                await asyncio.wait({starting})
-        if starting.cancelled():
-            return withheld(turn.denied_by)
-        lease, latency = starting.result()
-        if turn.latched.is_set():
-            lease.release()
-            return withheld(turn.denied_by)
-        return await self._converse(turn, lease, latency)
-
-    async def _begin(self, turn: Turn) -> tuple[Lease[CliProcess], Latency]:
-        """Get a process for the turn and make it this session's."""
+    async def _begin(self, turn: Turn) -> None:
+        """Store that a turn begins which had to wait, before it does anything."""
         loop = asyncio.get_running_loop()
-        deadline = turn.deadline or loop.time() + _NO_DEADLINE
-        lease = await self._runtime.pool.acquire(self._want(), deadline)
-        try:
-            before = loop.time()
-            self._process = lease.process
-            if not lease.bound:
-                await self._bind(lease, turn)
-            lease.begin_turn()
-        except BaseException as error:
-            alive = lease.process.alive
-            lease.release(poisoned=True)
-            if isinstance(error, WarmlineError) and not alive:
-                raise ProcessLost(error.reason, error.message, metadata=error.metadata) from error
-            raise
-        spawn = lease.spawn_seconds if lease.start is Start.COLD else None
-        bind = loop.time() - before
-        return lease, Latency(lease.start, lease.misses, lease.queue_seconds, spawn, bind)
+        until = loop.time() + _BEGIN_TIMEOUT
+        while not turn.latched.is_set():
+            try:
+                await self._runtime.store.begin(turn.id)
+            except WarmlineError:
+                if loop.time() > until:
+                    raise
+            else:
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_BEGIN_AGAIN):
+                    await turn.latched.wait()
 
-    async def _bind(self, lease: Lease[CliProcess], turn: Turn) -> None:
-        process, session = lease.process, self.session
-        self._runtime.access.bind(process.slot.id, session.tenant, session.id)
-        key, prompt = process.key, session.config.system_prompt
-        model = self._model_name() if key.model is None else None
-        try:
-            await process.bind(Binding(model, prompt if key.system_prompt is None else None))
-        except ControlRefused as error:
-            if error.subtype != "set_model":
-                raise
-            raise WarmlineError(Reason.MODEL_NOT_FOUND, f"{model}: {error.message}") from error
-        lease.mark_bound()
-        session.epoch += 1
-        if session.epoch > 1:
-            self._emit(
-                Notice(
-                    NoticeKind.CONTEXT_LOST,
-                    "context_lost",
-                    "The session's process is gone; the model no longer knows what was said before.",
-                ),
-                turn.id,
-            )
-
-    async def _converse(self, turn: Turn, lease: Lease[CliProcess], latency: Latency) -> Ending:
-        process = lease.process
-        access, slot = self._runtime.access, process.slot.id
-        poisoned = True
-        try:
-            before, requests = dict(access.metered(slot)), access.requests(slot)
-            self._emit(TurnStarted(latency), turn.id)
-            end = await turn.run(process, self._bounds())
-            poisoned = not isinstance(end, Result)
-            receipt, after = turn.latency(latency), access.metered(slot)
-            error = failure_of(end, access.last_fault(slot))
-            if isinstance(end, Exit) or end.failed:
-                error = turn.denied_by or error  # An answer that came all the same is one.
-            if error is not None:
-                return failed(error, end, receipt, before, after)
-            assert isinstance(end, Result)  # An Exit is always a failure.
-            return completed(end, receipt, before, after, access.requests(slot) - requests)
-        finally:
-            lease.release(poisoned=poisoned)
-
-    async def _stop(self, turn: Turn) -> InterruptOutcome:
-        process = self._process
-        if turn.phase is Phase.WAITING or process is None:
+    async def _stop_all(self) -> None:
+        """Stop the running turn; those that wait end without having run."""
+        for turn in self._queue:
             turn.latched.set()
-            return InterruptOutcome.LATCHED
-        return await turn.interrupt(process, self._runtime.cli.interrupt_timeout)
+        if self._turn is not None:
+            await self._runner.stop(self._turn)
 
-    def _want(self) -> Want:
-        config = self.session.config
-        keys = acceptable_keys(self._runtime.capabilities, self._model_name(), config.system_prompt)
-        return Want(self.session.tenant, self.session.id, keys)
-
-    def _model_name(self) -> str | None:
-        return self._runtime.catalog.cli_name(self.session.config.model)
-
-    def _bounds(self) -> Bounds:
-        config, limits = self.session.config, self._runtime.limits
-        return Bounds(
-            config.turn_timeout or limits.turn_timeout,
-            config.stall_timeout or limits.stall_timeout,
-            self._runtime.cli.interrupt_timeout,
+    def _opened(self) -> SessionOpened:
+        session, runtime = self.session, self._runtime
+        epoch, seq = opened_position(session)
+        return SessionOpened(
+            session.id,
+            Start.HOT if self._runner.hot else None,
+            runtime.catalog.resolve(session.config.model).id,
+            runtime.capabilities.version,
+            seq,
+            epoch,
+            self._turn.id if self._turn else "",
         )
+
+    def _emit_end(self, ending: Ending, turn: Turn) -> None:
+        if isinstance(ending, TurnFailed):
+            ending = TurnFailed(
+                ending.error, ending.context_lost, ending.usage, ending.latency, turn.message.key
+            )
+        self._emit(ending, turn.id)
 
     def _emit(self, body: Body, turn_id: str = "", parent: str = "") -> None:
         session = self.session
+        if self._lost is not None:
+            return  # Whoever has the session now says how its turns end.
         seq = session.next_seq()
-        if self._outbox is not None:
-            self._outbox.put(
-                Event(session.id, turn_id, max(session.epoch, 1), seq, time.time(), body, parent)
-            )
+        event = Event(session.id, turn_id, max(session.epoch, 1), seq, time.time(), body, parent)
+        self._runtime.journal.append(session, event)

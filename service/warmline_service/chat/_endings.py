@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import msgspec
 
 from warmline_service.chat._ports import UpstreamFault
-from warmline_service.chat.events import (
+from warmline_service.errors import Reason, WarmlineError, field_invalid
+from warmline_service.sessions.events import (
     Ending,
     Latency,
     PermissionDenial,
@@ -17,7 +18,7 @@ from warmline_service.chat.events import (
     TurnFailed,
     Usage,
 )
-from warmline_service.errors import Reason, WarmlineError, field_invalid
+from warmline_service.store import TurnRow, TurnState
 from warmline_service.worker import Exit, Result, repair
 
 _BY_STATUS = {
@@ -55,6 +56,19 @@ def withheld(error: WarmlineError | None) -> Ending:
     return TurnCompleted(StopReason.INTERRUPTED, "", Usage(), None)
 
 
+def abandoned(row: TurnRow) -> TurnFailed:
+    """The end of a turn that an earlier service left without one."""
+    began = row.state == TurnState.RUNNING
+    text = (
+        "The service ended while this turn ran."
+        if began
+        else "The service ended before this turn began; nothing of it was run."
+    )
+    metadata = {"started": str(began).lower()}
+    error = WarmlineError(Reason.CLI_CRASHED, text, metadata=metadata, retry_after=1.0)
+    return TurnFailed(error, key=row.key)
+
+
 def completed(
     end: Result, latency: Latency, before: Metered, after: Metered, requests: int
 ) -> TurnCompleted:
@@ -74,7 +88,7 @@ def failed(
 ) -> TurnFailed:
     """The bad end of a turn."""
     result = end if isinstance(end, Result) else None
-    return TurnFailed(error, result is None, _usage(result, before, after), latency)
+    return TurnFailed(error, usage=_usage(result, before, after), latency=latency)
 
 
 def failure_of(end: Result | Exit, fault: UpstreamFault | None) -> WarmlineError | None:

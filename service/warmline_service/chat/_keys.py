@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 from warmline_service.worker import Capabilities, SpawnKey, SystemPrompt
 
 
@@ -12,18 +15,21 @@ def spare_keys(can: Capabilities) -> tuple[SpawnKey, ...]:
 
 
 def acceptable_keys(
-    can: Capabilities, model: str | None, prompt: SystemPrompt | None
+    can: Capabilities, model: str | None, prompt: SystemPrompt | None, workspace: Path | None
 ) -> tuple[SpawnKey, ...]:
     """The kinds of process that will do, best first; the last is what a cold start makes.
 
-    A primed one takes no system prompt. What this CLI cannot bind late is in the key itself, which
-    no spare has.
+    A primed one takes neither a system prompt nor a workspace. What this CLI cannot bind late is in
+    the key itself, which no spare has.
     """
-    cold = SpawnKey(
+    bare = SpawnKey(
         model=None if can.late_model else model,
         system_prompt=None if can.late_system_prompt else prompt,
     )
-    if cold != SpawnKey():
+    # It can start where it is to work.
+    cold = replace(bare, workspace=workspace)
+    if bare != SpawnKey() or (workspace is not None and not can.late_workspace):
         return (cold,)
-    spares = [key for key in spare_keys(can) if prompt is None or not key.primed]
+    plain = prompt is None and workspace is None
+    spares = [key for key in spare_keys(can) if plain or not key.primed]
     return (*(key for key in spares if key != cold), cold)

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from warmline_service.chat._catalog import ModelCatalog
-from warmline_service.chat.events import Tokens
 from warmline_service.config import CliSettings, LimitSettings
 from warmline_service.pool import Pool
+from warmline_service.sessions import Journal, Portable, Sessions, Workspaces
+from warmline_service.sessions.events import Tokens
+from warmline_service.store import Store
 from warmline_service.worker import Capabilities, CliProcess
 
 
@@ -47,3 +49,8 @@ class Runtime:
     capabilities: Capabilities
     cli: CliSettings
     limits: LimitSettings
+    store: Store
+    sessions: Sessions
+    journal: Journal
+    workspaces: Workspaces
+    portable: Portable

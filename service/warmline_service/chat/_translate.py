@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from warmline_service.chat.events import (
+from warmline_service.sessions.events import (
     Block,
     Body,
     Message,
@@ -124,9 +124,9 @@ class Translator:
         )
 
 
-def raw(message: CliMessage) -> Raw:
-    """A line as it was."""
-    return Raw(message.type, message.line.decode("utf-8", "replace"))
+def raw(message: CliMessage, *, echo: bool = False) -> Raw:
+    """A line as it was; `echo` where events of other kinds say the same."""
+    return Raw(message.type, message.line.decode("utf-8", "replace"), echo)
 
 
 def _delta(event: ContentBlockDelta) -> Body | None:

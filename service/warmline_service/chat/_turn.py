@@ -7,24 +7,47 @@ import contextlib
 import enum
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from msgspec import structs
 
 from warmline_service.chat._translate import Translator, begins_turn, raw, result_of
-from warmline_service.chat.events import (
+from warmline_service.errors import Reason, WarmlineError
+from warmline_service.sessions import UserMessage
+from warmline_service.sessions.events import (
     Body,
-    Detail,
     InterruptOutcome,
     Latency,
     Raw,
     TextDelta,
     ThinkingDelta,
 )
-from warmline_service.errors import Reason, WarmlineError
-from warmline_service.worker import CliMessage, CliProcess, Exit, Result
+from warmline_service.worker import (
+    Assistant,
+    CliMessage,
+    CliProcess,
+    Exit,
+    Result,
+    Sink,
+    TranscriptMirror,
+    User,
+)
 
 # An interrupt that the CLI took before it had begun the turn is lost, so it is sent again.
 _INTERRUPT_AGAIN = 1.0
+
+
+# Takes an event's body, its turn, and the tool call of the sub-agent that it belongs to.
+Emit = Callable[[Body, str, str], None]
+
+
+class Listener(Sink, Protocol):
+    """Hears what a process adds to its transcript, in a turn and between turns."""
+
+    def hear(self, message: CliMessage) -> None:
+        """One line of a turn that is, or shows, a part of the transcript."""
+        ...
 
 
 class Phase(enum.Enum):
@@ -47,15 +70,17 @@ class Bounds:
 class Turn:
     """One message on its way through one process; the process's sink while it runs."""
 
-    def __init__(
-        self, text: str, emit: Callable[[Body, str], None], deadline: float | None
-    ) -> None:
+    def __init__(self, message: UserMessage, emit: Emit, deadline: float | None) -> None:
         self.id = str(uuid.uuid4())
-        self.text = text
+        self.message = message
         self.deadline = deadline
         self.phase = Phase.WAITING
         self.latched = asyncio.Event()
-        self.detail = Detail.BLOCKS
+        self._rest: Listener | None = None
+        # Whether somebody wants every line as it was.
+        self.raw = False
+        # Whether it was accepted behind others, so that its beginning has to be stored.
+        self.waits = False
         self.denied_by: WarmlineError | None = None
         self._loop = asyncio.get_running_loop()
         self.accepted_at = self._loop.time()
@@ -67,12 +92,14 @@ class Turn:
         self._last_heard = self.accepted_at
         self._first_token: float | None = None
 
-    async def run(self, process: CliProcess, bounds: Bounds) -> Result | Exit:
+    async def run(self, process: CliProcess, bounds: Bounds, rest: Listener) -> Result | Exit:
         """Send the message and wait for the end: an Exit when the process was lost or given up.
 
-        `denied_by` says so when a bound ended the turn.
+        `denied_by` says so when a bound ended the turn. `rest` hears what is added to the transcript,
+        and listens when the turn does no longer.
         """
         self.phase = Phase.RUNNING
+        self._rest = rest
         process.attach(self)
         self._last_heard = self._loop.time()
         # By itself: a process that does not read must not keep a bound or an interrupt waiting.
@@ -88,7 +115,7 @@ class Turn:
                 sending.cancel()
                 await asyncio.wait({sending})
             self.phase = Phase.ENDED
-            process.attach(None)
+            process.attach(rest)
 
     async def interrupt(self, process: CliProcess, timeout: float) -> InterruptOutcome:
         """Stop the turn within `timeout` seconds, or give the process up: FORCED."""
@@ -124,7 +151,7 @@ class Turn:
         """The receipt as it stands, from what getting the process took."""
         end = self.end.result() if self.end.done() else None
         in_cli = end.time_to_request_ms if isinstance(end, Result) else None
-        return replace(
+        return structs.replace(
             start,
             cli=in_cli / 1000 if in_cli is not None else None,
             first_token=self._since_accepted(self._first_token),
@@ -135,22 +162,31 @@ class Turn:
         """Take what the process wrote: emit its events, notice the beginning and the end."""
         self._last_heard = self._loop.time()
         for message in batch:
+            if isinstance(message, TranscriptMirror):
+                self._hear(message)
+                continue
             if self.end.done():
-                return
+                continue
             if not self._begun.done():
                 # What an earlier turn left behind is not this turn's.
                 if not begins_turn(message, self.id):
                     continue
                 self._begun.set_result(None)
-            if self.detail is Detail.RAW:
-                self._emit(raw(message), "")
+            if isinstance(message, Assistant | User):
+                self._hear(message)
             result = result_of(message, self.id)
             if result is not None:
+                if self.raw:
+                    self._emit(raw(message, echo=True), self.id, "")
                 for parent, body in self._translator.flush():
-                    self._emit(body, parent)
+                    self._emit(body, self.id, parent)
                 self.end.set_result(result)
             else:
                 self._tell(message)
+
+    def _hear(self, message: CliMessage) -> None:
+        if self._rest is not None:
+            self._rest.hear(message)
 
     def on_exit(self, exit: Exit) -> None:  # noqa: A002  # the sink's own word
         """The process is gone."""
@@ -159,7 +195,7 @@ class Turn:
 
     async def _send(self, process: CliProcess) -> None:
         try:
-            await process.send_user(self.text, self.id)
+            await process.send_user(self.message.blocks(), self.id)
         except WarmlineError as error:
             if error.reason is Reason.CLI_CRASHED:
                 self.on_exit(Exit(None, None, process.stderr_tail, "could not be written to"))
@@ -167,12 +203,13 @@ class Turn:
                 self.end.set_exception(error)
 
     def _tell(self, message: CliMessage) -> None:
-        for parent, body in self._translator.translate(message):
-            if isinstance(body, Raw) and self.detail is Detail.RAW:
-                continue
+        told = list(self._translator.translate(message))
+        if self.raw and not any(isinstance(body, Raw) for _, body in told):
+            self._emit(raw(message, echo=True), self.id, "")
+        for parent, body in told:
             if self._first_token is None and isinstance(body, TextDelta | ThinkingDelta):
                 self._first_token = self._last_heard
-            self._emit(body, parent)
+            self._emit(body, self.id, parent)
 
     async def _watch(self, deadline: float, stall: float) -> WarmlineError | None:
         while not self.end.done():

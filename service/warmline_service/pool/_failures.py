@@ -44,7 +44,9 @@ class StartFailures:
     def hopeless(self, key: SpawnKey, now: float) -> tuple[WarmlineError, float] | None:
         """The cause and the seconds to the next try, where waiting for a start makes no sense."""
         record = self._records.get(key)
-        if record is None or record.failures < GIVE_UP_AFTER or now >= record.not_before:
+        # What a process resumes is one session's, and whoever asked has other ways left.
+        tries = GIVE_UP_AFTER if key.resume is None else 1
+        if record is None or record.failures < tries or now >= record.not_before:
             return None
         return record.cause, record.not_before - now
 

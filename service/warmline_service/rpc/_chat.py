@@ -3,39 +3,50 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import grpc
-from google.protobuf.message import Message
 from warmline.v1 import chat_service_pb2 as pb
 from warmline.v1 import chat_service_pb2_grpc as pb_grpc
 
-from warmline_service.chat import Conversation, Conversations, Event, Outbox
+from warmline_service.chat import Conversation, Conversations, Opening, Stream
 from warmline_service.config import LimitSettings
 from warmline_service.errors import Reason, WarmlineError, field_invalid
 from warmline_service.rpc._deserialize import checked
-from warmline_service.rpc._interceptors import principal, request_id
-from warmline_service.rpc._parse import config_of, detail_of, message_of, session_id_of
-from warmline_service.rpc._wire import wire_events
-
-# Most clients take 4 MiB at a time unless told otherwise; what is more goes in several messages.
-_BATCH_BYTES = 1024 * 1024
-_BATCH_EVENTS = 1000
+from warmline_service.rpc._parse import (
+    ask_opening_of,
+    detail_of,
+    kinds_of,
+    message_of,
+    opening_of,
+    session_id_of,
+)
+from warmline_service.rpc._streaming import (
+    Context,
+    KeyLocks,
+    StreamCount,
+    accept,
+    deadline,
+    flush,
+    write,
+)
+from warmline_service.sessions import UserMessage
+from warmline_service.sessions.events import TurnAttached
+from warmline_service.store import Claimed
 
 T = TypeVar("T")
-Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class ChatServicer(pb_grpc.ChatServiceServicer):
     """`ChatService` over the service's conversations."""
 
-    def __init__(self, conversations: Conversations, limits: LimitSettings) -> None:
+    def __init__(
+        self, conversations: Conversations, limits: LimitSettings, streams: StreamCount
+    ) -> None:
         self._conversations = conversations
         self._limits = limits
-        self._streams: Counter[str] = Counter()
+        self._streams = streams
+        self._keys = KeyLocks()
         self._reads: set[asyncio.Task[Any]] = set()
 
     async def Chat(  # type: ignore[override]  # reader/writer style; the stub knows iterators only
@@ -43,51 +54,106 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
     ) -> None:
         """A conversation, both ways; the protocol is in the proto."""
         del request_iterator
-        with self._stream():
-            await _accept(context)
-            conversation, outbox = await self._open(context)
+        with self._streams.one_more("chat") as tenant:
+            await accept(context)
+            opening = await self._opening(context)
+            conversation, stream = await self._conversations.open(tenant, opening)
+            lost = True
             try:
-                await self._converse(context, conversation, outbox)
+                await self._converse(context, conversation, stream)
+                lost = False
+            except WarmlineError:
+                lost = False
+                raise
             finally:
-                conversation.detach(outbox)
+                conversation.detach(stream, lost=lost)
 
     async def Ask(  # type: ignore[override]  # reader/writer style; the stub knows iterators only
         self, request: pb.AskRequest, context: Context
     ) -> None:
         """One turn."""
         checked(request)
-        with self._stream():
-            text = message_of(request.message, "message", self._limits.message_bytes)
-            conversation, outbox = self._attach(request, "")
+        with self._streams.one_more("chat") as tenant:
+            message = message_of(request.message, "message", self._limits.message_bytes)
+            opening = ask_opening_of(request)
+            # One by one: who asks the same at the same time finds the turn of the first.
+            async with self._keys.only(tenant, message.key):
+                claimed = await self._conversations.claimed(tenant, message)
+                if claimed is None:
+                    conversation, stream = await self._conversations.open(tenant, opening)
+                    turn_id = await self._say(context, conversation, stream, message)
+            if claimed is not None:
+                await self._ask_again(
+                    context, opening, message, (tenant, claimed, request.after.seq)
+                )
+                return
             try:
-                # Nothing may be awaited before: what an earlier turn says meanwhile is not for this call.
-                outbox.turn_id = conversation.submit(text, _deadline(context))
-                await _accept(context)
-                await self._tell(context, conversation, outbox)
+                stream.only(turn_id, opening.detail)
+                await accept(context)
+                await self._tell(context, stream, pb.AskResponse)
             finally:
-                conversation.detach(outbox)
+                conversation.detach(stream)
 
-    @contextmanager
-    def _stream(self) -> Iterator[None]:
-        caller = principal()
-        caller.require("chat")
-        limit = self._limits.streams_per_tenant
-        if self._streams[caller.tenant] >= limit:
-            raise WarmlineError(
-                Reason.QUOTA_EXCEEDED,
-                f"This tenant has {limit} open streams already.",
-                metadata={"limit": str(limit), "quota": "streams_per_tenant"},
-                retry_after=1.0,
+    async def Watch(  # type: ignore[override]  # reader/writer style; the stub knows iterators only
+        self, request: pb.WatchRequest, context: Context
+    ) -> None:
+        """A session's events."""
+        checked(request)
+        with self._streams.one_more("read") as tenant:
+            session_id = session_id_of(request.session_id, "session_id")
+            if not session_id:
+                raise field_invalid("session_id", "must be set")
+            stream = await self._conversations.watch(
+                tenant,
+                session_id,
+                request.after.seq,
+                detail_of(request.detail, "detail"),
+                kinds_of(request.kinds, "kinds"),
+                replay_only=request.replay_only,
             )
-        self._streams[caller.tenant] += 1
-        try:
-            yield
-        finally:
-            self._streams[caller.tenant] -= 1
-            if not self._streams[caller.tenant]:
-                del self._streams[caller.tenant]
+            try:
+                await accept(context)
+                await self._tell(context, stream, pb.WatchResponse)
+            finally:
+                self._conversations.unwatch(stream)
 
-    async def _open(self, context: Context) -> tuple[Conversation, Outbox]:
+    async def _say(
+        self, context: Context, conversation: Conversation, stream: Stream, message: UserMessage
+    ) -> str:
+        """Submit an Ask's message; its stream is given up where that cannot be."""
+        try:
+            return await conversation.submit(stream, message, deadline(context))
+        except BaseException:
+            conversation.detach(stream)
+            raise
+
+    async def _ask_again(
+        self,
+        context: Context,
+        opening: Opening,
+        message: UserMessage,
+        found: tuple[str, Claimed, int],
+    ) -> None:
+        """The message was sent before: its turn is told, and nothing runs.
+
+        `found` is the tenant, the turn, and the seq after which it is told.
+        """
+        tenant, claimed, after = found
+        if not claimed.turn_id or opening.session_id not in ("", claimed.session_id):
+            raise WarmlineError(
+                Reason.IDEMPOTENCY_CONFLICT,
+                "This idempotency key was used before, for something else.",
+                metadata={"sessionId": claimed.session_id, "turnId": claimed.turn_id},
+            )
+        stream = await self._conversations.follow(tenant, claimed, opening.detail, after)
+        try:
+            stream.tell(TurnAttached(message.key), claimed.turn_id)
+            await accept(context)
+            await self._tell(context, stream, pb.AskResponse)
+        finally:
+            self._conversations.unwatch(stream)
+
+    async def _opening(self, context: Context) -> Opening:
         frame = await self._first_frame(context)
         if frame is grpc.aio.EOF:
             # A lost client looks the same at first; its cancellation arrives at this line.
@@ -97,15 +163,7 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
             raise WarmlineError(
                 Reason.FRAME_OUT_OF_ORDER, "The first frame of a Chat must be `open`."
             )
-        return self._attach(frame.open, "open.")
-
-    def _attach(self, request: pb.Open | pb.AskRequest, prefix: str) -> tuple[Conversation, Outbox]:
-        """Check what both kinds of call say of a session, and attach to it."""
-        session_id = session_id_of(request.session_id, f"{prefix}session_id")
-        config = config_of(request.config, f"{prefix}config", session_id=session_id)
-        detail = detail_of(request.detail, f"{prefix}detail")
-        conversation = self._conversations.open(principal().tenant, session_id, config)
-        return conversation, conversation.attach(detail)
+        return opening_of(frame.open)
 
     async def _first_frame(self, context: Context) -> Any:
         reading: asyncio.Task[Any] = self._own(asyncio.create_task(context.read()))
@@ -127,44 +185,39 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
             f"There was no `open` within {self._limits.open_timeout:g} s.",
         )
 
-    async def _tell(self, context: Context, conversation: Conversation, outbox: Outbox) -> None:
-        """Write an Ask's events until its turn has ended."""
-        writing: asyncio.Task[None] = asyncio.create_task(_write(context, outbox, pb.AskResponse))
-        overflowed = asyncio.create_task(outbox.overflowed.wait())
-        quiet = asyncio.create_task(conversation.quiet())
-        tasks: list[asyncio.Task[Any]] = [writing, overflowed, quiet]
+    async def _tell(
+        self,
+        context: Context,
+        stream: Stream,
+        response: type[pb.AskResponse] | type[pb.WatchResponse],
+    ) -> None:
+        """Write a stream until it ends by itself, or the service does."""
+        writing: asyncio.Task[None] = asyncio.create_task(write(context, stream, response))
+        drained = asyncio.create_task(self._conversations.drained(stream))
+        tasks: list[asyncio.Task[Any]] = [writing, drained]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            await self._flush(outbox, writing)
+            await flush(writing, self._limits.flush_timeout)
+            if drained.done() and not stream.subscription.complete:
+                raise drained.result()
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
 
-    async def _flush(self, outbox: Outbox, writing: asyncio.Task[None]) -> None:
-        """Write what waits and end the stream; a reader that does not read has had its time."""
-        outbox.close()
-        if not outbox.overflowed.is_set():
-            await asyncio.wait({writing}, timeout=self._limits.flush_timeout)
-        if not writing.done():
-            raise outbox.overflow()
-        writing.result()
-
-    async def _converse(self, context: Context, conversation: Conversation, outbox: Outbox) -> None:
+    async def _converse(self, context: Context, conversation: Conversation, stream: Stream) -> None:
         """Read and write side by side until either ends, then flush and end the call."""
-        reading = self._own(asyncio.create_task(self._read(context, conversation)))
-        writing: asyncio.Task[None] = asyncio.create_task(_write(context, outbox, pb.ChatResponse))
+        reading = self._own(asyncio.create_task(self._read(context, conversation, stream)))
+        writing: asyncio.Task[None] = asyncio.create_task(write(context, stream, pb.ChatResponse))
         drained = asyncio.create_task(conversation.drained())
-        overflowed = asyncio.create_task(outbox.overflowed.wait())
-        tasks: list[asyncio.Task[Any]] = [writing, drained, overflowed]
+        tasks: list[asyncio.Task[Any]] = [writing, drained]
         try:
             await asyncio.wait({reading, *tasks}, return_when=asyncio.FIRST_COMPLETED)
             if reading.done() and reading.exception() is None:
                 tasks.append(asyncio.create_task(conversation.quiet()))
-                await asyncio.wait(
-                    {writing, overflowed, tasks[-1]}, return_when=asyncio.FIRST_COMPLETED
-                )
-            await self._flush(outbox, writing)
+                await asyncio.wait({writing, tasks[-1]}, return_when=asyncio.FIRST_COMPLETED)
+            stream.subscription.finish(conversation.session.seq)
+            await flush(writing, self._limits.flush_timeout)
             if reading.done():
                 reading.result()
             if drained.done():
@@ -174,7 +227,7 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
                 task.cancel()
             await asyncio.wait(tasks)
 
-    async def _read(self, context: Context, conversation: Conversation) -> None:
+    async def _read(self, context: Context, conversation: Conversation, stream: Stream) -> None:
         """Take frames until the caller half-closes. Never cancelled: that would break the stream."""
         while (frame := await context.read()) is not grpc.aio.EOF:
             checked(frame)
@@ -182,10 +235,10 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
             match frame.WhichOneof("frame"):
                 case "message":
                     limit = self._limits.message_bytes
-                    text = message_of(frame.message, "message", limit)
-                    conversation.submit(text, _deadline(context))
+                    message = message_of(frame.message, "message", limit)
+                    await conversation.submit(stream, message, deadline(context))
                 case "interrupt":
-                    await conversation.interrupt()
+                    await conversation.interrupt(stream)
                 case "open":
                     raise WarmlineError(Reason.FRAME_OUT_OF_ORDER, "`open` may be sent only once.")
                 case _:
@@ -205,35 +258,3 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
 
         task.add_done_callback(done)
         return task
-
-
-async def _accept(context: Context) -> None:
-    await context.send_initial_metadata((("x-request-id", request_id()),))
-
-
-def _deadline(context: Context) -> float | None:
-    left = context.time_remaining()
-    return None if left is None else asyncio.get_running_loop().time() + left
-
-
-async def _write(
-    context: Context, outbox: Outbox, response: type[pb.ChatResponse] | type[pb.AskResponse]
-) -> None:
-    """The stream's only writer: whatever waits travels together."""
-    while batch := await outbox.get():
-        for message in _messages(batch, response):
-            await context.write(message)
-
-
-def _messages(
-    batch: list[Event], response: type[pb.ChatResponse] | type[pb.AskResponse]
-) -> Iterator[Message]:
-    out, size = response(), 0
-    for event in wire_events(batch):
-        cost = event.ByteSize() if len(batch) > 1 else 0
-        if (size and size + cost > _BATCH_BYTES) or len(out.events) >= _BATCH_EVENTS:
-            yield out
-            out, size = response(), 0
-        out.events.append(event)
-        size += cost
-    yield out

@@ -13,6 +13,8 @@ from warmline.v1 import (
     chat_service_pb2_grpc,
     model_service_pb2,
     model_service_pb2_grpc,
+    session_service_pb2,
+    session_service_pb2_grpc,
 )
 
 from warmline_service.chat import Conversations, ModelCatalog
@@ -21,11 +23,14 @@ from warmline_service.rpc._chat import ChatServicer
 from warmline_service.rpc._deserialize import TolerantDecoding
 from warmline_service.rpc._interceptors import Authentication, Guard, RequestId
 from warmline_service.rpc._models import ModelServicer
+from warmline_service.rpc._sessions import SessionServicer
+from warmline_service.rpc._streaming import StreamCount
 from warmline_service.tenants import Authenticator
 
 _SERVICES = (
     chat_service_pb2.DESCRIPTOR.services_by_name["ChatService"].full_name,
     model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
+    session_service_pb2.DESCRIPTOR.services_by_name["SessionService"].full_name,
 )
 
 
@@ -72,11 +77,15 @@ def build_server(
         ],
         options=_options(settings.limits),
     )
-    chat = ChatServicer(conversations, settings.limits)
+    streams = StreamCount(settings.limits)
+    chat = ChatServicer(conversations, settings.limits, streams)
     models = ModelServicer(catalog, settings.provider.kind)
     health = health_aio.HealthServicer()
     chat_service_pb2_grpc.add_ChatServiceServicer_to_server(chat, server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(models, server)
+    session_service_pb2_grpc.add_SessionServiceServicer_to_server(
+        SessionServicer(conversations, streams), server
+    )
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     reflection.enable_server_reflection(
         (*_SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME), server

@@ -10,19 +10,19 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 from warmline.v1 import events_pb2 as pb
 
-from warmline_service.chat import events
-from warmline_service.chat.events import Event
-from warmline_service.pool import Start
 from warmline_service.rpc._status import status_of
+from warmline_service.sessions import events
+from warmline_service.sessions.events import Event
 
 _START = {
     None: pb.START_KIND_UNSPECIFIED,
-    Start.HOT: pb.START_KIND_HOT,
-    Start.WARM: pb.START_KIND_WARM,
-    Start.COLD: pb.START_KIND_COLD,
+    events.Start.HOT: pb.START_KIND_HOT,
+    events.Start.WARM: pb.START_KIND_WARM,
+    events.Start.COLD: pb.START_KIND_COLD,
+    events.Start.RESUMED: pb.START_KIND_RESUMED,
 }
 _STOP = {reason: getattr(pb, f"STOP_REASON_{reason.name}") for reason in events.StopReason}
-_OUTCOME = {
+OUTCOME = {
     outcome: getattr(pb.InterruptResult, f"OUTCOME_{outcome.name}")
     for outcome in events.InterruptOutcome
 }
@@ -95,7 +95,7 @@ def _latency(out: pb.LatencyReceipt, latency: events.Latency | None) -> None:
         return
     out.start = _START[latency.start]
     out.misses.extend(latency.misses)
-    for name in ("queue", "spawn", "bind", "cli", "first_token", "total"):
+    for name in ("queue", "spawn", "bind", "history", "cli", "first_token", "total"):
         seconds = getattr(latency, name)
         if seconds is not None:
             _duration(getattr(out, name), seconds)
@@ -121,14 +121,24 @@ def _opened(out: pb.SessionOpened, body: events.SessionOpened) -> None:
     out.model = body.model
     out.cli_version = body.cli_version
     out.last_seq = body.last_seq
+    out.epoch = body.epoch
+    out.running_turn_id = body.running_turn_id
 
 
 def _draining(out: pb.ServerDraining, body: events.ServerDraining) -> None:
     _duration(out.retry_after, body.retry_after)
+    out.epoch = body.epoch
+    out.seq = body.seq
 
 
 def _queued(out: pb.TurnQueued, body: events.TurnQueued) -> None:
     out.position = body.position
+    out.idempotency_key = body.key
+    out.text = body.text
+
+
+def _attached(out: pb.TurnAttached, body: events.TurnAttached) -> None:
+    out.idempotency_key = body.key
 
 
 def _started(out: pb.TurnStarted, body: events.TurnStarted) -> None:
@@ -148,12 +158,13 @@ def _completed(out: pb.TurnCompleted, body: events.TurnCompleted) -> None:
 def _failed(out: pb.TurnFailed, body: events.TurnFailed) -> None:
     out.status.CopyFrom(status_of(body.error))
     out.context_lost = body.context_lost
+    out.idempotency_key = body.key
     _usage(out.usage, body.usage)
     _latency(out.latency, body.latency)
 
 
 def _interrupt(out: pb.InterruptResult, body: events.InterruptResult) -> None:
-    out.outcome = _OUTCOME[body.outcome]
+    out.outcome = OUTCOME[body.outcome]
 
 
 def _text(out: pb.TextDelta | pb.ThinkingDelta, body: events.TextDelta) -> None:
@@ -216,6 +227,7 @@ _FILL: dict[type, tuple[str, Callable[[Any, Any], None]]] = {
     events.SessionOpened: ("session_opened", _opened),
     events.ServerDraining: ("server_draining", _draining),
     events.TurnQueued: ("turn_queued", _queued),
+    events.TurnAttached: ("turn_attached", _attached),
     events.TurnStarted: ("turn_started", _started),
     events.TurnCompleted: ("turn_completed", _completed),
     events.TurnFailed: ("turn_failed", _failed),

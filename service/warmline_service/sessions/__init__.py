@@ -1,6 +1,29 @@
-"""Conversations that outlive a stream: who owns them, how they are set up, how far they have come."""
+"""Conversations that outlive a stream, a process and the service: their events, their rows, their leases."""
 
 from warmline_service.sessions._config import SessionConfig
-from warmline_service.sessions._registry import Session, Sessions
+from warmline_service.sessions._feed import Feed, Subscription, is_end
+from warmline_service.sessions._journal import Journal, elsewhere
+from warmline_service.sessions._keeper import Keeper
+from warmline_service.sessions._message import Media, UserMessage
+from warmline_service.sessions._portable import Export, Portable
+from warmline_service.sessions._session import Session
+from warmline_service.sessions._sessions import Sessions, config_of
+from warmline_service.sessions._workspaces import Workspaces
 
-__all__ = ["Session", "SessionConfig", "Sessions"]
+__all__ = [
+    "Export",
+    "Feed",
+    "Journal",
+    "Keeper",
+    "Media",
+    "Portable",
+    "Session",
+    "SessionConfig",
+    "Sessions",
+    "Subscription",
+    "UserMessage",
+    "Workspaces",
+    "config_of",
+    "elsewhere",
+    "is_end",
+]

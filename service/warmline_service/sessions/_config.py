@@ -15,3 +15,5 @@ class SessionConfig:
     system_prompt: SystemPrompt | None = None
     turn_timeout: float | None = None
     stall_timeout: float | None = None
+    # The name of a workspace of the tenant's; empty for one of the session's own.
+    workspace: str = ""

@@ -78,6 +78,60 @@ func (Detail) EnumDescriptor() ([]byte, []int) {
 	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{0}
 }
 
+// What becomes of the running turn when its stream breaks.
+type OnDisconnect int32
+
+const (
+	// CONTINUE.
+	OnDisconnect_ON_DISCONNECT_UNSPECIFIED OnDisconnect = 0
+	// It goes on.
+	OnDisconnect_ON_DISCONNECT_CONTINUE OnDisconnect = 1
+	// It is interrupted, and those that wait behind it end without having run. A half-close is no
+	// disconnect.
+	OnDisconnect_ON_DISCONNECT_INTERRUPT OnDisconnect = 2
+)
+
+// Enum value maps for OnDisconnect.
+var (
+	OnDisconnect_name = map[int32]string{
+		0: "ON_DISCONNECT_UNSPECIFIED",
+		1: "ON_DISCONNECT_CONTINUE",
+		2: "ON_DISCONNECT_INTERRUPT",
+	}
+	OnDisconnect_value = map[string]int32{
+		"ON_DISCONNECT_UNSPECIFIED": 0,
+		"ON_DISCONNECT_CONTINUE":    1,
+		"ON_DISCONNECT_INTERRUPT":   2,
+	}
+)
+
+func (x OnDisconnect) Enum() *OnDisconnect {
+	p := new(OnDisconnect)
+	*p = x
+	return p
+}
+
+func (x OnDisconnect) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (OnDisconnect) Descriptor() protoreflect.EnumDescriptor {
+	return file_warmline_v1_chat_service_proto_enumTypes[1].Descriptor()
+}
+
+func (OnDisconnect) Type() protoreflect.EnumType {
+	return &file_warmline_v1_chat_service_proto_enumTypes[1]
+}
+
+func (x OnDisconnect) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use OnDisconnect.Descriptor instead.
+func (OnDisconnect) EnumDescriptor() ([]byte, []int) {
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{1}
+}
+
 // One frame from the caller.
 type ChatRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -228,22 +282,147 @@ func (x *ChatResponse) GetEvents() []*Event {
 	return nil
 }
 
-// Attach to a session, or begin one.
-type Open struct {
+// A place in a session's events: that of one event, by its `epoch` and `seq`.
+type Cursor struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The session to go on with. Empty: a new one.
-	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
-	// How a new session is set up. It must be empty where `session_id` is set.
-	Config *SessionConfig `protobuf:"bytes,2,opt,name=config,proto3" json:"config,omitempty"`
-	// How much the stream is told.
-	Detail        Detail `protobuf:"varint,3,opt,name=detail,proto3,enum=warmline.v1.Detail" json:"detail,omitempty"`
+	// The event's `epoch`; 0 where it is not known.
+	Epoch uint64 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// The event's `seq`; 0 is before the first.
+	Seq           uint64 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
+func (x *Cursor) Reset() {
+	*x = Cursor{}
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Cursor) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Cursor) ProtoMessage() {}
+
+func (x *Cursor) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Cursor.ProtoReflect.Descriptor instead.
+func (*Cursor) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Cursor) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Cursor) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+// Where a new session takes its conversation from.
+type ForkFrom struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The session to copy; it stays as it is. Empty: not a fork.
+	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// The last turn that is copied. Empty: the last one that has ended.
+	TurnId        string `protobuf:"bytes,2,opt,name=turn_id,json=turnId,proto3" json:"turn_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForkFrom) Reset() {
+	*x = ForkFrom{}
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForkFrom) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForkFrom) ProtoMessage() {}
+
+func (x *ForkFrom) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForkFrom.ProtoReflect.Descriptor instead.
+func (*ForkFrom) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ForkFrom) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *ForkFrom) GetTurnId() string {
+	if x != nil {
+		return x.TurnId
+	}
+	return ""
+}
+
+// Attach to a session, or begin one.
+type Open struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The session to go on with. Empty: a new one, unless `continue_latest` is set.
+	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// How a new session is set up. It must be empty where an existing session is meant; for a fork it
+	// is what the fork has in place of the original's.
+	Config *SessionConfig `protobuf:"bytes,2,opt,name=config,proto3" json:"config,omitempty"`
+	// How much the stream is told.
+	Detail Detail `protobuf:"varint,3,opt,name=detail,proto3,enum=warmline.v1.Detail" json:"detail,omitempty"`
+	// Tell first what happened after this event. Not set: only what happens from now on. Only with an
+	// existing session; one that is ahead of the session's last event is refused.
+	After *Cursor `protobuf:"bytes,4,opt,name=after,proto3" json:"after,omitempty"`
+	// Begin with the conversation of another session. Only for a new session.
+	Fork *ForkFrom `protobuf:"bytes,5,opt,name=fork,proto3" json:"fork,omitempty"`
+	// Go on with the session of the caller's tenant that was used last, or begin one where there is none.
+	ContinueLatest bool `protobuf:"varint,6,opt,name=continue_latest,json=continueLatest,proto3" json:"continue_latest,omitempty"`
+	// What becomes of the running turn when this stream breaks.
+	OnDisconnect OnDisconnect `protobuf:"varint,7,opt,name=on_disconnect,json=onDisconnect,proto3,enum=warmline.v1.OnDisconnect" json:"on_disconnect,omitempty"`
+	// Where another Chat has the session: take it over instead of SESSION_BUSY.
+	Takeover bool `protobuf:"varint,8,opt,name=takeover,proto3" json:"takeover,omitempty"`
+	// Names the new session, so that the same `open` again gives that session instead of a second one:
+	// at most 128 characters of ASCII without spaces, unique in the tenant, kept for at least 24 hours.
+	IdempotencyKey string `protobuf:"bytes,9,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
 func (x *Open) Reset() {
 	*x = Open{}
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[2]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -255,7 +434,7 @@ func (x *Open) String() string {
 func (*Open) ProtoMessage() {}
 
 func (x *Open) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[2]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -268,7 +447,7 @@ func (x *Open) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Open.ProtoReflect.Descriptor instead.
 func (*Open) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{2}
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Open) GetSessionId() string {
@@ -292,20 +471,68 @@ func (x *Open) GetDetail() Detail {
 	return Detail_DETAIL_UNSPECIFIED
 }
 
+func (x *Open) GetAfter() *Cursor {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *Open) GetFork() *ForkFrom {
+	if x != nil {
+		return x.Fork
+	}
+	return nil
+}
+
+func (x *Open) GetContinueLatest() bool {
+	if x != nil {
+		return x.ContinueLatest
+	}
+	return false
+}
+
+func (x *Open) GetOnDisconnect() OnDisconnect {
+	if x != nil {
+		return x.OnDisconnect
+	}
+	return OnDisconnect_ON_DISCONNECT_UNSPECIFIED
+}
+
+func (x *Open) GetTakeover() bool {
+	if x != nil {
+		return x.Takeover
+	}
+	return false
+}
+
+func (x *Open) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
 // Something said to the model.
 type UserMessage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The text, delivered to the model as it is: a leading `/` is no command and `@name` reads no
-	// file. Not empty; the whole frame is at most `limits.message_bytes` (32 MiB unless the
-	// operator sets another).
-	Text          string `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
+	// file. Not empty unless `content` is set; the whole frame is at most `limits.message_bytes` (32 MiB
+	// unless the operator sets another).
+	Text string `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
+	// Names the message, so that sending it again attaches to its turn and runs nothing: at most 128
+	// characters of ASCII without spaces, unique in the tenant, kept for at least 24 hours. The same key
+	// with other content is refused with IDEMPOTENCY_CONFLICT. Empty: each sending is a message.
+	IdempotencyKey string `protobuf:"bytes,2,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	// What comes after the text: images and documents, and more text. At most 100.
+	Content       []*InputBlock `protobuf:"bytes,3,rep,name=content,proto3" json:"content,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UserMessage) Reset() {
 	*x = UserMessage{}
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[3]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -317,7 +544,7 @@ func (x *UserMessage) String() string {
 func (*UserMessage) ProtoMessage() {}
 
 func (x *UserMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[3]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -330,7 +557,7 @@ func (x *UserMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserMessage.ProtoReflect.Descriptor instead.
 func (*UserMessage) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{3}
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *UserMessage) GetText() string {
@@ -338,6 +565,179 @@ func (x *UserMessage) GetText() string {
 		return x.Text
 	}
 	return ""
+}
+
+func (x *UserMessage) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+func (x *UserMessage) GetContent() []*InputBlock {
+	if x != nil {
+		return x.Content
+	}
+	return nil
+}
+
+// A part of a message to the model.
+type InputBlock struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it is; it must be set.
+	//
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*InputBlock_Text
+	//	*InputBlock_Image
+	//	*InputBlock_Document
+	Kind          isInputBlock_Kind `protobuf_oneof:"kind"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InputBlock) Reset() {
+	*x = InputBlock{}
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InputBlock) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InputBlock) ProtoMessage() {}
+
+func (x *InputBlock) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InputBlock.ProtoReflect.Descriptor instead.
+func (*InputBlock) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *InputBlock) GetKind() isInputBlock_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *InputBlock) GetText() string {
+	if x != nil {
+		if x, ok := x.Kind.(*InputBlock_Text); ok {
+			return x.Text
+		}
+	}
+	return ""
+}
+
+func (x *InputBlock) GetImage() *Media {
+	if x != nil {
+		if x, ok := x.Kind.(*InputBlock_Image); ok {
+			return x.Image
+		}
+	}
+	return nil
+}
+
+func (x *InputBlock) GetDocument() *Media {
+	if x != nil {
+		if x, ok := x.Kind.(*InputBlock_Document); ok {
+			return x.Document
+		}
+	}
+	return nil
+}
+
+type isInputBlock_Kind interface {
+	isInputBlock_Kind()
+}
+
+type InputBlock_Text struct {
+	// Text; not empty.
+	Text string `protobuf:"bytes,1,opt,name=text,proto3,oneof"`
+}
+
+type InputBlock_Image struct {
+	// A picture: image/png, image/jpeg, image/gif or image/webp.
+	Image *Media `protobuf:"bytes,2,opt,name=image,proto3,oneof"`
+}
+
+type InputBlock_Document struct {
+	// A document: application/pdf.
+	Document *Media `protobuf:"bytes,3,opt,name=document,proto3,oneof"`
+}
+
+func (*InputBlock_Text) isInputBlock_Kind() {}
+
+func (*InputBlock_Image) isInputBlock_Kind() {}
+
+func (*InputBlock_Document) isInputBlock_Kind() {}
+
+// Content that is no text.
+type Media struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its type, as in HTTP.
+	MediaType string `protobuf:"bytes,1,opt,name=media_type,json=mediaType,proto3" json:"media_type,omitempty"`
+	// The bytes.
+	Data          []byte `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Media) Reset() {
+	*x = Media{}
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Media) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Media) ProtoMessage() {}
+
+func (x *Media) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Media.ProtoReflect.Descriptor instead.
+func (*Media) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Media) GetMediaType() string {
+	if x != nil {
+		return x.MediaType
+	}
+	return ""
+}
+
+func (x *Media) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
 }
 
 // Stop the running turn. `interrupt_result` says what happened.
@@ -349,7 +749,7 @@ type Interrupt struct {
 
 func (x *Interrupt) Reset() {
 	*x = Interrupt{}
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[4]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -361,7 +761,7 @@ func (x *Interrupt) String() string {
 func (*Interrupt) ProtoMessage() {}
 
 func (x *Interrupt) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[4]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -374,7 +774,7 @@ func (x *Interrupt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interrupt.ProtoReflect.Descriptor instead.
 func (*Interrupt) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{4}
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{8}
 }
 
 // One turn.
@@ -387,14 +787,16 @@ type AskRequest struct {
 	// How a new session is set up. It must be empty where `session_id` is set.
 	Config *SessionConfig `protobuf:"bytes,3,opt,name=config,proto3" json:"config,omitempty"`
 	// How much the stream is told.
-	Detail        Detail `protobuf:"varint,4,opt,name=detail,proto3,enum=warmline.v1.Detail" json:"detail,omitempty"`
+	Detail Detail `protobuf:"varint,4,opt,name=detail,proto3,enum=warmline.v1.Detail" json:"detail,omitempty"`
+	// For a message that was sent before: tell only what happened after this event.
+	After         *Cursor `protobuf:"bytes,5,opt,name=after,proto3" json:"after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AskRequest) Reset() {
 	*x = AskRequest{}
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[5]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -406,7 +808,7 @@ func (x *AskRequest) String() string {
 func (*AskRequest) ProtoMessage() {}
 
 func (x *AskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[5]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -419,7 +821,7 @@ func (x *AskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AskRequest.ProtoReflect.Descriptor instead.
 func (*AskRequest) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{5}
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *AskRequest) GetMessage() *UserMessage {
@@ -450,6 +852,13 @@ func (x *AskRequest) GetDetail() Detail {
 	return Detail_DETAIL_UNSPECIFIED
 }
 
+func (x *AskRequest) GetAfter() *Cursor {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
 // What is ready to be sent travels together, in order.
 type AskResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -461,7 +870,7 @@ type AskResponse struct {
 
 func (x *AskResponse) Reset() {
 	*x = AskResponse{}
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[6]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -473,7 +882,7 @@ func (x *AskResponse) String() string {
 func (*AskResponse) ProtoMessage() {}
 
 func (x *AskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[6]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -486,10 +895,139 @@ func (x *AskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AskResponse.ProtoReflect.Descriptor instead.
 func (*AskResponse) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{6}
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *AskResponse) GetEvents() []*Event {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+// What to observe.
+type WatchRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The session. It must exist; it need not be in use.
+	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// Tell what happened after this event. Not set: everything that is kept, from the first.
+	After *Cursor `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
+	// How much the stream is told.
+	Detail Detail `protobuf:"varint,3,opt,name=detail,proto3,enum=warmline.v1.Detail" json:"detail,omitempty"`
+	// Only these kinds of event, by the names of the fields of `Event.kind`, such as `turn_completed`.
+	// Empty: all.
+	Kinds []string `protobuf:"bytes,4,rep,name=kinds,proto3" json:"kinds,omitempty"`
+	// End with OK when what is there already has been told, instead of following.
+	ReplayOnly    bool `protobuf:"varint,5,opt,name=replay_only,json=replayOnly,proto3" json:"replay_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchRequest) Reset() {
+	*x = WatchRequest{}
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchRequest) ProtoMessage() {}
+
+func (x *WatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
+func (*WatchRequest) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *WatchRequest) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *WatchRequest) GetAfter() *Cursor {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *WatchRequest) GetDetail() Detail {
+	if x != nil {
+		return x.Detail
+	}
+	return Detail_DETAIL_UNSPECIFIED
+}
+
+func (x *WatchRequest) GetKinds() []string {
+	if x != nil {
+		return x.Kinds
+	}
+	return nil
+}
+
+func (x *WatchRequest) GetReplayOnly() bool {
+	if x != nil {
+		return x.ReplayOnly
+	}
+	return false
+}
+
+// What is ready to be sent travels together, in order.
+type WatchResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At least one event.
+	Events        []*Event `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchResponse) Reset() {
+	*x = WatchResponse{}
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchResponse) ProtoMessage() {}
+
+func (x *WatchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
+func (*WatchResponse) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *WatchResponse) GetEvents() []*Event {
 	if x != nil {
 		return x.Events
 	}
@@ -507,33 +1045,74 @@ const file_warmline_v1_chat_service_proto_rawDesc = "" +
 	"\tinterrupt\x18\x03 \x01(\v2\x16.warmline.v1.InterruptH\x00R\tinterruptB\a\n" +
 	"\x05frame\":\n" +
 	"\fChatResponse\x12*\n" +
-	"\x06events\x18\x01 \x03(\v2\x12.warmline.v1.EventR\x06events\"\x86\x01\n" +
+	"\x06events\x18\x01 \x03(\v2\x12.warmline.v1.EventR\x06events\"0\n" +
+	"\x06Cursor\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x10\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\"B\n" +
+	"\bForkFrom\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n" +
+	"\aturn_id\x18\x02 \x01(\tR\x06turnId\"\x8a\x03\n" +
 	"\x04Open\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x122\n" +
 	"\x06config\x18\x02 \x01(\v2\x1a.warmline.v1.SessionConfigR\x06config\x12+\n" +
-	"\x06detail\x18\x03 \x01(\x0e2\x13.warmline.v1.DetailR\x06detail\"!\n" +
+	"\x06detail\x18\x03 \x01(\x0e2\x13.warmline.v1.DetailR\x06detail\x12)\n" +
+	"\x05after\x18\x04 \x01(\v2\x13.warmline.v1.CursorR\x05after\x12)\n" +
+	"\x04fork\x18\x05 \x01(\v2\x15.warmline.v1.ForkFromR\x04fork\x12'\n" +
+	"\x0fcontinue_latest\x18\x06 \x01(\bR\x0econtinueLatest\x12>\n" +
+	"\ron_disconnect\x18\a \x01(\x0e2\x19.warmline.v1.OnDisconnectR\fonDisconnect\x12\x1a\n" +
+	"\btakeover\x18\b \x01(\bR\btakeover\x12'\n" +
+	"\x0fidempotency_key\x18\t \x01(\tR\x0eidempotencyKey\"}\n" +
 	"\vUserMessage\x12\x12\n" +
-	"\x04text\x18\x01 \x01(\tR\x04text\"\v\n" +
-	"\tInterrupt\"\xc0\x01\n" +
+	"\x04text\x18\x01 \x01(\tR\x04text\x12'\n" +
+	"\x0fidempotency_key\x18\x02 \x01(\tR\x0eidempotencyKey\x121\n" +
+	"\acontent\x18\x03 \x03(\v2\x17.warmline.v1.InputBlockR\acontent\"\x88\x01\n" +
+	"\n" +
+	"InputBlock\x12\x14\n" +
+	"\x04text\x18\x01 \x01(\tH\x00R\x04text\x12*\n" +
+	"\x05image\x18\x02 \x01(\v2\x12.warmline.v1.MediaH\x00R\x05image\x120\n" +
+	"\bdocument\x18\x03 \x01(\v2\x12.warmline.v1.MediaH\x00R\bdocumentB\x06\n" +
+	"\x04kind\":\n" +
+	"\x05Media\x12\x1d\n" +
+	"\n" +
+	"media_type\x18\x01 \x01(\tR\tmediaType\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\"\v\n" +
+	"\tInterrupt\"\xeb\x01\n" +
 	"\n" +
 	"AskRequest\x122\n" +
 	"\amessage\x18\x01 \x01(\v2\x18.warmline.v1.UserMessageR\amessage\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x02 \x01(\tR\tsessionId\x122\n" +
 	"\x06config\x18\x03 \x01(\v2\x1a.warmline.v1.SessionConfigR\x06config\x12+\n" +
-	"\x06detail\x18\x04 \x01(\x0e2\x13.warmline.v1.DetailR\x06detail\"9\n" +
+	"\x06detail\x18\x04 \x01(\x0e2\x13.warmline.v1.DetailR\x06detail\x12)\n" +
+	"\x05after\x18\x05 \x01(\v2\x13.warmline.v1.CursorR\x05after\"9\n" +
 	"\vAskResponse\x12*\n" +
+	"\x06events\x18\x01 \x03(\v2\x12.warmline.v1.EventR\x06events\"\xbc\x01\n" +
+	"\fWatchRequest\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x01 \x01(\tR\tsessionId\x12)\n" +
+	"\x05after\x18\x02 \x01(\v2\x13.warmline.v1.CursorR\x05after\x12+\n" +
+	"\x06detail\x18\x03 \x01(\x0e2\x13.warmline.v1.DetailR\x06detail\x12\x14\n" +
+	"\x05kinds\x18\x04 \x03(\tR\x05kinds\x12\x1f\n" +
+	"\vreplay_only\x18\x05 \x01(\bR\n" +
+	"replayOnly\";\n" +
+	"\rWatchResponse\x12*\n" +
 	"\x06events\x18\x01 \x03(\v2\x12.warmline.v1.EventR\x06events*T\n" +
 	"\x06Detail\x12\x16\n" +
 	"\x12DETAIL_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vDETAIL_TEXT\x10\x01\x12\x11\n" +
 	"\rDETAIL_BLOCKS\x10\x02\x12\x0e\n" +
 	"\n" +
-	"DETAIL_RAW\x10\x032\x8a\x01\n" +
+	"DETAIL_RAW\x10\x03*f\n" +
+	"\fOnDisconnect\x12\x1d\n" +
+	"\x19ON_DISCONNECT_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16ON_DISCONNECT_CONTINUE\x10\x01\x12\x1b\n" +
+	"\x17ON_DISCONNECT_INTERRUPT\x10\x022\xcc\x01\n" +
 	"\vChatService\x12?\n" +
 	"\x04Chat\x12\x18.warmline.v1.ChatRequest\x1a\x19.warmline.v1.ChatResponse(\x010\x01\x12:\n" +
-	"\x03Ask\x12\x17.warmline.v1.AskRequest\x1a\x18.warmline.v1.AskResponse0\x01B0Z.warmline.dev/clients/go/warmline/v1;warmlinev1b\x06proto3"
+	"\x03Ask\x12\x17.warmline.v1.AskRequest\x1a\x18.warmline.v1.AskResponse0\x01\x12@\n" +
+	"\x05Watch\x12\x19.warmline.v1.WatchRequest\x1a\x1a.warmline.v1.WatchResponse0\x01B0Z.warmline.dev/clients/go/warmline/v1;warmlinev1b\x06proto3"
 
 var (
 	file_warmline_v1_chat_service_proto_rawDescOnce sync.Once
@@ -547,40 +1126,59 @@ func file_warmline_v1_chat_service_proto_rawDescGZIP() []byte {
 	return file_warmline_v1_chat_service_proto_rawDescData
 }
 
-var file_warmline_v1_chat_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_warmline_v1_chat_service_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_warmline_v1_chat_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_warmline_v1_chat_service_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_warmline_v1_chat_service_proto_goTypes = []any{
 	(Detail)(0),           // 0: warmline.v1.Detail
-	(*ChatRequest)(nil),   // 1: warmline.v1.ChatRequest
-	(*ChatResponse)(nil),  // 2: warmline.v1.ChatResponse
-	(*Open)(nil),          // 3: warmline.v1.Open
-	(*UserMessage)(nil),   // 4: warmline.v1.UserMessage
-	(*Interrupt)(nil),     // 5: warmline.v1.Interrupt
-	(*AskRequest)(nil),    // 6: warmline.v1.AskRequest
-	(*AskResponse)(nil),   // 7: warmline.v1.AskResponse
-	(*Event)(nil),         // 8: warmline.v1.Event
-	(*SessionConfig)(nil), // 9: warmline.v1.SessionConfig
+	(OnDisconnect)(0),     // 1: warmline.v1.OnDisconnect
+	(*ChatRequest)(nil),   // 2: warmline.v1.ChatRequest
+	(*ChatResponse)(nil),  // 3: warmline.v1.ChatResponse
+	(*Cursor)(nil),        // 4: warmline.v1.Cursor
+	(*ForkFrom)(nil),      // 5: warmline.v1.ForkFrom
+	(*Open)(nil),          // 6: warmline.v1.Open
+	(*UserMessage)(nil),   // 7: warmline.v1.UserMessage
+	(*InputBlock)(nil),    // 8: warmline.v1.InputBlock
+	(*Media)(nil),         // 9: warmline.v1.Media
+	(*Interrupt)(nil),     // 10: warmline.v1.Interrupt
+	(*AskRequest)(nil),    // 11: warmline.v1.AskRequest
+	(*AskResponse)(nil),   // 12: warmline.v1.AskResponse
+	(*WatchRequest)(nil),  // 13: warmline.v1.WatchRequest
+	(*WatchResponse)(nil), // 14: warmline.v1.WatchResponse
+	(*Event)(nil),         // 15: warmline.v1.Event
+	(*SessionConfig)(nil), // 16: warmline.v1.SessionConfig
 }
 var file_warmline_v1_chat_service_proto_depIdxs = []int32{
-	3,  // 0: warmline.v1.ChatRequest.open:type_name -> warmline.v1.Open
-	4,  // 1: warmline.v1.ChatRequest.message:type_name -> warmline.v1.UserMessage
-	5,  // 2: warmline.v1.ChatRequest.interrupt:type_name -> warmline.v1.Interrupt
-	8,  // 3: warmline.v1.ChatResponse.events:type_name -> warmline.v1.Event
-	9,  // 4: warmline.v1.Open.config:type_name -> warmline.v1.SessionConfig
+	6,  // 0: warmline.v1.ChatRequest.open:type_name -> warmline.v1.Open
+	7,  // 1: warmline.v1.ChatRequest.message:type_name -> warmline.v1.UserMessage
+	10, // 2: warmline.v1.ChatRequest.interrupt:type_name -> warmline.v1.Interrupt
+	15, // 3: warmline.v1.ChatResponse.events:type_name -> warmline.v1.Event
+	16, // 4: warmline.v1.Open.config:type_name -> warmline.v1.SessionConfig
 	0,  // 5: warmline.v1.Open.detail:type_name -> warmline.v1.Detail
-	4,  // 6: warmline.v1.AskRequest.message:type_name -> warmline.v1.UserMessage
-	9,  // 7: warmline.v1.AskRequest.config:type_name -> warmline.v1.SessionConfig
-	0,  // 8: warmline.v1.AskRequest.detail:type_name -> warmline.v1.Detail
-	8,  // 9: warmline.v1.AskResponse.events:type_name -> warmline.v1.Event
-	1,  // 10: warmline.v1.ChatService.Chat:input_type -> warmline.v1.ChatRequest
-	6,  // 11: warmline.v1.ChatService.Ask:input_type -> warmline.v1.AskRequest
-	2,  // 12: warmline.v1.ChatService.Chat:output_type -> warmline.v1.ChatResponse
-	7,  // 13: warmline.v1.ChatService.Ask:output_type -> warmline.v1.AskResponse
-	12, // [12:14] is the sub-list for method output_type
-	10, // [10:12] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	4,  // 6: warmline.v1.Open.after:type_name -> warmline.v1.Cursor
+	5,  // 7: warmline.v1.Open.fork:type_name -> warmline.v1.ForkFrom
+	1,  // 8: warmline.v1.Open.on_disconnect:type_name -> warmline.v1.OnDisconnect
+	8,  // 9: warmline.v1.UserMessage.content:type_name -> warmline.v1.InputBlock
+	9,  // 10: warmline.v1.InputBlock.image:type_name -> warmline.v1.Media
+	9,  // 11: warmline.v1.InputBlock.document:type_name -> warmline.v1.Media
+	7,  // 12: warmline.v1.AskRequest.message:type_name -> warmline.v1.UserMessage
+	16, // 13: warmline.v1.AskRequest.config:type_name -> warmline.v1.SessionConfig
+	0,  // 14: warmline.v1.AskRequest.detail:type_name -> warmline.v1.Detail
+	4,  // 15: warmline.v1.AskRequest.after:type_name -> warmline.v1.Cursor
+	15, // 16: warmline.v1.AskResponse.events:type_name -> warmline.v1.Event
+	4,  // 17: warmline.v1.WatchRequest.after:type_name -> warmline.v1.Cursor
+	0,  // 18: warmline.v1.WatchRequest.detail:type_name -> warmline.v1.Detail
+	15, // 19: warmline.v1.WatchResponse.events:type_name -> warmline.v1.Event
+	2,  // 20: warmline.v1.ChatService.Chat:input_type -> warmline.v1.ChatRequest
+	11, // 21: warmline.v1.ChatService.Ask:input_type -> warmline.v1.AskRequest
+	13, // 22: warmline.v1.ChatService.Watch:input_type -> warmline.v1.WatchRequest
+	3,  // 23: warmline.v1.ChatService.Chat:output_type -> warmline.v1.ChatResponse
+	12, // 24: warmline.v1.ChatService.Ask:output_type -> warmline.v1.AskResponse
+	14, // 25: warmline.v1.ChatService.Watch:output_type -> warmline.v1.WatchResponse
+	23, // [23:26] is the sub-list for method output_type
+	20, // [20:23] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_warmline_v1_chat_service_proto_init() }
@@ -595,13 +1193,18 @@ func file_warmline_v1_chat_service_proto_init() {
 		(*ChatRequest_Message)(nil),
 		(*ChatRequest_Interrupt)(nil),
 	}
+	file_warmline_v1_chat_service_proto_msgTypes[6].OneofWrappers = []any{
+		(*InputBlock_Text)(nil),
+		(*InputBlock_Image)(nil),
+		(*InputBlock_Document)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warmline_v1_chat_service_proto_rawDesc), len(file_warmline_v1_chat_service_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   7,
+			NumEnums:      2,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

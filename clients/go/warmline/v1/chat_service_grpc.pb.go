@@ -19,8 +19,9 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	ChatService_Chat_FullMethodName = "/warmline.v1.ChatService/Chat"
-	ChatService_Ask_FullMethodName  = "/warmline.v1.ChatService/Ask"
+	ChatService_Chat_FullMethodName  = "/warmline.v1.ChatService/Chat"
+	ChatService_Ask_FullMethodName   = "/warmline.v1.ChatService/Ask"
+	ChatService_Watch_FullMethodName = "/warmline.v1.ChatService/Watch"
 )
 
 // ChatServiceClient is the client API for ChatService service.
@@ -36,15 +37,26 @@ type ChatServiceClient interface {
 	// `turn_completed` or `turn_failed`. Half-close means: no more input; the server finishes the turns
 	// that it has accepted and ends the stream with OK. A frame that is out of order or too large ends
 	// the stream with INVALID_ARGUMENT; a message that cannot run fails its turn and the stream goes on.
-	// A turn outlives its stream: when the stream breaks the turn goes on, and its outcome stays in the
-	// session's context.
+	// A turn outlives its stream: when the stream breaks the turn goes on (see `on_disconnect`), and
+	// `open` with `session_id` and `after` tells what was missed and goes on live, without a gap and
+	// without a repetition. A status is not an end: only its terminal event ends a turn.
+	//
+	// Sending is idempotent: a message whose `idempotency_key` was sent before is answered with
+	// `turn_attached`, and the events of that turn follow; nothing runs a second time.
+	//
+	// A session has one Chat at a time: another is refused with SESSION_BUSY, or takes over by
+	// `takeover`; the stream that lost the session is told by a notice and can only read from then on.
 	//
 	// Example: open{} -> session_opened; message{text:"hi"} -> turn_queued, turn_started, text_delta..., message,
 	// turn_completed; half-close -> OK.
 	Chat(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ChatRequest, ChatResponse], error)
 	// One turn, for callers without bidirectional streams: the events of one Chat with one message.
-	// Cancelling the call does not cancel the turn.
+	// Cancelling the call does not cancel the turn: the same request again, with the same
+	// `message.idempotency_key`, tells the turn's events from its first one, whether it still runs or not.
 	Ask(ctx context.Context, in *AskRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[AskResponse], error)
+	// A session's events, for any number of observers: those after a cursor, then what happens from now
+	// on. It never starts anything, and neither holds nor slows the session.
+	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
 }
 
 type chatServiceClient struct {
@@ -87,6 +99,25 @@ func (c *chatServiceClient) Ask(ctx context.Context, in *AskRequest, opts ...grp
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ChatService_AskClient = grpc.ServerStreamingClient[AskResponse]
 
+func (c *chatServiceClient) Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ChatService_ServiceDesc.Streams[2], ChatService_Watch_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchRequest, WatchResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ChatService_WatchClient = grpc.ServerStreamingClient[WatchResponse]
+
 // ChatServiceServer is the server API for ChatService service.
 // All implementations must embed UnimplementedChatServiceServer
 // for forward compatibility.
@@ -100,15 +131,26 @@ type ChatServiceServer interface {
 	// `turn_completed` or `turn_failed`. Half-close means: no more input; the server finishes the turns
 	// that it has accepted and ends the stream with OK. A frame that is out of order or too large ends
 	// the stream with INVALID_ARGUMENT; a message that cannot run fails its turn and the stream goes on.
-	// A turn outlives its stream: when the stream breaks the turn goes on, and its outcome stays in the
-	// session's context.
+	// A turn outlives its stream: when the stream breaks the turn goes on (see `on_disconnect`), and
+	// `open` with `session_id` and `after` tells what was missed and goes on live, without a gap and
+	// without a repetition. A status is not an end: only its terminal event ends a turn.
+	//
+	// Sending is idempotent: a message whose `idempotency_key` was sent before is answered with
+	// `turn_attached`, and the events of that turn follow; nothing runs a second time.
+	//
+	// A session has one Chat at a time: another is refused with SESSION_BUSY, or takes over by
+	// `takeover`; the stream that lost the session is told by a notice and can only read from then on.
 	//
 	// Example: open{} -> session_opened; message{text:"hi"} -> turn_queued, turn_started, text_delta..., message,
 	// turn_completed; half-close -> OK.
 	Chat(grpc.BidiStreamingServer[ChatRequest, ChatResponse]) error
 	// One turn, for callers without bidirectional streams: the events of one Chat with one message.
-	// Cancelling the call does not cancel the turn.
+	// Cancelling the call does not cancel the turn: the same request again, with the same
+	// `message.idempotency_key`, tells the turn's events from its first one, whether it still runs or not.
 	Ask(*AskRequest, grpc.ServerStreamingServer[AskResponse]) error
+	// A session's events, for any number of observers: those after a cursor, then what happens from now
+	// on. It never starts anything, and neither holds nor slows the session.
+	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
 	mustEmbedUnimplementedChatServiceServer()
 }
 
@@ -124,6 +166,9 @@ func (UnimplementedChatServiceServer) Chat(grpc.BidiStreamingServer[ChatRequest,
 }
 func (UnimplementedChatServiceServer) Ask(*AskRequest, grpc.ServerStreamingServer[AskResponse]) error {
 	return status.Error(codes.Unimplemented, "method Ask not implemented")
+}
+func (UnimplementedChatServiceServer) Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error {
+	return status.Error(codes.Unimplemented, "method Watch not implemented")
 }
 func (UnimplementedChatServiceServer) mustEmbedUnimplementedChatServiceServer() {}
 func (UnimplementedChatServiceServer) testEmbeddedByValue()                     {}
@@ -164,6 +209,17 @@ func _ChatService_Ask_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ChatService_AskServer = grpc.ServerStreamingServer[AskResponse]
 
+func _ChatService_Watch_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ChatServiceServer).Watch(m, &grpc.GenericServerStream[WatchRequest, WatchResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ChatService_WatchServer = grpc.ServerStreamingServer[WatchResponse]
+
 // ChatService_ServiceDesc is the grpc.ServiceDesc for ChatService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -181,6 +237,11 @@ var ChatService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Ask",
 			Handler:       _ChatService_Ask_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Watch",
+			Handler:       _ChatService_Watch_Handler,
 			ServerStreams: true,
 		},
 	},

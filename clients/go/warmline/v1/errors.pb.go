@@ -45,6 +45,8 @@ const (
 	ErrorReason_ERROR_REASON_SESSION_NOT_FOUND ErrorReason = 30
 	// NOT_FOUND: no such model for this caller; ListModels says which there are.
 	ErrorReason_ERROR_REASON_MODEL_NOT_FOUND ErrorReason = 31
+	// NOT_FOUND: the session has no such turn.
+	ErrorReason_ERROR_REASON_TURN_NOT_FOUND ErrorReason = 32
 	// INVALID_ARGUMENT: a field holds what it may not; `BadRequest` names the field.
 	ErrorReason_ERROR_REASON_FIELD_INVALID ErrorReason = 40
 	// INVALID_ARGUMENT: a frame came where the protocol of the stream does not allow it.
@@ -55,6 +57,8 @@ const (
 	ErrorReason_ERROR_REASON_SESSION_BUSY ErrorReason = 50
 	// ABORTED: the turn was cancelled on the server by somebody else than its caller.
 	ErrorReason_ERROR_REASON_TURN_CANCELLED ErrorReason = 51
+	// ABORTED: the idempotency key was used before, with other content.
+	ErrorReason_ERROR_REASON_IDEMPOTENCY_CONFLICT ErrorReason = 52
 	// RESOURCE_EXHAUSTED: more streams or sessions than one caller may hold.
 	ErrorReason_ERROR_REASON_QUOTA_EXCEEDED ErrorReason = 61
 	// RESOURCE_EXHAUSTED: the model provider limits the rate of requests.
@@ -77,6 +81,8 @@ const (
 	ErrorReason_ERROR_REASON_DRAINING ErrorReason = 74
 	// UNAVAILABLE: the service cannot store what it needs, such as a slot on a full disk.
 	ErrorReason_ERROR_REASON_STORAGE_UNAVAILABLE ErrorReason = 75
+	// UNAVAILABLE: another server has the session; try again, and it is given up when it is idle.
+	ErrorReason_ERROR_REASON_SESSION_ELSEWHERE ErrorReason = 76
 	// DEADLINE_EXCEEDED: the turn ran longer than `limits.turn_timeout`.
 	ErrorReason_ERROR_REASON_TURN_TIMEOUT ErrorReason = 80
 	// DEADLINE_EXCEEDED: the turn was silent for longer than `limits.stall_timeout`.
@@ -95,11 +101,13 @@ var (
 		20: "ERROR_REASON_POLICY_DENIED",
 		30: "ERROR_REASON_SESSION_NOT_FOUND",
 		31: "ERROR_REASON_MODEL_NOT_FOUND",
+		32: "ERROR_REASON_TURN_NOT_FOUND",
 		40: "ERROR_REASON_FIELD_INVALID",
 		41: "ERROR_REASON_FRAME_OUT_OF_ORDER",
 		42: "ERROR_REASON_MESSAGE_TOO_LARGE",
 		50: "ERROR_REASON_SESSION_BUSY",
 		51: "ERROR_REASON_TURN_CANCELLED",
+		52: "ERROR_REASON_IDEMPOTENCY_CONFLICT",
 		61: "ERROR_REASON_QUOTA_EXCEEDED",
 		62: "ERROR_REASON_RATE_LIMITED",
 		63: "ERROR_REASON_POOL_EXHAUSTED",
@@ -111,6 +119,7 @@ var (
 		73: "ERROR_REASON_UPSTREAM_OVERLOADED",
 		74: "ERROR_REASON_DRAINING",
 		75: "ERROR_REASON_STORAGE_UNAVAILABLE",
+		76: "ERROR_REASON_SESSION_ELSEWHERE",
 		80: "ERROR_REASON_TURN_TIMEOUT",
 		81: "ERROR_REASON_TURN_STALLED",
 		90: "ERROR_REASON_INTERNAL",
@@ -123,11 +132,13 @@ var (
 		"ERROR_REASON_POLICY_DENIED":        20,
 		"ERROR_REASON_SESSION_NOT_FOUND":    30,
 		"ERROR_REASON_MODEL_NOT_FOUND":      31,
+		"ERROR_REASON_TURN_NOT_FOUND":       32,
 		"ERROR_REASON_FIELD_INVALID":        40,
 		"ERROR_REASON_FRAME_OUT_OF_ORDER":   41,
 		"ERROR_REASON_MESSAGE_TOO_LARGE":    42,
 		"ERROR_REASON_SESSION_BUSY":         50,
 		"ERROR_REASON_TURN_CANCELLED":       51,
+		"ERROR_REASON_IDEMPOTENCY_CONFLICT": 52,
 		"ERROR_REASON_QUOTA_EXCEEDED":       61,
 		"ERROR_REASON_RATE_LIMITED":         62,
 		"ERROR_REASON_POOL_EXHAUSTED":       63,
@@ -139,6 +150,7 @@ var (
 		"ERROR_REASON_UPSTREAM_OVERLOADED":  73,
 		"ERROR_REASON_DRAINING":             74,
 		"ERROR_REASON_STORAGE_UNAVAILABLE":  75,
+		"ERROR_REASON_SESSION_ELSEWHERE":    76,
 		"ERROR_REASON_TURN_TIMEOUT":         80,
 		"ERROR_REASON_TURN_STALLED":         81,
 		"ERROR_REASON_INTERNAL":             90,
@@ -176,7 +188,7 @@ var File_warmline_v1_errors_proto protoreflect.FileDescriptor
 
 const file_warmline_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x18warmline/v1/errors.proto\x12\vwarmline.v1*\xdf\x06\n" +
+	"\x18warmline/v1/errors.proto\x12\vwarmline.v1*\xcb\a\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18ERROR_REASON_KEY_INVALID\x10\n" +
@@ -185,12 +197,14 @@ const file_warmline_v1_errors_proto_rawDesc = "" +
 	" ERROR_REASON_CREDENTIAL_REJECTED\x10\f\x12\x1e\n" +
 	"\x1aERROR_REASON_POLICY_DENIED\x10\x14\x12\"\n" +
 	"\x1eERROR_REASON_SESSION_NOT_FOUND\x10\x1e\x12 \n" +
-	"\x1cERROR_REASON_MODEL_NOT_FOUND\x10\x1f\x12\x1e\n" +
+	"\x1cERROR_REASON_MODEL_NOT_FOUND\x10\x1f\x12\x1f\n" +
+	"\x1bERROR_REASON_TURN_NOT_FOUND\x10 \x12\x1e\n" +
 	"\x1aERROR_REASON_FIELD_INVALID\x10(\x12#\n" +
 	"\x1fERROR_REASON_FRAME_OUT_OF_ORDER\x10)\x12\"\n" +
 	"\x1eERROR_REASON_MESSAGE_TOO_LARGE\x10*\x12\x1d\n" +
 	"\x19ERROR_REASON_SESSION_BUSY\x102\x12\x1f\n" +
-	"\x1bERROR_REASON_TURN_CANCELLED\x103\x12\x1f\n" +
+	"\x1bERROR_REASON_TURN_CANCELLED\x103\x12%\n" +
+	"!ERROR_REASON_IDEMPOTENCY_CONFLICT\x104\x12\x1f\n" +
 	"\x1bERROR_REASON_QUOTA_EXCEEDED\x10=\x12\x1d\n" +
 	"\x19ERROR_REASON_RATE_LIMITED\x10>\x12\x1f\n" +
 	"\x1bERROR_REASON_POOL_EXHAUSTED\x10?\x12\x1b\n" +
@@ -201,7 +215,8 @@ const file_warmline_v1_errors_proto_rawDesc = "" +
 	"!ERROR_REASON_UPSTREAM_UNAVAILABLE\x10H\x12$\n" +
 	" ERROR_REASON_UPSTREAM_OVERLOADED\x10I\x12\x19\n" +
 	"\x15ERROR_REASON_DRAINING\x10J\x12$\n" +
-	" ERROR_REASON_STORAGE_UNAVAILABLE\x10K\x12\x1d\n" +
+	" ERROR_REASON_STORAGE_UNAVAILABLE\x10K\x12\"\n" +
+	"\x1eERROR_REASON_SESSION_ELSEWHERE\x10L\x12\x1d\n" +
 	"\x19ERROR_REASON_TURN_TIMEOUT\x10P\x12\x1d\n" +
 	"\x19ERROR_REASON_TURN_STALLED\x10Q\x12\x19\n" +
 	"\x15ERROR_REASON_INTERNAL\x10ZB0Z.warmline.dev/clients/go/warmline/v1;warmlinev1b\x06proto3"

@@ -37,6 +37,8 @@ const (
 	StartKind_START_KIND_WARM StartKind = 2
 	// A process was started for this request.
 	StartKind_START_KIND_COLD StartKind = 3
+	// The session had lost its process: another was given the conversation so far.
+	StartKind_START_KIND_RESUMED StartKind = 4
 )
 
 // Enum value maps for StartKind.
@@ -46,12 +48,14 @@ var (
 		1: "START_KIND_HOT",
 		2: "START_KIND_WARM",
 		3: "START_KIND_COLD",
+		4: "START_KIND_RESUMED",
 	}
 	StartKind_value = map[string]int32{
 		"START_KIND_UNSPECIFIED": 0,
 		"START_KIND_HOT":         1,
 		"START_KIND_WARM":        2,
 		"START_KIND_COLD":        3,
+		"START_KIND_RESUMED":     4,
 	}
 )
 
@@ -209,7 +213,7 @@ func (x InterruptResult_Outcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use InterruptResult_Outcome.Descriptor instead.
 func (InterruptResult_Outcome) EnumDescriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{10, 0}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{11, 0}
 }
 
 // What it is about.
@@ -230,6 +234,10 @@ const (
 	Notice_KIND_WARNING Notice_Kind = 5
 	// The session's process was lost between turns; it goes on without its earlier context.
 	Notice_KIND_CONTEXT_LOST Notice_Kind = 6
+	// Another stream has taken the session over; this one can only read.
+	Notice_KIND_TAKEN_OVER Notice_Kind = 7
+	// Events after the cursor are no longer kept; what follows begins later.
+	Notice_KIND_EVENTS_EXPIRED Notice_Kind = 8
 )
 
 // Enum value maps for Notice_Kind.
@@ -242,6 +250,8 @@ var (
 		4: "KIND_COMPACTING",
 		5: "KIND_WARNING",
 		6: "KIND_CONTEXT_LOST",
+		7: "KIND_TAKEN_OVER",
+		8: "KIND_EVENTS_EXPIRED",
 	}
 	Notice_Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED":    0,
@@ -251,6 +261,8 @@ var (
 		"KIND_COMPACTING":     4,
 		"KIND_WARNING":        5,
 		"KIND_CONTEXT_LOST":   6,
+		"KIND_TAKEN_OVER":     7,
+		"KIND_EVENTS_EXPIRED": 8,
 	}
 )
 
@@ -278,7 +290,7 @@ func (x Notice_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Notice_Kind.Descriptor instead.
 func (Notice_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{19, 0}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{20, 0}
 }
 
 // One thing that happened in a session.
@@ -287,6 +299,12 @@ func (Notice_Kind) EnumDescriptor() ([]byte, []int) {
 // and exactly one `turn_completed` or `turn_failed`. Turns get their first event in the order of their
 // messages; one that is not accepted has a `turn_failed` and nothing else. Clients ignore a kind of
 // event that they do not know.
+//
+// Each event is stored before it is sent, and can be had again by its cursor, `epoch` and `seq`. What is
+// about one stream alone (`session_opened`, `turn_attached`, `interrupt_result`, `server_draining`, the
+// `turn_failed` of a message that was not accepted) is not stored, and has `seq` 0. A replay may join
+// the deltas of one content block to one event, which then
+// has the `seq` of the last of them.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The session, as in `session_opened`.
@@ -295,7 +313,7 @@ type Event struct {
 	TurnId string `protobuf:"bytes,2,opt,name=turn_id,json=turnId,proto3" json:"turn_id,omitempty"`
 	// Rises when the session changes hands or gets another process; starts at 1.
 	Epoch uint64 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	// Strictly increasing in a session.
+	// Strictly increasing in a session; 0 for what is about this stream alone.
 	Seq uint64 `protobuf:"varint,4,opt,name=seq,proto3" json:"seq,omitempty"`
 	// When the service saw it.
 	Time *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=time,proto3" json:"time,omitempty"`
@@ -313,6 +331,7 @@ type Event struct {
 	//	*Event_TurnCompleted
 	//	*Event_TurnFailed
 	//	*Event_InterruptResult
+	//	*Event_TurnAttached
 	//	*Event_TextDelta
 	//	*Event_ThinkingDelta
 	//	*Event_ToolInputDelta
@@ -468,6 +487,15 @@ func (x *Event) GetInterruptResult() *InterruptResult {
 	return nil
 }
 
+func (x *Event) GetTurnAttached() *TurnAttached {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_TurnAttached); ok {
+			return x.TurnAttached
+		}
+	}
+	return nil
+}
+
 func (x *Event) GetTextDelta() *TextDelta {
 	if x != nil {
 		if x, ok := x.Kind.(*Event_TextDelta); ok {
@@ -560,7 +588,7 @@ type Event_TurnQueued struct {
 }
 
 type Event_TurnStarted struct {
-	// The turn has its process and begins.
+	// The turn has its process and begins; again where that one died before it had taken the message.
 	TurnStarted *TurnStarted `protobuf:"bytes,21,opt,name=turn_started,json=turnStarted,proto3,oneof"`
 }
 
@@ -577,6 +605,11 @@ type Event_TurnFailed struct {
 type Event_InterruptResult struct {
 	// What became of an `interrupt`.
 	InterruptResult *InterruptResult `protobuf:"bytes,24,opt,name=interrupt_result,json=interruptResult,proto3,oneof"`
+}
+
+type Event_TurnAttached struct {
+	// A message was sent before: this is its turn.
+	TurnAttached *TurnAttached `protobuf:"bytes,25,opt,name=turn_attached,json=turnAttached,proto3,oneof"`
 }
 
 type Event_TextDelta struct {
@@ -633,6 +666,8 @@ func (*Event_TurnFailed) isEvent_Kind() {}
 
 func (*Event_InterruptResult) isEvent_Kind() {}
 
+func (*Event_TurnAttached) isEvent_Kind() {}
+
 func (*Event_TextDelta) isEvent_Kind() {}
 
 func (*Event_ThinkingDelta) isEvent_Kind() {}
@@ -661,7 +696,11 @@ type SessionOpened struct {
 	// The version of the CLI behind the session.
 	CliVersion string `protobuf:"bytes,4,opt,name=cli_version,json=cliVersion,proto3" json:"cli_version,omitempty"`
 	// The highest `seq` that the session had before this stream.
-	LastSeq       uint64 `protobuf:"varint,5,opt,name=last_seq,json=lastSeq,proto3" json:"last_seq,omitempty"`
+	LastSeq uint64 `protobuf:"varint,5,opt,name=last_seq,json=lastSeq,proto3" json:"last_seq,omitempty"`
+	// The session's epoch at that moment.
+	Epoch uint64 `protobuf:"varint,6,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// The turn that runs at that moment; empty where none does.
+	RunningTurnId string `protobuf:"bytes,7,opt,name=running_turn_id,json=runningTurnId,proto3" json:"running_turn_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -731,11 +770,30 @@ func (x *SessionOpened) GetLastSeq() uint64 {
 	return 0
 }
 
+func (x *SessionOpened) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *SessionOpened) GetRunningTurnId() string {
+	if x != nil {
+		return x.RunningTurnId
+	}
+	return ""
+}
+
 // The server is going away. Turns under way get a grace; then the stream ends with UNAVAILABLE.
 type ServerDraining struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Wait so long before connecting again.
-	RetryAfter    *durationpb.Duration `protobuf:"bytes,1,opt,name=retry_after,json=retryAfter,proto3" json:"retry_after,omitempty"`
+	RetryAfter *durationpb.Duration `protobuf:"bytes,1,opt,name=retry_after,json=retryAfter,proto3" json:"retry_after,omitempty"`
+	// How far the session has come: `open` with the cursor of the last event that you have had tells the
+	// rest, here or at the server that has the session then.
+	Epoch uint64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// The same: the session's highest `seq`.
+	Seq           uint64 `protobuf:"varint,3,opt,name=seq,proto3" json:"seq,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -777,11 +835,29 @@ func (x *ServerDraining) GetRetryAfter() *durationpb.Duration {
 	return nil
 }
 
+func (x *ServerDraining) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *ServerDraining) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
 // A message was accepted, and its turn has an id.
 type TurnQueued struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How many turns of this session go before it; 0 when it is next.
-	Position      uint32 `protobuf:"varint,1,opt,name=position,proto3" json:"position,omitempty"`
+	Position uint32 `protobuf:"varint,1,opt,name=position,proto3" json:"position,omitempty"`
+	// The message's own `idempotency_key`.
+	IdempotencyKey string `protobuf:"bytes,2,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	// What was said, for those who did not say it; cut after 16 KiB.
+	Text          string `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -823,6 +899,67 @@ func (x *TurnQueued) GetPosition() uint32 {
 	return 0
 }
 
+func (x *TurnQueued) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+func (x *TurnQueued) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+// The message was sent before. All of the turn's events follow, from its first one; what this stream was
+// sent before comes again, with the same `seq`.
+type TurnAttached struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The message's `idempotency_key`.
+	IdempotencyKey string `protobuf:"bytes,1,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *TurnAttached) Reset() {
+	*x = TurnAttached{}
+	mi := &file_warmline_v1_events_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TurnAttached) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TurnAttached) ProtoMessage() {}
+
+func (x *TurnAttached) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_events_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TurnAttached.ProtoReflect.Descriptor instead.
+func (*TurnAttached) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *TurnAttached) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
 // The turn has its process and begins.
 type TurnStarted struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -834,7 +971,7 @@ type TurnStarted struct {
 
 func (x *TurnStarted) Reset() {
 	*x = TurnStarted{}
-	mi := &file_warmline_v1_events_proto_msgTypes[4]
+	mi := &file_warmline_v1_events_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -846,7 +983,7 @@ func (x *TurnStarted) String() string {
 func (*TurnStarted) ProtoMessage() {}
 
 func (x *TurnStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[4]
+	mi := &file_warmline_v1_events_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -859,7 +996,7 @@ func (x *TurnStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TurnStarted.ProtoReflect.Descriptor instead.
 func (*TurnStarted) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{4}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *TurnStarted) GetLatency() *LatencyReceipt {
@@ -889,14 +1026,16 @@ type LatencyReceipt struct {
 	// Why no better start was to be had: each start-up input that no spare process had, by name
 	// (`model`, `system_prompt`), `primed` where only a spare was free that had run no turn yet, or
 	// `no_spare`. Empty when HOT.
-	Misses        []string `protobuf:"bytes,8,rep,name=misses,proto3" json:"misses,omitempty"`
+	Misses []string `protobuf:"bytes,8,rep,name=misses,proto3" json:"misses,omitempty"`
+	// Giving the process the conversation so far; only when RESUMED.
+	History       *durationpb.Duration `protobuf:"bytes,9,opt,name=history,proto3" json:"history,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LatencyReceipt) Reset() {
 	*x = LatencyReceipt{}
-	mi := &file_warmline_v1_events_proto_msgTypes[5]
+	mi := &file_warmline_v1_events_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -908,7 +1047,7 @@ func (x *LatencyReceipt) String() string {
 func (*LatencyReceipt) ProtoMessage() {}
 
 func (x *LatencyReceipt) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[5]
+	mi := &file_warmline_v1_events_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -921,7 +1060,7 @@ func (x *LatencyReceipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LatencyReceipt.ProtoReflect.Descriptor instead.
 func (*LatencyReceipt) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{5}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *LatencyReceipt) GetStart() StartKind {
@@ -980,6 +1119,13 @@ func (x *LatencyReceipt) GetMisses() []string {
 	return nil
 }
 
+func (x *LatencyReceipt) GetHistory() *durationpb.Duration {
+	if x != nil {
+		return x.History
+	}
+	return nil
+}
+
 // The turn's good end.
 type TurnCompleted struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1001,7 +1147,7 @@ type TurnCompleted struct {
 
 func (x *TurnCompleted) Reset() {
 	*x = TurnCompleted{}
-	mi := &file_warmline_v1_events_proto_msgTypes[6]
+	mi := &file_warmline_v1_events_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1013,7 +1159,7 @@ func (x *TurnCompleted) String() string {
 func (*TurnCompleted) ProtoMessage() {}
 
 func (x *TurnCompleted) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[6]
+	mi := &file_warmline_v1_events_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1026,7 +1172,7 @@ func (x *TurnCompleted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TurnCompleted.ProtoReflect.Descriptor instead.
 func (*TurnCompleted) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{6}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *TurnCompleted) GetStopReason() StopReason {
@@ -1092,7 +1238,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_warmline_v1_events_proto_msgTypes[7]
+	mi := &file_warmline_v1_events_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1104,7 +1250,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[7]
+	mi := &file_warmline_v1_events_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1117,7 +1263,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{7}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Usage) GetInputTokens() uint64 {
@@ -1175,7 +1321,7 @@ type PermissionDenial struct {
 
 func (x *PermissionDenial) Reset() {
 	*x = PermissionDenial{}
-	mi := &file_warmline_v1_events_proto_msgTypes[8]
+	mi := &file_warmline_v1_events_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1187,7 +1333,7 @@ func (x *PermissionDenial) String() string {
 func (*PermissionDenial) ProtoMessage() {}
 
 func (x *PermissionDenial) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[8]
+	mi := &file_warmline_v1_events_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1200,7 +1346,7 @@ func (x *PermissionDenial) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PermissionDenial.ProtoReflect.Descriptor instead.
 func (*PermissionDenial) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{8}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PermissionDenial) GetToolName() string {
@@ -1229,14 +1375,16 @@ type TurnFailed struct {
 	// What the turn used until then.
 	Usage *Usage `protobuf:"bytes,4,opt,name=usage,proto3" json:"usage,omitempty"`
 	// Where the time went.
-	Latency       *LatencyReceipt `protobuf:"bytes,5,opt,name=latency,proto3" json:"latency,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Latency *LatencyReceipt `protobuf:"bytes,5,opt,name=latency,proto3" json:"latency,omitempty"`
+	// The message's own `idempotency_key`.
+	IdempotencyKey string `protobuf:"bytes,6,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *TurnFailed) Reset() {
 	*x = TurnFailed{}
-	mi := &file_warmline_v1_events_proto_msgTypes[9]
+	mi := &file_warmline_v1_events_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1248,7 +1396,7 @@ func (x *TurnFailed) String() string {
 func (*TurnFailed) ProtoMessage() {}
 
 func (x *TurnFailed) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[9]
+	mi := &file_warmline_v1_events_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1261,7 +1409,7 @@ func (x *TurnFailed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TurnFailed.ProtoReflect.Descriptor instead.
 func (*TurnFailed) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{9}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *TurnFailed) GetStatus() *status.Status {
@@ -1299,6 +1447,13 @@ func (x *TurnFailed) GetLatency() *LatencyReceipt {
 	return nil
 }
 
+func (x *TurnFailed) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
 // What became of an `interrupt`.
 type InterruptResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1310,7 +1465,7 @@ type InterruptResult struct {
 
 func (x *InterruptResult) Reset() {
 	*x = InterruptResult{}
-	mi := &file_warmline_v1_events_proto_msgTypes[10]
+	mi := &file_warmline_v1_events_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1322,7 +1477,7 @@ func (x *InterruptResult) String() string {
 func (*InterruptResult) ProtoMessage() {}
 
 func (x *InterruptResult) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[10]
+	mi := &file_warmline_v1_events_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1335,7 +1490,7 @@ func (x *InterruptResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InterruptResult.ProtoReflect.Descriptor instead.
 func (*InterruptResult) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{10}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *InterruptResult) GetOutcome() InterruptResult_Outcome {
@@ -1358,7 +1513,7 @@ type TextDelta struct {
 
 func (x *TextDelta) Reset() {
 	*x = TextDelta{}
-	mi := &file_warmline_v1_events_proto_msgTypes[11]
+	mi := &file_warmline_v1_events_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1370,7 +1525,7 @@ func (x *TextDelta) String() string {
 func (*TextDelta) ProtoMessage() {}
 
 func (x *TextDelta) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[11]
+	mi := &file_warmline_v1_events_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1383,7 +1538,7 @@ func (x *TextDelta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TextDelta.ProtoReflect.Descriptor instead.
 func (*TextDelta) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{11}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *TextDelta) GetText() string {
@@ -1413,7 +1568,7 @@ type ThinkingDelta struct {
 
 func (x *ThinkingDelta) Reset() {
 	*x = ThinkingDelta{}
-	mi := &file_warmline_v1_events_proto_msgTypes[12]
+	mi := &file_warmline_v1_events_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1425,7 +1580,7 @@ func (x *ThinkingDelta) String() string {
 func (*ThinkingDelta) ProtoMessage() {}
 
 func (x *ThinkingDelta) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[12]
+	mi := &file_warmline_v1_events_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1438,7 +1593,7 @@ func (x *ThinkingDelta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ThinkingDelta.ProtoReflect.Descriptor instead.
 func (*ThinkingDelta) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{12}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ThinkingDelta) GetText() string {
@@ -1468,7 +1623,7 @@ type ToolInputDelta struct {
 
 func (x *ToolInputDelta) Reset() {
 	*x = ToolInputDelta{}
-	mi := &file_warmline_v1_events_proto_msgTypes[13]
+	mi := &file_warmline_v1_events_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1480,7 +1635,7 @@ func (x *ToolInputDelta) String() string {
 func (*ToolInputDelta) ProtoMessage() {}
 
 func (x *ToolInputDelta) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[13]
+	mi := &file_warmline_v1_events_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1493,7 +1648,7 @@ func (x *ToolInputDelta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolInputDelta.ProtoReflect.Descriptor instead.
 func (*ToolInputDelta) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{13}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ToolInputDelta) GetPartialJson() string {
@@ -1527,7 +1682,7 @@ type Message struct {
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_warmline_v1_events_proto_msgTypes[14]
+	mi := &file_warmline_v1_events_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1539,7 +1694,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[14]
+	mi := &file_warmline_v1_events_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1552,7 +1707,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{14}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Message) GetId() string {
@@ -1601,7 +1756,7 @@ type ContentBlock struct {
 
 func (x *ContentBlock) Reset() {
 	*x = ContentBlock{}
-	mi := &file_warmline_v1_events_proto_msgTypes[15]
+	mi := &file_warmline_v1_events_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1613,7 +1768,7 @@ func (x *ContentBlock) String() string {
 func (*ContentBlock) ProtoMessage() {}
 
 func (x *ContentBlock) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[15]
+	mi := &file_warmline_v1_events_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1626,7 +1781,7 @@ func (x *ContentBlock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContentBlock.ProtoReflect.Descriptor instead.
 func (*ContentBlock) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{15}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ContentBlock) GetKind() isContentBlock_Kind {
@@ -1717,7 +1872,7 @@ type Thinking struct {
 
 func (x *Thinking) Reset() {
 	*x = Thinking{}
-	mi := &file_warmline_v1_events_proto_msgTypes[16]
+	mi := &file_warmline_v1_events_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1729,7 +1884,7 @@ func (x *Thinking) String() string {
 func (*Thinking) ProtoMessage() {}
 
 func (x *Thinking) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[16]
+	mi := &file_warmline_v1_events_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1742,7 +1897,7 @@ func (x *Thinking) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Thinking.ProtoReflect.Descriptor instead.
 func (*Thinking) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{16}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Thinking) GetText() string {
@@ -1774,7 +1929,7 @@ type ToolCall struct {
 
 func (x *ToolCall) Reset() {
 	*x = ToolCall{}
-	mi := &file_warmline_v1_events_proto_msgTypes[17]
+	mi := &file_warmline_v1_events_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1786,7 +1941,7 @@ func (x *ToolCall) String() string {
 func (*ToolCall) ProtoMessage() {}
 
 func (x *ToolCall) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[17]
+	mi := &file_warmline_v1_events_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1799,7 +1954,7 @@ func (x *ToolCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolCall.ProtoReflect.Descriptor instead.
 func (*ToolCall) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{17}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ToolCall) GetId() string {
@@ -1838,7 +1993,7 @@ type ToolResult struct {
 
 func (x *ToolResult) Reset() {
 	*x = ToolResult{}
-	mi := &file_warmline_v1_events_proto_msgTypes[18]
+	mi := &file_warmline_v1_events_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1850,7 +2005,7 @@ func (x *ToolResult) String() string {
 func (*ToolResult) ProtoMessage() {}
 
 func (x *ToolResult) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[18]
+	mi := &file_warmline_v1_events_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1863,7 +2018,7 @@ func (x *ToolResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolResult.ProtoReflect.Descriptor instead.
 func (*ToolResult) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{18}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ToolResult) GetToolCallId() string {
@@ -1904,7 +2059,7 @@ type Notice struct {
 
 func (x *Notice) Reset() {
 	*x = Notice{}
-	mi := &file_warmline_v1_events_proto_msgTypes[19]
+	mi := &file_warmline_v1_events_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1916,7 +2071,7 @@ func (x *Notice) String() string {
 func (*Notice) ProtoMessage() {}
 
 func (x *Notice) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[19]
+	mi := &file_warmline_v1_events_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1929,7 +2084,7 @@ func (x *Notice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notice.ProtoReflect.Descriptor instead.
 func (*Notice) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{19}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Notice) GetKind() Notice_Kind {
@@ -1973,7 +2128,7 @@ type Raw struct {
 
 func (x *Raw) Reset() {
 	*x = Raw{}
-	mi := &file_warmline_v1_events_proto_msgTypes[20]
+	mi := &file_warmline_v1_events_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1985,7 +2140,7 @@ func (x *Raw) String() string {
 func (*Raw) ProtoMessage() {}
 
 func (x *Raw) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[20]
+	mi := &file_warmline_v1_events_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1998,7 +2153,7 @@ func (x *Raw) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Raw.ProtoReflect.Descriptor instead.
 func (*Raw) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{20}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Raw) GetType() string {
@@ -2019,7 +2174,7 @@ var File_warmline_v1_events_proto protoreflect.FileDescriptor
 
 const file_warmline_v1_events_proto_rawDesc = "" +
 	"\n" +
-	"\x18warmline/v1/events.proto\x12\vwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xe2\b\n" +
+	"\x18warmline/v1/events.proto\x12\vwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xa4\t\n" +
 	"\x05Event\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n" +
@@ -2037,7 +2192,8 @@ const file_warmline_v1_events_proto_rawDesc = "" +
 	"\x0eturn_completed\x18\x16 \x01(\v2\x1a.warmline.v1.TurnCompletedH\x00R\rturnCompleted\x12:\n" +
 	"\vturn_failed\x18\x17 \x01(\v2\x17.warmline.v1.TurnFailedH\x00R\n" +
 	"turnFailed\x12I\n" +
-	"\x10interrupt_result\x18\x18 \x01(\v2\x1c.warmline.v1.InterruptResultH\x00R\x0finterruptResult\x127\n" +
+	"\x10interrupt_result\x18\x18 \x01(\v2\x1c.warmline.v1.InterruptResultH\x00R\x0finterruptResult\x12@\n" +
+	"\rturn_attached\x18\x19 \x01(\v2\x19.warmline.v1.TurnAttachedH\x00R\fturnAttached\x127\n" +
 	"\n" +
 	"text_delta\x18\x1e \x01(\v2\x16.warmline.v1.TextDeltaH\x00R\ttextDelta\x12C\n" +
 	"\x0ethinking_delta\x18\x1f \x01(\v2\x1a.warmline.v1.ThinkingDeltaH\x00R\rthinkingDelta\x12G\n" +
@@ -2048,7 +2204,7 @@ const file_warmline_v1_events_proto_rawDesc = "" +
 	"toolResult\x12-\n" +
 	"\x06notice\x182 \x01(\v2\x13.warmline.v1.NoticeH\x00R\x06notice\x12$\n" +
 	"\x03raw\x18Z \x01(\v2\x10.warmline.v1.RawH\x00R\x03rawB\x06\n" +
-	"\x04kind\"\xae\x01\n" +
+	"\x04kind\"\xec\x01\n" +
 	"\rSessionOpened\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12,\n" +
@@ -2056,15 +2212,23 @@ const file_warmline_v1_events_proto_rawDesc = "" +
 	"\x05model\x18\x03 \x01(\tR\x05model\x12\x1f\n" +
 	"\vcli_version\x18\x04 \x01(\tR\n" +
 	"cliVersion\x12\x19\n" +
-	"\blast_seq\x18\x05 \x01(\x04R\alastSeq\"L\n" +
+	"\blast_seq\x18\x05 \x01(\x04R\alastSeq\x12\x14\n" +
+	"\x05epoch\x18\x06 \x01(\x04R\x05epoch\x12&\n" +
+	"\x0frunning_turn_id\x18\a \x01(\tR\rrunningTurnId\"t\n" +
 	"\x0eServerDraining\x12:\n" +
 	"\vretry_after\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\n" +
-	"retryAfter\"(\n" +
+	"retryAfter\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x10\n" +
+	"\x03seq\x18\x03 \x01(\x04R\x03seq\"e\n" +
 	"\n" +
 	"TurnQueued\x12\x1a\n" +
-	"\bposition\x18\x01 \x01(\rR\bposition\"D\n" +
+	"\bposition\x18\x01 \x01(\rR\bposition\x12'\n" +
+	"\x0fidempotency_key\x18\x02 \x01(\tR\x0eidempotencyKey\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\"7\n" +
+	"\fTurnAttached\x12'\n" +
+	"\x0fidempotency_key\x18\x01 \x01(\tR\x0eidempotencyKey\"D\n" +
 	"\vTurnStarted\x125\n" +
-	"\alatency\x18\x01 \x01(\v2\x1b.warmline.v1.LatencyReceiptR\alatency\"\x81\x03\n" +
+	"\alatency\x18\x01 \x01(\v2\x1b.warmline.v1.LatencyReceiptR\alatency\"\xb6\x03\n" +
 	"\x0eLatencyReceipt\x12,\n" +
 	"\x05start\x18\x01 \x01(\x0e2\x16.warmline.v1.StartKindR\x05start\x12/\n" +
 	"\x05queue\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05queue\x12/\n" +
@@ -2074,7 +2238,8 @@ const file_warmline_v1_events_proto_rawDesc = "" +
 	"\vfirst_token\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"firstToken\x12/\n" +
 	"\x05total\x18\a \x01(\v2\x19.google.protobuf.DurationR\x05total\x12\x16\n" +
-	"\x06misses\x18\b \x03(\tR\x06misses\"\xb7\x02\n" +
+	"\x06misses\x18\b \x03(\tR\x06misses\x123\n" +
+	"\ahistory\x18\t \x01(\v2\x19.google.protobuf.DurationR\ahistory\"\xb7\x02\n" +
 	"\rTurnCompleted\x128\n" +
 	"\vstop_reason\x18\x01 \x01(\x0e2\x17.warmline.v1.StopReasonR\n" +
 	"stopReason\x12\x16\n" +
@@ -2096,14 +2261,15 @@ const file_warmline_v1_events_proto_rawDesc = "" +
 	"\x10PermissionDenial\x12\x1b\n" +
 	"\ttool_name\x18\x01 \x01(\tR\btoolName\x12 \n" +
 	"\ftool_call_id\x18\x02 \x01(\tR\n" +
-	"toolCallId\"\xdf\x01\n" +
+	"toolCallId\"\x88\x02\n" +
 	"\n" +
 	"TurnFailed\x12*\n" +
 	"\x06status\x18\x01 \x01(\v2\x12.google.rpc.StatusR\x06status\x12!\n" +
 	"\fsession_lost\x18\x02 \x01(\bR\vsessionLost\x12!\n" +
 	"\fcontext_lost\x18\x03 \x01(\bR\vcontextLost\x12(\n" +
 	"\x05usage\x18\x04 \x01(\v2\x12.warmline.v1.UsageR\x05usage\x125\n" +
-	"\alatency\x18\x05 \x01(\v2\x1b.warmline.v1.LatencyReceiptR\alatency\"\xd0\x01\n" +
+	"\alatency\x18\x05 \x01(\v2\x1b.warmline.v1.LatencyReceiptR\alatency\x12'\n" +
+	"\x0fidempotency_key\x18\x06 \x01(\tR\x0eidempotencyKey\"\xd0\x01\n" +
 	"\x0fInterruptResult\x12>\n" +
 	"\aoutcome\x18\x01 \x01(\x0e2$.warmline.v1.InterruptResult.OutcomeR\aoutcome\"}\n" +
 	"\aOutcome\x12\x17\n" +
@@ -2147,7 +2313,7 @@ const file_warmline_v1_events_proto_rawDesc = "" +
 	"\ftool_call_id\x18\x01 \x01(\tR\n" +
 	"toolCallId\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\x12\x19\n" +
-	"\bis_error\x18\x03 \x01(\bR\aisError\"\xfe\x02\n" +
+	"\bis_error\x18\x03 \x01(\bR\aisError\"\xac\x03\n" +
 	"\x06Notice\x12,\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x18.warmline.v1.Notice.KindR\x04kind\x12\x12\n" +
 	"\x04code\x18\x02 \x01(\tR\x04code\x12\x18\n" +
@@ -2155,7 +2321,7 @@ const file_warmline_v1_events_proto_rawDesc = "" +
 	"\bmetadata\x18\x04 \x03(\v2!.warmline.v1.Notice.MetadataEntryR\bmetadata\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9b\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc9\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rKIND_RETRYING\x10\x01\x12\x13\n" +
@@ -2163,15 +2329,18 @@ const file_warmline_v1_events_proto_rawDesc = "" +
 	"\x13KIND_MODEL_FALLBACK\x10\x03\x12\x13\n" +
 	"\x0fKIND_COMPACTING\x10\x04\x12\x10\n" +
 	"\fKIND_WARNING\x10\x05\x12\x15\n" +
-	"\x11KIND_CONTEXT_LOST\x10\x06\"-\n" +
+	"\x11KIND_CONTEXT_LOST\x10\x06\x12\x13\n" +
+	"\x0fKIND_TAKEN_OVER\x10\a\x12\x17\n" +
+	"\x13KIND_EVENTS_EXPIRED\x10\b\"-\n" +
 	"\x03Raw\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x12\n" +
-	"\x04json\x18\x02 \x01(\tR\x04json*e\n" +
+	"\x04json\x18\x02 \x01(\tR\x04json*}\n" +
 	"\tStartKind\x12\x1a\n" +
 	"\x16START_KIND_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eSTART_KIND_HOT\x10\x01\x12\x13\n" +
 	"\x0fSTART_KIND_WARM\x10\x02\x12\x13\n" +
-	"\x0fSTART_KIND_COLD\x10\x03*\xce\x01\n" +
+	"\x0fSTART_KIND_COLD\x10\x03\x12\x16\n" +
+	"\x12START_KIND_RESUMED\x10\x04*\xce\x01\n" +
 	"\n" +
 	"StopReason\x12\x1b\n" +
 	"\x17STOP_REASON_UNSPECIFIED\x10\x00\x12\x18\n" +
@@ -2195,7 +2364,7 @@ func file_warmline_v1_events_proto_rawDescGZIP() []byte {
 }
 
 var file_warmline_v1_events_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_warmline_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_warmline_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_warmline_v1_events_proto_goTypes = []any{
 	(StartKind)(0),                // 0: warmline.v1.StartKind
 	(StopReason)(0),               // 1: warmline.v1.StopReason
@@ -2205,79 +2374,82 @@ var file_warmline_v1_events_proto_goTypes = []any{
 	(*SessionOpened)(nil),         // 5: warmline.v1.SessionOpened
 	(*ServerDraining)(nil),        // 6: warmline.v1.ServerDraining
 	(*TurnQueued)(nil),            // 7: warmline.v1.TurnQueued
-	(*TurnStarted)(nil),           // 8: warmline.v1.TurnStarted
-	(*LatencyReceipt)(nil),        // 9: warmline.v1.LatencyReceipt
-	(*TurnCompleted)(nil),         // 10: warmline.v1.TurnCompleted
-	(*Usage)(nil),                 // 11: warmline.v1.Usage
-	(*PermissionDenial)(nil),      // 12: warmline.v1.PermissionDenial
-	(*TurnFailed)(nil),            // 13: warmline.v1.TurnFailed
-	(*InterruptResult)(nil),       // 14: warmline.v1.InterruptResult
-	(*TextDelta)(nil),             // 15: warmline.v1.TextDelta
-	(*ThinkingDelta)(nil),         // 16: warmline.v1.ThinkingDelta
-	(*ToolInputDelta)(nil),        // 17: warmline.v1.ToolInputDelta
-	(*Message)(nil),               // 18: warmline.v1.Message
-	(*ContentBlock)(nil),          // 19: warmline.v1.ContentBlock
-	(*Thinking)(nil),              // 20: warmline.v1.Thinking
-	(*ToolCall)(nil),              // 21: warmline.v1.ToolCall
-	(*ToolResult)(nil),            // 22: warmline.v1.ToolResult
-	(*Notice)(nil),                // 23: warmline.v1.Notice
-	(*Raw)(nil),                   // 24: warmline.v1.Raw
-	nil,                           // 25: warmline.v1.Usage.ByModelEntry
-	nil,                           // 26: warmline.v1.Notice.MetadataEntry
-	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
-	(*status.Status)(nil),         // 29: google.rpc.Status
-	(*structpb.Struct)(nil),       // 30: google.protobuf.Struct
+	(*TurnAttached)(nil),          // 8: warmline.v1.TurnAttached
+	(*TurnStarted)(nil),           // 9: warmline.v1.TurnStarted
+	(*LatencyReceipt)(nil),        // 10: warmline.v1.LatencyReceipt
+	(*TurnCompleted)(nil),         // 11: warmline.v1.TurnCompleted
+	(*Usage)(nil),                 // 12: warmline.v1.Usage
+	(*PermissionDenial)(nil),      // 13: warmline.v1.PermissionDenial
+	(*TurnFailed)(nil),            // 14: warmline.v1.TurnFailed
+	(*InterruptResult)(nil),       // 15: warmline.v1.InterruptResult
+	(*TextDelta)(nil),             // 16: warmline.v1.TextDelta
+	(*ThinkingDelta)(nil),         // 17: warmline.v1.ThinkingDelta
+	(*ToolInputDelta)(nil),        // 18: warmline.v1.ToolInputDelta
+	(*Message)(nil),               // 19: warmline.v1.Message
+	(*ContentBlock)(nil),          // 20: warmline.v1.ContentBlock
+	(*Thinking)(nil),              // 21: warmline.v1.Thinking
+	(*ToolCall)(nil),              // 22: warmline.v1.ToolCall
+	(*ToolResult)(nil),            // 23: warmline.v1.ToolResult
+	(*Notice)(nil),                // 24: warmline.v1.Notice
+	(*Raw)(nil),                   // 25: warmline.v1.Raw
+	nil,                           // 26: warmline.v1.Usage.ByModelEntry
+	nil,                           // 27: warmline.v1.Notice.MetadataEntry
+	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 29: google.protobuf.Duration
+	(*status.Status)(nil),         // 30: google.rpc.Status
+	(*structpb.Struct)(nil),       // 31: google.protobuf.Struct
 }
 var file_warmline_v1_events_proto_depIdxs = []int32{
-	27, // 0: warmline.v1.Event.time:type_name -> google.protobuf.Timestamp
+	28, // 0: warmline.v1.Event.time:type_name -> google.protobuf.Timestamp
 	5,  // 1: warmline.v1.Event.session_opened:type_name -> warmline.v1.SessionOpened
 	6,  // 2: warmline.v1.Event.server_draining:type_name -> warmline.v1.ServerDraining
 	7,  // 3: warmline.v1.Event.turn_queued:type_name -> warmline.v1.TurnQueued
-	8,  // 4: warmline.v1.Event.turn_started:type_name -> warmline.v1.TurnStarted
-	10, // 5: warmline.v1.Event.turn_completed:type_name -> warmline.v1.TurnCompleted
-	13, // 6: warmline.v1.Event.turn_failed:type_name -> warmline.v1.TurnFailed
-	14, // 7: warmline.v1.Event.interrupt_result:type_name -> warmline.v1.InterruptResult
-	15, // 8: warmline.v1.Event.text_delta:type_name -> warmline.v1.TextDelta
-	16, // 9: warmline.v1.Event.thinking_delta:type_name -> warmline.v1.ThinkingDelta
-	17, // 10: warmline.v1.Event.tool_input_delta:type_name -> warmline.v1.ToolInputDelta
-	18, // 11: warmline.v1.Event.message:type_name -> warmline.v1.Message
-	21, // 12: warmline.v1.Event.tool_call:type_name -> warmline.v1.ToolCall
-	22, // 13: warmline.v1.Event.tool_result:type_name -> warmline.v1.ToolResult
-	23, // 14: warmline.v1.Event.notice:type_name -> warmline.v1.Notice
-	24, // 15: warmline.v1.Event.raw:type_name -> warmline.v1.Raw
-	0,  // 16: warmline.v1.SessionOpened.start:type_name -> warmline.v1.StartKind
-	28, // 17: warmline.v1.ServerDraining.retry_after:type_name -> google.protobuf.Duration
-	9,  // 18: warmline.v1.TurnStarted.latency:type_name -> warmline.v1.LatencyReceipt
-	0,  // 19: warmline.v1.LatencyReceipt.start:type_name -> warmline.v1.StartKind
-	28, // 20: warmline.v1.LatencyReceipt.queue:type_name -> google.protobuf.Duration
-	28, // 21: warmline.v1.LatencyReceipt.spawn:type_name -> google.protobuf.Duration
-	28, // 22: warmline.v1.LatencyReceipt.bind:type_name -> google.protobuf.Duration
-	28, // 23: warmline.v1.LatencyReceipt.cli:type_name -> google.protobuf.Duration
-	28, // 24: warmline.v1.LatencyReceipt.first_token:type_name -> google.protobuf.Duration
-	28, // 25: warmline.v1.LatencyReceipt.total:type_name -> google.protobuf.Duration
-	1,  // 26: warmline.v1.TurnCompleted.stop_reason:type_name -> warmline.v1.StopReason
-	11, // 27: warmline.v1.TurnCompleted.usage:type_name -> warmline.v1.Usage
-	9,  // 28: warmline.v1.TurnCompleted.latency:type_name -> warmline.v1.LatencyReceipt
-	12, // 29: warmline.v1.TurnCompleted.permission_denials:type_name -> warmline.v1.PermissionDenial
-	25, // 30: warmline.v1.Usage.by_model:type_name -> warmline.v1.Usage.ByModelEntry
-	29, // 31: warmline.v1.TurnFailed.status:type_name -> google.rpc.Status
-	11, // 32: warmline.v1.TurnFailed.usage:type_name -> warmline.v1.Usage
-	9,  // 33: warmline.v1.TurnFailed.latency:type_name -> warmline.v1.LatencyReceipt
-	2,  // 34: warmline.v1.InterruptResult.outcome:type_name -> warmline.v1.InterruptResult.Outcome
-	19, // 35: warmline.v1.Message.content:type_name -> warmline.v1.ContentBlock
-	20, // 36: warmline.v1.ContentBlock.thinking:type_name -> warmline.v1.Thinking
-	21, // 37: warmline.v1.ContentBlock.tool_call:type_name -> warmline.v1.ToolCall
-	30, // 38: warmline.v1.ContentBlock.other:type_name -> google.protobuf.Struct
-	30, // 39: warmline.v1.ToolCall.input:type_name -> google.protobuf.Struct
-	3,  // 40: warmline.v1.Notice.kind:type_name -> warmline.v1.Notice.Kind
-	26, // 41: warmline.v1.Notice.metadata:type_name -> warmline.v1.Notice.MetadataEntry
-	11, // 42: warmline.v1.Usage.ByModelEntry.value:type_name -> warmline.v1.Usage
-	43, // [43:43] is the sub-list for method output_type
-	43, // [43:43] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	9,  // 4: warmline.v1.Event.turn_started:type_name -> warmline.v1.TurnStarted
+	11, // 5: warmline.v1.Event.turn_completed:type_name -> warmline.v1.TurnCompleted
+	14, // 6: warmline.v1.Event.turn_failed:type_name -> warmline.v1.TurnFailed
+	15, // 7: warmline.v1.Event.interrupt_result:type_name -> warmline.v1.InterruptResult
+	8,  // 8: warmline.v1.Event.turn_attached:type_name -> warmline.v1.TurnAttached
+	16, // 9: warmline.v1.Event.text_delta:type_name -> warmline.v1.TextDelta
+	17, // 10: warmline.v1.Event.thinking_delta:type_name -> warmline.v1.ThinkingDelta
+	18, // 11: warmline.v1.Event.tool_input_delta:type_name -> warmline.v1.ToolInputDelta
+	19, // 12: warmline.v1.Event.message:type_name -> warmline.v1.Message
+	22, // 13: warmline.v1.Event.tool_call:type_name -> warmline.v1.ToolCall
+	23, // 14: warmline.v1.Event.tool_result:type_name -> warmline.v1.ToolResult
+	24, // 15: warmline.v1.Event.notice:type_name -> warmline.v1.Notice
+	25, // 16: warmline.v1.Event.raw:type_name -> warmline.v1.Raw
+	0,  // 17: warmline.v1.SessionOpened.start:type_name -> warmline.v1.StartKind
+	29, // 18: warmline.v1.ServerDraining.retry_after:type_name -> google.protobuf.Duration
+	10, // 19: warmline.v1.TurnStarted.latency:type_name -> warmline.v1.LatencyReceipt
+	0,  // 20: warmline.v1.LatencyReceipt.start:type_name -> warmline.v1.StartKind
+	29, // 21: warmline.v1.LatencyReceipt.queue:type_name -> google.protobuf.Duration
+	29, // 22: warmline.v1.LatencyReceipt.spawn:type_name -> google.protobuf.Duration
+	29, // 23: warmline.v1.LatencyReceipt.bind:type_name -> google.protobuf.Duration
+	29, // 24: warmline.v1.LatencyReceipt.cli:type_name -> google.protobuf.Duration
+	29, // 25: warmline.v1.LatencyReceipt.first_token:type_name -> google.protobuf.Duration
+	29, // 26: warmline.v1.LatencyReceipt.total:type_name -> google.protobuf.Duration
+	29, // 27: warmline.v1.LatencyReceipt.history:type_name -> google.protobuf.Duration
+	1,  // 28: warmline.v1.TurnCompleted.stop_reason:type_name -> warmline.v1.StopReason
+	12, // 29: warmline.v1.TurnCompleted.usage:type_name -> warmline.v1.Usage
+	10, // 30: warmline.v1.TurnCompleted.latency:type_name -> warmline.v1.LatencyReceipt
+	13, // 31: warmline.v1.TurnCompleted.permission_denials:type_name -> warmline.v1.PermissionDenial
+	26, // 32: warmline.v1.Usage.by_model:type_name -> warmline.v1.Usage.ByModelEntry
+	30, // 33: warmline.v1.TurnFailed.status:type_name -> google.rpc.Status
+	12, // 34: warmline.v1.TurnFailed.usage:type_name -> warmline.v1.Usage
+	10, // 35: warmline.v1.TurnFailed.latency:type_name -> warmline.v1.LatencyReceipt
+	2,  // 36: warmline.v1.InterruptResult.outcome:type_name -> warmline.v1.InterruptResult.Outcome
+	20, // 37: warmline.v1.Message.content:type_name -> warmline.v1.ContentBlock
+	21, // 38: warmline.v1.ContentBlock.thinking:type_name -> warmline.v1.Thinking
+	22, // 39: warmline.v1.ContentBlock.tool_call:type_name -> warmline.v1.ToolCall
+	31, // 40: warmline.v1.ContentBlock.other:type_name -> google.protobuf.Struct
+	31, // 41: warmline.v1.ToolCall.input:type_name -> google.protobuf.Struct
+	3,  // 42: warmline.v1.Notice.kind:type_name -> warmline.v1.Notice.Kind
+	27, // 43: warmline.v1.Notice.metadata:type_name -> warmline.v1.Notice.MetadataEntry
+	12, // 44: warmline.v1.Usage.ByModelEntry.value:type_name -> warmline.v1.Usage
+	45, // [45:45] is the sub-list for method output_type
+	45, // [45:45] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_warmline_v1_events_proto_init() }
@@ -2293,6 +2465,7 @@ func file_warmline_v1_events_proto_init() {
 		(*Event_TurnCompleted)(nil),
 		(*Event_TurnFailed)(nil),
 		(*Event_InterruptResult)(nil),
+		(*Event_TurnAttached)(nil),
 		(*Event_TextDelta)(nil),
 		(*Event_ThinkingDelta)(nil),
 		(*Event_ToolInputDelta)(nil),
@@ -2302,7 +2475,7 @@ func file_warmline_v1_events_proto_init() {
 		(*Event_Notice)(nil),
 		(*Event_Raw)(nil),
 	}
-	file_warmline_v1_events_proto_msgTypes[15].OneofWrappers = []any{
+	file_warmline_v1_events_proto_msgTypes[16].OneofWrappers = []any{
 		(*ContentBlock_Text)(nil),
 		(*ContentBlock_Thinking)(nil),
 		(*ContentBlock_ToolCall)(nil),
@@ -2314,7 +2487,7 @@ func file_warmline_v1_events_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warmline_v1_events_proto_rawDesc), len(file_warmline_v1_events_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   23,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

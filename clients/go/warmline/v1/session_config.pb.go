@@ -31,7 +31,9 @@ type SessionConfig struct {
 	// What the model is told before the conversation. Not set: the CLI's own prompt.
 	SystemPrompt *SystemPrompt `protobuf:"bytes,2,opt,name=system_prompt,json=systemPrompt,proto3" json:"system_prompt,omitempty"`
 	// Bounds on each turn of the session.
-	Limits        *Limits `protobuf:"bytes,3,opt,name=limits,proto3" json:"limits,omitempty"`
+	Limits *Limits `protobuf:"bytes,3,opt,name=limits,proto3" json:"limits,omitempty"`
+	// Where the session's files are.
+	Workspace     *Workspace `protobuf:"bytes,4,opt,name=workspace,proto3" json:"workspace,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -87,6 +89,60 @@ func (x *SessionConfig) GetLimits() *Limits {
 	return nil
 }
 
+func (x *SessionConfig) GetWorkspace() *Workspace {
+	if x != nil {
+		return x.Workspace
+	}
+	return nil
+}
+
+// The working directory of a session.
+type Workspace struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A workspace of the tenant that persists and is shared by all sessions that name it: small letters,
+	// digits, `-` and `_`, at most 63. Empty: one of the session's own, which lives as long as the session.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Workspace) Reset() {
+	*x = Workspace{}
+	mi := &file_warmline_v1_session_config_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Workspace) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Workspace) ProtoMessage() {}
+
+func (x *Workspace) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_session_config_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Workspace.ProtoReflect.Descriptor instead.
+func (*Workspace) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Workspace) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 // The system prompt of a session.
 type SystemPrompt struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -103,7 +159,7 @@ type SystemPrompt struct {
 
 func (x *SystemPrompt) Reset() {
 	*x = SystemPrompt{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[1]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -115,7 +171,7 @@ func (x *SystemPrompt) String() string {
 func (*SystemPrompt) ProtoMessage() {}
 
 func (x *SystemPrompt) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[1]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -128,7 +184,7 @@ func (x *SystemPrompt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SystemPrompt.ProtoReflect.Descriptor instead.
 func (*SystemPrompt) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{1}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *SystemPrompt) GetKind() isSystemPrompt_Kind {
@@ -187,7 +243,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[2]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -199,7 +255,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[2]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -212,7 +268,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{2}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Limits) GetTurnTimeout() *durationpb.Duration {
@@ -233,11 +289,14 @@ var File_warmline_v1_session_config_proto protoreflect.FileDescriptor
 
 const file_warmline_v1_session_config_proto_rawDesc = "" +
 	"\n" +
-	" warmline/v1/session_config.proto\x12\vwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\"\x92\x01\n" +
+	" warmline/v1/session_config.proto\x12\vwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\"\xc8\x01\n" +
 	"\rSessionConfig\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12>\n" +
 	"\rsystem_prompt\x18\x02 \x01(\v2\x19.warmline.v1.SystemPromptR\fsystemPrompt\x12+\n" +
-	"\x06limits\x18\x03 \x01(\v2\x13.warmline.v1.LimitsR\x06limits\"L\n" +
+	"\x06limits\x18\x03 \x01(\v2\x13.warmline.v1.LimitsR\x06limits\x124\n" +
+	"\tworkspace\x18\x04 \x01(\v2\x16.warmline.v1.WorkspaceR\tworkspace\"\x1f\n" +
+	"\tWorkspace\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"L\n" +
 	"\fSystemPrompt\x12\x1a\n" +
 	"\areplace\x18\x01 \x01(\tH\x00R\areplace\x12\x18\n" +
 	"\x06append\x18\x02 \x01(\tH\x00R\x06appendB\x06\n" +
@@ -258,23 +317,25 @@ func file_warmline_v1_session_config_proto_rawDescGZIP() []byte {
 	return file_warmline_v1_session_config_proto_rawDescData
 }
 
-var file_warmline_v1_session_config_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_warmline_v1_session_config_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_warmline_v1_session_config_proto_goTypes = []any{
 	(*SessionConfig)(nil),       // 0: warmline.v1.SessionConfig
-	(*SystemPrompt)(nil),        // 1: warmline.v1.SystemPrompt
-	(*Limits)(nil),              // 2: warmline.v1.Limits
-	(*durationpb.Duration)(nil), // 3: google.protobuf.Duration
+	(*Workspace)(nil),           // 1: warmline.v1.Workspace
+	(*SystemPrompt)(nil),        // 2: warmline.v1.SystemPrompt
+	(*Limits)(nil),              // 3: warmline.v1.Limits
+	(*durationpb.Duration)(nil), // 4: google.protobuf.Duration
 }
 var file_warmline_v1_session_config_proto_depIdxs = []int32{
-	1, // 0: warmline.v1.SessionConfig.system_prompt:type_name -> warmline.v1.SystemPrompt
-	2, // 1: warmline.v1.SessionConfig.limits:type_name -> warmline.v1.Limits
-	3, // 2: warmline.v1.Limits.turn_timeout:type_name -> google.protobuf.Duration
-	3, // 3: warmline.v1.Limits.stall_timeout:type_name -> google.protobuf.Duration
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	2, // 0: warmline.v1.SessionConfig.system_prompt:type_name -> warmline.v1.SystemPrompt
+	3, // 1: warmline.v1.SessionConfig.limits:type_name -> warmline.v1.Limits
+	1, // 2: warmline.v1.SessionConfig.workspace:type_name -> warmline.v1.Workspace
+	4, // 3: warmline.v1.Limits.turn_timeout:type_name -> google.protobuf.Duration
+	4, // 4: warmline.v1.Limits.stall_timeout:type_name -> google.protobuf.Duration
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_warmline_v1_session_config_proto_init() }
@@ -282,7 +343,7 @@ func file_warmline_v1_session_config_proto_init() {
 	if File_warmline_v1_session_config_proto != nil {
 		return
 	}
-	file_warmline_v1_session_config_proto_msgTypes[1].OneofWrappers = []any{
+	file_warmline_v1_session_config_proto_msgTypes[2].OneofWrappers = []any{
 		(*SystemPrompt_Replace)(nil),
 		(*SystemPrompt_Append)(nil),
 	}
@@ -292,7 +353,7 @@ func file_warmline_v1_session_config_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warmline_v1_session_config_proto_rawDesc), len(file_warmline_v1_session_config_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -49,6 +49,34 @@ DETAIL_RAW: Detail.ValueType  # 3
 """The same, and each of the CLI's lines as it was."""
 Global___Detail: _TypeAlias = Detail  # noqa: Y015
 
+class _OnDisconnect:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OnDisconnectEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnDisconnect.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ON_DISCONNECT_UNSPECIFIED: _OnDisconnect.ValueType  # 0
+    """CONTINUE."""
+    ON_DISCONNECT_CONTINUE: _OnDisconnect.ValueType  # 1
+    """It goes on."""
+    ON_DISCONNECT_INTERRUPT: _OnDisconnect.ValueType  # 2
+    """It is interrupted, and those that wait behind it end without having run. A half-close is no
+    disconnect.
+    """
+
+class OnDisconnect(_OnDisconnect, metaclass=_OnDisconnectEnumTypeWrapper):
+    """What becomes of the running turn when its stream breaks."""
+
+ON_DISCONNECT_UNSPECIFIED: OnDisconnect.ValueType  # 0
+"""CONTINUE."""
+ON_DISCONNECT_CONTINUE: OnDisconnect.ValueType  # 1
+"""It goes on."""
+ON_DISCONNECT_INTERRUPT: OnDisconnect.ValueType  # 2
+"""It is interrupted, and those that wait behind it end without having run. A half-close is no
+disconnect.
+"""
+Global___OnDisconnect: _TypeAlias = OnDisconnect  # noqa: Y015
+
 @_typing.final
 class ChatRequest(_message.Message):
     """One frame from the caller."""
@@ -112,6 +140,58 @@ class ChatResponse(_message.Message):
 Global___ChatResponse: _TypeAlias = ChatResponse  # noqa: Y015
 
 @_typing.final
+class Cursor(_message.Message):
+    """A place in a session's events: that of one event, by its `epoch` and `seq`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    SEQ_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """The event's `epoch`; 0 where it is not known."""
+    seq: _builtins.int
+    """The event's `seq`; 0 is before the first."""
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        seq: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "seq", b"seq"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Cursor: _TypeAlias = Cursor  # noqa: Y015
+
+@_typing.final
+class ForkFrom(_message.Message):
+    """Where a new session takes its conversation from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    TURN_ID_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """The session to copy; it stays as it is. Empty: not a fork."""
+    turn_id: _builtins.str
+    """The last turn that is copied. Empty: the last one that has ended."""
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        turn_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id", "turn_id", b"turn_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForkFrom: _TypeAlias = ForkFrom  # noqa: Y015
+
+@_typing.final
 class Open(_message.Message):
     """Attach to a session, or begin one."""
 
@@ -120,13 +200,41 @@ class Open(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     CONFIG_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    FORK_FIELD_NUMBER: _builtins.int
+    CONTINUE_LATEST_FIELD_NUMBER: _builtins.int
+    ON_DISCONNECT_FIELD_NUMBER: _builtins.int
+    TAKEOVER_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
-    """The session to go on with. Empty: a new one."""
+    """The session to go on with. Empty: a new one, unless `continue_latest` is set."""
     detail: Global___Detail.ValueType
     """How much the stream is told."""
+    continue_latest: _builtins.bool
+    """Go on with the session of the caller's tenant that was used last, or begin one where there is none."""
+    on_disconnect: Global___OnDisconnect.ValueType
+    """What becomes of the running turn when this stream breaks."""
+    takeover: _builtins.bool
+    """Where another Chat has the session: take it over instead of SESSION_BUSY."""
+    idempotency_key: _builtins.str
+    """Names the new session, so that the same `open` again gives that session instead of a second one:
+    at most 128 characters of ASCII without spaces, unique in the tenant, kept for at least 24 hours.
+    """
     @_builtins.property
     def config(self) -> _session_config_pb2.SessionConfig:
-        """How a new session is set up. It must be empty where `session_id` is set."""
+        """How a new session is set up. It must be empty where an existing session is meant; for a fork it
+        is what the fork has in place of the original's.
+        """
+
+    @_builtins.property
+    def after(self) -> Global___Cursor:
+        """Tell first what happened after this event. Not set: only what happens from now on. Only with an
+        existing session; one that is ahead of the session's last event is refused.
+        """
+
+    @_builtins.property
+    def fork(self) -> Global___ForkFrom:
+        """Begin with the conversation of another session. Only for a new session."""
 
     def __init__(
         self,
@@ -134,10 +242,16 @@ class Open(_message.Message):
         session_id: _builtins.str = ...,
         config: _session_config_pb2.SessionConfig | None = ...,
         detail: Global___Detail.ValueType = ...,
+        after: Global___Cursor | None = ...,
+        fork: Global___ForkFrom | None = ...,
+        continue_latest: _builtins.bool = ...,
+        on_disconnect: Global___OnDisconnect.ValueType = ...,
+        takeover: _builtins.bool = ...,
+        idempotency_key: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "config", b"config", "fork", b"fork"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "detail", b"detail", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "config", b"config", "continue_latest", b"continue_latest", "detail", b"detail", "fork", b"fork", "idempotency_key", b"idempotency_key", "on_disconnect", b"on_disconnect", "session_id", b"session_id", "takeover", b"takeover"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -150,23 +264,98 @@ class UserMessage(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TEXT_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The text, delivered to the model as it is: a leading `/` is no command and `@name` reads no
-    file. Not empty; the whole frame is at most `limits.message_bytes` (32 MiB unless the
-    operator sets another).
+    file. Not empty unless `content` is set; the whole frame is at most `limits.message_bytes` (32 MiB
+    unless the operator sets another).
     """
+    idempotency_key: _builtins.str
+    """Names the message, so that sending it again attaches to its turn and runs nothing: at most 128
+    characters of ASCII without spaces, unique in the tenant, kept for at least 24 hours. The same key
+    with other content is refused with IDEMPOTENCY_CONFLICT. Empty: each sending is a message.
+    """
+    @_builtins.property
+    def content(self) -> _containers.RepeatedCompositeFieldContainer[Global___InputBlock]:
+        """What comes after the text: images and documents, and more text. At most 100."""
+
     def __init__(
         self,
         *,
         text: _builtins.str = ...,
+        idempotency_key: _builtins.str = ...,
+        content: _abc.Iterable[Global___InputBlock] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "idempotency_key", b"idempotency_key", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UserMessage: _TypeAlias = UserMessage  # noqa: Y015
+
+@_typing.final
+class InputBlock(_message.Message):
+    """A part of a message to the model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """Text; not empty."""
+    @_builtins.property
+    def image(self) -> Global___Media:
+        """A picture: image/png, image/jpeg, image/gif or image/webp."""
+
+    @_builtins.property
+    def document(self) -> Global___Media:
+        """A document: application/pdf."""
+
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        image: Global___Media | None = ...,
+        document: Global___Media | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "image", b"image", "kind", b"kind", "text", b"text"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "image", b"image", "kind", b"kind", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["text", "image", "document"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+Global___InputBlock: _TypeAlias = InputBlock  # noqa: Y015
+
+@_typing.final
+class Media(_message.Message):
+    """Content that is no text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEDIA_TYPE_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    media_type: _builtins.str
+    """Its type, as in HTTP."""
+    data: _builtins.bytes
+    """The bytes."""
+    def __init__(
+        self,
+        *,
+        media_type: _builtins.str = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "media_type", b"media_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Media: _TypeAlias = Media  # noqa: Y015
 
 @_typing.final
 class Interrupt(_message.Message):
@@ -195,6 +384,7 @@ class AskRequest(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     CONFIG_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session to go on with. Empty: a new one."""
     detail: Global___Detail.ValueType
@@ -207,6 +397,10 @@ class AskRequest(_message.Message):
     def config(self) -> _session_config_pb2.SessionConfig:
         """How a new session is set up. It must be empty where `session_id` is set."""
 
+    @_builtins.property
+    def after(self) -> Global___Cursor:
+        """For a message that was sent before: tell only what happened after this event."""
+
     def __init__(
         self,
         *,
@@ -214,10 +408,11 @@ class AskRequest(_message.Message):
         session_id: _builtins.str = ...,
         config: _session_config_pb2.SessionConfig | None = ...,
         detail: Global___Detail.ValueType = ...,
+        after: Global___Cursor | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "message", b"message"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "config", b"config", "message", b"message"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "detail", b"detail", "message", b"message", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "config", b"config", "detail", b"detail", "message", b"message", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -246,3 +441,71 @@ class AskResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AskResponse: _TypeAlias = AskResponse  # noqa: Y015
+
+@_typing.final
+class WatchRequest(_message.Message):
+    """What to observe."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    REPLAY_ONLY_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """The session. It must exist; it need not be in use."""
+    detail: Global___Detail.ValueType
+    """How much the stream is told."""
+    replay_only: _builtins.bool
+    """End with OK when what is there already has been told, instead of following."""
+    @_builtins.property
+    def after(self) -> Global___Cursor:
+        """Tell what happened after this event. Not set: everything that is kept, from the first."""
+
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only these kinds of event, by the names of the fields of `Event.kind`, such as `turn_completed`.
+        Empty: all.
+        """
+
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        after: Global___Cursor | None = ...,
+        detail: Global___Detail.ValueType = ...,
+        kinds: _abc.Iterable[_builtins.str] | None = ...,
+        replay_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "detail", b"detail", "kinds", b"kinds", "replay_only", b"replay_only", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchRequest: _TypeAlias = WatchRequest  # noqa: Y015
+
+@_typing.final
+class WatchResponse(_message.Message):
+    """What is ready to be sent travels together, in order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_events_pb2.Event]:
+        """At least one event."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[_events_pb2.Event] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchResponse: _TypeAlias = WatchResponse  # noqa: Y015

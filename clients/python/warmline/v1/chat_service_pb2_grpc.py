@@ -45,6 +45,11 @@ class ChatServiceStub:
                 request_serializer=warmline_dot_v1_dot_chat__service__pb2.AskRequest.SerializeToString,
                 response_deserializer=warmline_dot_v1_dot_chat__service__pb2.AskResponse.FromString,
                 _registered_method=True)
+        self.Watch = channel.unary_stream(
+                '/warmline.v1.ChatService/Watch',
+                request_serializer=warmline_dot_v1_dot_chat__service__pb2.WatchRequest.SerializeToString,
+                response_deserializer=warmline_dot_v1_dot_chat__service__pb2.WatchResponse.FromString,
+                _registered_method=True)
 
 
 class ChatServiceServicer:
@@ -59,8 +64,15 @@ class ChatServiceServicer:
         `turn_completed` or `turn_failed`. Half-close means: no more input; the server finishes the turns
         that it has accepted and ends the stream with OK. A frame that is out of order or too large ends
         the stream with INVALID_ARGUMENT; a message that cannot run fails its turn and the stream goes on.
-        A turn outlives its stream: when the stream breaks the turn goes on, and its outcome stays in the
-        session's context.
+        A turn outlives its stream: when the stream breaks the turn goes on (see `on_disconnect`), and
+        `open` with `session_id` and `after` tells what was missed and goes on live, without a gap and
+        without a repetition. A status is not an end: only its terminal event ends a turn.
+
+        Sending is idempotent: a message whose `idempotency_key` was sent before is answered with
+        `turn_attached`, and the events of that turn follow; nothing runs a second time.
+
+        A session has one Chat at a time: another is refused with SESSION_BUSY, or takes over by
+        `takeover`; the stream that lost the session is told by a notice and can only read from then on.
 
         Example: open{} -> session_opened; message{text:"hi"} -> turn_queued, turn_started, text_delta..., message,
         turn_completed; half-close -> OK.
@@ -71,7 +83,16 @@ class ChatServiceServicer:
 
     def Ask(self, request, context):
         """One turn, for callers without bidirectional streams: the events of one Chat with one message.
-        Cancelling the call does not cancel the turn.
+        Cancelling the call does not cancel the turn: the same request again, with the same
+        `message.idempotency_key`, tells the turn's events from its first one, whether it still runs or not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Watch(self, request, context):
+        """A session's events, for any number of observers: those after a cursor, then what happens from now
+        on. It never starts anything, and neither holds nor slows the session.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -89,6 +110,11 @@ def add_ChatServiceServicer_to_server(servicer, server):
                     servicer.Ask,
                     request_deserializer=warmline_dot_v1_dot_chat__service__pb2.AskRequest.FromString,
                     response_serializer=warmline_dot_v1_dot_chat__service__pb2.AskResponse.SerializeToString,
+            ),
+            'Watch': grpc.unary_stream_rpc_method_handler(
+                    servicer.Watch,
+                    request_deserializer=warmline_dot_v1_dot_chat__service__pb2.WatchRequest.FromString,
+                    response_serializer=warmline_dot_v1_dot_chat__service__pb2.WatchResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -146,6 +172,33 @@ class ChatService:
             '/warmline.v1.ChatService/Ask',
             warmline_dot_v1_dot_chat__service__pb2.AskRequest.SerializeToString,
             warmline_dot_v1_dot_chat__service__pb2.AskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Watch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/warmline.v1.ChatService/Watch',
+            warmline_dot_v1_dot_chat__service__pb2.WatchRequest.SerializeToString,
+            warmline_dot_v1_dot_chat__service__pb2.WatchResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,15 +41,27 @@ class ChatServiceStub:
     `turn_completed` or `turn_failed`. Half-close means: no more input; the server finishes the turns
     that it has accepted and ends the stream with OK. A frame that is out of order or too large ends
     the stream with INVALID_ARGUMENT; a message that cannot run fails its turn and the stream goes on.
-    A turn outlives its stream: when the stream breaks the turn goes on, and its outcome stays in the
-    session's context.
+    A turn outlives its stream: when the stream breaks the turn goes on (see `on_disconnect`), and
+    `open` with `session_id` and `after` tells what was missed and goes on live, without a gap and
+    without a repetition. A status is not an end: only its terminal event ends a turn.
+
+    Sending is idempotent: a message whose `idempotency_key` was sent before is answered with
+    `turn_attached`, and the events of that turn follow; nothing runs a second time.
+
+    A session has one Chat at a time: another is refused with SESSION_BUSY, or takes over by
+    `takeover`; the stream that lost the session is told by a notice and can only read from then on.
 
     Example: open{} -> session_opened; message{text:"hi"} -> turn_queued, turn_started, text_delta..., message,
     turn_completed; half-close -> OK.
     """
     Ask: _grpc.UnaryStreamMultiCallable[_chat_service_pb2.AskRequest, _chat_service_pb2.AskResponse]
     """One turn, for callers without bidirectional streams: the events of one Chat with one message.
-    Cancelling the call does not cancel the turn.
+    Cancelling the call does not cancel the turn: the same request again, with the same
+    `message.idempotency_key`, tells the turn's events from its first one, whether it still runs or not.
+    """
+    Watch: _grpc.UnaryStreamMultiCallable[_chat_service_pb2.WatchRequest, _chat_service_pb2.WatchResponse]
+    """A session's events, for any number of observers: those after a cursor, then what happens from now
+    on. It never starts anything, and neither holds nor slows the session.
     """
 
 @_typing.type_check_only
@@ -65,15 +77,27 @@ class ChatServiceAsyncStub(ChatServiceStub):
     `turn_completed` or `turn_failed`. Half-close means: no more input; the server finishes the turns
     that it has accepted and ends the stream with OK. A frame that is out of order or too large ends
     the stream with INVALID_ARGUMENT; a message that cannot run fails its turn and the stream goes on.
-    A turn outlives its stream: when the stream breaks the turn goes on, and its outcome stays in the
-    session's context.
+    A turn outlives its stream: when the stream breaks the turn goes on (see `on_disconnect`), and
+    `open` with `session_id` and `after` tells what was missed and goes on live, without a gap and
+    without a repetition. A status is not an end: only its terminal event ends a turn.
+
+    Sending is idempotent: a message whose `idempotency_key` was sent before is answered with
+    `turn_attached`, and the events of that turn follow; nothing runs a second time.
+
+    A session has one Chat at a time: another is refused with SESSION_BUSY, or takes over by
+    `takeover`; the stream that lost the session is told by a notice and can only read from then on.
 
     Example: open{} -> session_opened; message{text:"hi"} -> turn_queued, turn_started, text_delta..., message,
     turn_completed; half-close -> OK.
     """
     Ask: _aio.UnaryStreamMultiCallable[_chat_service_pb2.AskRequest, _chat_service_pb2.AskResponse]  # type: ignore[assignment]
     """One turn, for callers without bidirectional streams: the events of one Chat with one message.
-    Cancelling the call does not cancel the turn.
+    Cancelling the call does not cancel the turn: the same request again, with the same
+    `message.idempotency_key`, tells the turn's events from its first one, whether it still runs or not.
+    """
+    Watch: _aio.UnaryStreamMultiCallable[_chat_service_pb2.WatchRequest, _chat_service_pb2.WatchResponse]  # type: ignore[assignment]
+    """A session's events, for any number of observers: those after a cursor, then what happens from now
+    on. It never starts anything, and neither holds nor slows the session.
     """
 
 class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -92,8 +116,15 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
         `turn_completed` or `turn_failed`. Half-close means: no more input; the server finishes the turns
         that it has accepted and ends the stream with OK. A frame that is out of order or too large ends
         the stream with INVALID_ARGUMENT; a message that cannot run fails its turn and the stream goes on.
-        A turn outlives its stream: when the stream breaks the turn goes on, and its outcome stays in the
-        session's context.
+        A turn outlives its stream: when the stream breaks the turn goes on (see `on_disconnect`), and
+        `open` with `session_id` and `after` tells what was missed and goes on live, without a gap and
+        without a repetition. A status is not an end: only its terminal event ends a turn.
+
+        Sending is idempotent: a message whose `idempotency_key` was sent before is answered with
+        `turn_attached`, and the events of that turn follow; nothing runs a second time.
+
+        A session has one Chat at a time: another is refused with SESSION_BUSY, or takes over by
+        `takeover`; the stream that lost the session is told by a notice and can only read from then on.
 
         Example: open{} -> session_opened; message{text:"hi"} -> turn_queued, turn_started, text_delta..., message,
         turn_completed; half-close -> OK.
@@ -106,7 +137,18 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_chat_service_pb2.AskResponse], _abc.AsyncIterator[_chat_service_pb2.AskResponse]]:
         """One turn, for callers without bidirectional streams: the events of one Chat with one message.
-        Cancelling the call does not cancel the turn.
+        Cancelling the call does not cancel the turn: the same request again, with the same
+        `message.idempotency_key`, tells the turn's events from its first one, whether it still runs or not.
+        """
+
+    @_abc_1.abstractmethod
+    def Watch(
+        self,
+        request: _chat_service_pb2.WatchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_chat_service_pb2.WatchResponse], _abc.AsyncIterator[_chat_service_pb2.WatchResponse]]:
+        """A session's events, for any number of observers: those after a cursor, then what happens from now
+        on. It never starts anything, and neither holds nor slows the session.
         """
 
 def add_ChatServiceServicer_to_server(servicer: ChatServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

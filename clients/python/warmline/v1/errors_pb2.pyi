@@ -36,6 +36,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """NOT_FOUND: no such session, or it belongs to another tenant."""
     ERROR_REASON_MODEL_NOT_FOUND: _ErrorReason.ValueType  # 31
     """NOT_FOUND: no such model for this caller; ListModels says which there are."""
+    ERROR_REASON_TURN_NOT_FOUND: _ErrorReason.ValueType  # 32
+    """NOT_FOUND: the session has no such turn."""
     ERROR_REASON_FIELD_INVALID: _ErrorReason.ValueType  # 40
     """INVALID_ARGUMENT: a field holds what it may not; `BadRequest` names the field."""
     ERROR_REASON_FRAME_OUT_OF_ORDER: _ErrorReason.ValueType  # 41
@@ -46,6 +48,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ABORTED: another stream is the writer of this session."""
     ERROR_REASON_TURN_CANCELLED: _ErrorReason.ValueType  # 51
     """ABORTED: the turn was cancelled on the server by somebody else than its caller."""
+    ERROR_REASON_IDEMPOTENCY_CONFLICT: _ErrorReason.ValueType  # 52
+    """ABORTED: the idempotency key was used before, with other content."""
     ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 61
     """RESOURCE_EXHAUSTED: more streams or sessions than one caller may hold."""
     ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 62
@@ -68,6 +72,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE: the service is shutting down."""
     ERROR_REASON_STORAGE_UNAVAILABLE: _ErrorReason.ValueType  # 75
     """UNAVAILABLE: the service cannot store what it needs, such as a slot on a full disk."""
+    ERROR_REASON_SESSION_ELSEWHERE: _ErrorReason.ValueType  # 76
+    """UNAVAILABLE: another server has the session; try again, and it is given up when it is idle."""
     ERROR_REASON_TURN_TIMEOUT: _ErrorReason.ValueType  # 80
     """DEADLINE_EXCEEDED: the turn ran longer than `limits.turn_timeout`."""
     ERROR_REASON_TURN_STALLED: _ErrorReason.ValueType  # 81
@@ -99,6 +105,8 @@ ERROR_REASON_SESSION_NOT_FOUND: ErrorReason.ValueType  # 30
 """NOT_FOUND: no such session, or it belongs to another tenant."""
 ERROR_REASON_MODEL_NOT_FOUND: ErrorReason.ValueType  # 31
 """NOT_FOUND: no such model for this caller; ListModels says which there are."""
+ERROR_REASON_TURN_NOT_FOUND: ErrorReason.ValueType  # 32
+"""NOT_FOUND: the session has no such turn."""
 ERROR_REASON_FIELD_INVALID: ErrorReason.ValueType  # 40
 """INVALID_ARGUMENT: a field holds what it may not; `BadRequest` names the field."""
 ERROR_REASON_FRAME_OUT_OF_ORDER: ErrorReason.ValueType  # 41
@@ -109,6 +117,8 @@ ERROR_REASON_SESSION_BUSY: ErrorReason.ValueType  # 50
 """ABORTED: another stream is the writer of this session."""
 ERROR_REASON_TURN_CANCELLED: ErrorReason.ValueType  # 51
 """ABORTED: the turn was cancelled on the server by somebody else than its caller."""
+ERROR_REASON_IDEMPOTENCY_CONFLICT: ErrorReason.ValueType  # 52
+"""ABORTED: the idempotency key was used before, with other content."""
 ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 61
 """RESOURCE_EXHAUSTED: more streams or sessions than one caller may hold."""
 ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 62
@@ -131,6 +141,8 @@ ERROR_REASON_DRAINING: ErrorReason.ValueType  # 74
 """UNAVAILABLE: the service is shutting down."""
 ERROR_REASON_STORAGE_UNAVAILABLE: ErrorReason.ValueType  # 75
 """UNAVAILABLE: the service cannot store what it needs, such as a slot on a full disk."""
+ERROR_REASON_SESSION_ELSEWHERE: ErrorReason.ValueType  # 76
+"""UNAVAILABLE: another server has the session; try again, and it is given up when it is idle."""
 ERROR_REASON_TURN_TIMEOUT: ErrorReason.ValueType  # 80
 """DEADLINE_EXCEEDED: the turn ran longer than `limits.turn_timeout`."""
 ERROR_REASON_TURN_STALLED: ErrorReason.ValueType  # 81

@@ -37,6 +37,8 @@ class _StartKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StartKind.V
     """A process that was started before anybody asked was bound to the session."""
     START_KIND_COLD: _StartKind.ValueType  # 3
     """A process was started for this request."""
+    START_KIND_RESUMED: _StartKind.ValueType  # 4
+    """The session had lost its process: another was given the conversation so far."""
 
 class StartKind(_StartKind, metaclass=_StartKindEnumTypeWrapper):
     """How a stream's process was had."""
@@ -49,6 +51,8 @@ START_KIND_WARM: StartKind.ValueType  # 2
 """A process that was started before anybody asked was bound to the session."""
 START_KIND_COLD: StartKind.ValueType  # 3
 """A process was started for this request."""
+START_KIND_RESUMED: StartKind.ValueType  # 4
+"""The session had lost its process: another was given the conversation so far."""
 Global___StartKind: _TypeAlias = StartKind  # noqa: Y015
 
 class _StopReason:
@@ -99,6 +103,12 @@ class Event(_message.Message):
     and exactly one `turn_completed` or `turn_failed`. Turns get their first event in the order of their
     messages; one that is not accepted has a `turn_failed` and nothing else. Clients ignore a kind of
     event that they do not know.
+
+    Each event is stored before it is sent, and can be had again by its cursor, `epoch` and `seq`. What is
+    about one stream alone (`session_opened`, `turn_attached`, `interrupt_result`, `server_draining`, the
+    `turn_failed` of a message that was not accepted) is not stored, and has `seq` 0. A replay may join
+    the deltas of one content block to one event, which then
+    has the `seq` of the last of them.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -116,6 +126,7 @@ class Event(_message.Message):
     TURN_COMPLETED_FIELD_NUMBER: _builtins.int
     TURN_FAILED_FIELD_NUMBER: _builtins.int
     INTERRUPT_RESULT_FIELD_NUMBER: _builtins.int
+    TURN_ATTACHED_FIELD_NUMBER: _builtins.int
     TEXT_DELTA_FIELD_NUMBER: _builtins.int
     THINKING_DELTA_FIELD_NUMBER: _builtins.int
     TOOL_INPUT_DELTA_FIELD_NUMBER: _builtins.int
@@ -131,7 +142,7 @@ class Event(_message.Message):
     epoch: _builtins.int
     """Rises when the session changes hands or gets another process; starts at 1."""
     seq: _builtins.int
-    """Strictly increasing in a session."""
+    """Strictly increasing in a session; 0 for what is about this stream alone."""
     parent_tool_call_id: _builtins.str
     """The tool call inside which a sub-agent did this; empty for the session's own agent."""
     @_builtins.property
@@ -152,7 +163,7 @@ class Event(_message.Message):
 
     @_builtins.property
     def turn_started(self) -> Global___TurnStarted:
-        """The turn has its process and begins."""
+        """The turn has its process and begins; again where that one died before it had taken the message."""
 
     @_builtins.property
     def turn_completed(self) -> Global___TurnCompleted:
@@ -165,6 +176,10 @@ class Event(_message.Message):
     @_builtins.property
     def interrupt_result(self) -> Global___InterruptResult:
         """What became of an `interrupt`."""
+
+    @_builtins.property
+    def turn_attached(self) -> Global___TurnAttached:
+        """A message was sent before: this is its turn."""
 
     @_builtins.property
     def text_delta(self) -> Global___TextDelta:
@@ -214,6 +229,7 @@ class Event(_message.Message):
         turn_completed: Global___TurnCompleted | None = ...,
         turn_failed: Global___TurnFailed | None = ...,
         interrupt_result: Global___InterruptResult | None = ...,
+        turn_attached: Global___TurnAttached | None = ...,
         text_delta: Global___TextDelta | None = ...,
         thinking_delta: Global___ThinkingDelta | None = ...,
         tool_input_delta: Global___ToolInputDelta | None = ...,
@@ -223,11 +239,11 @@ class Event(_message.Message):
         notice: Global___Notice | None = ...,
         raw: Global___Raw | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["interrupt_result", b"interrupt_result", "kind", b"kind", "message", b"message", "notice", b"notice", "raw", b"raw", "server_draining", b"server_draining", "session_opened", b"session_opened", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta", "time", b"time", "tool_call", b"tool_call", "tool_input_delta", b"tool_input_delta", "tool_result", b"tool_result", "turn_completed", b"turn_completed", "turn_failed", b"turn_failed", "turn_queued", b"turn_queued", "turn_started", b"turn_started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["interrupt_result", b"interrupt_result", "kind", b"kind", "message", b"message", "notice", b"notice", "raw", b"raw", "server_draining", b"server_draining", "session_opened", b"session_opened", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta", "time", b"time", "tool_call", b"tool_call", "tool_input_delta", b"tool_input_delta", "tool_result", b"tool_result", "turn_attached", b"turn_attached", "turn_completed", b"turn_completed", "turn_failed", b"turn_failed", "turn_queued", b"turn_queued", "turn_started", b"turn_started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "interrupt_result", b"interrupt_result", "kind", b"kind", "message", b"message", "notice", b"notice", "parent_tool_call_id", b"parent_tool_call_id", "raw", b"raw", "seq", b"seq", "server_draining", b"server_draining", "session_id", b"session_id", "session_opened", b"session_opened", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta", "time", b"time", "tool_call", b"tool_call", "tool_input_delta", b"tool_input_delta", "tool_result", b"tool_result", "turn_completed", b"turn_completed", "turn_failed", b"turn_failed", "turn_id", b"turn_id", "turn_queued", b"turn_queued", "turn_started", b"turn_started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "interrupt_result", b"interrupt_result", "kind", b"kind", "message", b"message", "notice", b"notice", "parent_tool_call_id", b"parent_tool_call_id", "raw", b"raw", "seq", b"seq", "server_draining", b"server_draining", "session_id", b"session_id", "session_opened", b"session_opened", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta", "time", b"time", "tool_call", b"tool_call", "tool_input_delta", b"tool_input_delta", "tool_result", b"tool_result", "turn_attached", b"turn_attached", "turn_completed", b"turn_completed", "turn_failed", b"turn_failed", "turn_id", b"turn_id", "turn_queued", b"turn_queued", "turn_started", b"turn_started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["session_opened", "server_draining", "turn_queued", "turn_started", "turn_completed", "turn_failed", "interrupt_result", "text_delta", "thinking_delta", "tool_input_delta", "message", "tool_call", "tool_result", "notice", "raw"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["session_opened", "server_draining", "turn_queued", "turn_started", "turn_completed", "turn_failed", "interrupt_result", "turn_attached", "text_delta", "thinking_delta", "tool_input_delta", "message", "tool_call", "tool_result", "notice", "raw"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -244,6 +260,8 @@ class SessionOpened(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     CLI_VERSION_FIELD_NUMBER: _builtins.int
     LAST_SEQ_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    RUNNING_TURN_ID_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Names the session in later calls; a UUID."""
     start: Global___StartKind.ValueType
@@ -254,6 +272,10 @@ class SessionOpened(_message.Message):
     """The version of the CLI behind the session."""
     last_seq: _builtins.int
     """The highest `seq` that the session had before this stream."""
+    epoch: _builtins.int
+    """The session's epoch at that moment."""
+    running_turn_id: _builtins.str
+    """The turn that runs at that moment; empty where none does."""
     def __init__(
         self,
         *,
@@ -262,10 +284,12 @@ class SessionOpened(_message.Message):
         model: _builtins.str = ...,
         cli_version: _builtins.str = ...,
         last_seq: _builtins.int = ...,
+        epoch: _builtins.int = ...,
+        running_turn_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cli_version", b"cli_version", "last_seq", b"last_seq", "model", b"model", "session_id", b"session_id", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cli_version", b"cli_version", "epoch", b"epoch", "last_seq", b"last_seq", "model", b"model", "running_turn_id", b"running_turn_id", "session_id", b"session_id", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -278,6 +302,14 @@ class ServerDraining(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RETRY_AFTER_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    SEQ_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """How far the session has come: `open` with the cursor of the last event that you have had tells the
+    rest, here or at the server that has the session then.
+    """
+    seq: _builtins.int
+    """The same: the session's highest `seq`."""
     @_builtins.property
     def retry_after(self) -> _duration_pb2.Duration:
         """Wait so long before connecting again."""
@@ -286,10 +318,12 @@ class ServerDraining(_message.Message):
         self,
         *,
         retry_after: _duration_pb2.Duration | None = ...,
+        epoch: _builtins.int = ...,
+        seq: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["retry_after", b"retry_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["retry_after", b"retry_after"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "retry_after", b"retry_after", "seq", b"seq"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -302,20 +336,52 @@ class TurnQueued(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     POSITION_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
     position: _builtins.int
     """How many turns of this session go before it; 0 when it is next."""
+    idempotency_key: _builtins.str
+    """The message's own `idempotency_key`."""
+    text: _builtins.str
+    """What was said, for those who did not say it; cut after 16 KiB."""
     def __init__(
         self,
         *,
         position: _builtins.int = ...,
+        idempotency_key: _builtins.str = ...,
+        text: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idempotency_key", b"idempotency_key", "position", b"position", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TurnQueued: _TypeAlias = TurnQueued  # noqa: Y015
+
+@_typing.final
+class TurnAttached(_message.Message):
+    """The message was sent before. All of the turn's events follow, from its first one; what this stream was
+    sent before comes again, with the same `seq`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    idempotency_key: _builtins.str
+    """The message's `idempotency_key`."""
+    def __init__(
+        self,
+        *,
+        idempotency_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idempotency_key", b"idempotency_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TurnAttached: _TypeAlias = TurnAttached  # noqa: Y015
 
 @_typing.final
 class TurnStarted(_message.Message):
@@ -355,6 +421,7 @@ class LatencyReceipt(_message.Message):
     FIRST_TOKEN_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
     MISSES_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
     start: Global___StartKind.ValueType
     """How the process was had."""
     @_builtins.property
@@ -388,6 +455,10 @@ class LatencyReceipt(_message.Message):
         `no_spare`. Empty when HOT.
         """
 
+    @_builtins.property
+    def history(self) -> _duration_pb2.Duration:
+        """Giving the process the conversation so far; only when RESUMED."""
+
     def __init__(
         self,
         *,
@@ -399,10 +470,11 @@ class LatencyReceipt(_message.Message):
         first_token: _duration_pb2.Duration | None = ...,
         total: _duration_pb2.Duration | None = ...,
         misses: _abc.Iterable[_builtins.str] | None = ...,
+        history: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bind", b"bind", "cli", b"cli", "first_token", b"first_token", "queue", b"queue", "spawn", b"spawn", "total", b"total"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bind", b"bind", "cli", b"cli", "first_token", b"first_token", "history", b"history", "queue", b"queue", "spawn", b"spawn", "total", b"total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bind", b"bind", "cli", b"cli", "first_token", b"first_token", "misses", b"misses", "queue", b"queue", "spawn", b"spawn", "start", b"start", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bind", b"bind", "cli", b"cli", "first_token", b"first_token", "history", b"history", "misses", b"misses", "queue", b"queue", "spawn", b"spawn", "start", b"start", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -558,10 +630,13 @@ class TurnFailed(_message.Message):
     CONTEXT_LOST_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     LATENCY_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     session_lost: _builtins.bool
     """The conversation is gone: open a new session."""
     context_lost: _builtins.bool
     """The conversation so far is gone from the model's context, the session goes on without it."""
+    idempotency_key: _builtins.str
+    """The message's own `idempotency_key`."""
     @_builtins.property
     def status(self) -> _status_pb2.Status:
         """What went wrong, with a `google.rpc.ErrorInfo`; its reason is one of ErrorReason."""
@@ -582,10 +657,11 @@ class TurnFailed(_message.Message):
         context_lost: _builtins.bool = ...,
         usage: Global___Usage | None = ...,
         latency: Global___LatencyReceipt | None = ...,
+        idempotency_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency", "status", b"status", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_lost", b"context_lost", "latency", b"latency", "session_lost", b"session_lost", "status", b"status", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_lost", b"context_lost", "idempotency_key", b"idempotency_key", "latency", b"latency", "session_lost", b"session_lost", "status", b"status", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -914,6 +990,10 @@ class Notice(_message.Message):
         """A setting could not be honoured as given."""
         KIND_CONTEXT_LOST: Notice._Kind.ValueType  # 6
         """The session's process was lost between turns; it goes on without its earlier context."""
+        KIND_TAKEN_OVER: Notice._Kind.ValueType  # 7
+        """Another stream has taken the session over; this one can only read."""
+        KIND_EVENTS_EXPIRED: Notice._Kind.ValueType  # 8
+        """Events after the cursor are no longer kept; what follows begins later."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """What it is about."""
@@ -932,6 +1012,10 @@ class Notice(_message.Message):
     """A setting could not be honoured as given."""
     KIND_CONTEXT_LOST: Notice.Kind.ValueType  # 6
     """The session's process was lost between turns; it goes on without its earlier context."""
+    KIND_TAKEN_OVER: Notice.Kind.ValueType  # 7
+    """Another stream has taken the session over; this one can only read."""
+    KIND_EVENTS_EXPIRED: Notice.Kind.ValueType  # 8
+    """Events after the cursor are no longer kept; what follows begins later."""
 
     @_typing.final
     class MetadataEntry(_message.Message):

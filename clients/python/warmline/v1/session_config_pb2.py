@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n warmline/v1/session_config.proto\x12\x0bwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\"u\n\rSessionConfig\x12\r\n\x05model\x18\x01 \x01(\t\x12\x30\n\rsystem_prompt\x18\x02 \x01(\x0b\x32\x19.warmline.v1.SystemPrompt\x12#\n\x06limits\x18\x03 \x01(\x0b\x32\x13.warmline.v1.Limits\";\n\x0cSystemPrompt\x12\x11\n\x07replace\x18\x01 \x01(\tH\x00\x12\x10\n\x06\x61ppend\x18\x02 \x01(\tH\x00\x42\x06\n\x04kind\"k\n\x06Limits\x12/\n\x0cturn_timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rstall_timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB0Z.warmline.dev/clients/go/warmline/v1;warmlinev1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n warmline/v1/session_config.proto\x12\x0bwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\"\xa0\x01\n\rSessionConfig\x12\r\n\x05model\x18\x01 \x01(\t\x12\x30\n\rsystem_prompt\x18\x02 \x01(\x0b\x32\x19.warmline.v1.SystemPrompt\x12#\n\x06limits\x18\x03 \x01(\x0b\x32\x13.warmline.v1.Limits\x12)\n\tworkspace\x18\x04 \x01(\x0b\x32\x16.warmline.v1.Workspace\"\x19\n\tWorkspace\x12\x0c\n\x04name\x18\x01 \x01(\t\";\n\x0cSystemPrompt\x12\x11\n\x07replace\x18\x01 \x01(\tH\x00\x12\x10\n\x06\x61ppend\x18\x02 \x01(\tH\x00\x42\x06\n\x04kind\"k\n\x06Limits\x12/\n\x0cturn_timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rstall_timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB0Z.warmline.dev/clients/go/warmline/v1;warmlinev1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,10 +33,12 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'warmline.v1.session_config_
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'Z.warmline.dev/clients/go/warmline/v1;warmlinev1'
-  _globals['_SESSIONCONFIG']._serialized_start=81
-  _globals['_SESSIONCONFIG']._serialized_end=198
-  _globals['_SYSTEMPROMPT']._serialized_start=200
-  _globals['_SYSTEMPROMPT']._serialized_end=259
-  _globals['_LIMITS']._serialized_start=261
-  _globals['_LIMITS']._serialized_end=368
+  _globals['_SESSIONCONFIG']._serialized_start=82
+  _globals['_SESSIONCONFIG']._serialized_end=242
+  _globals['_WORKSPACE']._serialized_start=244
+  _globals['_WORKSPACE']._serialized_end=269
+  _globals['_SYSTEMPROMPT']._serialized_start=271
+  _globals['_SYSTEMPROMPT']._serialized_end=330
+  _globals['_LIMITS']._serialized_start=332
+  _globals['_LIMITS']._serialized_end=439
 # @@protoc_insertion_point(module_scope)

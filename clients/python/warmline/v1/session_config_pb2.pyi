@@ -28,6 +28,7 @@ class SessionConfig(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     SYSTEM_PROMPT_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    WORKSPACE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's id or alias, as ListModels gives them. Empty: the service's default."""
     @_builtins.property
@@ -38,20 +39,49 @@ class SessionConfig(_message.Message):
     def limits(self) -> Global___Limits:
         """Bounds on each turn of the session."""
 
+    @_builtins.property
+    def workspace(self) -> Global___Workspace:
+        """Where the session's files are."""
+
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         system_prompt: Global___SystemPrompt | None = ...,
         limits: Global___Limits | None = ...,
+        workspace: Global___Workspace | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "system_prompt", b"system_prompt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "system_prompt", b"system_prompt", "workspace", b"workspace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "model", b"model", "system_prompt", b"system_prompt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "model", b"model", "system_prompt", b"system_prompt", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SessionConfig: _TypeAlias = SessionConfig  # noqa: Y015
+
+@_typing.final
+class Workspace(_message.Message):
+    """The working directory of a session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """A workspace of the tenant that persists and is shared by all sessions that name it: small letters,
+    digits, `-` and `_`, at most 63. Empty: one of the session's own, which lives as long as the session.
+    """
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Workspace: _TypeAlias = Workspace  # noqa: Y015
 
 @_typing.final
 class SystemPrompt(_message.Message):

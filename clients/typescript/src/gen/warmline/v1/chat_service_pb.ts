@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file warmline/v1/chat_service.proto.
  */
 export const file_warmline_v1_chat_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch53YXJtbGluZS92MS9jaGF0X3NlcnZpY2UucHJvdG8SC3dhcm1saW5lLnYxIpMBCgtDaGF0UmVxdWVzdBIhCgRvcGVuGAEgASgLMhEud2FybWxpbmUudjEuT3BlbkgAEisKB21lc3NhZ2UYAiABKAsyGC53YXJtbGluZS52MS5Vc2VyTWVzc2FnZUgAEisKCWludGVycnVwdBgDIAEoCzIWLndhcm1saW5lLnYxLkludGVycnVwdEgAQgcKBWZyYW1lIjIKDENoYXRSZXNwb25zZRIiCgZldmVudHMYASADKAsyEi53YXJtbGluZS52MS5FdmVudCJrCgRPcGVuEhIKCnNlc3Npb25faWQYASABKAkSKgoGY29uZmlnGAIgASgLMhoud2FybWxpbmUudjEuU2Vzc2lvbkNvbmZpZxIjCgZkZXRhaWwYAyABKA4yEy53YXJtbGluZS52MS5EZXRhaWwiGwoLVXNlck1lc3NhZ2USDAoEdGV4dBgBIAEoCSILCglJbnRlcnJ1cHQinAEKCkFza1JlcXVlc3QSKQoHbWVzc2FnZRgBIAEoCzIYLndhcm1saW5lLnYxLlVzZXJNZXNzYWdlEhIKCnNlc3Npb25faWQYAiABKAkSKgoGY29uZmlnGAMgASgLMhoud2FybWxpbmUudjEuU2Vzc2lvbkNvbmZpZxIjCgZkZXRhaWwYBCABKA4yEy53YXJtbGluZS52MS5EZXRhaWwiMQoLQXNrUmVzcG9uc2USIgoGZXZlbnRzGAEgAygLMhIud2FybWxpbmUudjEuRXZlbnQqVAoGRGV0YWlsEhYKEkRFVEFJTF9VTlNQRUNJRklFRBAAEg8KC0RFVEFJTF9URVhUEAESEQoNREVUQUlMX0JMT0NLUxACEg4KCkRFVEFJTF9SQVcQAzKKAQoLQ2hhdFNlcnZpY2USPwoEQ2hhdBIYLndhcm1saW5lLnYxLkNoYXRSZXF1ZXN0Ghkud2FybWxpbmUudjEuQ2hhdFJlc3BvbnNlKAEwARI6CgNBc2sSFy53YXJtbGluZS52MS5Bc2tSZXF1ZXN0Ghgud2FybWxpbmUudjEuQXNrUmVzcG9uc2UwAUIwWi53YXJtbGluZS5kZXYvY2xpZW50cy9nby93YXJtbGluZS92MTt3YXJtbGluZXYxYgZwcm90bzM", [file_warmline_v1_events, file_warmline_v1_session_config]);
+  fileDesc("Ch53YXJtbGluZS92MS9jaGF0X3NlcnZpY2UucHJvdG8SC3dhcm1saW5lLnYxIpMBCgtDaGF0UmVxdWVzdBIhCgRvcGVuGAEgASgLMhEud2FybWxpbmUudjEuT3BlbkgAEisKB21lc3NhZ2UYAiABKAsyGC53YXJtbGluZS52MS5Vc2VyTWVzc2FnZUgAEisKCWludGVycnVwdBgDIAEoCzIWLndhcm1saW5lLnYxLkludGVycnVwdEgAQgcKBWZyYW1lIjIKDENoYXRSZXNwb25zZRIiCgZldmVudHMYASADKAsyEi53YXJtbGluZS52MS5FdmVudCIkCgZDdXJzb3ISDQoFZXBvY2gYASABKAQSCwoDc2VxGAIgASgEIi8KCEZvcmtGcm9tEhIKCnNlc3Npb25faWQYASABKAkSDwoHdHVybl9pZBgCIAEoCSKqAgoET3BlbhISCgpzZXNzaW9uX2lkGAEgASgJEioKBmNvbmZpZxgCIAEoCzIaLndhcm1saW5lLnYxLlNlc3Npb25Db25maWcSIwoGZGV0YWlsGAMgASgOMhMud2FybWxpbmUudjEuRGV0YWlsEiIKBWFmdGVyGAQgASgLMhMud2FybWxpbmUudjEuQ3Vyc29yEiMKBGZvcmsYBSABKAsyFS53YXJtbGluZS52MS5Gb3JrRnJvbRIXCg9jb250aW51ZV9sYXRlc3QYBiABKAgSMAoNb25fZGlzY29ubmVjdBgHIAEoDjIZLndhcm1saW5lLnYxLk9uRGlzY29ubmVjdBIQCgh0YWtlb3ZlchgIIAEoCBIXCg9pZGVtcG90ZW5jeV9rZXkYCSABKAkiXgoLVXNlck1lc3NhZ2USDAoEdGV4dBgBIAEoCRIXCg9pZGVtcG90ZW5jeV9rZXkYAiABKAkSKAoHY29udGVudBgDIAMoCzIXLndhcm1saW5lLnYxLklucHV0QmxvY2sicQoKSW5wdXRCbG9jaxIOCgR0ZXh0GAEgASgJSAASIwoFaW1hZ2UYAiABKAsyEi53YXJtbGluZS52MS5NZWRpYUgAEiYKCGRvY3VtZW50GAMgASgLMhIud2FybWxpbmUudjEuTWVkaWFIAEIGCgRraW5kIikKBU1lZGlhEhIKCm1lZGlhX3R5cGUYASABKAkSDAoEZGF0YRgCIAEoDCILCglJbnRlcnJ1cHQiwAEKCkFza1JlcXVlc3QSKQoHbWVzc2FnZRgBIAEoCzIYLndhcm1saW5lLnYxLlVzZXJNZXNzYWdlEhIKCnNlc3Npb25faWQYAiABKAkSKgoGY29uZmlnGAMgASgLMhoud2FybWxpbmUudjEuU2Vzc2lvbkNvbmZpZxIjCgZkZXRhaWwYBCABKA4yEy53YXJtbGluZS52MS5EZXRhaWwSIgoFYWZ0ZXIYBSABKAsyEy53YXJtbGluZS52MS5DdXJzb3IiMQoLQXNrUmVzcG9uc2USIgoGZXZlbnRzGAEgAygLMhIud2FybWxpbmUudjEuRXZlbnQijwEKDFdhdGNoUmVxdWVzdBISCgpzZXNzaW9uX2lkGAEgASgJEiIKBWFmdGVyGAIgASgLMhMud2FybWxpbmUudjEuQ3Vyc29yEiMKBmRldGFpbBgDIAEoDjITLndhcm1saW5lLnYxLkRldGFpbBINCgVraW5kcxgEIAMoCRITCgtyZXBsYXlfb25seRgFIAEoCCIzCg1XYXRjaFJlc3BvbnNlEiIKBmV2ZW50cxgBIAMoCzISLndhcm1saW5lLnYxLkV2ZW50KlQKBkRldGFpbBIWChJERVRBSUxfVU5TUEVDSUZJRUQQABIPCgtERVRBSUxfVEVYVBABEhEKDURFVEFJTF9CTE9DS1MQAhIOCgpERVRBSUxfUkFXEAMqZgoMT25EaXNjb25uZWN0Eh0KGU9OX0RJU0NPTk5FQ1RfVU5TUEVDSUZJRUQQABIaChZPTl9ESVNDT05ORUNUX0NPTlRJTlVFEAESGwoXT05fRElTQ09OTkVDVF9JTlRFUlJVUFQQAjLMAQoLQ2hhdFNlcnZpY2USPwoEQ2hhdBIYLndhcm1saW5lLnYxLkNoYXRSZXF1ZXN0Ghkud2FybWxpbmUudjEuQ2hhdFJlc3BvbnNlKAEwARI6CgNBc2sSFy53YXJtbGluZS52MS5Bc2tSZXF1ZXN0Ghgud2FybWxpbmUudjEuQXNrUmVzcG9uc2UwARJACgVXYXRjaBIZLndhcm1saW5lLnYxLldhdGNoUmVxdWVzdBoaLndhcm1saW5lLnYxLldhdGNoUmVzcG9uc2UwAUIwWi53YXJtbGluZS5kZXYvY2xpZW50cy9nby93YXJtbGluZS92MTt3YXJtbGluZXYxYgZwcm90bzM", [file_warmline_v1_events, file_warmline_v1_session_config]);
 
 /**
  * One frame from the caller.
@@ -83,20 +83,77 @@ export const ChatResponseSchema: GenMessage<ChatResponse> = /*@__PURE__*/
   messageDesc(file_warmline_v1_chat_service, 1);
 
 /**
- * Attach to a session, or begin one.
+ * A place in a session's events: that of one event, by its `epoch` and `seq`.
  *
- * @generated from message warmline.v1.Open
+ * @generated from message warmline.v1.Cursor
  */
-export type Open = Message<"warmline.v1.Open"> & {
+export type Cursor = Message<"warmline.v1.Cursor"> & {
   /**
-   * The session to go on with. Empty: a new one.
+   * The event's `epoch`; 0 where it is not known.
+   *
+   * @generated from field: uint64 epoch = 1;
+   */
+  epoch: bigint;
+
+  /**
+   * The event's `seq`; 0 is before the first.
+   *
+   * @generated from field: uint64 seq = 2;
+   */
+  seq: bigint;
+};
+
+/**
+ * Describes the message warmline.v1.Cursor.
+ * Use `create(CursorSchema)` to create a new message.
+ */
+export const CursorSchema: GenMessage<Cursor> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_chat_service, 2);
+
+/**
+ * Where a new session takes its conversation from.
+ *
+ * @generated from message warmline.v1.ForkFrom
+ */
+export type ForkFrom = Message<"warmline.v1.ForkFrom"> & {
+  /**
+   * The session to copy; it stays as it is. Empty: not a fork.
    *
    * @generated from field: string session_id = 1;
    */
   sessionId: string;
 
   /**
-   * How a new session is set up. It must be empty where `session_id` is set.
+   * The last turn that is copied. Empty: the last one that has ended.
+   *
+   * @generated from field: string turn_id = 2;
+   */
+  turnId: string;
+};
+
+/**
+ * Describes the message warmline.v1.ForkFrom.
+ * Use `create(ForkFromSchema)` to create a new message.
+ */
+export const ForkFromSchema: GenMessage<ForkFrom> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_chat_service, 3);
+
+/**
+ * Attach to a session, or begin one.
+ *
+ * @generated from message warmline.v1.Open
+ */
+export type Open = Message<"warmline.v1.Open"> & {
+  /**
+   * The session to go on with. Empty: a new one, unless `continue_latest` is set.
+   *
+   * @generated from field: string session_id = 1;
+   */
+  sessionId: string;
+
+  /**
+   * How a new session is set up. It must be empty where an existing session is meant; for a fork it
+   * is what the fork has in place of the original's.
    *
    * @generated from field: warmline.v1.SessionConfig config = 2;
    */
@@ -108,6 +165,50 @@ export type Open = Message<"warmline.v1.Open"> & {
    * @generated from field: warmline.v1.Detail detail = 3;
    */
   detail: Detail;
+
+  /**
+   * Tell first what happened after this event. Not set: only what happens from now on. Only with an
+   * existing session; one that is ahead of the session's last event is refused.
+   *
+   * @generated from field: warmline.v1.Cursor after = 4;
+   */
+  after?: Cursor | undefined;
+
+  /**
+   * Begin with the conversation of another session. Only for a new session.
+   *
+   * @generated from field: warmline.v1.ForkFrom fork = 5;
+   */
+  fork?: ForkFrom | undefined;
+
+  /**
+   * Go on with the session of the caller's tenant that was used last, or begin one where there is none.
+   *
+   * @generated from field: bool continue_latest = 6;
+   */
+  continueLatest: boolean;
+
+  /**
+   * What becomes of the running turn when this stream breaks.
+   *
+   * @generated from field: warmline.v1.OnDisconnect on_disconnect = 7;
+   */
+  onDisconnect: OnDisconnect;
+
+  /**
+   * Where another Chat has the session: take it over instead of SESSION_BUSY.
+   *
+   * @generated from field: bool takeover = 8;
+   */
+  takeover: boolean;
+
+  /**
+   * Names the new session, so that the same `open` again gives that session instead of a second one:
+   * at most 128 characters of ASCII without spaces, unique in the tenant, kept for at least 24 hours.
+   *
+   * @generated from field: string idempotency_key = 9;
+   */
+  idempotencyKey: string;
 };
 
 /**
@@ -115,7 +216,7 @@ export type Open = Message<"warmline.v1.Open"> & {
  * Use `create(OpenSchema)` to create a new message.
  */
 export const OpenSchema: GenMessage<Open> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_chat_service, 2);
+  messageDesc(file_warmline_v1_chat_service, 4);
 
 /**
  * Something said to the model.
@@ -125,12 +226,28 @@ export const OpenSchema: GenMessage<Open> = /*@__PURE__*/
 export type UserMessage = Message<"warmline.v1.UserMessage"> & {
   /**
    * The text, delivered to the model as it is: a leading `/` is no command and `@name` reads no
-   * file. Not empty; the whole frame is at most `limits.message_bytes` (32 MiB unless the
-   * operator sets another).
+   * file. Not empty unless `content` is set; the whole frame is at most `limits.message_bytes` (32 MiB
+   * unless the operator sets another).
    *
    * @generated from field: string text = 1;
    */
   text: string;
+
+  /**
+   * Names the message, so that sending it again attaches to its turn and runs nothing: at most 128
+   * characters of ASCII without spaces, unique in the tenant, kept for at least 24 hours. The same key
+   * with other content is refused with IDEMPOTENCY_CONFLICT. Empty: each sending is a message.
+   *
+   * @generated from field: string idempotency_key = 2;
+   */
+  idempotencyKey: string;
+
+  /**
+   * What comes after the text: images and documents, and more text. At most 100.
+   *
+   * @generated from field: repeated warmline.v1.InputBlock content = 3;
+   */
+  content: InputBlock[];
 };
 
 /**
@@ -138,7 +255,80 @@ export type UserMessage = Message<"warmline.v1.UserMessage"> & {
  * Use `create(UserMessageSchema)` to create a new message.
  */
 export const UserMessageSchema: GenMessage<UserMessage> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_chat_service, 3);
+  messageDesc(file_warmline_v1_chat_service, 5);
+
+/**
+ * A part of a message to the model.
+ *
+ * @generated from message warmline.v1.InputBlock
+ */
+export type InputBlock = Message<"warmline.v1.InputBlock"> & {
+  /**
+   * What it is; it must be set.
+   *
+   * @generated from oneof warmline.v1.InputBlock.kind
+   */
+  kind: {
+    /**
+     * Text; not empty.
+     *
+     * @generated from field: string text = 1;
+     */
+    value: string;
+    case: "text";
+  } | {
+    /**
+     * A picture: image/png, image/jpeg, image/gif or image/webp.
+     *
+     * @generated from field: warmline.v1.Media image = 2;
+     */
+    value: Media;
+    case: "image";
+  } | {
+    /**
+     * A document: application/pdf.
+     *
+     * @generated from field: warmline.v1.Media document = 3;
+     */
+    value: Media;
+    case: "document";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message warmline.v1.InputBlock.
+ * Use `create(InputBlockSchema)` to create a new message.
+ */
+export const InputBlockSchema: GenMessage<InputBlock> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_chat_service, 6);
+
+/**
+ * Content that is no text.
+ *
+ * @generated from message warmline.v1.Media
+ */
+export type Media = Message<"warmline.v1.Media"> & {
+  /**
+   * Its type, as in HTTP.
+   *
+   * @generated from field: string media_type = 1;
+   */
+  mediaType: string;
+
+  /**
+   * The bytes.
+   *
+   * @generated from field: bytes data = 2;
+   */
+  data: Uint8Array;
+};
+
+/**
+ * Describes the message warmline.v1.Media.
+ * Use `create(MediaSchema)` to create a new message.
+ */
+export const MediaSchema: GenMessage<Media> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_chat_service, 7);
 
 /**
  * Stop the running turn. `interrupt_result` says what happened.
@@ -153,7 +343,7 @@ export type Interrupt = Message<"warmline.v1.Interrupt"> & {
  * Use `create(InterruptSchema)` to create a new message.
  */
 export const InterruptSchema: GenMessage<Interrupt> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_chat_service, 4);
+  messageDesc(file_warmline_v1_chat_service, 8);
 
 /**
  * One turn.
@@ -188,6 +378,13 @@ export type AskRequest = Message<"warmline.v1.AskRequest"> & {
    * @generated from field: warmline.v1.Detail detail = 4;
    */
   detail: Detail;
+
+  /**
+   * For a message that was sent before: tell only what happened after this event.
+   *
+   * @generated from field: warmline.v1.Cursor after = 5;
+   */
+  after?: Cursor | undefined;
 };
 
 /**
@@ -195,7 +392,7 @@ export type AskRequest = Message<"warmline.v1.AskRequest"> & {
  * Use `create(AskRequestSchema)` to create a new message.
  */
 export const AskRequestSchema: GenMessage<AskRequest> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_chat_service, 5);
+  messageDesc(file_warmline_v1_chat_service, 9);
 
 /**
  * What is ready to be sent travels together, in order.
@@ -216,7 +413,78 @@ export type AskResponse = Message<"warmline.v1.AskResponse"> & {
  * Use `create(AskResponseSchema)` to create a new message.
  */
 export const AskResponseSchema: GenMessage<AskResponse> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_chat_service, 6);
+  messageDesc(file_warmline_v1_chat_service, 10);
+
+/**
+ * What to observe.
+ *
+ * @generated from message warmline.v1.WatchRequest
+ */
+export type WatchRequest = Message<"warmline.v1.WatchRequest"> & {
+  /**
+   * The session. It must exist; it need not be in use.
+   *
+   * @generated from field: string session_id = 1;
+   */
+  sessionId: string;
+
+  /**
+   * Tell what happened after this event. Not set: everything that is kept, from the first.
+   *
+   * @generated from field: warmline.v1.Cursor after = 2;
+   */
+  after?: Cursor | undefined;
+
+  /**
+   * How much the stream is told.
+   *
+   * @generated from field: warmline.v1.Detail detail = 3;
+   */
+  detail: Detail;
+
+  /**
+   * Only these kinds of event, by the names of the fields of `Event.kind`, such as `turn_completed`.
+   * Empty: all.
+   *
+   * @generated from field: repeated string kinds = 4;
+   */
+  kinds: string[];
+
+  /**
+   * End with OK when what is there already has been told, instead of following.
+   *
+   * @generated from field: bool replay_only = 5;
+   */
+  replayOnly: boolean;
+};
+
+/**
+ * Describes the message warmline.v1.WatchRequest.
+ * Use `create(WatchRequestSchema)` to create a new message.
+ */
+export const WatchRequestSchema: GenMessage<WatchRequest> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_chat_service, 11);
+
+/**
+ * What is ready to be sent travels together, in order.
+ *
+ * @generated from message warmline.v1.WatchResponse
+ */
+export type WatchResponse = Message<"warmline.v1.WatchResponse"> & {
+  /**
+   * At least one event.
+   *
+   * @generated from field: repeated warmline.v1.Event events = 1;
+   */
+  events: Event[];
+};
+
+/**
+ * Describes the message warmline.v1.WatchResponse.
+ * Use `create(WatchResponseSchema)` to create a new message.
+ */
+export const WatchResponseSchema: GenMessage<WatchResponse> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_chat_service, 12);
 
 /**
  * How much of what happens a stream is told.
@@ -260,6 +528,41 @@ export const DetailSchema: GenEnum<Detail> = /*@__PURE__*/
   enumDesc(file_warmline_v1_chat_service, 0);
 
 /**
+ * What becomes of the running turn when its stream breaks.
+ *
+ * @generated from enum warmline.v1.OnDisconnect
+ */
+export enum OnDisconnect {
+  /**
+   * CONTINUE.
+   *
+   * @generated from enum value: ON_DISCONNECT_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * It goes on.
+   *
+   * @generated from enum value: ON_DISCONNECT_CONTINUE = 1;
+   */
+  CONTINUE = 1,
+
+  /**
+   * It is interrupted, and those that wait behind it end without having run. A half-close is no
+   * disconnect.
+   *
+   * @generated from enum value: ON_DISCONNECT_INTERRUPT = 2;
+   */
+  INTERRUPT = 2,
+}
+
+/**
+ * Describes the enum warmline.v1.OnDisconnect.
+ */
+export const OnDisconnectSchema: GenEnum<OnDisconnect> = /*@__PURE__*/
+  enumDesc(file_warmline_v1_chat_service, 1);
+
+/**
  * Conversations with Claude Code.
  *
  * @generated from service warmline.v1.ChatService
@@ -273,8 +576,15 @@ export const ChatService: GenService<{
    * `turn_completed` or `turn_failed`. Half-close means: no more input; the server finishes the turns
    * that it has accepted and ends the stream with OK. A frame that is out of order or too large ends
    * the stream with INVALID_ARGUMENT; a message that cannot run fails its turn and the stream goes on.
-   * A turn outlives its stream: when the stream breaks the turn goes on, and its outcome stays in the
-   * session's context.
+   * A turn outlives its stream: when the stream breaks the turn goes on (see `on_disconnect`), and
+   * `open` with `session_id` and `after` tells what was missed and goes on live, without a gap and
+   * without a repetition. A status is not an end: only its terminal event ends a turn.
+   *
+   * Sending is idempotent: a message whose `idempotency_key` was sent before is answered with
+   * `turn_attached`, and the events of that turn follow; nothing runs a second time.
+   *
+   * A session has one Chat at a time: another is refused with SESSION_BUSY, or takes over by
+   * `takeover`; the stream that lost the session is told by a notice and can only read from then on.
    *
    * Example: open{} -> session_opened; message{text:"hi"} -> turn_queued, turn_started, text_delta..., message,
    * turn_completed; half-close -> OK.
@@ -288,7 +598,8 @@ export const ChatService: GenService<{
   },
   /**
    * One turn, for callers without bidirectional streams: the events of one Chat with one message.
-   * Cancelling the call does not cancel the turn.
+   * Cancelling the call does not cancel the turn: the same request again, with the same
+   * `message.idempotency_key`, tells the turn's events from its first one, whether it still runs or not.
    *
    * @generated from rpc warmline.v1.ChatService.Ask
    */
@@ -296,6 +607,17 @@ export const ChatService: GenService<{
     methodKind: "server_streaming";
     input: typeof AskRequestSchema;
     output: typeof AskResponseSchema;
+  },
+  /**
+   * A session's events, for any number of observers: those after a cursor, then what happens from now
+   * on. It never starts anything, and neither holds nor slows the session.
+   *
+   * @generated from rpc warmline.v1.ChatService.Watch
+   */
+  watch: {
+    methodKind: "server_streaming";
+    input: typeof WatchRequestSchema;
+    output: typeof WatchResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_warmline_v1_chat_service, 0);

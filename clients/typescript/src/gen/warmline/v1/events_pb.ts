@@ -14,7 +14,7 @@ import type { JsonObject, Message as Message$1 } from "@bufbuild/protobuf";
  * Describes the file warmline/v1/events.proto.
  */
 export const file_warmline_v1_events: GenFile = /*@__PURE__*/
-  fileDesc("Chh3YXJtbGluZS92MS9ldmVudHMucHJvdG8SC3dhcm1saW5lLnYxIvEGCgVFdmVudBISCgpzZXNzaW9uX2lkGAEgASgJEg8KB3R1cm5faWQYAiABKAkSDQoFZXBvY2gYAyABKAQSCwoDc2VxGAQgASgEEigKBHRpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhsKE3BhcmVudF90b29sX2NhbGxfaWQYBiABKAkSNAoOc2Vzc2lvbl9vcGVuZWQYCiABKAsyGi53YXJtbGluZS52MS5TZXNzaW9uT3BlbmVkSAASNgoPc2VydmVyX2RyYWluaW5nGAsgASgLMhsud2FybWxpbmUudjEuU2VydmVyRHJhaW5pbmdIABIuCgt0dXJuX3F1ZXVlZBgUIAEoCzIXLndhcm1saW5lLnYxLlR1cm5RdWV1ZWRIABIwCgx0dXJuX3N0YXJ0ZWQYFSABKAsyGC53YXJtbGluZS52MS5UdXJuU3RhcnRlZEgAEjQKDnR1cm5fY29tcGxldGVkGBYgASgLMhoud2FybWxpbmUudjEuVHVybkNvbXBsZXRlZEgAEi4KC3R1cm5fZmFpbGVkGBcgASgLMhcud2FybWxpbmUudjEuVHVybkZhaWxlZEgAEjgKEGludGVycnVwdF9yZXN1bHQYGCABKAsyHC53YXJtbGluZS52MS5JbnRlcnJ1cHRSZXN1bHRIABIsCgp0ZXh0X2RlbHRhGB4gASgLMhYud2FybWxpbmUudjEuVGV4dERlbHRhSAASNAoOdGhpbmtpbmdfZGVsdGEYHyABKAsyGi53YXJtbGluZS52MS5UaGlua2luZ0RlbHRhSAASNwoQdG9vbF9pbnB1dF9kZWx0YRggIAEoCzIbLndhcm1saW5lLnYxLlRvb2xJbnB1dERlbHRhSAASJwoHbWVzc2FnZRgoIAEoCzIULndhcm1saW5lLnYxLk1lc3NhZ2VIABIqCgl0b29sX2NhbGwYKSABKAsyFS53YXJtbGluZS52MS5Ub29sQ2FsbEgAEi4KC3Rvb2xfcmVzdWx0GCogASgLMhcud2FybWxpbmUudjEuVG9vbFJlc3VsdEgAEiUKBm5vdGljZRgyIAEoCzITLndhcm1saW5lLnYxLk5vdGljZUgAEh8KA3JhdxhaIAEoCzIQLndhcm1saW5lLnYxLlJhd0gAQgYKBGtpbmQigAEKDVNlc3Npb25PcGVuZWQSEgoKc2Vzc2lvbl9pZBgBIAEoCRIlCgVzdGFydBgCIAEoDjIWLndhcm1saW5lLnYxLlN0YXJ0S2luZBINCgVtb2RlbBgDIAEoCRITCgtjbGlfdmVyc2lvbhgEIAEoCRIQCghsYXN0X3NlcRgFIAEoBCJACg5TZXJ2ZXJEcmFpbmluZxIuCgtyZXRyeV9hZnRlchgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiIeCgpUdXJuUXVldWVkEhAKCHBvc2l0aW9uGAEgASgNIjsKC1R1cm5TdGFydGVkEiwKB2xhdGVuY3kYASABKAsyGy53YXJtbGluZS52MS5MYXRlbmN5UmVjZWlwdCLGAgoOTGF0ZW5jeVJlY2VpcHQSJQoFc3RhcnQYASABKA4yFi53YXJtbGluZS52MS5TdGFydEtpbmQSKAoFcXVldWUYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKAoFc3Bhd24YAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SJwoEYmluZBgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhImCgNjbGkYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLgoLZmlyc3RfdG9rZW4YBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKAoFdG90YWwYByABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SDgoGbWlzc2VzGAggAygJIvEBCg1UdXJuQ29tcGxldGVkEiwKC3N0b3BfcmVhc29uGAEgASgOMhcud2FybWxpbmUudjEuU3RvcFJlYXNvbhIOCgZyZXN1bHQYAiABKAkSIQoFdXNhZ2UYAyABKAsyEi53YXJtbGluZS52MS5Vc2FnZRIsCgdsYXRlbmN5GAQgASgLMhsud2FybWxpbmUudjEuTGF0ZW5jeVJlY2VpcHQSOQoScGVybWlzc2lvbl9kZW5pYWxzGAUgAygLMh0ud2FybWxpbmUudjEuUGVybWlzc2lvbkRlbmlhbBIWCg5tb2RlbF9yZXF1ZXN0cxgGIAEoDSKDAgoFVXNhZ2USFAoMaW5wdXRfdG9rZW5zGAEgASgEEhUKDW91dHB1dF90b2tlbnMYAiABKAQSHwoXY2FjaGVfcmVhZF9pbnB1dF90b2tlbnMYAyABKAQSIwobY2FjaGVfY3JlYXRpb25faW5wdXRfdG9rZW5zGAQgASgEEhAKCGNvc3RfdXNkGAUgASgBEjEKCGJ5X21vZGVsGAYgAygLMh8ud2FybWxpbmUudjEuVXNhZ2UuQnlNb2RlbEVudHJ5GkIKDEJ5TW9kZWxFbnRyeRILCgNrZXkYASABKAkSIQoFdmFsdWUYAiABKAsyEi53YXJtbGluZS52MS5Vc2FnZToCOAEiOwoQUGVybWlzc2lvbkRlbmlhbBIRCgl0b29sX25hbWUYASABKAkSFAoMdG9vbF9jYWxsX2lkGAIgASgJIq0BCgpUdXJuRmFpbGVkEiIKBnN0YXR1cxgBIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzEhQKDHNlc3Npb25fbG9zdBgCIAEoCBIUCgxjb250ZXh0X2xvc3QYAyABKAgSIQoFdXNhZ2UYBCABKAsyEi53YXJtbGluZS52MS5Vc2FnZRIsCgdsYXRlbmN5GAUgASgLMhsud2FybWxpbmUudjEuTGF0ZW5jeVJlY2VpcHQixwEKD0ludGVycnVwdFJlc3VsdBI1CgdvdXRjb21lGAEgASgOMiQud2FybWxpbmUudjEuSW50ZXJydXB0UmVzdWx0Lk91dGNvbWUifQoHT3V0Y29tZRIXChNPVVRDT01FX1VOU1BFQ0lGSUVEEAASEwoPT1VUQ09NRV9TVE9QUEVEEAESGwoXT1VUQ09NRV9OT1RISU5HX1JVTk5JTkcQAhITCg9PVVRDT01FX0xBVENIRUQQAxISCg5PVVRDT01FX0ZPUkNFRBAEIi4KCVRleHREZWx0YRIMCgR0ZXh0GAEgASgJEhMKC2Jsb2NrX2luZGV4GAIgASgNIjIKDVRoaW5raW5nRGVsdGESDAoEdGV4dBgBIAEoCRITCgtibG9ja19pbmRleBgCIAEoDSI7Cg5Ub29sSW5wdXREZWx0YRIUCgxwYXJ0aWFsX2pzb24YASABKAkSEwoLYmxvY2tfaW5kZXgYAiABKA0iYQoHTWVzc2FnZRIKCgJpZBgBIAEoCRINCgVtb2RlbBgCIAEoCRIqCgdjb250ZW50GAMgAygLMhkud2FybWxpbmUudjEuQ29udGVudEJsb2NrEg8KB2Fib3J0ZWQYBCABKAgipwEKDENvbnRlbnRCbG9jaxIOCgR0ZXh0GAEgASgJSAASKQoIdGhpbmtpbmcYAiABKAsyFS53YXJtbGluZS52MS5UaGlua2luZ0gAEioKCXRvb2xfY2FsbBgDIAEoCzIVLndhcm1saW5lLnYxLlRvb2xDYWxsSAASKAoFb3RoZXIYDyABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0SABCBgoEa2luZCIrCghUaGlua2luZxIMCgR0ZXh0GAEgASgJEhEKCXNpZ25hdHVyZRgCIAEoCSJMCghUb29sQ2FsbBIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEiYKBWlucHV0GAMgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdCJCCgpUb29sUmVzdWx0EhQKDHRvb2xfY2FsbF9pZBgBIAEoCRIMCgR0ZXh0GAIgASgJEhAKCGlzX2Vycm9yGAMgASgIItMCCgZOb3RpY2USJgoEa2luZBgBIAEoDjIYLndhcm1saW5lLnYxLk5vdGljZS5LaW5kEgwKBGNvZGUYAiABKAkSDwoHbWVzc2FnZRgDIAEoCRIzCghtZXRhZGF0YRgEIAMoCzIhLndhcm1saW5lLnYxLk5vdGljZS5NZXRhZGF0YUVudHJ5Gi8KDU1ldGFkYXRhRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKbAQoES2luZBIUChBLSU5EX1VOU1BFQ0lGSUVEEAASEQoNS0lORF9SRVRSWUlORxABEhMKD0tJTkRfUkFURV9MSU1JVBACEhcKE0tJTkRfTU9ERUxfRkFMTEJBQ0sQAxITCg9LSU5EX0NPTVBBQ1RJTkcQBBIQCgxLSU5EX1dBUk5JTkcQBRIVChFLSU5EX0NPTlRFWFRfTE9TVBAGIiEKA1JhdxIMCgR0eXBlGAEgASgJEgwKBGpzb24YAiABKAkqZQoJU3RhcnRLaW5kEhoKFlNUQVJUX0tJTkRfVU5TUEVDSUZJRUQQABISCg5TVEFSVF9LSU5EX0hPVBABEhMKD1NUQVJUX0tJTkRfV0FSTRACEhMKD1NUQVJUX0tJTkRfQ09MRBADKs4BCgpTdG9wUmVhc29uEhsKF1NUT1BfUkVBU09OX1VOU1BFQ0lGSUVEEAASGAoUU1RPUF9SRUFTT05fRU5EX1RVUk4QARIaChZTVE9QX1JFQVNPTl9NQVhfVE9LRU5TEAISHQoZU1RPUF9SRUFTT05fU1RPUF9TRVFVRU5DRRADEhcKE1NUT1BfUkVBU09OX1JFRlVTQUwQBBIYChRTVE9QX1JFQVNPTl9UT09MX1VTRRAFEhsKF1NUT1BfUkVBU09OX0lOVEVSUlVQVEVEEAZCMFoud2FybWxpbmUuZGV2L2NsaWVudHMvZ28vd2FybWxpbmUvdjE7d2FybWxpbmV2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp, file_google_rpc_status]);
+  fileDesc("Chh3YXJtbGluZS92MS9ldmVudHMucHJvdG8SC3dhcm1saW5lLnYxIqUHCgVFdmVudBISCgpzZXNzaW9uX2lkGAEgASgJEg8KB3R1cm5faWQYAiABKAkSDQoFZXBvY2gYAyABKAQSCwoDc2VxGAQgASgEEigKBHRpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhsKE3BhcmVudF90b29sX2NhbGxfaWQYBiABKAkSNAoOc2Vzc2lvbl9vcGVuZWQYCiABKAsyGi53YXJtbGluZS52MS5TZXNzaW9uT3BlbmVkSAASNgoPc2VydmVyX2RyYWluaW5nGAsgASgLMhsud2FybWxpbmUudjEuU2VydmVyRHJhaW5pbmdIABIuCgt0dXJuX3F1ZXVlZBgUIAEoCzIXLndhcm1saW5lLnYxLlR1cm5RdWV1ZWRIABIwCgx0dXJuX3N0YXJ0ZWQYFSABKAsyGC53YXJtbGluZS52MS5UdXJuU3RhcnRlZEgAEjQKDnR1cm5fY29tcGxldGVkGBYgASgLMhoud2FybWxpbmUudjEuVHVybkNvbXBsZXRlZEgAEi4KC3R1cm5fZmFpbGVkGBcgASgLMhcud2FybWxpbmUudjEuVHVybkZhaWxlZEgAEjgKEGludGVycnVwdF9yZXN1bHQYGCABKAsyHC53YXJtbGluZS52MS5JbnRlcnJ1cHRSZXN1bHRIABIyCg10dXJuX2F0dGFjaGVkGBkgASgLMhkud2FybWxpbmUudjEuVHVybkF0dGFjaGVkSAASLAoKdGV4dF9kZWx0YRgeIAEoCzIWLndhcm1saW5lLnYxLlRleHREZWx0YUgAEjQKDnRoaW5raW5nX2RlbHRhGB8gASgLMhoud2FybWxpbmUudjEuVGhpbmtpbmdEZWx0YUgAEjcKEHRvb2xfaW5wdXRfZGVsdGEYICABKAsyGy53YXJtbGluZS52MS5Ub29sSW5wdXREZWx0YUgAEicKB21lc3NhZ2UYKCABKAsyFC53YXJtbGluZS52MS5NZXNzYWdlSAASKgoJdG9vbF9jYWxsGCkgASgLMhUud2FybWxpbmUudjEuVG9vbENhbGxIABIuCgt0b29sX3Jlc3VsdBgqIAEoCzIXLndhcm1saW5lLnYxLlRvb2xSZXN1bHRIABIlCgZub3RpY2UYMiABKAsyEy53YXJtbGluZS52MS5Ob3RpY2VIABIfCgNyYXcYWiABKAsyEC53YXJtbGluZS52MS5SYXdIAEIGCgRraW5kIqgBCg1TZXNzaW9uT3BlbmVkEhIKCnNlc3Npb25faWQYASABKAkSJQoFc3RhcnQYAiABKA4yFi53YXJtbGluZS52MS5TdGFydEtpbmQSDQoFbW9kZWwYAyABKAkSEwoLY2xpX3ZlcnNpb24YBCABKAkSEAoIbGFzdF9zZXEYBSABKAQSDQoFZXBvY2gYBiABKAQSFwoPcnVubmluZ190dXJuX2lkGAcgASgJIlwKDlNlcnZlckRyYWluaW5nEi4KC3JldHJ5X2FmdGVyGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEg0KBWVwb2NoGAIgASgEEgsKA3NlcRgDIAEoBCJFCgpUdXJuUXVldWVkEhAKCHBvc2l0aW9uGAEgASgNEhcKD2lkZW1wb3RlbmN5X2tleRgCIAEoCRIMCgR0ZXh0GAMgASgJIicKDFR1cm5BdHRhY2hlZBIXCg9pZGVtcG90ZW5jeV9rZXkYASABKAkiOwoLVHVyblN0YXJ0ZWQSLAoHbGF0ZW5jeRgBIAEoCzIbLndhcm1saW5lLnYxLkxhdGVuY3lSZWNlaXB0IvICCg5MYXRlbmN5UmVjZWlwdBIlCgVzdGFydBgBIAEoDjIWLndhcm1saW5lLnYxLlN0YXJ0S2luZBIoCgVxdWV1ZRgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIoCgVzcGF3bhgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhInCgRiaW5kGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiYKA2NsaRgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIuCgtmaXJzdF90b2tlbhgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIoCgV0b3RhbBgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIOCgZtaXNzZXMYCCADKAkSKgoHaGlzdG9yeRgJIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiLxAQoNVHVybkNvbXBsZXRlZBIsCgtzdG9wX3JlYXNvbhgBIAEoDjIXLndhcm1saW5lLnYxLlN0b3BSZWFzb24SDgoGcmVzdWx0GAIgASgJEiEKBXVzYWdlGAMgASgLMhIud2FybWxpbmUudjEuVXNhZ2USLAoHbGF0ZW5jeRgEIAEoCzIbLndhcm1saW5lLnYxLkxhdGVuY3lSZWNlaXB0EjkKEnBlcm1pc3Npb25fZGVuaWFscxgFIAMoCzIdLndhcm1saW5lLnYxLlBlcm1pc3Npb25EZW5pYWwSFgoObW9kZWxfcmVxdWVzdHMYBiABKA0igwIKBVVzYWdlEhQKDGlucHV0X3Rva2VucxgBIAEoBBIVCg1vdXRwdXRfdG9rZW5zGAIgASgEEh8KF2NhY2hlX3JlYWRfaW5wdXRfdG9rZW5zGAMgASgEEiMKG2NhY2hlX2NyZWF0aW9uX2lucHV0X3Rva2VucxgEIAEoBBIQCghjb3N0X3VzZBgFIAEoARIxCghieV9tb2RlbBgGIAMoCzIfLndhcm1saW5lLnYxLlVzYWdlLkJ5TW9kZWxFbnRyeRpCCgxCeU1vZGVsRW50cnkSCwoDa2V5GAEgASgJEiEKBXZhbHVlGAIgASgLMhIud2FybWxpbmUudjEuVXNhZ2U6AjgBIjsKEFBlcm1pc3Npb25EZW5pYWwSEQoJdG9vbF9uYW1lGAEgASgJEhQKDHRvb2xfY2FsbF9pZBgCIAEoCSLGAQoKVHVybkZhaWxlZBIiCgZzdGF0dXMYASABKAsyEi5nb29nbGUucnBjLlN0YXR1cxIUCgxzZXNzaW9uX2xvc3QYAiABKAgSFAoMY29udGV4dF9sb3N0GAMgASgIEiEKBXVzYWdlGAQgASgLMhIud2FybWxpbmUudjEuVXNhZ2USLAoHbGF0ZW5jeRgFIAEoCzIbLndhcm1saW5lLnYxLkxhdGVuY3lSZWNlaXB0EhcKD2lkZW1wb3RlbmN5X2tleRgGIAEoCSLHAQoPSW50ZXJydXB0UmVzdWx0EjUKB291dGNvbWUYASABKA4yJC53YXJtbGluZS52MS5JbnRlcnJ1cHRSZXN1bHQuT3V0Y29tZSJ9CgdPdXRjb21lEhcKE09VVENPTUVfVU5TUEVDSUZJRUQQABITCg9PVVRDT01FX1NUT1BQRUQQARIbChdPVVRDT01FX05PVEhJTkdfUlVOTklORxACEhMKD09VVENPTUVfTEFUQ0hFRBADEhIKDk9VVENPTUVfRk9SQ0VEEAQiLgoJVGV4dERlbHRhEgwKBHRleHQYASABKAkSEwoLYmxvY2tfaW5kZXgYAiABKA0iMgoNVGhpbmtpbmdEZWx0YRIMCgR0ZXh0GAEgASgJEhMKC2Jsb2NrX2luZGV4GAIgASgNIjsKDlRvb2xJbnB1dERlbHRhEhQKDHBhcnRpYWxfanNvbhgBIAEoCRITCgtibG9ja19pbmRleBgCIAEoDSJhCgdNZXNzYWdlEgoKAmlkGAEgASgJEg0KBW1vZGVsGAIgASgJEioKB2NvbnRlbnQYAyADKAsyGS53YXJtbGluZS52MS5Db250ZW50QmxvY2sSDwoHYWJvcnRlZBgEIAEoCCKnAQoMQ29udGVudEJsb2NrEg4KBHRleHQYASABKAlIABIpCgh0aGlua2luZxgCIAEoCzIVLndhcm1saW5lLnYxLlRoaW5raW5nSAASKgoJdG9vbF9jYWxsGAMgASgLMhUud2FybWxpbmUudjEuVG9vbENhbGxIABIoCgVvdGhlchgPIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3RIAEIGCgRraW5kIisKCFRoaW5raW5nEgwKBHRleHQYASABKAkSEQoJc2lnbmF0dXJlGAIgASgJIkwKCFRvb2xDYWxsEgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSJgoFaW5wdXQYAyABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0IkIKClRvb2xSZXN1bHQSFAoMdG9vbF9jYWxsX2lkGAEgASgJEgwKBHRleHQYAiABKAkSEAoIaXNfZXJyb3IYAyABKAgigQMKBk5vdGljZRImCgRraW5kGAEgASgOMhgud2FybWxpbmUudjEuTm90aWNlLktpbmQSDAoEY29kZRgCIAEoCRIPCgdtZXNzYWdlGAMgASgJEjMKCG1ldGFkYXRhGAQgAygLMiEud2FybWxpbmUudjEuTm90aWNlLk1ldGFkYXRhRW50cnkaLwoNTWV0YWRhdGFFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIskBCgRLaW5kEhQKEEtJTkRfVU5TUEVDSUZJRUQQABIRCg1LSU5EX1JFVFJZSU5HEAESEwoPS0lORF9SQVRFX0xJTUlUEAISFwoTS0lORF9NT0RFTF9GQUxMQkFDSxADEhMKD0tJTkRfQ09NUEFDVElORxAEEhAKDEtJTkRfV0FSTklORxAFEhUKEUtJTkRfQ09OVEVYVF9MT1NUEAYSEwoPS0lORF9UQUtFTl9PVkVSEAcSFwoTS0lORF9FVkVOVFNfRVhQSVJFRBAIIiEKA1JhdxIMCgR0eXBlGAEgASgJEgwKBGpzb24YAiABKAkqfQoJU3RhcnRLaW5kEhoKFlNUQVJUX0tJTkRfVU5TUEVDSUZJRUQQABISCg5TVEFSVF9LSU5EX0hPVBABEhMKD1NUQVJUX0tJTkRfV0FSTRACEhMKD1NUQVJUX0tJTkRfQ09MRBADEhYKElNUQVJUX0tJTkRfUkVTVU1FRBAEKs4BCgpTdG9wUmVhc29uEhsKF1NUT1BfUkVBU09OX1VOU1BFQ0lGSUVEEAASGAoUU1RPUF9SRUFTT05fRU5EX1RVUk4QARIaChZTVE9QX1JFQVNPTl9NQVhfVE9LRU5TEAISHQoZU1RPUF9SRUFTT05fU1RPUF9TRVFVRU5DRRADEhcKE1NUT1BfUkVBU09OX1JFRlVTQUwQBBIYChRTVE9QX1JFQVNPTl9UT09MX1VTRRAFEhsKF1NUT1BfUkVBU09OX0lOVEVSUlVQVEVEEAZCMFoud2FybWxpbmUuZGV2L2NsaWVudHMvZ28vd2FybWxpbmUvdjE7d2FybWxpbmV2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp, file_google_rpc_status]);
 
 /**
  * One thing that happened in a session.
@@ -23,6 +23,12 @@ export const file_warmline_v1_events: GenFile = /*@__PURE__*/
  * and exactly one `turn_completed` or `turn_failed`. Turns get their first event in the order of their
  * messages; one that is not accepted has a `turn_failed` and nothing else. Clients ignore a kind of
  * event that they do not know.
+ *
+ * Each event is stored before it is sent, and can be had again by its cursor, `epoch` and `seq`. What is
+ * about one stream alone (`session_opened`, `turn_attached`, `interrupt_result`, `server_draining`, the
+ * `turn_failed` of a message that was not accepted) is not stored, and has `seq` 0. A replay may join
+ * the deltas of one content block to one event, which then
+ * has the `seq` of the last of them.
  *
  * @generated from message warmline.v1.Event
  */
@@ -49,7 +55,7 @@ export type Event = Message$1<"warmline.v1.Event"> & {
   epoch: bigint;
 
   /**
-   * Strictly increasing in a session.
+   * Strictly increasing in a session; 0 for what is about this stream alone.
    *
    * @generated from field: uint64 seq = 4;
    */
@@ -101,7 +107,7 @@ export type Event = Message$1<"warmline.v1.Event"> & {
     case: "turnQueued";
   } | {
     /**
-     * The turn has its process and begins.
+     * The turn has its process and begins; again where that one died before it had taken the message.
      *
      * @generated from field: warmline.v1.TurnStarted turn_started = 21;
      */
@@ -131,6 +137,14 @@ export type Event = Message$1<"warmline.v1.Event"> & {
      */
     value: InterruptResult;
     case: "interruptResult";
+  } | {
+    /**
+     * A message was sent before: this is its turn.
+     *
+     * @generated from field: warmline.v1.TurnAttached turn_attached = 25;
+     */
+    value: TurnAttached;
+    case: "turnAttached";
   } | {
     /**
      * More of the answer's text.
@@ -245,6 +259,20 @@ export type SessionOpened = Message$1<"warmline.v1.SessionOpened"> & {
    * @generated from field: uint64 last_seq = 5;
    */
   lastSeq: bigint;
+
+  /**
+   * The session's epoch at that moment.
+   *
+   * @generated from field: uint64 epoch = 6;
+   */
+  epoch: bigint;
+
+  /**
+   * The turn that runs at that moment; empty where none does.
+   *
+   * @generated from field: string running_turn_id = 7;
+   */
+  runningTurnId: string;
 };
 
 /**
@@ -266,6 +294,21 @@ export type ServerDraining = Message$1<"warmline.v1.ServerDraining"> & {
    * @generated from field: google.protobuf.Duration retry_after = 1;
    */
   retryAfter?: Duration | undefined;
+
+  /**
+   * How far the session has come: `open` with the cursor of the last event that you have had tells the
+   * rest, here or at the server that has the session then.
+   *
+   * @generated from field: uint64 epoch = 2;
+   */
+  epoch: bigint;
+
+  /**
+   * The same: the session's highest `seq`.
+   *
+   * @generated from field: uint64 seq = 3;
+   */
+  seq: bigint;
 };
 
 /**
@@ -287,6 +330,20 @@ export type TurnQueued = Message$1<"warmline.v1.TurnQueued"> & {
    * @generated from field: uint32 position = 1;
    */
   position: number;
+
+  /**
+   * The message's own `idempotency_key`.
+   *
+   * @generated from field: string idempotency_key = 2;
+   */
+  idempotencyKey: string;
+
+  /**
+   * What was said, for those who did not say it; cut after 16 KiB.
+   *
+   * @generated from field: string text = 3;
+   */
+  text: string;
 };
 
 /**
@@ -295,6 +352,28 @@ export type TurnQueued = Message$1<"warmline.v1.TurnQueued"> & {
  */
 export const TurnQueuedSchema: GenMessage<TurnQueued> = /*@__PURE__*/
   messageDesc(file_warmline_v1_events, 3);
+
+/**
+ * The message was sent before. All of the turn's events follow, from its first one; what this stream was
+ * sent before comes again, with the same `seq`.
+ *
+ * @generated from message warmline.v1.TurnAttached
+ */
+export type TurnAttached = Message$1<"warmline.v1.TurnAttached"> & {
+  /**
+   * The message's `idempotency_key`.
+   *
+   * @generated from field: string idempotency_key = 1;
+   */
+  idempotencyKey: string;
+};
+
+/**
+ * Describes the message warmline.v1.TurnAttached.
+ * Use `create(TurnAttachedSchema)` to create a new message.
+ */
+export const TurnAttachedSchema: GenMessage<TurnAttached> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_events, 4);
 
 /**
  * The turn has its process and begins.
@@ -315,7 +394,7 @@ export type TurnStarted = Message$1<"warmline.v1.TurnStarted"> & {
  * Use `create(TurnStartedSchema)` to create a new message.
  */
 export const TurnStartedSchema: GenMessage<TurnStarted> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 4);
+  messageDesc(file_warmline_v1_events, 5);
 
 /**
  * Where a turn's time went. Durations that do not apply are not set.
@@ -380,6 +459,13 @@ export type LatencyReceipt = Message$1<"warmline.v1.LatencyReceipt"> & {
    * @generated from field: repeated string misses = 8;
    */
   misses: string[];
+
+  /**
+   * Giving the process the conversation so far; only when RESUMED.
+   *
+   * @generated from field: google.protobuf.Duration history = 9;
+   */
+  history?: Duration | undefined;
 };
 
 /**
@@ -387,7 +473,7 @@ export type LatencyReceipt = Message$1<"warmline.v1.LatencyReceipt"> & {
  * Use `create(LatencyReceiptSchema)` to create a new message.
  */
 export const LatencyReceiptSchema: GenMessage<LatencyReceipt> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 5);
+  messageDesc(file_warmline_v1_events, 6);
 
 /**
  * The turn's good end.
@@ -443,7 +529,7 @@ export type TurnCompleted = Message$1<"warmline.v1.TurnCompleted"> & {
  * Use `create(TurnCompletedSchema)` to create a new message.
  */
 export const TurnCompletedSchema: GenMessage<TurnCompleted> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 6);
+  messageDesc(file_warmline_v1_events, 7);
 
 /**
  * Tokens and money.
@@ -499,7 +585,7 @@ export type Usage = Message$1<"warmline.v1.Usage"> & {
  * Use `create(UsageSchema)` to create a new message.
  */
 export const UsageSchema: GenMessage<Usage> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 7);
+  messageDesc(file_warmline_v1_events, 8);
 
 /**
  * A tool call that was not allowed to run.
@@ -527,7 +613,7 @@ export type PermissionDenial = Message$1<"warmline.v1.PermissionDenial"> & {
  * Use `create(PermissionDenialSchema)` to create a new message.
  */
 export const PermissionDenialSchema: GenMessage<PermissionDenial> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 8);
+  messageDesc(file_warmline_v1_events, 9);
 
 /**
  * The turn's bad end. The session stays usable unless `session_lost`.
@@ -569,6 +655,13 @@ export type TurnFailed = Message$1<"warmline.v1.TurnFailed"> & {
    * @generated from field: warmline.v1.LatencyReceipt latency = 5;
    */
   latency?: LatencyReceipt | undefined;
+
+  /**
+   * The message's own `idempotency_key`.
+   *
+   * @generated from field: string idempotency_key = 6;
+   */
+  idempotencyKey: string;
 };
 
 /**
@@ -576,7 +669,7 @@ export type TurnFailed = Message$1<"warmline.v1.TurnFailed"> & {
  * Use `create(TurnFailedSchema)` to create a new message.
  */
 export const TurnFailedSchema: GenMessage<TurnFailed> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 9);
+  messageDesc(file_warmline_v1_events, 10);
 
 /**
  * What became of an `interrupt`.
@@ -597,7 +690,7 @@ export type InterruptResult = Message$1<"warmline.v1.InterruptResult"> & {
  * Use `create(InterruptResultSchema)` to create a new message.
  */
 export const InterruptResultSchema: GenMessage<InterruptResult> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 10);
+  messageDesc(file_warmline_v1_events, 11);
 
 /**
  * The outcome of an interrupt.
@@ -645,7 +738,7 @@ export enum InterruptResult_Outcome {
  * Describes the enum warmline.v1.InterruptResult.Outcome.
  */
 export const InterruptResult_OutcomeSchema: GenEnum<InterruptResult_Outcome> = /*@__PURE__*/
-  enumDesc(file_warmline_v1_events, 10, 0);
+  enumDesc(file_warmline_v1_events, 11, 0);
 
 /**
  * More of the answer's text.
@@ -673,7 +766,7 @@ export type TextDelta = Message$1<"warmline.v1.TextDelta"> & {
  * Use `create(TextDeltaSchema)` to create a new message.
  */
 export const TextDeltaSchema: GenMessage<TextDelta> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 11);
+  messageDesc(file_warmline_v1_events, 12);
 
 /**
  * More of the model's thinking.
@@ -701,7 +794,7 @@ export type ThinkingDelta = Message$1<"warmline.v1.ThinkingDelta"> & {
  * Use `create(ThinkingDeltaSchema)` to create a new message.
  */
 export const ThinkingDeltaSchema: GenMessage<ThinkingDelta> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 12);
+  messageDesc(file_warmline_v1_events, 13);
 
 /**
  * More of a tool call's input.
@@ -729,7 +822,7 @@ export type ToolInputDelta = Message$1<"warmline.v1.ToolInputDelta"> & {
  * Use `create(ToolInputDeltaSchema)` to create a new message.
  */
 export const ToolInputDeltaSchema: GenMessage<ToolInputDelta> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 13);
+  messageDesc(file_warmline_v1_events, 14);
 
 /**
  * A whole assistant message, or the part of it that was written before it was cut.
@@ -771,7 +864,7 @@ export type Message = Message$1<"warmline.v1.Message"> & {
  * Use `create(MessageSchema)` to create a new message.
  */
 export const MessageSchema: GenMessage<Message> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 14);
+  messageDesc(file_warmline_v1_events, 15);
 
 /**
  * A part of a message.
@@ -824,7 +917,7 @@ export type ContentBlock = Message$1<"warmline.v1.ContentBlock"> & {
  * Use `create(ContentBlockSchema)` to create a new message.
  */
 export const ContentBlockSchema: GenMessage<ContentBlock> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 15);
+  messageDesc(file_warmline_v1_events, 16);
 
 /**
  * The model's thinking.
@@ -852,7 +945,7 @@ export type Thinking = Message$1<"warmline.v1.Thinking"> & {
  * Use `create(ThinkingSchema)` to create a new message.
  */
 export const ThinkingSchema: GenMessage<Thinking> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 16);
+  messageDesc(file_warmline_v1_events, 17);
 
 /**
  * A whole tool call.
@@ -887,7 +980,7 @@ export type ToolCall = Message$1<"warmline.v1.ToolCall"> & {
  * Use `create(ToolCallSchema)` to create a new message.
  */
 export const ToolCallSchema: GenMessage<ToolCall> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 17);
+  messageDesc(file_warmline_v1_events, 18);
 
 /**
  * What a tool gave back.
@@ -922,7 +1015,7 @@ export type ToolResult = Message$1<"warmline.v1.ToolResult"> & {
  * Use `create(ToolResultSchema)` to create a new message.
  */
 export const ToolResultSchema: GenMessage<ToolResult> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 18);
+  messageDesc(file_warmline_v1_events, 19);
 
 /**
  * Something worth knowing that ends nothing.
@@ -964,7 +1057,7 @@ export type Notice = Message$1<"warmline.v1.Notice"> & {
  * Use `create(NoticeSchema)` to create a new message.
  */
 export const NoticeSchema: GenMessage<Notice> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 19);
+  messageDesc(file_warmline_v1_events, 20);
 
 /**
  * What it is about.
@@ -1020,13 +1113,27 @@ export enum Notice_Kind {
    * @generated from enum value: KIND_CONTEXT_LOST = 6;
    */
   CONTEXT_LOST = 6,
+
+  /**
+   * Another stream has taken the session over; this one can only read.
+   *
+   * @generated from enum value: KIND_TAKEN_OVER = 7;
+   */
+  TAKEN_OVER = 7,
+
+  /**
+   * Events after the cursor are no longer kept; what follows begins later.
+   *
+   * @generated from enum value: KIND_EVENTS_EXPIRED = 8;
+   */
+  EVENTS_EXPIRED = 8,
 }
 
 /**
  * Describes the enum warmline.v1.Notice.Kind.
  */
 export const Notice_KindSchema: GenEnum<Notice_Kind> = /*@__PURE__*/
-  enumDesc(file_warmline_v1_events, 19, 0);
+  enumDesc(file_warmline_v1_events, 20, 0);
 
 /**
  * A line of the CLI that has no event of its own, or every line where `detail` is RAW.
@@ -1054,7 +1161,7 @@ export type Raw = Message$1<"warmline.v1.Raw"> & {
  * Use `create(RawSchema)` to create a new message.
  */
 export const RawSchema: GenMessage<Raw> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 20);
+  messageDesc(file_warmline_v1_events, 21);
 
 /**
  * How a stream's process was had.
@@ -1089,6 +1196,13 @@ export enum StartKind {
    * @generated from enum value: START_KIND_COLD = 3;
    */
   COLD = 3,
+
+  /**
+   * The session had lost its process: another was given the conversation so far.
+   *
+   * @generated from enum value: START_KIND_RESUMED = 4;
+   */
+  RESUMED = 4,
 }
 
 /**

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file warmline/v1/session_config.proto.
  */
 export const file_warmline_v1_session_config: GenFile = /*@__PURE__*/
-  fileDesc("CiB3YXJtbGluZS92MS9zZXNzaW9uX2NvbmZpZy5wcm90bxILd2FybWxpbmUudjEidQoNU2Vzc2lvbkNvbmZpZxINCgVtb2RlbBgBIAEoCRIwCg1zeXN0ZW1fcHJvbXB0GAIgASgLMhkud2FybWxpbmUudjEuU3lzdGVtUHJvbXB0EiMKBmxpbWl0cxgDIAEoCzITLndhcm1saW5lLnYxLkxpbWl0cyI7CgxTeXN0ZW1Qcm9tcHQSEQoHcmVwbGFjZRgBIAEoCUgAEhAKBmFwcGVuZBgCIAEoCUgAQgYKBGtpbmQiawoGTGltaXRzEi8KDHR1cm5fdGltZW91dBgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIwCg1zdGFsbF90aW1lb3V0GAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQjBaLndhcm1saW5lLmRldi9jbGllbnRzL2dvL3dhcm1saW5lL3YxO3dhcm1saW5ldjFiBnByb3RvMw", [file_google_protobuf_duration]);
+  fileDesc("CiB3YXJtbGluZS92MS9zZXNzaW9uX2NvbmZpZy5wcm90bxILd2FybWxpbmUudjEioAEKDVNlc3Npb25Db25maWcSDQoFbW9kZWwYASABKAkSMAoNc3lzdGVtX3Byb21wdBgCIAEoCzIZLndhcm1saW5lLnYxLlN5c3RlbVByb21wdBIjCgZsaW1pdHMYAyABKAsyEy53YXJtbGluZS52MS5MaW1pdHMSKQoJd29ya3NwYWNlGAQgASgLMhYud2FybWxpbmUudjEuV29ya3NwYWNlIhkKCVdvcmtzcGFjZRIMCgRuYW1lGAEgASgJIjsKDFN5c3RlbVByb21wdBIRCgdyZXBsYWNlGAEgASgJSAASEAoGYXBwZW5kGAIgASgJSABCBgoEa2luZCJrCgZMaW1pdHMSLwoMdHVybl90aW1lb3V0GAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjAKDXN0YWxsX3RpbWVvdXQYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CMFoud2FybWxpbmUuZGV2L2NsaWVudHMvZ28vd2FybWxpbmUvdjE7d2FybWxpbmV2MWIGcHJvdG8z", [file_google_protobuf_duration]);
 
 /**
  * How a session's CLI process is set up. Every field is optional; each is checked before anything is
@@ -41,6 +41,13 @@ export type SessionConfig = Message<"warmline.v1.SessionConfig"> & {
    * @generated from field: warmline.v1.Limits limits = 3;
    */
   limits?: Limits | undefined;
+
+  /**
+   * Where the session's files are.
+   *
+   * @generated from field: warmline.v1.Workspace workspace = 4;
+   */
+  workspace?: Workspace | undefined;
 };
 
 /**
@@ -49,6 +56,28 @@ export type SessionConfig = Message<"warmline.v1.SessionConfig"> & {
  */
 export const SessionConfigSchema: GenMessage<SessionConfig> = /*@__PURE__*/
   messageDesc(file_warmline_v1_session_config, 0);
+
+/**
+ * The working directory of a session.
+ *
+ * @generated from message warmline.v1.Workspace
+ */
+export type Workspace = Message<"warmline.v1.Workspace"> & {
+  /**
+   * A workspace of the tenant that persists and is shared by all sessions that name it: small letters,
+   * digits, `-` and `_`, at most 63. Empty: one of the session's own, which lives as long as the session.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+};
+
+/**
+ * Describes the message warmline.v1.Workspace.
+ * Use `create(WorkspaceSchema)` to create a new message.
+ */
+export const WorkspaceSchema: GenMessage<Workspace> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_session_config, 1);
 
 /**
  * The system prompt of a session.
@@ -85,7 +114,7 @@ export type SystemPrompt = Message<"warmline.v1.SystemPrompt"> & {
  * Use `create(SystemPromptSchema)` to create a new message.
  */
 export const SystemPromptSchema: GenMessage<SystemPrompt> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 1);
+  messageDesc(file_warmline_v1_session_config, 2);
 
 /**
  * Bounds on each turn. A turn that reaches one ends with `turn_failed` and that bound's reason.
@@ -113,5 +142,5 @@ export type Limits = Message<"warmline.v1.Limits"> & {
  * Use `create(LimitsSchema)` to create a new message.
  */
 export const LimitsSchema: GenMessage<Limits> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 2);
+  messageDesc(file_warmline_v1_session_config, 3);
 

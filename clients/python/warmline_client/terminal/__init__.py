@@ -1,0 +1,15 @@
+"""The client's commands of `warmline`: chat, ask, models, sessions."""
+
+import typer
+
+from warmline_client.terminal._converse import ask, chat, models
+from warmline_client.terminal._render import receipt
+from warmline_client.terminal._sessions import app as sessions
+
+__all__ = ["app", "receipt"]
+
+app = typer.Typer(no_args_is_help=True)
+app.command()(chat)
+app.command()(ask)
+app.command()(models)
+app.add_typer(sessions, name="sessions")

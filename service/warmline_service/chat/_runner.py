@@ -1,0 +1,265 @@
+"""A turn on a process: getting one, making it the session's, conversing, and trying again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from msgspec import structs
+
+from warmline_service.chat._context import Context
+from warmline_service.chat._endings import completed, failed, failure_of, withheld
+from warmline_service.chat._keys import acceptable_keys
+from warmline_service.chat._ports import Runtime
+from warmline_service.chat._recall import Past, Recall
+from warmline_service.chat._turn import Bounds, Emit, Phase, Turn
+from warmline_service.errors import Reason, WarmlineError
+from warmline_service.pool import Lease, Want
+from warmline_service.pool import Start as PoolStart
+from warmline_service.sessions import Session
+from warmline_service.sessions.events import (
+    Ending,
+    InterruptOutcome,
+    Latency,
+    Notice,
+    NoticeKind,
+    Start,
+    TurnStarted,
+)
+from warmline_service.worker import (
+    Binding,
+    CliProcess,
+    ControlRefused,
+    Exit,
+    History,
+    Result,
+    Transcript,
+    inject,
+)
+
+# The session's own process, a spare of each kind, two that resume and a new one: all but the last
+# may be dying, or not take what was said before.
+_ATTEMPTS = 6
+# What a caller without a deadline of its own waits for a process; the pool's own bound is lower.
+_NO_DEADLINE = 24 * 3600.0
+
+
+class ProcessLost(WarmlineError):  # noqa: N818  # named for what happened
+    """The process ended before it had become the session's: nothing was run."""
+
+
+class ProcessGone(ProcessLost):
+    """The session's own process ended just before it was to be used."""
+
+
+class Runner:
+    """Runs a session's turns, one after another; `process` is the one that it has, or had last.
+
+    `on_gone` is called when it has ended, and when its files have been saved.
+    """
+
+    def __init__(
+        self, session: Session, runtime: Runtime, emit: Emit, on_gone: Callable[[], None]
+    ) -> None:
+        self.process: CliProcess | None = None
+        self._crashed = False
+        self._had_process = False
+        self._context = Context(session, runtime, on_gone)
+        self._recall = Recall(self._context)
+        self._session = session
+        self._runtime = runtime
+        self._emit = emit
+
+    @property
+    def hot(self) -> bool:
+        """Whether the session's own process waits for the next turn."""
+        return self.process is not None and self.process.alive
+
+    @property
+    def idle(self) -> bool:
+        """Whether no process has anything of the session."""
+        return not self.hot and not self._context.saving
+
+    @property
+    def work(self) -> Path | None:
+        """Where the session's own files are, while a process has them."""
+        own = self.hot and not self._session.config.workspace
+        return self.process.slot.work if own and self.process is not None else None
+
+    async def run(self, turn: Turn) -> Ending:
+        """Run a turn; again where its process died before it had taken the message."""
+        self._recall = Recall(self._context)
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                ending = await self._attempt(turn)
+            except ProcessLost:
+                continue
+            if not (self._crashed and turn.renew()):
+                break
+        else:
+            ending = await self._attempt(turn)
+        if self._crashed:
+            self._context.keep_lost()
+        return ending
+
+    async def saved(self) -> None:
+        """Wait, within a bound, until the files of a process that has ended were saved."""
+        if not self.hot:
+            await self._context.saved()
+
+    async def stop(self, turn: Turn) -> InterruptOutcome:
+        """Stop a turn that runs or waits."""
+        if turn.phase is Phase.WAITING or self.process is None:
+            turn.latched.set()
+            return InterruptOutcome.LATCHED
+        return await turn.interrupt(self.process, self._runtime.cli.interrupt_timeout)
+
+    async def _attempt(self, turn: Turn) -> Ending:
+        self._crashed = False
+        starting = asyncio.create_task(self._begin(turn))
+        latched = asyncio.create_task(turn.latched.wait())
+        try:
+            await asyncio.wait({starting, latched}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            latched.cancel()
+            if not starting.done():
+                starting.cancel()
+                await asyncio.wait({starting})
+        if starting.cancelled():
+            return withheld(turn.denied_by)
+        lease, latency = starting.result()
+        if turn.latched.is_set():
+            lease.release()
+            return withheld(turn.denied_by)
+        return await self._converse(turn, lease, latency)
+
+    async def _begin(self, turn: Turn) -> tuple[Lease[CliProcess], Latency]:
+        """Get a process for the turn and make it this session's."""
+        loop = asyncio.get_running_loop()
+        deadline = turn.deadline or loop.time() + _NO_DEADLINE
+        # Looked up only where a process will be told it: the session's own knows it.
+        past = None if self.hot else await self._recall.past()
+        lease = await self._acquire(past, deadline)
+        try:
+            before = loop.time()
+            self.process = lease.process
+            told = None
+            if not lease.bound:
+                told = await self._bind(lease, turn, past)
+            self._context.begin(turn)
+            lease.begin_turn()
+        except BaseException as error:
+            alive = lease.process.alive
+            lease.release(poisoned=True)
+            if isinstance(error, WarmlineError) and not alive:
+                raise ProcessLost(error.reason, error.message, metadata=error.metadata) from error
+            raise
+        spawn = lease.spawn_seconds if lease.start is PoolStart.COLD else None
+        bind = loop.time() - before - (told or 0.0)
+        start = Start.RESUMED if told is not None else Start(lease.start.value)
+        return lease, Latency(start, lease.misses, lease.queue_seconds, spawn, bind, told)
+
+    async def _acquire(self, past: Past, deadline: float) -> Lease[CliProcess]:
+        """A process of a kind that will do; ProcessLost where another way to have the past is left."""
+        want = self._want(past, await self._context.workspace())
+        try:
+            return await self._runtime.pool.acquire(want, deadline)
+        except WarmlineError as error:
+            if self._recall.not_started(past, error):
+                raise ProcessLost(error.reason, error.message, metadata=error.metadata) from error
+            raise
+
+    async def _bind(self, lease: Lease[CliProcess], turn: Turn, past: Past) -> float | None:
+        """Make a fresh process the session's; gives how long telling it the past took, if it has one."""
+        process, session = lease.process, self._session
+        if past is None:
+            # The session's own may have died since we looked: the past is needed after all.
+            past = await self._recall.past()
+            if isinstance(past, Transcript):
+                raise ProcessGone(Reason.CLI_CRASHED, "The session's process has ended.")
+        self._runtime.access.bind(process.slot.id, session.tenant, session.id)
+        files_lost = await self._context.place(process)
+        await self._give_inputs(process)
+        began = asyncio.get_running_loop().time()
+        if isinstance(past, History):
+            await self._inject(process, past)
+        lease.mark_bound()
+        # Its first one came with the lease, which has raised the epoch already.
+        session.epoch += self._had_process
+        self._had_process = True
+        for notice in (files_lost, self._context_lost(turn)):
+            if notice is not None:
+                self._emit(notice, turn.id, "")
+        return None if past is None else asyncio.get_running_loop().time() - began
+
+    async def _give_inputs(self, process: CliProcess) -> None:
+        """Bind what the process was not started with."""
+        key, prompt = process.key, self._session.config.system_prompt
+        model = self._model_name() if key.model is None else None
+        prompt = prompt if key.system_prompt is None else None
+        try:
+            await process.bind(Binding(model, prompt, await self._context.workspace()))
+        except ControlRefused as error:
+            if error.subtype != "set_model":
+                raise
+            raise WarmlineError(Reason.MODEL_NOT_FOUND, f"{model}: {error.message}") from error
+
+    async def _inject(self, process: CliProcess, past: History) -> None:
+        try:
+            await inject(process, past)
+        except WarmlineError as error:
+            # Dying or not taking it: the next process has it from its start.
+            self._recall.not_injected()
+            raise ProcessLost(error.reason, error.message, metadata=error.metadata) from error
+
+    def _context_lost(self, turn: Turn) -> Notice | None:
+        """Said where the process that begins this turn does not know what was said before."""
+        if self._recall.given_up:
+            return self._recall.give_up(turn.id)
+        if self._session.turns > 1 and not self._runtime.capabilities.mirror:
+            text = "The session's process is gone; the model does not know what was said before."
+            return Notice(NoticeKind.CONTEXT_LOST, "context_lost", text)
+        return None
+
+    async def _converse(self, turn: Turn, lease: Lease[CliProcess], latency: Latency) -> Ending:
+        process = lease.process
+        access, slot = self._runtime.access, process.slot.id
+        poisoned = True
+        try:
+            before, requests = dict(access.metered(slot)), access.requests(slot)
+            self._emit(TurnStarted(latency), turn.id, "")
+            end = await turn.run(process, self._bounds(), self._context)
+            poisoned = not isinstance(end, Result)
+            receipt, after = turn.latency(latency), access.metered(slot)
+            error = failure_of(end, access.last_fault(slot))
+            if isinstance(end, Exit) or end.failed:
+                error = turn.denied_by or error  # An answer that came all the same is one.
+            self._crashed = isinstance(end, Exit)
+            if error is not None:
+                ending = failed(error, end, receipt, before, after)
+                lost = self._crashed and not self._runtime.capabilities.mirror
+                return structs.replace(ending, context_lost=lost)
+            assert isinstance(end, Result)  # An Exit is always a failure.
+            return completed(end, receipt, before, after, access.requests(slot) - requests)
+        finally:
+            lease.release(poisoned=poisoned)
+
+    def _want(self, past: Past, workspace: Path | None) -> Want:
+        can, prompt = self._runtime.capabilities, self._session.config.system_prompt
+        keys = acceptable_keys(can, self._model_name(), prompt, workspace)
+        if isinstance(past, Transcript):
+            keys = (replace(keys[-1], resume=past),)
+        return Want(self._session.tenant, self._session.id, keys)
+
+    def _model_name(self) -> str | None:
+        return self._runtime.catalog.cli_name(self._session.config.model)
+
+    def _bounds(self) -> Bounds:
+        config, limits = self._session.config, self._runtime.limits
+        return Bounds(
+            config.turn_timeout or limits.turn_timeout,
+            config.stall_timeout or limits.stall_timeout,
+            self._runtime.cli.interrupt_timeout,
+        )

@@ -1,0 +1,139 @@
+"""SessionService on the wire."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import grpc
+from warmline.v1 import session_service_pb2 as pb
+from warmline.v1 import session_service_pb2_grpc as pb_grpc
+
+from warmline_service.chat import Conversations
+from warmline_service.errors import field_invalid
+from warmline_service.rpc._deserialize import checked
+from warmline_service.rpc._interceptors import principal
+from warmline_service.rpc._parse import config_of, key_of, session_id_of, turn_id_of
+from warmline_service.rpc._session_wire import page_of, query_of, wire_session
+from warmline_service.rpc._streaming import StreamCount, accept
+from warmline_service.rpc._transfer import pieces, receive
+from warmline_service.rpc._wire import OUTCOME
+from warmline_service.sessions import UserMessage
+from warmline_service.store import SessionRow
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class SessionServicer(pb_grpc.SessionServiceServicer):
+    """`SessionService` over the service's conversations."""
+
+    def __init__(self, conversations: Conversations, streams: StreamCount) -> None:
+        self._conversations = conversations
+        self._streams = streams
+
+    async def GetSession(
+        self, request: pb.GetSessionRequest, context: Context
+    ) -> pb.GetSessionResponse:
+        """One session."""
+        del context
+        row = await self._row(request, "read")
+        return pb.GetSessionResponse(session=self._session(row))
+
+    async def ListSessions(
+        self, request: pb.ListSessionsRequest, context: Context
+    ) -> pb.ListSessionsResponse:
+        """A page of the tenant's sessions."""
+        del context
+        checked(request)
+        tenant = _tenant("read")
+        query = query_of(request)
+        rows, token = page_of(await self._conversations.sessions(tenant, query), query)
+        return pb.ListSessionsResponse(sessions=map(self._session, rows), next_page_token=token)
+
+    async def ForkSession(
+        self, request: pb.ForkSessionRequest, context: Context
+    ) -> pb.ForkSessionResponse:
+        """A new session with another's conversation."""
+        del context
+        row = await self._row(request, "chat")
+        turn_id = turn_id_of(request.turn_id, "turn_id")
+        key = key_of(request.idempotency_key, "idempotency_key")
+        content = hashlib.sha256(f"fork:{row.id}:{turn_id}".encode()).hexdigest()
+        fork = await self._conversations.fork(row.tenant, row.id, turn_id, key, content)
+        return pb.ForkSessionResponse(session=self._session(fork))
+
+    async def DeleteSession(
+        self, request: pb.DeleteSessionRequest, context: Context
+    ) -> pb.DeleteSessionResponse:
+        """Remove a session for good."""
+        del context
+        await self._conversations.remove(await self._row(request, "chat"))
+        return pb.DeleteSessionResponse()
+
+    async def InterruptTurn(
+        self, request: pb.InterruptTurnRequest, context: Context
+    ) -> pb.InterruptTurnResponse:
+        """Stop the running turn."""
+        del context
+        row = await self._row(request, "chat")
+        outcome, turn_id = await self._conversations.interrupt(row)
+        return pb.InterruptTurnResponse(outcome=OUTCOME[outcome], turn_id=turn_id)
+
+    async def ExportSession(  # type: ignore[override]  # reader/writer style; the stub knows iterators only
+        self, request: pb.ExportSessionRequest, context: Context
+    ) -> None:
+        """A session as it can be taken elsewhere."""
+        with self._streams.one_more("read"):
+            row = await self._row(request, "read")
+            workspace = not request.without_workspace
+            async with self._conversations.exported(row, workspace=workspace) as export:
+                await context.write(pb.ExportSessionResponse(session=self._session(export.row)))
+                async for part in pieces(export):
+                    await context.write(part)
+
+    async def ImportSession(
+        self, request_iterator: object, context: Context
+    ) -> pb.ImportSessionResponse:
+        """A new session from an export."""
+        del request_iterator
+        with self._streams.one_more("chat") as tenant:
+            # Callers wait for it before they send: a refusal while they do reaches them garbled.
+            await accept(context)
+            row = await self._imported(tenant, context)
+        return pb.ImportSessionResponse(session=self._session(row))
+
+    async def _imported(self, tenant: str, context: Context) -> SessionRow:
+        async with self._conversations.scratch() as path:
+            received = await receive(context, path)
+            return await self._conversations.import_(
+                tenant,
+                config_of(received.session.config, "session.config", existing=False),
+                # A caller's text: made one line, as that of a message is.
+                UserMessage(received.session.title).title,
+                received.transcript,
+                path if received.has_workspace else None,
+            )
+
+    async def _row(self, request: Any, scope: str) -> SessionRow:
+        """The session that a request names, if it is the caller's."""
+        checked(request)
+        tenant = _tenant(scope)
+        session_id = session_id_of(request.session_id, "session_id")
+        if not session_id:
+            raise field_invalid("session_id", "must be set")
+        return await self._conversations.session(tenant, session_id)
+
+    def _session(self, row: SessionRow) -> pb.Session:
+        live = self._conversations.at_work(row.id)
+        if live is None:
+            return wire_session(row, pb.SESSION_STATE_PARKED, row.last_seq)
+        state = pb.SESSION_STATE_HOT if live.hot else pb.SESSION_STATE_PARKED
+        if live.running:
+            state = pb.SESSION_STATE_RUNNING
+        return wire_session(row, state, live.session.seq)
+
+
+def _tenant(scope: str) -> str:
+    caller = principal()
+    caller.require(scope)
+    return caller.tenant

@@ -1,0 +1,131 @@
+"""From a stream's events to messages on the wire: one writer, which sends together what is ready together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+from warmline.v1 import chat_service_pb2 as pb
+
+from warmline_service.chat import Stream
+from warmline_service.config import LimitSettings
+from warmline_service.errors import Reason, WarmlineError
+from warmline_service.rpc._interceptors import principal, request_id
+from warmline_service.rpc._wire import fill_event, wire_events
+from warmline_service.sessions.events import Event
+
+# Most clients take 4 MiB at a time unless told otherwise; what is more goes in several messages.
+_BATCH_BYTES = 1024 * 1024
+_BATCH_EVENTS = 1000
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Response = type[pb.ChatResponse] | type[pb.AskResponse] | type[pb.WatchResponse]
+
+
+class StreamCount:
+    """How many streams each tenant has open."""
+
+    def __init__(self, limits: LimitSettings) -> None:
+        self._limit = limits.streams_per_tenant
+        self._open: Counter[str] = Counter()
+
+    @contextmanager
+    def one_more(self, scope: str) -> Iterator[str]:
+        """Count a stream of the caller's while it is open; gives the tenant.
+
+        Raises POLICY_DENIED for a key without the scope, QUOTA_EXCEEDED where there are too many.
+        """
+        caller = principal()
+        caller.require(scope)
+        if self._open[caller.tenant] >= self._limit:
+            raise WarmlineError(
+                Reason.QUOTA_EXCEEDED,
+                f"This tenant has {self._limit} open streams already.",
+                metadata={"limit": str(self._limit), "quota": "streams_per_tenant"},
+                retry_after=1.0,
+            )
+        self._open[caller.tenant] += 1
+        try:
+            yield caller.tenant
+        finally:
+            self._open[caller.tenant] -= 1
+            if not self._open[caller.tenant]:
+                del self._open[caller.tenant]
+
+
+class KeyLocks:
+    """Lets one call at a time do something under an idempotency key."""
+
+    def __init__(self) -> None:
+        self._locks: dict[tuple[str, str], asyncio.Lock] = {}
+        self._users: Counter[tuple[str, str]] = Counter()
+
+    @asynccontextmanager
+    async def only(self, tenant: str, key: str) -> AsyncIterator[None]:
+        """Wait for those that came before; without a key for nobody."""
+        if not key:
+            yield
+            return
+        place = tenant, key
+        lock = self._locks.setdefault(place, asyncio.Lock())
+        self._users[place] += 1
+        try:
+            async with lock:
+                yield
+        finally:
+            self._users[place] -= 1
+            if not self._users[place]:
+                del self._users[place], self._locks[place]
+
+
+async def accept(context: Context) -> None:
+    """Tell the caller that the call is on: what comes after it is not retried by gRPC itself."""
+    await context.send_initial_metadata((("x-request-id", request_id()),))
+
+
+def deadline(context: Context) -> float | None:
+    """The call's deadline, as loop time."""
+    left = context.time_remaining()
+    return None if left is None else asyncio.get_running_loop().time() + left
+
+
+async def write(context: Context, stream: Stream, response: Response) -> None:
+    """The stream's only writer; ends when the stream does. Raises what ends it by force."""
+    while batch := await stream.subscription.get():
+        for message in _messages(batch, response):
+            await context.write(message)
+
+
+async def flush(writing: asyncio.Task[None], timeout: float) -> None:
+    """Wait until a stream that has an end has been written up to it, at most `timeout` seconds."""
+    await asyncio.wait({writing}, timeout=timeout)
+    if not writing.done():
+        raise WarmlineError(
+            Reason.SLOW_CONSUMER,
+            f"What was left of the stream was not read within {timeout:g} s; it is not lost.",
+            retry_after=1.0,
+        )
+    writing.result()
+
+
+def _messages(batch: list[Event], response: Response) -> Iterator[Message]:
+    if len(batch) == 1:
+        # What most batches are: filled in place, and copied nowhere.
+        only = response()
+        fill_event(only.events.add(), batch[0])
+        yield only
+        return
+    out, size = response(), 0
+    for event in wire_events(batch):
+        cost = event.ByteSize()
+        if (size and size + cost > _BATCH_BYTES) or len(out.events) >= _BATCH_EVENTS:
+            yield out
+            out, size = response(), 0
+        out.events.append(event)
+        size += cost
+    yield out

@@ -1,0 +1,141 @@
+"""Sessions as they are stored: made, loaded under a lease, given up, copied, removed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+import zlib
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+
+from warmline_service.config import LimitSettings, RetentionSettings
+from warmline_service.errors import Reason, WarmlineError, field_invalid
+from warmline_service.sessions._config import SessionConfig
+from warmline_service.sessions._session import Session, session_of
+from warmline_service.sessions._workspaces import content_missing
+from warmline_service.store import BlobMissing, Claim, PartRow, SessionRow, Store
+
+_config_of = msgspec.json.Decoder(SessionConfig)
+
+
+class Sessions:
+    """What there is of sessions in the store; a tenant's are seen by itself only."""
+
+    def __init__(self, store: Store, limits: LimitSettings, retention: RetentionSettings) -> None:
+        self._store = store
+        self._limit = limits.sessions_per_tenant
+        self._keys_ttl = retention.keys_hours * 3600
+
+    async def create(
+        self, tenant: str, config: SessionConfig, claim: Claim | None = None, *, title: str = ""
+    ) -> str:
+        """Store a new session; gives its id, or that of the one that `claim`'s key has already.
+
+        Raises QUOTA_EXCEEDED, IDEMPOTENCY_CONFLICT, STORAGE_UNAVAILABLE.
+        """
+        row = new_row(tenant, config, title)
+        return await self._store.create(row, claim, self._limit)
+
+    async def fork(
+        self,
+        tenant: str,
+        source_id: str,
+        turn_id: str,
+        claim: Claim | None,
+        *,
+        config: SessionConfig | None = None,
+        copy_workspace: Callable[[SessionRow, str], Awaitable[str]],
+    ) -> str:
+        """Store a session with another's conversation up to a turn, by default its last; gives its id.
+
+        `config` is what it has in place of the original's; `copy_workspace` keeps the files of a session
+        for the new id and gives their key. Raises SESSION_NOT_FOUND, TURN_NOT_FOUND,
+        FIELD_INVALID for a turn that has not ended, STORAGE_UNAVAILABLE where a part of it is not
+        there, and as `create` does.
+        """
+        store = self._store
+        source = await store.session(tenant, source_id)
+        last = (
+            await store.turn(source_id, turn_id) if turn_id else await store.last_ended(source_id)
+        )
+        if last is None and turn_id:
+            raise WarmlineError(Reason.TURN_NOT_FOUND, "The session has no such turn.")
+        if last is not None and last.ended_at is None:
+            raise field_invalid("turn_id", "has not ended")
+        kept = {turn.id for turn in await store.turns(source_id, last.number)} if last else set()
+        own = config if config is not None and config != SessionConfig() else config_of(source)
+        row = new_row(tenant, own, source.title)
+        row = msgspec.structs.replace(
+            row,
+            forked_from=source_id,
+            forked_at=last.id if last else "",
+            workspace_key=await copy_workspace(source, row.id),
+        )
+        # What has no turn was there before the first: in the fork, all that it begins with.
+        parts = [
+            msgspec.structs.replace(part, session_id=row.id, turn_id="")
+            for part in await self._parts(tenant, source_id)
+            if part.turn_id in kept or not part.turn_id
+        ]
+        return await store.create(row, claim, self._limit, parts)
+
+    async def load(self, tenant: str, session_id: str) -> Session:
+        """Become a session's writer.
+
+        Raises SESSION_NOT_FOUND, also for another tenant's; SESSION_ELSEWHERE; STORAGE_UNAVAILABLE.
+        """
+        store = self._store
+        await store.session(tenant, session_id)
+        token = await store.acquire(session_id)
+        # Read again: whoever had it before may have written until just now.
+        row = await store.session(tenant, session_id)
+        position = await store.position(session_id)
+        parts = await store.part_count(session_id)
+        return session_of(row, _config_of.decode(row.config), token, position, parts)
+
+    async def release(self, session: Session) -> None:
+        """Let another service be its writer."""
+        await self._store.release(session.id, session.token)
+
+    def claim(self, tenant: str, key: str, content_hash: str) -> Claim | None:
+        """The claim to a key, None for no key."""
+        if not key:
+            return None
+        now = time.time()
+        return Claim(tenant, key, content_hash, now, now + self._keys_ttl)
+
+    async def transcript(self, tenant: str, session_id: str) -> list[bytes]:
+        """The lines of a session's transcript, in order. Raises STORAGE_UNAVAILABLE, BlobMissing."""
+        parts = await self._store.parts(tenant, session_id)
+        return await asyncio.to_thread(_lines, parts)
+
+    async def _parts(self, tenant: str, session_id: str) -> Sequence[PartRow]:
+        try:
+            return await self._store.parts(tenant, session_id)
+        except BlobMissing as error:
+            raise content_missing() from error
+
+
+def _lines(parts: Sequence[PartRow]) -> list[bytes]:
+    pieces = (zlib.decompress(part.lines).split(b"\n") for part in parts)
+    return [line for piece in pieces for line in piece if line]
+
+
+def config_of(row: SessionRow) -> SessionConfig:
+    """How a stored session is set up."""
+    return _config_of.decode(row.config)
+
+
+def new_row(tenant: str, config: SessionConfig, title: str) -> SessionRow:
+    """The row of a session that begins now."""
+    now = time.time()
+    return SessionRow(
+        id=str(uuid.uuid4()),
+        tenant=tenant,
+        title=title,
+        config=msgspec.json.encode(config).decode(),
+        created_at=now,
+        updated_at=now,
+    )

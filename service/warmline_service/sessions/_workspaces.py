@@ -1,0 +1,190 @@
+"""The files of sessions while no process has them: one archive for each session."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import structlog
+
+from warmline_service.errors import Reason, WarmlineError
+from warmline_service.sessions._own_directory import own_directory
+from warmline_service.store import (
+    ArchiveRefused,
+    Archives,
+    ArchiveTooLarge,
+    BlobMissing,
+    SessionRow,
+    Store,
+    blob_key,
+    blob_prefix,
+)
+
+_log = structlog.get_logger(__name__)
+
+_PREFIX = "workspace-"
+
+
+class Workspaces:
+    """Saves and restores working directories; named ones are directories of the tenant's.
+
+    `root` is where the latter are, and where archives are while they are made.
+    """
+
+    def __init__(self, store: Store, archives: Archives, root: Path) -> None:
+        self._store = store
+        self._archives = archives
+        self._root = root
+
+    async def save(self, tenant: str, session_id: str, directory: Path, slot_id: str) -> None:
+        """Keep what is in a slot's directory in place of what was kept before.
+
+        What cannot be kept is logged, and what was kept before stays. Where the store is down, the
+        directory is set aside and saved later. Raises STORAGE_UNAVAILABLE.
+        """
+        await self._check_place(directory)
+        try:
+            await self._save(tenant, session_id, directory, slot_id)
+        except BaseException:
+            if directory != self._aside(slot_id):
+                await asyncio.to_thread(_set_aside, directory, self._aside(slot_id))
+            raise
+
+    async def save_late(self, row: SessionRow) -> None:
+        """Save what was set aside of a session, if there is anything. Raises STORAGE_UNAVAILABLE."""
+        aside = self._aside(row.slot_id)
+        if bool(row.slot_id) and await asyncio.to_thread(_is_directory, aside):
+            await self._save(row.tenant, row.id, aside, row.slot_id)
+            await asyncio.to_thread(_remove, aside)
+
+    async def _save(self, tenant: str, session_id: str, directory: Path, slot_id: str) -> None:
+        async with self.scratch() as target:
+            try:
+                stats = await self._archives.pack(directory, target)
+            except (ArchiveTooLarge, ArchiveRefused) as error:
+                _log.error("workspace not kept", session=session_id, error=str(error))
+                return
+            key = await self.keep(tenant, session_id, target) if stats is not None else ""
+        before = await self._store.replace_workspace(session_id, slot_id, key)
+        if before is None and key:
+            await self._store.blobs.delete(key)  # The session is gone, or has another process.
+            if await self._is_gone(tenant, session_id):
+                # Nothing of it may be left, not even its directory.
+                await self._store.blobs.delete_prefix(blob_prefix(tenant, session_id))
+        elif before:
+            await self._store.blobs.delete(before)
+
+    async def _is_gone(self, tenant: str, session_id: str) -> bool:
+        try:
+            await self._store.session(tenant, session_id)
+        except WarmlineError as error:
+            if error.reason is not Reason.SESSION_NOT_FOUND:
+                raise
+            return True
+        return False
+
+    def _aside(self, slot_id: str) -> Path:
+        return self._root / "unsaved" / slot_id
+
+    async def restore(self, key: str, directory: Path) -> None:
+        """Fill an empty directory with what was kept under a key. Raises STORAGE_UNAVAILABLE."""
+        await self._check_place(directory)
+        async with self.fetched(key) as archive:
+            await self._archives.unpack(archive, directory)
+
+    async def copy(self, tenant: str, key: str, session_id: str) -> str:
+        """Keep the same for another session; gives its key. Raises STORAGE_UNAVAILABLE."""
+        try:
+            async with self.fetched(key) as archive:
+                return await self.keep(tenant, session_id, archive)
+        except BlobMissing as error:
+            raise content_missing() from error
+
+    async def keep(self, tenant: str, session_id: str, archive: Path) -> str:
+        """Keep an archive for a session; gives its key. Raises STORAGE_UNAVAILABLE."""
+        # A new name each time: until the session's row is changed, the old one counts.
+        key = blob_key(tenant, session_id, f"{_PREFIX}{secrets.token_hex(8)}")
+        await self._store.blobs.put(key, archive)
+        return key
+
+    async def check(self, archive: Path) -> None:
+        """Raise ArchiveRefused or ArchiveTooLarge for what cannot be restored."""
+        async with self.scratch() as folder:
+            await asyncio.to_thread(folder.mkdir, 0o700)
+            await self._archives.unpack(archive, folder)
+
+    @asynccontextmanager
+    async def packed(self, directory: Path) -> AsyncIterator[Path | None]:
+        """A directory's archive, while the context lasts; None where it is empty."""
+        async with self.scratch() as target:
+            try:
+                stats = await self._archives.pack(directory, target)
+            except (ArchiveTooLarge, ArchiveRefused) as error:
+                raise WarmlineError(
+                    Reason.QUOTA_EXCEEDED,
+                    f"The workspace cannot be packed: {error}.",
+                    metadata={"quota": "workspace"},
+                ) from error
+            yield target if stats is not None else None
+
+    @asynccontextmanager
+    async def fetched(self, key: str) -> AsyncIterator[Path]:
+        """What was kept under a key, while the context lasts.
+
+        Raises STORAGE_UNAVAILABLE, BlobMissing.
+        """
+        async with self.scratch() as path:
+            await self._store.blobs.get_to(key, path)
+            yield path
+
+    def named(self, tenant: str, name: str) -> Path:
+        """The directory of a tenant's workspace; both names were checked. Blocks while it is made.
+
+        Raises STORAGE_UNAVAILABLE.
+        """
+        return own_directory(self._root, "tenants", tenant, "workspaces", name)
+
+    @asynccontextmanager
+    async def scratch(self) -> AsyncIterator[Path]:
+        """A place for a file or a directory, which is gone afterwards."""
+        folder = await asyncio.to_thread(own_directory, self._root, "archives")
+        path = folder / secrets.token_hex(8)
+        try:
+            yield path
+        finally:
+            await asyncio.to_thread(_remove, path)
+
+    async def _check_place(self, directory: Path) -> None:
+        """Raise STORAGE_UNAVAILABLE where a process has put a link in the way to a directory."""
+        if directory.is_relative_to(self._root):
+            names = directory.relative_to(self._root).parts
+            await asyncio.to_thread(own_directory, self._root, *names)
+
+
+def _is_directory(path: Path) -> bool:
+    return path.is_dir()
+
+
+def _set_aside(directory: Path, aside: Path) -> None:
+    aside.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.rename(aside)
+
+
+def content_missing() -> WarmlineError:
+    """What a row refers to is not there: as a rule because it was replaced just now."""
+    return WarmlineError(
+        Reason.STORAGE_UNAVAILABLE,
+        "A part of this session's content is not there.",
+        retry_after=1.0,
+    )
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,396 @@
+"""What a conversation tells its streams: the domain's events, one class for each event of the contract.
+
+They are structs, so that they are made, stored and read again at little cost; the tag of each is the name
+of its field in the contract.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from warmline_service.errors import FieldViolation, Reason, WarmlineError
+
+
+class Start(enum.StrEnum):
+    """How a turn's process was had."""
+
+    HOT = "hot"
+    WARM = "warm"
+    COLD = "cold"
+    RESUMED = "resumed"
+
+
+class _Tagged(Struct, frozen=True, gc=False, tag_field="@", omit_defaults=True):
+    """What is stored with its tag."""
+
+
+class Detail(enum.IntEnum):
+    """How much a stream is told: each level holds those below it."""
+
+    TEXT = 1
+    BLOCKS = 2
+    RAW = 3
+
+
+class StopReason(enum.StrEnum):
+    """Why the model stopped; the values are the provider's words."""
+
+    UNSPECIFIED = "unspecified"
+    END_TURN = "end_turn"
+    MAX_TOKENS = "max_tokens"
+    STOP_SEQUENCE = "stop_sequence"
+    REFUSAL = "refusal"
+    TOOL_USE = "tool_use"
+    INTERRUPTED = "interrupted"
+
+
+class InterruptOutcome(enum.StrEnum):
+    """What became of an interrupt."""
+
+    STOPPED = "stopped"
+    NOTHING_RUNNING = "nothing_running"
+    LATCHED = "latched"
+    FORCED = "forced"
+
+
+class NoticeKind(enum.StrEnum):
+    """What a notice is about."""
+
+    OTHER = "other"
+    RETRYING = "retrying"
+    RATE_LIMIT = "rate_limit"
+    MODEL_FALLBACK = "model_fallback"
+    COMPACTING = "compacting"
+    WARNING = "warning"
+    CONTEXT_LOST = "context_lost"
+    TAKEN_OVER = "taken_over"
+    EVENTS_EXPIRED = "events_expired"
+
+
+class Tokens(Struct, frozen=True):
+    """What one model used, or all of them; cost in US dollars."""
+
+    input: int = 0
+    output: int = 0
+    cache_read: int = 0
+    cache_creation: int = 0
+    cost_usd: float = 0.0
+
+    def __add__(self, other: Tokens) -> Tokens:
+        return Tokens(
+            self.input + other.input,
+            self.output + other.output,
+            self.cache_read + other.cache_read,
+            self.cache_creation + other.cache_creation,
+            self.cost_usd + other.cost_usd,
+        )
+
+
+class Usage(Struct, frozen=True):
+    """What a turn used, by model id."""
+
+    by_model: Mapping[str, Tokens] = msgspec.field(default_factory=dict)
+
+    @property
+    def total(self) -> Tokens:
+        """The sum over all models."""
+        return sum(self.by_model.values(), Tokens())
+
+
+class Latency(Struct, frozen=True):
+    """Where a turn's time went, in seconds; None where it does not apply."""
+
+    start: Start
+    misses: tuple[str, ...] = ()
+    queue: float | None = None
+    spawn: float | None = None
+    bind: float | None = None
+    history: float | None = None
+    cli: float | None = None
+    first_token: float | None = None
+    total: float | None = None
+
+
+class SessionOpened(_Tagged, frozen=True, tag="session_opened"):
+    """The stream is attached. `start` is None while no process has been taken."""
+
+    session_id: str
+    start: Start | None
+    model: str
+    cli_version: str
+    last_seq: int
+    epoch: int = 1
+    running_turn_id: str = ""
+
+
+class ServerDraining(_Tagged, frozen=True, tag="server_draining"):
+    """The server is going away; come back after so many seconds."""
+
+    retry_after: float
+    epoch: int = 1
+    seq: int = 0
+
+
+class TurnQueued(_Tagged, frozen=True, tag="turn_queued"):
+    """The message was accepted; so many turns go before it. `text` is its beginning."""
+
+    position: int
+    key: str = ""
+    text: str = ""
+
+
+class TurnAttached(_Tagged, frozen=True, tag="turn_attached"):
+    """The message was sent before: its turn's events follow."""
+
+    key: str
+
+
+class TurnStarted(_Tagged, frozen=True, tag="turn_started"):
+    """The turn has its process."""
+
+    latency: Latency
+
+
+class PermissionDenial(Struct, frozen=True):
+    """A tool call that was not allowed to run."""
+
+    tool_name: str
+    tool_call_id: str
+
+
+class TurnCompleted(_Tagged, frozen=True, tag="turn_completed"):
+    """The turn's good end."""
+
+    stop_reason: StopReason
+    result: str
+    usage: Usage
+    latency: Latency | None
+    denials: tuple[PermissionDenial, ...] = ()
+    model_requests: int = 0
+
+
+class TurnFailed(_Tagged, frozen=True, tag="turn_failed"):
+    """The turn's bad end."""
+
+    error: WarmlineError
+    context_lost: bool = False
+    usage: Usage = msgspec.field(default_factory=Usage)
+    latency: Latency | None = None
+    key: str = ""
+
+
+class InterruptResult(_Tagged, frozen=True, tag="interrupt_result"):
+    """What became of an interrupt."""
+
+    outcome: InterruptOutcome
+
+
+class TextDelta(_Tagged, frozen=True, tag="text_delta"):
+    """More text of a content block."""
+
+    text: str
+    block: int
+
+
+class ThinkingDelta(_Tagged, frozen=True, tag="thinking_delta"):
+    """More thinking of a content block."""
+
+    text: str
+    block: int
+
+
+class ToolInputDelta(_Tagged, frozen=True, tag="tool_input_delta"):
+    """More of a tool call's input, as JSON text."""
+
+    text: str
+    block: int
+
+
+class TextBlock(_Tagged, frozen=True, tag="text_block"):
+    """Text in a message."""
+
+    text: str
+
+
+class ThinkingBlock(_Tagged, frozen=True, tag="thinking_block"):
+    """Thinking in a message."""
+
+    text: str
+    signature: str
+
+
+class OtherBlock(_Tagged, frozen=True, tag="other_block"):
+    """A kind of block that has no class here, as the provider sent it; `size` as JSON in bytes."""
+
+    content: Mapping[str, Any]
+    size: int = 0
+
+
+class ToolCall(_Tagged, frozen=True, tag="tool_call"):
+    """A whole tool call; `size` is its input's as JSON in bytes."""
+
+    id: str
+    name: str
+    input: Mapping[str, Any]
+    size: int = 0
+
+
+Block = TextBlock | ThinkingBlock | ToolCall | OtherBlock
+
+
+class Message(_Tagged, frozen=True, tag="message"):
+    """A whole assistant message, or what was written of one that was cut."""
+
+    id: str
+    model: str
+    content: tuple[Block, ...]
+    aborted: bool = False
+
+
+class ToolResult(_Tagged, frozen=True, tag="tool_result"):
+    """What a tool gave back."""
+
+    tool_call_id: str
+    text: str
+    is_error: bool
+
+
+class Notice(_Tagged, frozen=True, tag="notice"):
+    """Something worth knowing that ends nothing."""
+
+    kind: NoticeKind
+    code: str
+    message: str
+    metadata: Mapping[str, str] = msgspec.field(default_factory=dict)
+
+
+class Raw(_Tagged, frozen=True, tag="raw"):
+    """A line of the CLI, as it was; `echo` where events of other kinds say the same."""
+
+    type: str
+    json: str
+    echo: bool = False
+
+
+Delta = TextDelta | ThinkingDelta | ToolInputDelta
+Ending = TurnCompleted | TurnFailed
+Body = (
+    SessionOpened
+    | ServerDraining
+    | TurnQueued
+    | TurnAttached
+    | TurnStarted
+    | TurnCompleted
+    | TurnFailed
+    | InterruptResult
+    | TextDelta
+    | ThinkingDelta
+    | ToolInputDelta
+    | Message
+    | ToolCall
+    | ToolResult
+    | Notice
+    | Raw
+)
+
+# What a stream with Detail.TEXT is not told.
+BLOCK_EVENTS = (ThinkingDelta, ToolInputDelta, Message, ToolCall, ToolResult, Raw)
+
+
+class Event(Struct, frozen=True, gc=False):
+    """One thing that happened in a session. `time` is seconds since the epoch (Unix).
+
+    `seq` is 0 for what is about one stream alone, which is not stored.
+    """
+
+    session_id: str
+    turn_id: str
+    epoch: int
+    seq: int
+    time: float
+    body: Body
+    parent: str = ""
+
+
+# From so many waiting events on, a delta is joined to the one before it where both are of one block.
+_JOIN_FROM = 64
+# A joined delta grows no further than this, so that joining stays linear.
+_JOIN_CHARS = 16 * 1024
+
+
+def joined(events: Sequence[Event]) -> list[Event]:
+    """The same told in fewer events, where there are many: deltas that follow each other in one block
+    become one, with the `seq` of the last of them."""
+    if len(events) < _JOIN_FROM:
+        return list(events)
+    out: list[Event] = []
+    for event in events:
+        whole = _join(out[-1], event) if out else None
+        if whole is None:
+            out.append(event)
+        else:
+            out[-1] = whole
+    return out
+
+
+def _join(last: Event, event: Event) -> Event | None:
+    old, new = last.body, event.body
+    if type(old) is not type(new) or not isinstance(old, Delta) or not isinstance(new, Delta):
+        return None
+    same = (last.turn_id, last.parent, old.block) == (event.turn_id, event.parent, new.block)
+    if not same or len(old.text) >= _JOIN_CHARS:
+        return None
+    body = type(old)(old.text + new.text, old.block)
+    return Event(
+        event.session_id, event.turn_id, event.epoch, event.seq, event.time, body, event.parent
+    )
+
+
+def kind_of(body: Body) -> str:
+    """The name of the body's field in the contract."""
+    tag = body.__struct_config__.tag
+    assert isinstance(tag, str)
+    return tag
+
+
+def encode_body(body: Body) -> bytes:
+    """The body as it is stored: one JSON object."""
+    return _encoder.encode(body)
+
+
+def decode_body(data: bytes) -> Body:
+    """A stored body; raises msgspec.MsgspecError for what no version of this service wrote."""
+    return _decoder.decode(data)
+
+
+def _encode_error(value: object) -> object:
+    if isinstance(value, WarmlineError):
+        return {
+            "reason": value.reason,
+            "message": value.message,
+            "metadata": value.metadata,
+            "retry_after": value.retry_after,
+            "violations": [[each.field, each.description] for each in value.violations],
+        }
+    raise NotImplementedError(f"{type(value).__name__} is not stored")
+
+
+def _decode_error(kind: type, value: Any) -> object:
+    if kind is not WarmlineError:
+        raise NotImplementedError(f"{kind.__name__} is not stored")
+    return WarmlineError(
+        Reason(value["reason"]),
+        value["message"],
+        metadata=value["metadata"],
+        retry_after=value["retry_after"],
+        violations=tuple(FieldViolation(*each) for each in value["violations"]),
+    )
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_encode_error)
+_decoder: msgspec.json.Decoder[Body] = msgspec.json.Decoder(Body, dec_hook=_decode_error)

@@ -1,0 +1,133 @@
+"""Two services on one database: a session is at work in one of them, and outlives it in the other."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import fake_cli
+import pytest
+from parking import RESUMED, client_of, conversation_of, notices, say, start_of
+from running import data_directory, faking, service_in, text_of, until
+from serving import ends, journal, served
+from warmline.v1 import events_pb2 as pb
+from warmline_client import Client, Conversation, WarmlineError, connect
+
+
+@pytest.fixture
+async def roots() -> AsyncIterator[tuple[Path, Path]]:
+    """Two data directories."""
+    with data_directory() as one, data_directory() as two:
+        yield one, two
+
+
+def on(url: str, directory: Path, **changes: Any) -> dict[str, Any]:
+    """The settings of a service on a database, with the fake CLI."""
+    store = {"url": url, "lease_ttl": 1.5, "blob_url": f"file://{directory}/blobs"}
+    return {"store": store, "cli": faking(directory)} | changes
+
+
+async def knows(chat: Conversation, *said: str, lost: Sequence[str] = ()) -> None:
+    """The session's next process was told these messages before; what else was lost is told."""
+    events = await say(chat, "!bound")
+    assert start_of(events).start == RESUMED
+    assert notices(events) == list(lost)
+    assert json.loads(text_of(events))["history"] == [*said, "!bound"]
+
+
+async def opened(client: Client, session_id: str) -> Conversation:
+    """A conversation that is not tried again."""
+    chat = client.chat(session_id=session_id, reconnect_timeout=0)
+    return await chat.__aenter__()
+
+
+async def test_a_restart_on_postgres(tmp_path: Path, postgres_url: str) -> None:
+    """The session goes on with its context, and its files."""
+    settings = on(postgres_url, tmp_path)
+    with data_directory() as data:
+        async with service_in(data, **settings) as service, client_of(service) as client:
+            async with client.chat() as chat:
+                await say(chat, "one")
+                session_id = chat.session_id
+        async with service_in(data, **settings) as service, client_of(service) as client:
+            async with client.chat(session_id=session_id) as chat:
+                await knows(chat, "one")
+            await journal(client, session_id)
+
+
+async def test_a_session_is_at_work_in_one_service(
+    tmp_path: Path, roots: tuple[Path, Path], postgres_url: str
+) -> None:
+    """SESSION_ELSEWHERE in the other, which can be asked what happens, and has it when it is given up."""
+    settings = on(postgres_url, tmp_path, pool={"idle_ttl": 0.3})
+    async with (
+        service_in(roots[0], **settings) as one,
+        service_in(roots[1], **settings) as two,
+        client_of(one) as first,
+        client_of(two) as second,
+    ):
+        async with first.chat() as chat:
+            session_id = chat.session_id
+            await say(chat, "!write mine")
+            turn = await chat.send("!deltas 100 20")
+            watching = asyncio.create_task(_until_the_end(second, session_id))
+            async for event in turn:
+                if event.HasField("text_delta"):
+                    break
+            with pytest.raises(WarmlineError, match="SESSION_ELSEWHERE"):
+                await opened(second, session_id)
+            await asyncio.wait_for(turn.completed(), 20)
+            assert text_of(await asyncio.wait_for(watching, 20)).endswith("x" * 800)
+        await until(lambda: conversation_of(one, session_id) is None)
+        async with second.chat(session_id=session_id) as chat:
+            await knows(chat, "!write mine", "!deltas 100 20")
+            assert text_of(await say(chat, "!read")) == "mine"
+        await journal(second, session_id)
+
+
+async def _until_the_end(client: Client, session_id: str) -> list[pb.Event]:
+    events = []
+    async for event in client.watch(session_id):
+        events.append(event)
+        if event.turn_completed.result.startswith("x"):
+            break
+    return events
+
+
+async def test_a_service_takes_over_from_one_that_is_gone(
+    tmp_path: Path, roots: tuple[Path, Path], postgres_url: str
+) -> None:
+    """Killed, it holds its sessions until its lease ends; then the other ends its turn and goes on."""
+    cli = fake_cli.install(tmp_path / "killed")
+    url: dict[str, Any] = {"store__url": postgres_url, "store__lease_ttl": 1.5}
+    async with (
+        served(roots[0], cli, 0, url) as one,
+        service_in(roots[1], **on(postgres_url, tmp_path)) as two,
+        connect(one.address) as first,
+        client_of(two) as second,
+    ):
+        async with first.chat(reconnect_timeout=0) as chat:
+            await say(chat, "one")
+            turn = await chat.send("!hang")
+            async for event in turn:
+                if event.HasField("text_delta"):
+                    break
+            await one.killed()
+        with pytest.raises(WarmlineError, match="SESSION_ELSEWHERE"):
+            await opened(second, chat.session_id)
+        # Nobody asks for it: the other finds the turn by itself.
+        failed = await asyncio.wait_for(_failure(second, chat.session_id), 20)
+        assert failed.reason == "CLI_CRASHED"
+        assert failed.metadata["started"] == "true"
+        async with second.chat(session_id=chat.session_id) as again:
+            await knows(again, "one", "!hang", lost=["workspace_lost"])
+        found = ends(await journal(second, chat.session_id))
+        assert found == {"one": "done", "!hang": "CLI_CRASHED true", "!bound": "done"}
+
+
+async def _failure(client: Client, session_id: str) -> WarmlineError:
+    async for event in client.watch(session_id):
+        if event.HasField("turn_failed"):
+            return WarmlineError(event.turn_failed.status)
+    raise AssertionError("the stream ended without a failure")

@@ -24,7 +24,7 @@ from rich.console import Console
 from warmline_service.config import CliSettings
 from warmline_service.worker import find_cli, read_version
 
-from bench import fan_out, first_text, idle, memory, throughput
+from bench import fan_out, first_text, idle, journal, memory, throughput
 from bench.figures import Report
 from bench.load import build_reader
 from bench.plan import Plan
@@ -34,6 +34,7 @@ _PARTS = {
     "first-text": first_text.run,
     "throughput": throughput.run,
     "fan-out": fan_out.run,
+    "journal": journal.run,
     "memory": memory.run,
     "idle": idle.run,
 }

@@ -36,6 +36,10 @@ class Relay(pb_grpc.ChatServiceServicer):
         """Not here."""
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not measured")
 
+    async def Watch(self, request: object, context: Any) -> None:  # type: ignore[override]  # noqa: N802  # the stub knows iterators only
+        """Not here."""
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not measured")
+
     async def Chat(self, _: object, context: Any) -> None:  # type: ignore[override]  # noqa: N802  # the stub knows iterators only
         """Frames in, deltas out."""
         child = await asyncio.create_subprocess_exec(

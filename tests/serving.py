@@ -1,0 +1,106 @@
+"""`warmline serve` in a process of its own, with the fake CLI: to be killed, and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+from running import until
+from warmline.v1 import events_pb2 as pb
+from warmline_client import Client, WarmlineError
+
+WARMLINE = str(Path(sys.executable).parent / "warmline")
+_START_TIMEOUT = 60.0
+_END_TIMEOUT = 30.0
+_ENDS = ("turn_completed", "turn_failed")
+
+
+class Served:
+    """A running service: its process and where it listens."""
+
+    def __init__(self, process: Process, address: str) -> None:
+        self.process = process
+        self.address = address
+
+    @property
+    def port(self) -> int:
+        """The port, for the next one."""
+        return int(self.address.rpartition(":")[2])
+
+    async def killed(self) -> None:
+        """SIGKILL it, and wait until all that it had started is gone too."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        self.process.kill()
+        await self.process.wait()
+        await until(lambda: not any(_runs(child) for child in children))
+
+    async def drained(self) -> None:
+        """SIGTERM it and wait until it has ended well."""
+        self.process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(self.process.wait(), _END_TIMEOUT) == 0
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@asynccontextmanager
+async def served(
+    data: Path, cli: Path, port: int = 0, settings: Mapping[str, object] | None = None
+) -> AsyncIterator[Served]:
+    """A service; a setting is named as in the environment, without `WARMLINE_`."""
+    env = os.environ | {
+        f"WARMLINE_{name.upper()}": str(value) for name, value in (settings or {}).items()
+    }
+    env |= {"WARMLINE_CLI__PATH": str(cli), "WARMLINE_CLI__STOP_TIMEOUT": "1"}
+    command = ("serve", "--listen", f"127.0.0.1:{port}", "--provider", "loopback")
+    process = await asyncio.create_subprocess_exec(
+        WARMLINE, *command, "--data-dir", data, stdout=PIPE, env=env, start_new_session=True
+    )
+    try:
+        assert process.stdout is not None
+        line = await asyncio.wait_for(process.stdout.readline(), _START_TIMEOUT)
+        yield Served(process, line.decode().rpartition(" ")[2].strip())
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def journal(client: Client, session_id: str) -> list[pb.Event]:
+    """All that is stored of a session; in order, each message with one end at the most."""
+    events = [event async for event in client.watch(session_id, replay_only=True)]
+    numbers = [event.seq for event in events]
+    assert numbers == sorted(set(numbers))
+    epochs = [event.epoch for event in events]
+    assert epochs == sorted(epochs)
+    ended = [event.turn_id for event in events if event.WhichOneof("kind") in _ENDS]
+    assert len(ended) == len(set(ended))
+    return events
+
+
+def ends(events: list[pb.Event]) -> dict[str, str]:
+    """How each message ended, by its text: `done`, a reason and whether it had begun, or nothing yet."""
+    texts = {e.turn_id: e.turn_queued.text for e in events if e.HasField("turn_queued")}
+    found = dict.fromkeys(texts.values(), "")
+    for event in events:
+        if event.HasField("turn_completed"):
+            found[texts[event.turn_id]] = "done"
+        elif event.HasField("turn_failed"):
+            found[texts[event.turn_id]] = _why(event.turn_failed)
+    return found
+
+
+def _why(failed: pb.TurnFailed) -> str:
+    error = WarmlineError(failed.status)
+    return f"{error.reason} {error.metadata.get('started', '')}".rstrip()

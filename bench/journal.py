@@ -7,6 +7,7 @@ import time
 import uuid
 
 from warmline_service.config import LimitSettings, StoreSettings
+from warmline_service.server import settle_memory, share_time
 from warmline_service.sessions import Journal, Session, SessionConfig, Subscription
 from warmline_service.sessions.events import Event, TextDelta
 from warmline_service.store import Blobs, SessionRow, Store, open_database
@@ -27,6 +28,8 @@ async def run(plan: Plan, report: Report) -> None:
     cost = report.series(PART, "CPU of 1,000 events, 100 sessions", "ms", "of the whole process")
     flood = report.series(PART, "one session at full speed", "events/s")
     seconds = plan.pick(6, 2)
+    settle_memory()
+    share_time()
     store = Store(
         open_database("", plan.home / "journal.db"),
         Blobs("", plan.home / "blobs"),

@@ -22,7 +22,7 @@ from warmline_service.config import Settings, load
 from warmline_service.doctor import examine
 from warmline_service.egress import serve_loopback
 from warmline_service.errors import WarmlineError
-from warmline_service.server import Service, Unsafe, hide_memory, settle_memory
+from warmline_service.server import Service, Unsafe, hide_memory, settle_memory, share_time
 from warmline_service.telemetry import configure_logging
 from warmline_service.tenants import hash_key, new_key
 from warmline_service.worker import SlotsInUse
@@ -89,6 +89,7 @@ async def _serve(settings: Settings) -> None:
         return
     starting.result()
     settle_memory()
+    share_time()
     host = settings.listen.rpartition(":")[0]
     print(f"warmline: serving on {host}:{service.port}", flush=True)  # noqa: T201  # for scripts
     await stopped

@@ -41,6 +41,7 @@ _STREAM_GRACE = 1.0
 
 
 _PR_SET_DUMPABLE = 4
+_SWITCH_INTERVAL = 0.0005
 # Objects before the young are searched, and how many searches before the older are.
 _GC_THRESHOLDS = (20_000, 20, 20)
 _KEY_VARIABLE = "ANTHROPIC_API_KEY"
@@ -378,6 +379,14 @@ def settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
+
+
+def share_time() -> None:
+    """Let threads have their turn soon: the store's writer waits for one at every statement.
+
+    By default a busy event loop keeps them waiting for 5 ms.
+    """
+    sys.setswitchinterval(_SWITCH_INTERVAL)
 
 
 def use_pidfds() -> None:

@@ -313,15 +313,20 @@ class Conversations:
     async def _copy_workspace(self, row: SessionRow, session_id: str) -> str:
         workspaces = self._runtime.workspaces
         live = self._live.get(row.id)
+        if live is not None and (work := live.work) is not None:
+            try:
+                async with workspaces.packed(work) as archive:
+                    if live.work == work:
+                        if archive is None:
+                            return ""
+                        return await workspaces.keep(row.tenant, session_id, archive)
+            except WarmlineError:
+                if live.work == work:
+                    raise
         if live is not None:
+            # Its process has ended, maybe while the files were looked at: they are being saved.
             await live.saved()
             row = await self._runtime.store.session(row.tenant, row.id)
-        work = live.work if live is not None else None
-        if work is not None:
-            async with workspaces.packed(work) as archive:
-                if archive is None:
-                    return ""
-                return await workspaces.keep(row.tenant, session_id, archive)
         if row.workspace_key:
             return await workspaces.copy(row.tenant, row.workspace_key, session_id)
         return ""

@@ -39,7 +39,7 @@ _log = structlog.get_logger(__name__)
 _PAGE = 1000
 _GROUP = 5000
 # Between the beginnings of two groups, in seconds: more, smaller ones would cost more than they win.
-_INTERVAL = 0.002
+_INTERVAL = 0.003
 _FIRST_RETRY = 0.1
 _LAST_RETRY = 2.0
 _CLOSE_TIMEOUT = 10.0

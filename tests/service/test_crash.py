@@ -92,21 +92,26 @@ async def test_a_service_that_is_killed_in_a_turn(data: Path, cli: Path, store_u
 
 
 async def test_a_service_that_is_killed_before_a_turn_begins(data: Path, cli: Path) -> None:
-    """Waiting for a process: that it did not run cannot be known, and the session knows nothing of it."""
+    """Accepted and waiting for a process: it may have begun for all that is known afterwards; what
+    waits behind it has not. The session knows nothing of either."""
     one = {"pool__max_processes": 1, "pool__min_spares": 0, "pool__max_spares": 0}
     async with served(data, cli, 0, one) as first, connect(first.address) as client:
         async with client.chat() as busy, client.chat() as chat:
             await say(chat, "one")
             blocking = await busy.send("!hang")
             await until_text(blocking)
-            turn = await chat.send("two")
-            await until(lambda: bool(turn.id))
+            turns = [await chat.send(text) for text in ("two", "three")]
+            await until(lambda: all(turn.id for turn in turns))
             await first.killed()
             async with served(data, cli, first.port, one):
-                assert [await end_of(turn), await end_of(blocking)] == [LOST, LOST]
+                assert [await end_of(turn) for turn in (*turns, blocking)] == [
+                    LOST,
+                    NOT_BEGUN,
+                    LOST,
+                ]
                 await knows(chat, "one")
                 found = ends(await journal(client, chat.session_id))
-                assert found == {"one": "done", "two": LOST, "!bound": "done"}
+                assert found == {"one": "done", "two": LOST, "three": NOT_BEGUN, "!bound": "done"}
 
 
 async def test_a_service_that_is_killed_between_turns(data: Path, cli: Path) -> None:

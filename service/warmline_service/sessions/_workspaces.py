@@ -46,18 +46,20 @@ class Workspaces:
         What cannot be kept is logged, and what was kept before stays. Where the store is down, the
         directory is set aside and saved later. Raises STORAGE_UNAVAILABLE.
         """
+        # First: what a link leads to is not set aside either.
         await self._check_place(directory)
         try:
             await self._save(tenant, session_id, directory, slot_id)
         except BaseException:
             if directory != self._aside(slot_id):
-                await asyncio.to_thread(_set_aside, directory, self._aside(slot_id))
+                await asyncio.to_thread(self._set_aside, directory, slot_id)
             raise
 
     async def save_late(self, row: SessionRow) -> None:
         """Save what was set aside of a session, if there is anything. Raises STORAGE_UNAVAILABLE."""
         aside = self._aside(row.slot_id)
         if bool(row.slot_id) and await asyncio.to_thread(_is_directory, aside):
+            await self._check_place(aside)
             await self._save(row.tenant, row.id, aside, row.slot_id)
             await asyncio.to_thread(_remove, aside)
 
@@ -89,6 +91,10 @@ class Workspaces:
 
     def _aside(self, slot_id: str) -> Path:
         return self._root / "unsaved" / slot_id
+
+    def _set_aside(self, directory: Path, slot_id: str) -> None:
+        own_directory(self._root, "unsaved")
+        directory.rename(self._aside(slot_id))
 
     async def restore(self, key: str, directory: Path) -> None:
         """Fill an empty directory with what was kept under a key. Raises STORAGE_UNAVAILABLE."""
@@ -167,11 +173,6 @@ class Workspaces:
 
 def _is_directory(path: Path) -> bool:
     return path.is_dir()
-
-
-def _set_aside(directory: Path, aside: Path) -> None:
-    aside.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    directory.rename(aside)
 
 
 def content_missing() -> WarmlineError:

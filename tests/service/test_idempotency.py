@@ -125,6 +125,32 @@ async def test_keys_hold_after_a_restart(tmp_path: Path) -> None:
                 assert await said(client, first[-1].session_id) == ["hello"]
 
 
+@pytest.mark.parametrize(("text", "end"), [("hello", "turn_completed"), ("!die", "turn_failed")])
+async def test_a_key_of_a_turn_whose_events_are_gone_tells_how_it_ended(
+    tmp_path: Path, text: str, end: str
+) -> None:
+    """By Ask and in a stream: that its events are not kept, and its end; nothing runs again."""
+    with data_directory() as data:
+        async with (
+            service_in(data, cli=faking(tmp_path)) as service,
+            connect(f"127.0.0.1:{service.port}") as client,
+            client.chat() as chat,
+        ):
+            first = [event async for event in await chat.send(text, key="k")]
+            store = service._store
+            assert store is not None
+            row = await store.session("dev", chat.session_id)
+            await store.expire(row, first[-1].seq)
+            for again in (
+                await asked(client, text, "k"),
+                [event async for event in await chat.send(text, key="k")],
+            ):
+                assert kinds(again) == ["turn_attached", "notice", end]
+                assert {event.turn_id for event in again} == {first[0].turn_id}
+            assert [turn.id for turn in await store.turns(row.id)] == [first[0].turn_id]
+            once([event async for event in await chat.send("next")], "echo: next")
+
+
 async def test_a_refused_message_leaves_nothing_behind(tmp_path: Path) -> None:
     """Its failure is told once and not stored; sent again under its key it runs."""
     limits = {"queued_messages": 1}

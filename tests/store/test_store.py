@@ -191,7 +191,8 @@ async def test_a_turn_follows_its_events(store: Store) -> None:
     await store.append(rows, [], {of.id: of.token})
     ended = await store.turn(of.id, made.id)
     assert ended is not None
-    assert (ended.state, ended.last_seq) == (TurnState.COMPLETED, of.seq)
+    assert ended.state is TurnState.COMPLETED
+    assert ended.last_seq == of.seq
     assert ended.bytes == sum(each.size for each in rows)
     assert await store.unfinished(of.id) == []
     found = await store.session(TENANT, of.id)
@@ -317,7 +318,12 @@ async def test_what_is_past_its_time_is_forgotten(store: Store) -> None:
     assert (found.id, upto) == (of.id, 2)
     oldest = await store.oldest_turns(TENANT)
     assert [each.id for _, each in oldest] == ids
+    assert oldest[0][1] == await store.turn(of.id, ids[0])
+    assert oldest[0][1].state is TurnState.COMPLETED
+    assert await store.kept(oldest[0][1])
     await store.expire(oldest[0][0], oldest[0][1].last_seq)
+    assert not await store.kept(oldest[0][1])
+    assert await store.kept(oldest[1][1])
     assert [each.turn_id for each in await store.events(of.id, 0, 10)] == ids[1:]
     assert [each.id for _, each in await store.oldest_turns(TENANT)] == ids[1:]
     size = oldest[1][1].bytes

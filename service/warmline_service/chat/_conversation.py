@@ -305,11 +305,14 @@ class Conversation:
                 metadata={"sessionId": claimed.session_id, "turnId": claimed.turn_id},
             )
         await self._runtime.journal.flushed(self.session)
+        store = self._runtime.store
+        turn = await store.turn(self.session.id, claimed.turn_id)
+        gone = turn is not None and not await store.kept(turn)
         stream.attach_turn(claimed.turn_id, key)
+        if turn is not None and gone:
+            stream.tell_gone(turn)
 
     def _accept(self, turn: Turn) -> None:
-        if self._lost is not None:
-            raise self._lost
         self.session.turns += 1
         waiting = len(self._queue) + (self._turn is not None)
         self._queue.append(turn)

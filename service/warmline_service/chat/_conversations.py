@@ -16,8 +16,8 @@ from warmline_service.chat._ports import Runtime
 from warmline_service.chat._stream import Stream, opened_position, wanted
 from warmline_service.errors import Reason, WarmlineError, field_invalid
 from warmline_service.sessions import Export, Session, SessionConfig, UserMessage, elsewhere
-from warmline_service.sessions.events import Detail, InterruptOutcome
-from warmline_service.store import Claimed, Query, SessionRow
+from warmline_service.sessions.events import Detail, InterruptOutcome, TurnAttached
+from warmline_service.store import Claim, Claimed, Query, SessionRow
 
 _log = structlog.get_logger(__name__)
 
@@ -96,16 +96,19 @@ class Conversations:
         claim = self._runtime.sessions.claim(tenant, message.key, message.content_hash())
         return await self._runtime.store.claimed(claim) if claim is not None else None
 
-    async def follow(self, tenant: str, claimed: Claimed, detail: Detail, after: int = 0) -> Stream:
-        """A stream of one turn's events from its first to its last, whoever has the session."""
+    async def follow(
+        self, tenant: str, claimed: Claimed, key: str, detail: Detail, after: int = 0
+    ) -> Stream:
+        """A stream of the events of a key's turn, first to last, whoever has the session."""
         store = self._runtime.store
         row = await store.session(tenant, claimed.session_id)
         turn = await store.turn(row.id, claimed.turn_id)
         if turn is None:
             raise WarmlineError(Reason.TURN_NOT_FOUND, "The turn of this key is gone.")
-        kept = turn.ended_at is None or await store.events(row.id, turn.last_seq - 1, 1)
+        kept = await store.kept(turn)
         stream = self._observe(row, max(turn.first_seq - 1, after), detail, turn_id=turn.id)
         stream.subscription.finish_with(turn.id)
+        stream.tell(TurnAttached(key), turn.id)
         if not kept:
             stream.tell_gone(turn)
         return stream
@@ -162,9 +165,7 @@ class Conversations:
         if self._draining is not None:
             raise self._draining
         claim = self._runtime.sessions.claim(tenant, key, key_hash)
-        fork_id = await self._runtime.sessions.fork(
-            tenant, session_id, turn_id, claim, copy_workspace=self._copy_workspace
-        )
+        fork_id = await self._fork(tenant, session_id, turn_id, claim)
         return await self._runtime.store.session(tenant, fork_id)
 
     @asynccontextmanager
@@ -310,6 +311,23 @@ class Conversations:
         if await self._runtime.store.elsewhere(row.id):
             raise elsewhere()
 
+    async def _fork(
+        self,
+        tenant: str,
+        session_id: str,
+        turn_id: str,
+        claim: Claim | None,
+        config: SessionConfig | None = None,
+    ) -> str:
+        return await self._runtime.sessions.fork(
+            tenant,
+            session_id,
+            turn_id,
+            claim,
+            config=config,
+            copy_workspace=self._copy_workspace,
+        )
+
     async def _copy_workspace(self, row: SessionRow, session_id: str) -> str:
         workspaces = self._runtime.workspaces
         live = self._live.get(row.id)
@@ -341,14 +359,8 @@ class Conversations:
         sessions = self._runtime.sessions
         claim = sessions.claim(tenant, opening.key, opening.key_hash)
         if opening.fork_session:
-            return await sessions.fork(
-                tenant,
-                opening.fork_session,
-                opening.fork_turn,
-                claim,
-                config=opening.config,
-                copy_workspace=self._copy_workspace,
-            )
+            source = opening.fork_session, opening.fork_turn
+            return await self._fork(tenant, *source, claim, opening.config)
         return await sessions.create(tenant, opening.config, claim)
 
     async def _get(self, tenant: str, session_id: str) -> Conversation:

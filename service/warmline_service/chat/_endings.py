@@ -58,7 +58,7 @@ def withheld(error: WarmlineError | None) -> Ending:
 
 def abandoned(row: TurnRow) -> TurnFailed:
     """The end of a turn that an earlier service left without one."""
-    began = row.state == TurnState.RUNNING
+    began = row.state is TurnState.RUNNING
     text = (
         "The service ended while this turn ran."
         if began

@@ -31,7 +31,6 @@ from warmline_service.rpc._streaming import (
     write,
 )
 from warmline_service.sessions import UserMessage
-from warmline_service.sessions.events import TurnAttached
 from warmline_service.store import Claimed
 
 T = TypeVar("T")
@@ -145,9 +144,10 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
                 "This idempotency key was used before, for something else.",
                 metadata={"sessionId": claimed.session_id, "turnId": claimed.turn_id},
             )
-        stream = await self._conversations.follow(tenant, claimed, opening.detail, after)
+        stream = await self._conversations.follow(
+            tenant, claimed, message.key, opening.detail, after
+        )
         try:
-            stream.tell(TurnAttached(message.key), claimed.turn_id)
             await accept(context)
             await self._tell(context, stream, pb.AskResponse)
         finally:

@@ -179,10 +179,6 @@ class Subscription:
         self._own.append(_Replay(turn_id))
         self.wake()
 
-    def skip_to(self, seq: int) -> None:
-        """What comes before is known to be of no interest."""
-        self._cursor = max(self._cursor, seq)
-
     def finish(self, last: int) -> None:
         """End after the event with this seq."""
         self._last = last

@@ -15,11 +15,6 @@ class TurnState(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
 
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more comes of it."""
-        return self in (TurnState.COMPLETED, TurnState.FAILED)
-
 
 class EventRow(Struct, frozen=True):
     """One event. `body` is empty where it is `spilled` to a blob; `size` is the body's in bytes."""

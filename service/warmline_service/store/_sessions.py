@@ -164,7 +164,7 @@ def oldest_turns(
     return [
         (
             _session_of(row),
-            TurnRow(**{c.name: row._mapping[f"turn_{c.name}"] for c in turns.c}),
+            _turns.turn_of((c.name, row._mapping[f"turn_{c.name}"]) for c in turns.c),
         )
         for row in rows
     ]

@@ -151,6 +151,12 @@ class Store:
         """A session's turn."""
         return await self._read(lambda c: _turns.find(c, session_id, turn_id))
 
+    async def kept(self, turn: TurnRow) -> bool:
+        """Whether a turn's events can still be read, or are to come."""
+        return turn.ended_at is None or bool(
+            await self.events(turn.session_id, turn.last_seq - 1, 1, turn_id=turn.id)
+        )
+
     async def last_ended(self, session_id: str) -> TurnRow | None:
         """The last turn that has ended."""
         return await self._read(lambda c: _turns.last_ended(c, session_id))
@@ -235,26 +241,11 @@ class Store:
 
     # Transcripts.
 
-    async def add_part(self, tenant: str, part: PartRow) -> None:
-        """Store a piece of a transcript, in a blob where it is `spilled`."""
-        row = part
-        if part.spilled:
-            await self.blobs.put(
-                blob_key(tenant, part.session_id, part_name(part.part, part.turn_id)), part.lines
-            )
-            row = msgspec.structs.replace(part, lines=b"")
-        await self._write(lambda c: _sessions.add_part(c, row))
-
     async def parts(self, tenant: str, session_id: str) -> list[PartRow]:
         """The pieces of a session's transcript, in order and whole."""
         rows = await self._read(lambda c: _sessions.parts(c, session_id))
         return [
-            msgspec.structs.replace(
-                row,
-                lines=await self.blobs.get(
-                    blob_key(tenant, session_id, part_name(row.part, row.turn_id))
-                ),
-            )
+            msgspec.structs.replace(row, lines=await self.blobs.get(_part_key(tenant, row)))
             if row.spilled
             else row
             for row in rows
@@ -267,9 +258,7 @@ class Store:
     async def _spill_part(self, tenant: str, part: PartRow) -> PartRow:
         if not part.spilled:
             return part
-        await self.blobs.put(
-            blob_key(tenant, part.session_id, part_name(part.part, part.turn_id)), part.lines
-        )
+        await self.blobs.put(_part_key(tenant, part), part.lines)
         return msgspec.structs.replace(part, lines=b"")
 
     async def _claiming(self, work: Callable[[sa.Connection], T]) -> T:
@@ -301,3 +290,7 @@ def event_name(seq: int, turn_id: str) -> str:
 def part_name(part: int, turn_id: str) -> str:
     """The name of the blob with a piece of a transcript; as above."""
     return f"transcript-{part}-{turn_id}"
+
+
+def _part_key(tenant: str, row: PartRow) -> str:
+    return blob_key(tenant, row.session_id, part_name(row.part, row.turn_id))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -123,7 +124,7 @@ def find(connection: sa.Connection, session_id: str, turn_id: str) -> TurnRow | 
     row = connection.execute(
         sa.select(turns).where(turns.c.session_id == session_id, turns.c.id == turn_id)
     ).one_or_none()
-    return TurnRow(**row._mapping) if row else None
+    return turn_of(row._mapping.items()) if row else None
 
 
 def last_ended(connection: sa.Connection, session_id: str) -> TurnRow | None:
@@ -134,7 +135,7 @@ def last_ended(connection: sa.Connection, session_id: str) -> TurnRow | None:
         .order_by(turns.c.number.desc())
         .limit(1)
     ).one_or_none()
-    return TurnRow(**row._mapping) if row else None
+    return turn_of(row._mapping.items()) if row else None
 
 
 def unfinished(connection: sa.Connection, session_id: str) -> list[TurnRow]:
@@ -144,7 +145,7 @@ def unfinished(connection: sa.Connection, session_id: str) -> list[TurnRow]:
         .where(turns.c.session_id == session_id, turns.c.ended_at.is_(None))
         .order_by(turns.c.number)
     )
-    return [TurnRow(**row._mapping) for row in rows]
+    return [turn_of(row._mapping.items()) for row in rows]
 
 
 def upto(connection: sa.Connection, session_id: str, number: int) -> list[TurnRow]:
@@ -154,7 +155,13 @@ def upto(connection: sa.Connection, session_id: str, number: int) -> list[TurnRo
         .where(turns.c.session_id == session_id, turns.c.number <= number)
         .order_by(turns.c.number)
     )
-    return [TurnRow(**row._mapping) for row in rows]
+    return [turn_of(row._mapping.items()) for row in rows]
+
+
+def turn_of(columns: Iterable[tuple[Any, Any]]) -> TurnRow:
+    """A turn as the database has it: its state is text there."""
+    fields = dict(columns)
+    return TurnRow(**(fields | {"state": TurnState(fields["state"])}))
 
 
 def forget_keys(connection: sa.Connection, before: float) -> int:

@@ -15,15 +15,41 @@ from warmline_service.store import _leases, _sessions
 from warmline_service.store._database import raw
 from warmline_service.store._rows import EventRow, PartRow, TurnState
 from warmline_service.store._schema import events, sessions, turns
+from warmline_service.store._statement import Statement
 
 _COLUMNS = tuple(events.c)
 _FIELDS = EventRow.__struct_fields__
 _ROW = f"({', '.join('?' * len(_FIELDS))})"
-# The most rows that one statement stores.
+# The most rows that one statement stores; up to _EXACT it is one made for just so many.
 _MANY = 512
+_EXACT = 64
 _ENDS = {"turn_completed": TurnState.COMPLETED, "turn_failed": TurnState.FAILED}
 # Rows beyond so many bytes make a page, whatever was asked for.
 _PAGE_BYTES = 4 * 1024 * 1024
+
+_OPEN = sa.and_(turns.c.id == sa.bindparam("turn"), turns.c.ended_at.is_(None))
+_START = Statement(lambda _: sa.update(turns).where(_OPEN).values(state=TurnState.RUNNING.value))
+_SIZE = (
+    sa.select(sa.func.coalesce(sa.func.sum(events.c.size), 0))
+    .where(events.c.session_id == sa.bindparam("of"), events.c.seq >= turns.c.first_seq)
+    .where(events.c.turn_id == sa.bindparam("turn"))
+    .scalar_subquery()
+)
+_END = Statement(
+    lambda _: sa.update(turns)
+    .where(_OPEN)
+    .values(
+        state=sa.bindparam("end"),
+        last_seq=sa.bindparam("last"),
+        ended_at=sa.bindparam("at"),
+        bytes=_SIZE,
+    )
+)
+_TOUCH = Statement(
+    lambda _: sa.update(sessions)
+    .where(sessions.c.id == sa.bindparam("of"))
+    .values(epoch=sa.bindparam("to"), last_seq=sa.bindparam("last"), updated_at=sa.bindparam("at"))
+)
 
 
 def append(
@@ -62,11 +88,13 @@ def _insert(connection: sa.Connection, rows: Sequence[EventRow]) -> None:
 def _insert_many(connection: sqlite3.Connection, rows: Sequence[EventRow]) -> None:
     """Many rows by one step of SQLite: Python's lock is given up, and fought for, at every step.
 
-    By powers of two, so that few statements have to be prepared.
+    More than a few by powers of two, so that not many statements have to be prepared.
     """
     at = 0
     while at < len(rows):
-        count = min(1 << (len(rows) - at).bit_length() - 1, _MANY)
+        count = len(rows) - at
+        if count > _EXACT:
+            count = min(1 << count.bit_length() - 1, _MANY)
         values = itertools.chain.from_iterable(map(msgspec.structs.astuple, rows[at : at + count]))
         connection.execute(_insertion(count), tuple(values))
         at += count
@@ -89,35 +117,19 @@ def _follow_turns(connection: sa.Connection, rows: Sequence[EventRow]) -> None:
 
 
 def _started(connection: sa.Connection, row: EventRow) -> None:
-    connection.execute(
-        sa.update(turns)
-        .where(turns.c.id == row.turn_id, turns.c.ended_at.is_(None))
-        .values(state=TurnState.RUNNING)
-    )
+    _START(connection, {"turn": row.turn_id})
     _touch(connection, row)
 
 
 def _ended(connection: sa.Connection, row: EventRow) -> None:
-    size = (
-        sa.select(sa.func.coalesce(sa.func.sum(events.c.size), 0))
-        .where(events.c.session_id == row.session_id, events.c.seq >= turns.c.first_seq)
-        .where(events.c.turn_id == row.turn_id)
-        .scalar_subquery()
-    )
-    connection.execute(
-        sa.update(turns)
-        .where(turns.c.id == row.turn_id, turns.c.ended_at.is_(None))
-        .values(state=_ENDS[row.kind], last_seq=row.seq, ended_at=row.time, bytes=size)
-    )
+    values = {"turn": row.turn_id, "of": row.session_id, "end": _ENDS[row.kind]}
+    _END(connection, values | {"last": row.seq, "at": row.time})
     _touch(connection, row)
 
 
 def _touch(connection: sa.Connection, row: EventRow) -> None:
-    connection.execute(
-        sa.update(sessions)
-        .where(sessions.c.id == row.session_id)
-        .values(epoch=row.epoch, last_seq=row.seq, updated_at=row.time)
-    )
+    values = {"of": row.session_id, "to": row.epoch, "last": row.seq, "at": row.time}
+    _TOUCH(connection, values)
 
 
 def read(

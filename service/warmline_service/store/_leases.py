@@ -13,8 +13,9 @@ from warmline_service.store._database import now, raw
 from warmline_service.store._schema import leases, nodes, sessions, turns
 
 _RETRY_AFTER = 1.0
+# One row: fetching each is a step of its own, after which Python's lock has to be fought for again.
 _HELD = (
-    "SELECT session_id, epoch FROM leases "
+    "SELECT json_group_object(session_id, epoch) FROM leases "
     "WHERE session_id IN (SELECT value FROM json_each(?)) AND node_id = ?"
 )
 
@@ -110,7 +111,8 @@ def held(connection: sa.Connection, node_id: str, session_ids: Collection[str]) 
     if connection.dialect.name == "sqlite":
         # Asked before every group of events: without what SQLAlchemy adds to it.
         ids = msgspec.json.encode(list(session_ids)).decode()
-        return dict(raw(connection).execute(_HELD, (ids, node_id)))
+        (found,) = raw(connection).execute(_HELD, (ids, node_id)).fetchone()
+        return msgspec.json.decode(found, type=dict[str, int])
     rows = connection.execute(
         sa.select(leases.c.session_id, leases.c.epoch)
         .where(leases.c.session_id.in_(session_ids), leases.c.node_id == node_id)

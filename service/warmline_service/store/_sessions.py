@@ -6,15 +6,17 @@ from collections.abc import Sequence
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.store import _turns
 from warmline_service.store._leases import session_not_found
 from warmline_service.store._rows import Claim, Claimed, PartRow, Query, SessionRow, TurnRow
 from warmline_service.store._schema import sessions, transcripts, turns
+from warmline_service.store._statement import Statement
 
 _RETRY_AFTER = 60.0
+
+_ADD_PART = Statement(lambda insert: insert(transcripts).on_conflict_do_nothing())
 
 
 def create(
@@ -172,10 +174,7 @@ def oldest_turns(
 
 def add_part(connection: sa.Connection, row: PartRow) -> None:
     """Store a piece of a transcript; again changes nothing."""
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    connection.execute(
-        insert(transcripts).on_conflict_do_nothing().values(**msgspec.structs.asdict(row))
-    )
+    _ADD_PART(connection, msgspec.structs.asdict(row))
 
 
 def parts(connection: sa.Connection, session_id: str) -> list[PartRow]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
@@ -135,7 +134,7 @@ class Store:
 
         Raises IDEMPOTENCY_CONFLICT, SESSION_ELSEWHERE.
         """
-        return await self._claiming(
+        return await self._write(
             lambda c: _turns.accept(c, turn, title, claim, (self.node_id, token))
         )
 
@@ -187,7 +186,7 @@ class Store:
         Raises QUOTA_EXCEEDED where the tenant has `limit` of them, IDEMPOTENCY_CONFLICT.
         """
         stored = [await self._spill_part(row.tenant, part) for part in parts]
-        session_id = await self._claiming(lambda c: _sessions.create(c, row, claim, limit, stored))
+        session_id = await self._write(lambda c: _sessions.create(c, row, claim, limit, stored))
         if session_id != row.id:
             await self.blobs.delete_prefix(blob_prefix(row.tenant, row.id))
         return session_id
@@ -260,17 +259,6 @@ class Store:
             return part
         await self.blobs.put(_part_key(tenant, part), part.lines)
         return msgspec.structs.replace(part, lines=b"")
-
-    async def _claiming(self, work: Callable[[sa.Connection], T]) -> T:
-        """A transaction that takes a key; somebody who takes it at the same time is found by the
-        second try."""
-        with contextlib.suppress(sa.exc.IntegrityError):
-            return await self._write(work)
-        try:
-            return await self._write(work)
-        except sa.exc.IntegrityError as error:
-            # Somebody who had been given up is done only now.
-            raise unavailable(error) from error
 
     async def _write(self, work: Callable[[sa.Connection], T]) -> T:
         return await self._database.write(work, _TIMEOUT)

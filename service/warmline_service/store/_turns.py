@@ -12,6 +12,33 @@ from warmline_service.errors import Reason, WarmlineError
 from warmline_service.store import _leases
 from warmline_service.store._rows import Claim, Claimed, TurnRow, TurnState
 from warmline_service.store._schema import idempotency_keys, sessions, turns
+from warmline_service.store._statement import Statement
+
+
+_CLAIM = Statement(
+    lambda insert: _over_expired(
+        insert(idempotency_keys).values(
+            {column.name: sa.bindparam(column.name) for column in idempotency_keys.c}
+        )
+    )
+)
+_ADD = Statement(lambda insert: insert(turns).on_conflict_do_nothing(index_elements=[turns.c.id]))
+_COUNT = Statement(
+    lambda _: sa.update(sessions)
+    .where(sessions.c.id == sa.bindparam("of"))
+    .values(
+        turn_count=sa.bindparam("number"),
+        updated_at=sa.bindparam("now"),
+        # A fork and an import have one already.
+        title=sa.case(
+            (
+                sa.and_(sessions.c.title == "", sa.bindparam("number") == 1),
+                sa.bindparam("title"),
+            ),
+            else_=sessions.c.title,
+        ),
+    )
+)
 
 
 def look_up(connection: sa.Connection, wanted: Claim) -> Claimed | None:
@@ -38,31 +65,36 @@ def look_up(connection: sa.Connection, wanted: Claim) -> Claimed | None:
 def claim(connection: sa.Connection, wanted: Claim, mine: Claimed) -> Claimed:
     """Who has the key from now on: `mine` where nobody has it, or not any more.
 
-    Raises IDEMPOTENCY_CONFLICT where it stands for other content, IntegrityError where somebody else
-    takes it at this moment.
+    Raises IDEMPOTENCY_CONFLICT where it stands for other content.
     """
-    found = look_up(connection, wanted)
-    if found is not None:
-        return found
-    keys = idempotency_keys
-    connection.execute(
-        sa.delete(keys).where(
-            keys.c.tenant == wanted.tenant,
-            keys.c.key == wanted.key,
-            keys.c.expires_at <= wanted.now,
+    while True:
+        taken = _CLAIM(
+            connection,
+            {
+                "tenant": wanted.tenant,
+                "key": wanted.key,
+                "content_hash": wanted.content_hash,
+                "session_id": mine.session_id,
+                "turn_id": mine.turn_id,
+                "expires_at": wanted.expires_at,
+                "now": wanted.now,
+            },
         )
+        if taken.rowcount:
+            return mine
+        found = look_up(connection, wanted)
+        if found is not None:
+            return found  # Otherwise it was given back between the two.
+
+
+def _over_expired(insert: Any) -> Any:
+    """Take a key's row also where it is there, but has expired."""
+    fields = ("content_hash", "session_id", "turn_id", "expires_at")
+    return insert.on_conflict_do_update(
+        index_elements=[idempotency_keys.c.tenant, idempotency_keys.c.key],
+        set_={name: insert.excluded[name] for name in fields},
+        where=idempotency_keys.c.expires_at <= sa.bindparam("now"),
     )
-    connection.execute(
-        sa.insert(keys).values(
-            tenant=wanted.tenant,
-            key=wanted.key,
-            content_hash=wanted.content_hash,
-            session_id=mine.session_id,
-            turn_id=mine.turn_id,
-            expires_at=wanted.expires_at,
-        )
-    )
-    return mine
 
 
 def accept(
@@ -81,16 +113,13 @@ def accept(
     node_id, token = lease
     if _leases.held(connection, node_id, [turn.session_id]).get(turn.session_id) != token:
         raise _leases.elsewhere()
-    if find(connection, turn.session_id, turn.id) is not None:
+    if not _ADD(connection, msgspec.structs.asdict(turn)).rowcount:
         return mine
     if wanted is not None and (other := claim(connection, wanted, mine)) != mine:
+        connection.execute(sa.delete(turns).where(turns.c.id == turn.id))
         return other
-    connection.execute(sa.insert(turns).values(**msgspec.structs.asdict(turn)))
-    values: dict[str, object] = {"turn_count": turn.number, "updated_at": turn.created_at}
-    if turn.number == 1:
-        # A fork and an import have one already.
-        values["title"] = sa.case((sessions.c.title == "", title), else_=sessions.c.title)
-    connection.execute(sa.update(sessions).where(sessions.c.id == turn.session_id).values(**values))
+    values = {"of": turn.session_id, "number": turn.number, "now": turn.created_at}
+    _COUNT(connection, values | {"title": title})
     return mine
 
 

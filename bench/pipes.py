@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from warmline_service.worker import Slot, SpawnKey
-from warmline_service.worker._argv import build_argv
+from warmline_service.worker._argv import Files, build_argv
 from warmline_service.worker._environment import build_environment
 from warmline_service.worker._slots import make, wipe
 
@@ -20,6 +20,8 @@ from bench.children import end
 
 _LINE_LIMIT = 64 * 1024 * 1024
 _TIMEOUT = 60.0
+# A spare of no particular kind reads none.
+_NO_FILES = Files(Path("unused"), Path("unused"))
 # What a line of these kinds always holds; to parse each line would slow down what is compared with.
 _TEXT, _END = b'"text_delta"', b'"type":"result"'
 
@@ -67,7 +69,7 @@ async def bare_pipe(home: Path, binary: Path, model: Path) -> AsyncIterator[Bare
     """A process with the command line and the environment that the service would give it."""
     async with _slot(home) as slot:
         child = await asyncio.create_subprocess_exec(
-            *build_argv(binary, SpawnKey(), slot.root / "unused"),
+            *build_argv(binary, SpawnKey(), _NO_FILES),
             stdin=PIPE,
             stdout=PIPE,
             stderr=DEVNULL,
@@ -84,7 +86,9 @@ async def bare_pipe(home: Path, binary: Path, model: Path) -> AsyncIterator[Bare
 
 async def print_mode(home: Path, binary: Path, model: Path) -> float:
     """Run `claude -p TEXT`; the seconds from its start to the first text of the answer."""
-    flags = [flag for flag in build_argv(binary, SpawnKey(), home) if "input-format" not in flag]
+    flags = [
+        flag for flag in build_argv(binary, SpawnKey(), _NO_FILES) if "input-format" not in flag
+    ]
     async with _slot(home) as slot:
         begun = time.perf_counter()
         child = await asyncio.create_subprocess_exec(

@@ -149,6 +149,9 @@ class LimitSettings(_Section):
     stall_timeout: Seconds = Field(
         300.0, description="The longest silence in a turn, where the session sets none."
     )
+    forbidden_permission_modes: frozenset[
+        Literal["plan", "acceptEdits", "dontAsk", "auto", "bypassPermissions"]
+    ] = Field(frozenset(), description="Permission modes that no session may have.")
     keepalive_min_interval: Seconds = Field(
         10.0, description="Clients that ping more often are disconnected."
     )

@@ -11,12 +11,11 @@ from warmline.v1 import chat_service_pb2 as chat_pb
 from warmline.v1 import session_config_pb2 as pb
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.rpc._parse import (
-    PROMPT_BYTES,
-    config_of,
     detail_of,
     message_of,
     session_id_of,
 )
+from warmline_service.rpc._parse_config import PROMPT_BYTES, config_of
 
 BAD_CONFIGS = [
     (pb.SessionConfig(model="--dangerous"), "open.config.model"),

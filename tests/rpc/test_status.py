@@ -17,6 +17,7 @@ TENS = {
     7: "UNAVAILABLE",
     8: "DEADLINE_EXCEEDED",
     9: "INTERNAL",
+    10: "FAILED_PRECONDITION",
 }
 
 

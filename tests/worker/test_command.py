@@ -17,10 +17,11 @@ from warmline_service.worker import (
     find_cli,
     read_version,
 )
-from warmline_service.worker._argv import build_argv
+from warmline_service.worker._argv import Files, build_argv
 from warmline_service.worker._environment import build_environment
 
 SLOT = Slot("abc", Path("/slots/abc"))
+FILES = Files(SLOT.root / "system-prompt", SLOT.root / "agents.json")
 
 
 @pytest.mark.parametrize("name", ["opus", "claude-opus-5-5[1m]", "qwen3:8b", "a/b@c", "us.x-v1:0"])
@@ -40,7 +41,7 @@ def test_nothing_that_could_be_a_flag_is_a_model(head: str, tail: str) -> None:
 def test_a_system_prompt_goes_by_file() -> None:
     """A caller's text is not in the command line, which every user of the machine can read."""
     key = SpawnKey(model="haiku", system_prompt=SystemPrompt("append", "--dangerous secret"))
-    argv = build_argv(Path("/claude"), key, Path("/slots/abc/system-prompt"))
+    argv = build_argv(Path("/claude"), key, FILES)
     assert argv[-2:] == (
         "--model=haiku",
         "--append-system-prompt-file=/slots/abc/system-prompt",

@@ -56,7 +56,7 @@ async def test_a_primed_process_remembers_nothing(start: Start) -> None:
 async def test_a_primed_process_takes_no_prompt(start: Start) -> None:
     """What would silently have no effect raises instead."""
     process = await start(SpawnKey(primed=True))
-    with pytest.raises(WarmlineError, match="takes no system prompt"):
+    with pytest.raises(WarmlineError, match="past its first words"):
         await process.bind(Binding(system_prompt=SystemPrompt("append", "too late")))
 
 

@@ -109,15 +109,23 @@ class Conversation:
         return self._broken is not None
 
     async def send(
-        self, text: str, *, key: str = "", content: Sequence[pb.InputBlock] = ()
+        self,
+        text: str,
+        *,
+        key: str = "",
+        content: Sequence[pb.InputBlock] = (),
+        interpret: bool = False,
     ) -> Turn:
         """Say something; the turn's events come from what is returned.
 
         `key` is the message's idempotency key: a message that was sent before under it is attached to
-        its turn. By default each call is a message of its own.
+        its turn. By default each call is a message of its own. `interpret` lets the CLI act on the
+        text: a leading `/` is a command, `@name` reads a file; not for text of others.
         """
         turn = Turn(key or str(uuid.uuid4()))
-        message = pb.UserMessage(text=text, idempotency_key=turn.key, content=content)
+        message = pb.UserMessage(
+            text=text, idempotency_key=turn.key, content=content, interpret=interpret
+        )
         frame = pb.ChatRequest(message=message)
         async with self._writing:
             self._check()

@@ -200,7 +200,7 @@ class Conversations:
         """A new session with what somebody brings. Raises as `Portable.import_` does, and DRAINING."""
         if self._draining is not None:
             raise self._draining
-        self._runtime.catalog.resolve(config.model)
+        self._runtime.check(config)
         portable = self._runtime.portable
         session_id = await portable.import_(tenant, config, title, transcript, workspace)
         return await self._runtime.store.session(tenant, session_id)
@@ -355,7 +355,7 @@ class Conversations:
             rows = await self._runtime.store.sessions(tenant, Query(limit=1))
             if rows:
                 return rows[0].id
-        self._runtime.catalog.resolve(opening.config.model)
+        self._runtime.check(opening.config)
         sessions = self._runtime.sessions
         claim = sessions.claim(tenant, opening.key, opening.key_hash)
         if opening.fork_session:

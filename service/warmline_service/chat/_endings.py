@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # one class of it
 
 from warmline_service.chat._ports import UpstreamFault
 from warmline_service.errors import Reason, WarmlineError, field_invalid
@@ -29,6 +31,15 @@ _BY_STATUS = {
     429: Reason.RATE_LIMITED,
     529: Reason.UPSTREAM_OVERLOADED,
 }
+# The CLI's own bounds.
+_BY_SUBTYPE = {
+    "error_max_turns": (Reason.TURN_LIMIT_REACHED, "The turn came to its limit of requests."),
+    "error_max_budget_usd": (Reason.BUDGET_EXCEEDED, "The session came to its budget."),
+    "error_max_structured_output_retries": (
+        Reason.OUTPUT_INVALID,
+        "The answer did not take the form of the schema.",
+    ),
+}
 # Where the provider names no time to wait, in seconds.
 _RETRY_AFTER = {
     Reason.RATE_LIMITED: 10.0,
@@ -47,6 +58,10 @@ class _Denial(msgspec.Struct):
 
 class _Denials(msgspec.Struct):
     permission_denials: list[_Denial] = []  # msgspec copies an empty default
+
+
+class _Output(msgspec.Struct):
+    structured_output: dict[str, Any] | None = None
 
 
 def withheld(error: WarmlineError | None) -> Ending:
@@ -80,6 +95,7 @@ def completed(
         latency,
         _denials(end),
         requests,
+        _output(end),
     )
 
 
@@ -98,6 +114,8 @@ def failure_of(end: Result | Exit, fault: UpstreamFault | None) -> WarmlineError
     if not end.failed or end.interrupted:
         return None
     text = end.result or "; ".join(end.errors) or "The turn failed."
+    if end.subtype in _BY_SUBTYPE:
+        return WarmlineError(*_BY_SUBTYPE[end.subtype])
     if end.terminal_reason in _CONTEXT_FULL:
         return WarmlineError(Reason.MESSAGE_TOO_LARGE, text)
     status = end.api_error_status or (fault.status if fault else None)
@@ -117,6 +135,24 @@ def failure_of(end: Result | Exit, fault: UpstreamFault | None) -> WarmlineError
         metadata={"upstreamStatus": str(status or "none")},
         retry_after=wait if wait is not None else _RETRY_AFTER.get(reason),
     )
+
+
+def unformed(ending: TurnCompleted, schema: Mapping[str, Any] | None) -> WarmlineError | None:
+    """Why an answer is not of the form that was asked for; None where it is, or none was.
+
+    An interrupted turn has no answer.
+    """
+    if schema is None or ending.stop_reason is StopReason.INTERRUPTED:
+        return None
+    if ending.output is None:
+        return WarmlineError(
+            Reason.OUTPUT_INVALID, "The answer did not take the form of the schema."
+        )
+    fault = next(Draft202012Validator(schema).iter_errors(ending.output), None)
+    if fault is None:
+        return None
+    why = f"The answer does not fit the schema at {fault.json_path[:200]}."
+    return WarmlineError(Reason.OUTPUT_INVALID, why)
 
 
 def _stop_reason(end: Result) -> StopReason:
@@ -164,3 +200,10 @@ def _denials(end: Result) -> tuple[PermissionDenial, ...]:
     return tuple(
         PermissionDenial(each.tool_name, each.tool_use_id) for each in found.permission_denials
     )
+
+
+def _output(end: Result) -> Mapping[str, Any] | None:
+    try:
+        return msgspec.json.decode(repair(end.line), type=_Output).structured_output
+    except (msgspec.MsgspecError, RecursionError):
+        return None  # No session of ours asks for another form than an object.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from warmline_service.worker import Capabilities, SpawnKey, SystemPrompt
+from warmline_service.sessions import SessionConfig
+from warmline_service.worker import Capabilities, SpawnKey
 
 
 def spare_keys(can: Capabilities) -> tuple[SpawnKey, ...]:
@@ -15,21 +16,29 @@ def spare_keys(can: Capabilities) -> tuple[SpawnKey, ...]:
 
 
 def acceptable_keys(
-    can: Capabilities, model: str | None, prompt: SystemPrompt | None, workspace: Path | None
+    can: Capabilities, config: SessionConfig, model: str | None, workspace: Path | None
 ) -> tuple[SpawnKey, ...]:
     """The kinds of process that will do, best first; the last is what a cold start makes.
 
-    A primed one takes neither a system prompt nor a workspace. What this CLI cannot bind late is in
-    the key itself, which no spare has.
+    A primed one takes nothing that has to be said before the first turn. What cannot be bound late is
+    in the key itself, which no spare has.
     """
-    bare = SpawnKey(
+    prompt = config.system_prompt
+    fixed = SpawnKey(
         model=None if can.late_model else model,
         system_prompt=None if can.late_system_prompt else prompt,
+        tools=() if config.bare and config.tools is None else config.tools,
+        agent=(config.agent, config.agents[config.agent]) if config.agent else None,
+        fallback_models=config.fallback_models,
+        betas=config.betas,
+        max_turns=config.max_turns,
+        max_budget_usd=config.max_budget_usd,
+        bare=config.bare,
     )
     # It can start where it is to work.
-    cold = replace(bare, workspace=workspace)
-    if bare != SpawnKey() or (workspace is not None and not can.late_workspace):
+    cold = replace(fixed, workspace=workspace)
+    if fixed != SpawnKey() or (workspace is not None and not can.late_workspace):
         return (cold,)
-    plain = prompt is None and workspace is None
+    plain = prompt is None and workspace is None and not config.options.first
     spares = [key for key in spare_keys(can) if plain or not key.primed]
     return (*(key for key in spares if key != cold), cold)

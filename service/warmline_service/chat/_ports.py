@@ -8,8 +8,9 @@ from typing import Protocol
 
 from warmline_service.chat._catalog import ModelCatalog
 from warmline_service.config import CliSettings, LimitSettings
+from warmline_service.errors import Reason, WarmlineError
 from warmline_service.pool import Pool
-from warmline_service.sessions import Journal, Portable, Sessions, Workspaces
+from warmline_service.sessions import Journal, Portable, SessionConfig, Sessions, Workspaces
 from warmline_service.sessions.events import Tokens
 from warmline_service.store import Store
 from warmline_service.worker import Capabilities, CliProcess
@@ -54,3 +55,18 @@ class Runtime:
     journal: Journal
     workspaces: Workspaces
     portable: Portable
+
+    def check(self, config: SessionConfig) -> None:
+        """Raise MODEL_NOT_FOUND or POLICY_DENIED for what a session cannot have here."""
+        names = [config.model, *config.fallback_models]
+        for name in (*names, *(agent.model for agent in config.agents.values())):
+            self.catalog.resolve(name)
+        if config.permission_mode in self.limits.forbidden_permission_modes:
+            raise WarmlineError(
+                Reason.POLICY_DENIED,
+                f"The permission mode {config.permission_mode} is not allowed here.",
+                metadata={"permissionMode": config.permission_mode},
+            )
+        if config.permission_mode == "bypassPermissions":
+            text = "The permission mode that asks for nothing needs a sandbox; there is none here."
+            raise WarmlineError(Reason.POLICY_DENIED, text)

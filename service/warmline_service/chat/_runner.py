@@ -10,7 +10,7 @@ from pathlib import Path
 from msgspec import structs
 
 from warmline_service.chat._context import Context
-from warmline_service.chat._endings import completed, failed, failure_of, withheld
+from warmline_service.chat._endings import completed, failed, failure_of, unformed, withheld
 from warmline_service.chat._keys import acceptable_keys
 from warmline_service.chat._ports import Runtime
 from warmline_service.chat._recall import Past, Recall
@@ -200,7 +200,8 @@ class Runner:
         model = self._model_name() if key.model is None else None
         prompt = prompt if key.system_prompt is None else None
         try:
-            await process.bind(Binding(model, prompt, await self._context.workspace()))
+            workspace, options = await self._context.workspace(), self._session.config.options
+            await process.bind(Binding(model, prompt, workspace, options))
         except ControlRefused as error:
             if error.subtype != "set_model":
                 raise
@@ -238,17 +239,19 @@ class Runner:
                 error = turn.denied_by or error  # An answer that came all the same is one.
             self._crashed = isinstance(end, Exit)
             if error is not None:
-                ending = failed(error, end, receipt, before, after)
                 lost = self._crashed and not self._runtime.capabilities.mirror
-                return structs.replace(ending, context_lost=lost)
+                bad = failed(error, end, receipt, before, after)
+                return structs.replace(bad, context_lost=lost)
             assert isinstance(end, Result)  # An Exit is always a failure.
-            return completed(end, receipt, before, after, access.requests(slot) - requests)
+            ending = completed(end, receipt, before, after, access.requests(slot) - requests)
+            error = unformed(ending, self._session.config.output_schema)
+            return failed(error, end, receipt, before, after) if error else ending
         finally:
             lease.release(poisoned=poisoned)
 
     def _want(self, past: Past, workspace: Path | None) -> Want:
-        can, prompt = self._runtime.capabilities, self._session.config.system_prompt
-        keys = acceptable_keys(can, self._model_name(), prompt, workspace)
+        can, config = self._runtime.capabilities, self._session.config
+        keys = acceptable_keys(can, config, self._model_name(), workspace)
         if isinstance(past, Transcript):
             keys = (replace(keys[-1], resume=past),)
         return Want(self._session.tenant, self._session.id, keys)

@@ -195,7 +195,8 @@ class Turn:
 
     async def _send(self, process: CliProcess) -> None:
         try:
-            await process.send_user(self.message.blocks(), self.id)
+            verbatim = not self.message.interpret
+            await process.send_user(self.message.blocks(), self.id, verbatim=verbatim)
         except WarmlineError as error:
             if error.reason is Reason.CLI_CRASHED:
                 self.on_exit(Exit(None, None, process.stderr_tail, "could not be written to"))

@@ -6,30 +6,24 @@ import hashlib
 import re
 from collections.abc import Collection
 
-from google.protobuf.duration_pb2 import Duration
 from warmline.v1 import chat_service_pb2 as chat_pb
 from warmline.v1 import events_pb2 as events_pb
 from warmline.v1 import session_config_pb2 as config_pb
 
 from warmline_service.chat import Opening
 from warmline_service.errors import Reason, WarmlineError, field_invalid
-from warmline_service.sessions import Media, SessionConfig, UserMessage
+from warmline_service.rpc._parse_config import config_of
+from warmline_service.sessions import Media, UserMessage
 from warmline_service.sessions.events import Detail
-from warmline_service.worker import SystemPrompt
 
-PROMPT_BYTES = 256 * 1024
-_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@\[\]-]{0,127}")
 _SESSION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _KEY = re.compile(r"[!-~]{1,128}")
-_WORKSPACE = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _MEDIA = {
     "image": ("image/png", "image/jpeg", "image/gif", "image/webp"),
     "document": ("application/pdf",),
 }
 _BLOCKS = 100
 _KINDS = frozenset(field.name for field in events_pb.Event.DESCRIPTOR.oneofs_by_name["kind"].fields)
-_TURN_TIMEOUT = (1.0, 24 * 3600.0)
-_STALL_TIMEOUT = (1.0, 3600.0)
 
 
 def detail_of(value: int, field: str) -> Detail:
@@ -87,8 +81,10 @@ def message_of(message: chat_pb.UserMessage, field: str, limit: int) -> UserMess
     content = tuple(
         _block_of(block, f"{field}.content[{index}]") for index, block in enumerate(message.content)
     )
+    if message.interpret and message.content:
+        raise field_invalid(f"{field}.interpret", "must not be set where `content` is")
     key = key_of(message.idempotency_key, f"{field}.idempotency_key")
-    return UserMessage(message.text, key, content)
+    return UserMessage(message.text, key, content, message.interpret)
 
 
 def _block_of(block: chat_pb.InputBlock, field: str) -> str | Media:
@@ -162,49 +158,3 @@ def _hash_of(config: config_pb.SessionConfig, fork: chat_pb.ForkFrom) -> str:
         digest.update(f"{len(data)}:".encode())
         digest.update(data)
     return digest.hexdigest()
-
-
-def config_of(config: config_pb.SessionConfig, field: str, *, existing: bool) -> SessionConfig:
-    """A checked configuration; it must be empty where an existing session is meant."""
-    if existing and config.ByteSize():
-        raise field_invalid(field, "must not be set for an existing session")
-    if config.model and not _MODEL.fullmatch(config.model):
-        raise field_invalid(f"{field}.model", "is not of the form of a model id")
-    return SessionConfig(
-        model=config.model or None,
-        system_prompt=_prompt_of(config.system_prompt, f"{field}.system_prompt"),
-        turn_timeout=_seconds(config.limits, "turn_timeout", f"{field}.limits", _TURN_TIMEOUT),
-        stall_timeout=_seconds(config.limits, "stall_timeout", f"{field}.limits", _STALL_TIMEOUT),
-        workspace=_workspace_of(config.workspace.name, f"{field}.workspace.name"),
-    )
-
-
-def _workspace_of(name: str, field: str) -> str:
-    if name and not _WORKSPACE.fullmatch(name):
-        raise field_invalid(field, "must be small letters, digits, `-` and `_`, at most 63")
-    return name
-
-
-def _prompt_of(prompt: config_pb.SystemPrompt, field: str) -> SystemPrompt | None:
-    kind = prompt.WhichOneof("kind")
-    if kind is None:
-        return None
-    text = prompt.replace if kind == "replace" else prompt.append
-    if not text.strip():
-        raise field_invalid(f"{field}.{kind}", "must not be empty")
-    if len(text.encode()) > PROMPT_BYTES:
-        raise field_invalid(f"{field}.{kind}", f"is longer than {PROMPT_BYTES} bytes")
-    return SystemPrompt(kind, text)
-
-
-def _seconds(
-    limits: config_pb.Limits, name: str, field: str, bounds: tuple[float, float]
-) -> float | None:
-    if not limits.HasField(name):  # type: ignore[arg-type]  # the stub wants a literal
-        return None
-    duration: Duration = getattr(limits, name)
-    seconds = duration.seconds + duration.nanos / 1e9
-    low, high = bounds
-    if not low <= seconds <= high:
-        raise field_invalid(f"{field}.{name}", f"must be from {low:g} s to {high:g} s")
-    return seconds

@@ -7,12 +7,12 @@ import binascii
 
 import msgspec
 from google.protobuf.timestamp_pb2 import Timestamp
-from warmline.v1 import session_config_pb2 as config_pb
 from warmline.v1 import session_service_pb2 as pb
 
 from warmline_service.errors import field_invalid
 from warmline_service.rpc._parse import session_id_of
-from warmline_service.sessions import SessionConfig, config_of
+from warmline_service.rpc._wire_config import wire_config
+from warmline_service.sessions import config_of
 from warmline_service.store import Query, SessionRow
 
 _ORDERS = {"update_time": "updated_at", "create_time": "created_at"}
@@ -38,7 +38,7 @@ def wire_session(row: SessionRow, state: pb.SessionState.ValueType, last_seq: in
         id=row.id,
         state=state,
         title=row.title,
-        config=_wire_config(config_of(row)),
+        config=wire_config(config_of(row)),
         epoch=max(row.epoch, 1),
         last_seq=last_seq,
         turn_count=row.turn_count,
@@ -118,16 +118,3 @@ def _moment_of(wanted: pb.SessionFilter, name: str) -> float | None:
     if not 0 <= moment.seconds <= _LAST_SECOND:
         raise field_invalid(f"filter.{name}", "must be from 1970 to 9999")
     return moment.seconds + moment.nanos / 1e9
-
-
-def _wire_config(config: SessionConfig) -> config_pb.SessionConfig:
-    out = config_pb.SessionConfig(model=config.model or "")
-    if config.system_prompt is not None:
-        setattr(out.system_prompt, config.system_prompt.kind, config.system_prompt.text)
-    for name in ("turn_timeout", "stall_timeout"):
-        seconds = getattr(config, name)
-        if seconds is not None:
-            getattr(out.limits, name).FromNanoseconds(round(seconds * 1e9))
-    if config.workspace:
-        out.workspace.name = config.workspace
-    return out

@@ -13,7 +13,8 @@ from warmline_service.chat import Conversations
 from warmline_service.errors import field_invalid
 from warmline_service.rpc._deserialize import checked
 from warmline_service.rpc._interceptors import principal
-from warmline_service.rpc._parse import config_of, key_of, session_id_of, turn_id_of
+from warmline_service.rpc._parse import key_of, session_id_of, turn_id_of
+from warmline_service.rpc._parse_config import config_of
 from warmline_service.rpc._session_wire import page_of, query_of, wire_session
 from warmline_service.rpc._streaming import StreamCount, accept
 from warmline_service.rpc._transfer import pieces, receive

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import msgspec
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.struct_pb2 import Struct
 from warmline.v1 import events_pb2 as pb
 
 from warmline_service.rpc._status import status_of
+from warmline_service.rpc._struct import fill_struct
 from warmline_service.sessions import events
 from warmline_service.sessions.events import Event
 
@@ -32,32 +31,9 @@ _NOTICE = {
 }
 
 
-# Each level of JSON is three of protobuf, whose parsers stop at 100.
-_DEPTH = 24
-# Beyond it a number of JSON is no double.
-_LARGEST = 10**300
-
-
 def wire_events(batch: Iterable[Event]) -> Iterator[pb.Event]:
     """Events as they travel, one by one: a long backlog must not hold the loop up."""
     return map(_event, batch)
-
-
-def _struct(out: Struct, given: Mapping[str, Any]) -> None:
-    """A JSON object; what protobuf cannot carry of it travels as its JSON text."""
-    out.update({name: _fit(value, _DEPTH) for name, value in given.items()})
-
-
-def _fit(value: Any, levels: int) -> Any:
-    if isinstance(value, dict | list) and not levels:
-        return msgspec.json.encode(value).decode()
-    if isinstance(value, dict):
-        return {name: _fit(each, levels - 1) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_fit(each, levels - 1) for each in value]
-    if isinstance(value, int) and abs(value) > _LARGEST:
-        return f"{value:#x}"
-    return value
 
 
 def _event(event: Event) -> pb.Event:
@@ -149,6 +125,8 @@ def _completed(out: pb.TurnCompleted, body: events.TurnCompleted) -> None:
     out.stop_reason = _STOP[body.stop_reason]
     out.result = body.result
     out.model_requests = body.model_requests
+    if body.output is not None:
+        fill_struct(out.structured_output, body.output)
     _usage(out.usage, body.usage)
     _latency(out.latency, body.latency)
     for denial in body.denials:
@@ -180,7 +158,7 @@ def _tool_input(out: pb.ToolInputDelta, body: events.ToolInputDelta) -> None:
 def _tool_call(out: pb.ToolCall, body: events.ToolCall) -> None:
     out.id = body.id
     out.name = body.name
-    _struct(out.input, body.input)
+    fill_struct(out.input, body.input)
 
 
 def _tool_result(out: pb.ToolResult, body: events.ToolResult) -> None:
@@ -207,7 +185,7 @@ def _block(out: pb.ContentBlock, block: events.Block) -> None:
         case events.ToolCall():
             _tool_call(out.tool_call, block)
         case events.OtherBlock(content):
-            _struct(out.other, content)
+            fill_struct(out.other, content)
 
 
 def _notice(out: pb.Notice, body: events.Notice) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-from warmline_service.worker import SystemPrompt
+from warmline_service.worker import Agent, Options, PermissionMode, SystemPrompt
 
 
 @dataclass(frozen=True)
@@ -17,3 +19,32 @@ class SessionConfig:
     stall_timeout: float | None = None
     # The name of a workspace of the tenant's; empty for one of the session's own.
     workspace: str = ""
+    fallback_models: tuple[str, ...] = ()
+    agents: Mapping[str, Agent] = field(default_factory=dict)
+    # The one of them that leads; empty for none.
+    agent: str = ""
+    # The built-in tools that the model is told of; None for all.
+    tools: tuple[str, ...] | None = None
+    allowed_tools: tuple[str, ...] = ()
+    disallowed_tools: tuple[str, ...] = ()
+    permission_mode: PermissionMode = "default"
+    effort: str = ""
+    thinking_tokens: int | None = None
+    output_schema: Mapping[str, Any] | None = None
+    betas: tuple[str, ...] = ()
+    max_turns: int = 0
+    max_budget_usd: float = 0.0
+    bare: bool = False
+
+    @property
+    def options(self) -> Options:
+        """What is bound to each process of the session."""
+        return Options(
+            agents=self.agents,
+            output_schema=self.output_schema,
+            allowed=self.allowed_tools,
+            disallowed=self.disallowed_tools,
+            effort=self.effort,
+            permission_mode=self.permission_mode,
+            thinking_tokens=self.thinking_tokens,
+        )

@@ -24,11 +24,15 @@ class Media:
 
 @dataclass(frozen=True)
 class UserMessage:
-    """A checked message: its text, what follows the text, and its idempotency key, if it has one."""
+    """A checked message: its text, what follows the text, and its idempotency key, if it has one.
+
+    `interpret`: the CLI acts on the text, as on what is typed to it.
+    """
 
     text: str
     key: str = ""
     content: tuple[str | Media, ...] = ()
+    interpret: bool = False
 
     @property
     def size(self) -> int:
@@ -64,7 +68,7 @@ class UserMessage:
         return [_block(self.text), *blocks] if self.text else blocks
 
     def _pieces(self) -> list[tuple[str, bytes]]:
-        pieces = [("text", self.text.encode())]
+        pieces = [("typed" if self.interpret else "text", self.text.encode())]
         for each in self.content:
             if isinstance(each, str):
                 pieces.append(("text", each.encode()))

@@ -172,6 +172,7 @@ class TurnCompleted(_Tagged, frozen=True, tag="turn_completed"):
     latency: Latency | None
     denials: tuple[PermissionDenial, ...] = ()
     model_requests: int = 0
+    output: Mapping[str, Any] | None = None
 
 
 class TurnFailed(_Tagged, frozen=True, tag="turn_failed"):

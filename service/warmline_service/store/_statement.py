@@ -49,5 +49,6 @@ class Statement:
 
     @functools.cached_property
     def _text(self) -> tuple[str, tuple[str, ...], Mapping[str, Any]]:
-        compiled: Any = self._build(sqlite.insert).compile(dialect=sqlite.dialect())
+        statement: Any = self._build(sqlite.insert)
+        compiled = statement.compile(dialect=sqlite.dialect())
         return str(compiled), tuple(compiled.positiontup), compiled.params

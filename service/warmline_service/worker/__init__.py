@@ -41,6 +41,7 @@ from warmline_service.worker._messages import (
     Unknown,
     User,
 )
+from warmline_service.worker._options import Agent, Options, PermissionMode
 from warmline_service.worker._probe import probe, read_version
 from warmline_service.worker._process import CliProcess
 from warmline_service.worker._salvage import Salvage
@@ -62,6 +63,7 @@ from warmline_service.worker._transcript import FORGOTTEN, Transcript, lasting, 
 __all__ = [
     "FORGOTTEN",
     "LEGAL_MOVES",
+    "Agent",
     "ApiRetry",
     "Assistant",
     "Binding",
@@ -94,6 +96,8 @@ __all__ = [
     "ModelInfo",
     "ModelUsage",
     "OpenEndpoint",
+    "Options",
+    "PermissionMode",
     "ProcessState",
     "RateLimitEvent",
     "Result",

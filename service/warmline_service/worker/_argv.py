@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from warmline_service.errors import WarmlineError, field_invalid
@@ -10,12 +12,16 @@ from warmline_service.worker._key import SpawnKey
 
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@\[\]-]{0,127}")
 
+# A list of them goes into one argument, in which a comma comes between.
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+
 _FLAGS = (
     "-p",
     "--input-format=stream-json",
     "--output-format=stream-json",
     "--verbose",
     "--include-partial-messages",
+    "--forward-subagent-text",
     # A workspace's own settings could send the CLI, and what it holds, elsewhere.
     "--setting-sources=",
     "--strict-mcp-config",
@@ -29,26 +35,61 @@ def check_model(name: str) -> str:
     return name
 
 
+@dataclass(frozen=True)
+class Files:
+    """Where what a caller wrote is read from, so that none of it comes into the command line."""
+
+    prompt: Path
+    agents: Path
+    transcript: Path | None = None
+
+
 def build_argv(
-    binary: Path,
-    key: SpawnKey,
-    prompt_file: Path,
-    transcript: Path | None = None,
-    *,
-    mirror: bool = False,
+    binary: Path, key: SpawnKey, files: Files, *, mirror: bool = False
 ) -> tuple[str, ...]:
-    """The command for `key`: a system prompt is read from `prompt_file`, a history from `transcript`."""
+    """The command for `key`. Raises FIELD_INVALID for a name that cannot be one."""
     argv = [str(binary), *_FLAGS]
     if mirror:
         argv.append("--session-mirror")
-    if transcript is not None:
-        argv.append(f"--resume={transcript}")
+    if files.transcript is not None:
+        argv.append(f"--resume={files.transcript}")
     if key.model is not None:
         argv.append(f"--model={check_model(key.model)}")
     if key.system_prompt is not None:
-        prefix = "append-" if key.system_prompt.kind == "append" else ""
-        argv.append(f"--{prefix}system-prompt-file={prompt_file}")
+        argv += _prompt_flags(key, files.prompt)
+    if key.bare:
+        argv += ["--bare", "--disable-slash-commands"]
+    if key.tools is not None:
+        argv.append(f"--tools={_listed(key.tools)}")
+    if key.agent is not None:
+        argv += [f"--agents={files.agents}", f"--agent={_listed([key.agent[0]])}"]
+    if key.fallback_models:
+        argv.append(f"--fallback-model={','.join(map(check_model, key.fallback_models))}")
+    argv += [f"--betas={_listed([beta])}" for beta in key.betas]
+    if key.max_turns:
+        argv.append(f"--max-turns={key.max_turns:d}")
+    if key.max_budget_usd:
+        argv.append(f"--max-budget-usd={key.max_budget_usd:f}")
     return tuple(argv)
+
+
+def _prompt_flags(key: SpawnKey, file: Path) -> list[str]:
+    prompt = key.system_prompt
+    assert prompt is not None
+    flags = ["--exclude-dynamic-system-prompt-sections"] if prompt.same_everywhere else []
+    if prompt.text:
+        prefix = "append-" if prompt.kind == "append" else ""
+        flags.append(f"--{prefix}system-prompt-file={file}")
+    return flags
+
+
+def _listed(words: Sequence[str]) -> str:
+    for word in words:
+        if _WORD.fullmatch(word) is None:
+            raise field_invalid(
+                "config", "holds a name with more than letters, digits, `_` and `-`"
+            )
+    return ",".join(words)
 
 
 def _bad_model() -> WarmlineError:

@@ -6,15 +6,20 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
+from warmline_service.worker._options import Agent, Options
 from warmline_service.worker._transcript import Transcript
 
 
 @dataclass(frozen=True)
 class SystemPrompt:
-    """A system prompt, instead of the CLI's own or after it; `repr` hides the text."""
+    """A system prompt, instead of the CLI's own or after it; `repr` hides the text.
+
+    `same_everywhere`: the CLI's own without what differs from machine to machine.
+    """
 
     kind: Literal["replace", "append"]
     text: str = field(repr=False)
+    same_everywhere: bool = False
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,8 @@ class SpawnKey:
     `primed`: has run a warm-up turn and been cleared: fastest, but takes no system prompt any more.
     `model` and `system_prompt`: set only where the CLI cannot bind them late.
     `workspace`: the directory that it works in, instead of the slot's own.
+    `tools`: the built-in tools that the model is told of. `agent`: who leads, as (name, agent).
+    `max_budget_usd`: of the process, over all turns. `bare`: without the CLI's own equipment.
     `resume`: the conversation that it goes on with. No other key equals one that has this.
     """
 
@@ -33,6 +40,13 @@ class SpawnKey:
     model: str | None = None
     system_prompt: SystemPrompt | None = None
     workspace: Path | None = None
+    tools: tuple[str, ...] | None = None
+    agent: tuple[str, Agent] | None = None
+    fallback_models: tuple[str, ...] = ()
+    betas: tuple[str, ...] = ()
+    max_turns: int = 0
+    max_budget_usd: float = 0.0
+    bare: bool = False
     resume: Transcript | None = None
 
     @property
@@ -45,7 +59,7 @@ class SpawnKey:
         return tuple(
             each.name
             for each in fields(self)
-            if getattr(self, each.name) and getattr(self, each.name) != getattr(other, each.name)
+            if getattr(self, each.name) not in (each.default, getattr(other, each.name))
         )
 
 
@@ -59,6 +73,7 @@ class Binding:
     model: str | None = None
     system_prompt: SystemPrompt | None = None
     workspace: Path | None = None
+    options: Options = field(default_factory=Options)
 
 
 @dataclass(frozen=True)

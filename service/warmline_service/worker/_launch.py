@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+import msgspec
 import structlog
 
 from warmline_service.config import CliSettings
 from warmline_service.errors import Reason, WarmlineError
-from warmline_service.worker._argv import build_argv
+from warmline_service.worker._argv import Files, build_argv
 from warmline_service.worker._binary import find_cli
 from warmline_service.worker._child import Child
 from warmline_service.worker._environment import build_environment
@@ -174,6 +175,9 @@ class _Attempt:
             make(slot)
             if self._key.system_prompt is not None:
                 _prompt_file(slot).write_text(self._key.system_prompt.text, encoding="utf-8")
+            if self._key.agent is not None:
+                name, agent = self._key.agent
+                _agents_file(slot).write_bytes(msgspec.json.encode({name: agent.as_json()}))
             if self._key.resume is not None:
                 _transcript_file(slot, self._key.resume).write_bytes(self._key.resume.text)
         except BaseException:
@@ -188,15 +192,18 @@ class _Attempt:
     async def _spawn(self, slot: Slot, endpoint: Endpoint) -> Child:
         key = self._key
         transcript = None if key.resume is None else _transcript_file(slot, key.resume)
-        argv = build_argv(
-            self._site.binary, key, _prompt_file(slot), transcript, mirror=self._can.mirror
-        )
+        files = Files(_prompt_file(slot), _agents_file(slot), transcript)
+        argv = build_argv(self._site.binary, key, files, mirror=self._can.mirror)
         env = build_environment(slot, endpoint.env, self._site.settings.max_retries)
         return await Child.spawn((*self._site.guard, *argv), env, key.workspace or slot.work)
 
 
 def _prompt_file(slot: Slot) -> Path:
     return slot.root / "system-prompt"
+
+
+def _agents_file(slot: Slot) -> Path:
+    return slot.root / "agents.json"
 
 
 def _transcript_file(slot: Slot, transcript: Transcript) -> Path:

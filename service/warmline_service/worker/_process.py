@@ -114,7 +114,7 @@ class CliProcess:
             sink.on_exit(self.exited.result())
 
     async def bind(self, binding: Binding) -> None:
-        """Give a fresh process its workspace, prompt and model, in one write, before its first turn.
+        """Give a fresh process all that is its session's, in one write, before its first turn.
 
         Raises FIELD_INVALID for what cannot be a model's name, otherwise as `control` does.
         """
@@ -128,26 +128,33 @@ class CliProcess:
             place = str(binding.workspace)
             fields = {"path": place, "trust_accepted": True, "trusted_directory": place}
             asks.append(("set_cwd", fields))
-        if binding.system_prompt is not None:
+        options = binding.options
+        first = _prompt_fields(binding.system_prompt) | options.first
+        if first:
             if self.key.primed:
-                raise WarmlineError(
-                    Reason.INTERNAL, "A primed process takes no system prompt any more."
-                )
-            asks.append(("initialize", _prompt_fields(binding.system_prompt)))
+                raise WarmlineError(Reason.INTERNAL, "A primed process is past its first words.")
+            asks.append(("initialize", first))
+        if options.settings:
+            asks.append(("apply_flag_settings", {"settings": options.settings}))
+        if options.permission_mode != "default":
+            asks.append(("set_permission_mode", {"mode": options.permission_mode}))
         if binding.model is not None:
             asks.append(("set_model", {"model": self._alias(check_model(binding.model))}))
+        if options.thinking_tokens is not None:
+            tokens = {"max_thinking_tokens": options.thinking_tokens}
+            asks.append(("set_max_thinking_tokens", tokens))
         await self._ask(asks, self._settings.control_timeout)
 
-    async def send_user(self, content: Content, uuid: str) -> None:
-        """Begin a turn with text or content blocks, verbatim: no command or `@file` is acted upon.
+    async def send_user(self, content: Content, uuid: str, *, verbatim: bool = True) -> None:
+        """Begin a turn with text or content blocks; `verbatim`: no command or `@file` is acted upon.
 
         Raises FIELD_INVALID for what is neither, or not Unicode, CLI_CRASHED where it cannot be
         written.
         """
-        await self.send_line(check_content(content), uuid, verbatim=True)
+        await self.send_line(check_content(content), uuid, verbatim=verbatim)
 
     async def send_line(self, content: Content, uuid: str, *, verbatim: bool) -> None:
-        """As `send_user`; only text of our own may go without `verbatim`."""
+        """As `send_user`, for content that is known to be good."""
         line: JsonObject = {
             "type": "user",
             "message": {"role": "user", "content": content},
@@ -364,10 +371,13 @@ async def _quietly(work: Awaitable[None]) -> None:
         _log.debug("answer not written", error=error.message)
 
 
-def _prompt_fields(prompt: SystemPrompt) -> JsonObject:
-    if prompt.kind == "append":
-        return {"appendSystemPrompt": prompt.text}
-    return {"systemPrompt": [prompt.text]}
+def _prompt_fields(prompt: SystemPrompt | None) -> JsonObject:
+    if prompt is None:
+        return {}
+    if prompt.kind == "replace":
+        return {"systemPrompt": [prompt.text]}
+    fields: JsonObject = {"appendSystemPrompt": prompt.text} if prompt.text else {}
+    return fields | ({"excludeDynamicSections": True} if prompt.same_everywhere else {})
 
 
 def _encode(line: JsonObject) -> bytes:

@@ -525,7 +525,10 @@ type UserMessage struct {
 	// with other content is refused with IDEMPOTENCY_CONFLICT. Empty: each sending is a message.
 	IdempotencyKey string `protobuf:"bytes,2,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	// What comes after the text: images and documents, and more text. At most 100.
-	Content       []*InputBlock `protobuf:"bytes,3,rep,name=content,proto3" json:"content,omitempty"`
+	Content []*InputBlock `protobuf:"bytes,3,rep,name=content,proto3" json:"content,omitempty"`
+	// Let the CLI act on the text as it does on what is typed to it: a leading `/` is a command, `@name`
+	// reads a file. Never set it for text that you have from others. Not with `content`.
+	Interpret     bool `protobuf:"varint,4,opt,name=interpret,proto3" json:"interpret,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -579,6 +582,13 @@ func (x *UserMessage) GetContent() []*InputBlock {
 		return x.Content
 	}
 	return nil
+}
+
+func (x *UserMessage) GetInterpret() bool {
+	if x != nil {
+		return x.Interpret
+	}
+	return false
 }
 
 // A part of a message to the model.
@@ -1063,11 +1073,12 @@ const file_warmline_v1_chat_service_proto_rawDesc = "" +
 	"\x0fcontinue_latest\x18\x06 \x01(\bR\x0econtinueLatest\x12>\n" +
 	"\ron_disconnect\x18\a \x01(\x0e2\x19.warmline.v1.OnDisconnectR\fonDisconnect\x12\x1a\n" +
 	"\btakeover\x18\b \x01(\bR\btakeover\x12'\n" +
-	"\x0fidempotency_key\x18\t \x01(\tR\x0eidempotencyKey\"}\n" +
+	"\x0fidempotency_key\x18\t \x01(\tR\x0eidempotencyKey\"\x9b\x01\n" +
 	"\vUserMessage\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text\x12'\n" +
 	"\x0fidempotency_key\x18\x02 \x01(\tR\x0eidempotencyKey\x121\n" +
-	"\acontent\x18\x03 \x03(\v2\x17.warmline.v1.InputBlockR\acontent\"\x88\x01\n" +
+	"\acontent\x18\x03 \x03(\v2\x17.warmline.v1.InputBlockR\acontent\x12\x1c\n" +
+	"\tinterpret\x18\x04 \x01(\bR\tinterpret\"\x88\x01\n" +
 	"\n" +
 	"InputBlock\x12\x14\n" +
 	"\x04text\x18\x01 \x01(\tH\x00R\x04text\x12*\n" +

@@ -1141,8 +1141,10 @@ type TurnCompleted struct {
 	PermissionDenials []*PermissionDenial `protobuf:"bytes,5,rep,name=permission_denials,json=permissionDenials,proto3" json:"permission_denials,omitempty"`
 	// How many requests to the model the turn took.
 	ModelRequests uint32 `protobuf:"varint,6,opt,name=model_requests,json=modelRequests,proto3" json:"model_requests,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// The answer in the form of the session's `output_schema`, where it has one.
+	StructuredOutput *structpb.Struct `protobuf:"bytes,7,opt,name=structured_output,json=structuredOutput,proto3" json:"structured_output,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *TurnCompleted) Reset() {
@@ -1215,6 +1217,13 @@ func (x *TurnCompleted) GetModelRequests() uint32 {
 		return x.ModelRequests
 	}
 	return 0
+}
+
+func (x *TurnCompleted) GetStructuredOutput() *structpb.Struct {
+	if x != nil {
+		return x.StructuredOutput
+	}
+	return nil
 }
 
 // Tokens and money.
@@ -2239,7 +2248,7 @@ const file_warmline_v1_events_proto_rawDesc = "" +
 	"firstToken\x12/\n" +
 	"\x05total\x18\a \x01(\v2\x19.google.protobuf.DurationR\x05total\x12\x16\n" +
 	"\x06misses\x18\b \x03(\tR\x06misses\x123\n" +
-	"\ahistory\x18\t \x01(\v2\x19.google.protobuf.DurationR\ahistory\"\xb7\x02\n" +
+	"\ahistory\x18\t \x01(\v2\x19.google.protobuf.DurationR\ahistory\"\xfd\x02\n" +
 	"\rTurnCompleted\x128\n" +
 	"\vstop_reason\x18\x01 \x01(\x0e2\x17.warmline.v1.StopReasonR\n" +
 	"stopReason\x12\x16\n" +
@@ -2247,7 +2256,8 @@ const file_warmline_v1_events_proto_rawDesc = "" +
 	"\x05usage\x18\x03 \x01(\v2\x12.warmline.v1.UsageR\x05usage\x125\n" +
 	"\alatency\x18\x04 \x01(\v2\x1b.warmline.v1.LatencyReceiptR\alatency\x12L\n" +
 	"\x12permission_denials\x18\x05 \x03(\v2\x1d.warmline.v1.PermissionDenialR\x11permissionDenials\x12%\n" +
-	"\x0emodel_requests\x18\x06 \x01(\rR\rmodelRequests\"\xec\x02\n" +
+	"\x0emodel_requests\x18\x06 \x01(\rR\rmodelRequests\x12D\n" +
+	"\x11structured_output\x18\a \x01(\v2\x17.google.protobuf.StructR\x10structuredOutput\"\xec\x02\n" +
 	"\x05Usage\x12!\n" +
 	"\finput_tokens\x18\x01 \x01(\x04R\vinputTokens\x12#\n" +
 	"\routput_tokens\x18\x02 \x01(\x04R\foutputTokens\x125\n" +
@@ -2396,8 +2406,8 @@ var file_warmline_v1_events_proto_goTypes = []any{
 	nil,                           // 27: warmline.v1.Notice.MetadataEntry
 	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
 	(*durationpb.Duration)(nil),   // 29: google.protobuf.Duration
-	(*status.Status)(nil),         // 30: google.rpc.Status
-	(*structpb.Struct)(nil),       // 31: google.protobuf.Struct
+	(*structpb.Struct)(nil),       // 30: google.protobuf.Struct
+	(*status.Status)(nil),         // 31: google.rpc.Status
 }
 var file_warmline_v1_events_proto_depIdxs = []int32{
 	28, // 0: warmline.v1.Event.time:type_name -> google.protobuf.Timestamp
@@ -2432,24 +2442,25 @@ var file_warmline_v1_events_proto_depIdxs = []int32{
 	12, // 29: warmline.v1.TurnCompleted.usage:type_name -> warmline.v1.Usage
 	10, // 30: warmline.v1.TurnCompleted.latency:type_name -> warmline.v1.LatencyReceipt
 	13, // 31: warmline.v1.TurnCompleted.permission_denials:type_name -> warmline.v1.PermissionDenial
-	26, // 32: warmline.v1.Usage.by_model:type_name -> warmline.v1.Usage.ByModelEntry
-	30, // 33: warmline.v1.TurnFailed.status:type_name -> google.rpc.Status
-	12, // 34: warmline.v1.TurnFailed.usage:type_name -> warmline.v1.Usage
-	10, // 35: warmline.v1.TurnFailed.latency:type_name -> warmline.v1.LatencyReceipt
-	2,  // 36: warmline.v1.InterruptResult.outcome:type_name -> warmline.v1.InterruptResult.Outcome
-	20, // 37: warmline.v1.Message.content:type_name -> warmline.v1.ContentBlock
-	21, // 38: warmline.v1.ContentBlock.thinking:type_name -> warmline.v1.Thinking
-	22, // 39: warmline.v1.ContentBlock.tool_call:type_name -> warmline.v1.ToolCall
-	31, // 40: warmline.v1.ContentBlock.other:type_name -> google.protobuf.Struct
-	31, // 41: warmline.v1.ToolCall.input:type_name -> google.protobuf.Struct
-	3,  // 42: warmline.v1.Notice.kind:type_name -> warmline.v1.Notice.Kind
-	27, // 43: warmline.v1.Notice.metadata:type_name -> warmline.v1.Notice.MetadataEntry
-	12, // 44: warmline.v1.Usage.ByModelEntry.value:type_name -> warmline.v1.Usage
-	45, // [45:45] is the sub-list for method output_type
-	45, // [45:45] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	30, // 32: warmline.v1.TurnCompleted.structured_output:type_name -> google.protobuf.Struct
+	26, // 33: warmline.v1.Usage.by_model:type_name -> warmline.v1.Usage.ByModelEntry
+	31, // 34: warmline.v1.TurnFailed.status:type_name -> google.rpc.Status
+	12, // 35: warmline.v1.TurnFailed.usage:type_name -> warmline.v1.Usage
+	10, // 36: warmline.v1.TurnFailed.latency:type_name -> warmline.v1.LatencyReceipt
+	2,  // 37: warmline.v1.InterruptResult.outcome:type_name -> warmline.v1.InterruptResult.Outcome
+	20, // 38: warmline.v1.Message.content:type_name -> warmline.v1.ContentBlock
+	21, // 39: warmline.v1.ContentBlock.thinking:type_name -> warmline.v1.Thinking
+	22, // 40: warmline.v1.ContentBlock.tool_call:type_name -> warmline.v1.ToolCall
+	30, // 41: warmline.v1.ContentBlock.other:type_name -> google.protobuf.Struct
+	30, // 42: warmline.v1.ToolCall.input:type_name -> google.protobuf.Struct
+	3,  // 43: warmline.v1.Notice.kind:type_name -> warmline.v1.Notice.Kind
+	27, // 44: warmline.v1.Notice.metadata:type_name -> warmline.v1.Notice.MetadataEntry
+	12, // 45: warmline.v1.Usage.ByModelEntry.value:type_name -> warmline.v1.Usage
+	46, // [46:46] is the sub-list for method output_type
+	46, // [46:46] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_warmline_v1_events_proto_init() }

@@ -10,6 +10,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	structpb "google.golang.org/protobuf/types/known/structpb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -22,6 +23,195 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// How much of the CLI's own equipment a conversation has.
+type Profile int32
+
+const (
+	// FULL.
+	Profile_PROFILE_UNSPECIFIED Profile = 0
+	// All of it.
+	Profile_PROFILE_FULL Profile = 1
+	// A plain completion: no built-in tools, no skills, no memory, no notes of the CLI's own on the machine
+	// and the directory. Of a first message the model reads about 90 times fewer tokens (128
+	// instead of 11,900, measured with the CLI 2.1.329).
+	Profile_PROFILE_BARE Profile = 2
+)
+
+// Enum value maps for Profile.
+var (
+	Profile_name = map[int32]string{
+		0: "PROFILE_UNSPECIFIED",
+		1: "PROFILE_FULL",
+		2: "PROFILE_BARE",
+	}
+	Profile_value = map[string]int32{
+		"PROFILE_UNSPECIFIED": 0,
+		"PROFILE_FULL":        1,
+		"PROFILE_BARE":        2,
+	}
+)
+
+func (x Profile) Enum() *Profile {
+	p := new(Profile)
+	*p = x
+	return p
+}
+
+func (x Profile) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Profile) Descriptor() protoreflect.EnumDescriptor {
+	return file_warmline_v1_session_config_proto_enumTypes[0].Descriptor()
+}
+
+func (Profile) Type() protoreflect.EnumType {
+	return &file_warmline_v1_session_config_proto_enumTypes[0]
+}
+
+func (x Profile) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Profile.Descriptor instead.
+func (Profile) EnumDescriptor() ([]byte, []int) {
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{0}
+}
+
+// What may happen without an approval. The operator may forbid some: POLICY_DENIED.
+type PermissionMode int32
+
+const (
+	// DEFAULT.
+	PermissionMode_PERMISSION_MODE_UNSPECIFIED PermissionMode = 0
+	// Reading in the workspace; all else is asked for.
+	PermissionMode_PERMISSION_MODE_DEFAULT PermissionMode = 1
+	// Nothing that changes anything: the model makes a plan.
+	PermissionMode_PERMISSION_MODE_PLAN PermissionMode = 2
+	// Changes of files in the workspace as well.
+	PermissionMode_PERMISSION_MODE_ACCEPT_EDITS PermissionMode = 3
+	// As DEFAULT, but what would be asked for is denied.
+	PermissionMode_PERMISSION_MODE_DONT_ASK PermissionMode = 4
+	// The CLI judges what is harmless.
+	PermissionMode_PERMISSION_MODE_AUTO PermissionMode = 5
+	// Everything. Needs a sandbox around the process; without one it is refused.
+	PermissionMode_PERMISSION_MODE_BYPASS PermissionMode = 6
+)
+
+// Enum value maps for PermissionMode.
+var (
+	PermissionMode_name = map[int32]string{
+		0: "PERMISSION_MODE_UNSPECIFIED",
+		1: "PERMISSION_MODE_DEFAULT",
+		2: "PERMISSION_MODE_PLAN",
+		3: "PERMISSION_MODE_ACCEPT_EDITS",
+		4: "PERMISSION_MODE_DONT_ASK",
+		5: "PERMISSION_MODE_AUTO",
+		6: "PERMISSION_MODE_BYPASS",
+	}
+	PermissionMode_value = map[string]int32{
+		"PERMISSION_MODE_UNSPECIFIED":  0,
+		"PERMISSION_MODE_DEFAULT":      1,
+		"PERMISSION_MODE_PLAN":         2,
+		"PERMISSION_MODE_ACCEPT_EDITS": 3,
+		"PERMISSION_MODE_DONT_ASK":     4,
+		"PERMISSION_MODE_AUTO":         5,
+		"PERMISSION_MODE_BYPASS":       6,
+	}
+)
+
+func (x PermissionMode) Enum() *PermissionMode {
+	p := new(PermissionMode)
+	*p = x
+	return p
+}
+
+func (x PermissionMode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PermissionMode) Descriptor() protoreflect.EnumDescriptor {
+	return file_warmline_v1_session_config_proto_enumTypes[1].Descriptor()
+}
+
+func (PermissionMode) Type() protoreflect.EnumType {
+	return &file_warmline_v1_session_config_proto_enumTypes[1]
+}
+
+func (x PermissionMode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PermissionMode.Descriptor instead.
+func (PermissionMode) EnumDescriptor() ([]byte, []int) {
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{1}
+}
+
+// How much effort a model makes.
+type Effort int32
+
+const (
+	// The model's default.
+	Effort_EFFORT_UNSPECIFIED Effort = 0
+	// Little.
+	Effort_EFFORT_LOW Effort = 1
+	// Some.
+	Effort_EFFORT_MEDIUM Effort = 2
+	// Much.
+	Effort_EFFORT_HIGH Effort = 3
+	// More than that.
+	Effort_EFFORT_XHIGH Effort = 4
+	// As much as it can.
+	Effort_EFFORT_MAX Effort = 5
+)
+
+// Enum value maps for Effort.
+var (
+	Effort_name = map[int32]string{
+		0: "EFFORT_UNSPECIFIED",
+		1: "EFFORT_LOW",
+		2: "EFFORT_MEDIUM",
+		3: "EFFORT_HIGH",
+		4: "EFFORT_XHIGH",
+		5: "EFFORT_MAX",
+	}
+	Effort_value = map[string]int32{
+		"EFFORT_UNSPECIFIED": 0,
+		"EFFORT_LOW":         1,
+		"EFFORT_MEDIUM":      2,
+		"EFFORT_HIGH":        3,
+		"EFFORT_XHIGH":       4,
+		"EFFORT_MAX":         5,
+	}
+)
+
+func (x Effort) Enum() *Effort {
+	p := new(Effort)
+	*p = x
+	return p
+}
+
+func (x Effort) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Effort) Descriptor() protoreflect.EnumDescriptor {
+	return file_warmline_v1_session_config_proto_enumTypes[2].Descriptor()
+}
+
+func (Effort) Type() protoreflect.EnumType {
+	return &file_warmline_v1_session_config_proto_enumTypes[2]
+}
+
+func (x Effort) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Effort.Descriptor instead.
+func (Effort) EnumDescriptor() ([]byte, []int) {
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{2}
+}
+
 // How a session's CLI process is set up. Every field is optional; each is checked before anything is
 // started, and a bad one is refused with INVALID_ARGUMENT and its path in `BadRequest`.
 type SessionConfig struct {
@@ -33,7 +223,29 @@ type SessionConfig struct {
 	// Bounds on each turn of the session.
 	Limits *Limits `protobuf:"bytes,3,opt,name=limits,proto3" json:"limits,omitempty"`
 	// Where the session's files are.
-	Workspace     *Workspace `protobuf:"bytes,4,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	Workspace *Workspace `protobuf:"bytes,4,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// Models that answer when the provider says that `model` is overloaded, or has none of that name, in
+	// their order; a notice says so. At most 4. The next turn begins with `model` again.
+	FallbackModels []string `protobuf:"bytes,5,rep,name=fallback_models,json=fallbackModels,proto3" json:"fallback_models,omitempty"`
+	// Sub-agents that the model may call, by their names: small letters, digits and `-`, at most 63. At most
+	// 32.
+	Agents map[string]*Agent `protobuf:"bytes,6,rep,name=agents,proto3" json:"agents,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The one of `agents` that leads: its prompt, tools and model are the session's own.
+	Agent string `protobuf:"bytes,7,opt,name=agent,proto3" json:"agent,omitempty"`
+	// Which tools there are, and which may run without being asked for.
+	Tools *Tools `protobuf:"bytes,8,opt,name=tools,proto3" json:"tools,omitempty"`
+	// What may happen without an approval.
+	PermissionMode PermissionMode `protobuf:"varint,9,opt,name=permission_mode,json=permissionMode,proto3,enum=warmline.v1.PermissionMode" json:"permission_mode,omitempty"`
+	// How much the model thinks.
+	Reasoning *Reasoning `protobuf:"bytes,12,opt,name=reasoning,proto3" json:"reasoning,omitempty"`
+	// A JSON schema, of `"type": "object"`: the answer of each turn is an object of that form, in
+	// `TurnCompleted.structured_output`. At most 64 KiB as JSON.
+	OutputSchema *structpb.Struct `protobuf:"bytes,13,opt,name=output_schema,json=outputSchema,proto3" json:"output_schema,omitempty"`
+	// Beta features of the provider, by the names that it gives them: small letters, digits and `-`. At most
+	// 8; the CLI leaves out what it does not know.
+	Betas []string `protobuf:"bytes,14,rep,name=betas,proto3" json:"betas,omitempty"`
+	// How much of the CLI's own equipment a conversation has.
+	Profile       Profile `protobuf:"varint,15,opt,name=profile,proto3,enum=warmline.v1.Profile" json:"profile,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -96,6 +308,310 @@ func (x *SessionConfig) GetWorkspace() *Workspace {
 	return nil
 }
 
+func (x *SessionConfig) GetFallbackModels() []string {
+	if x != nil {
+		return x.FallbackModels
+	}
+	return nil
+}
+
+func (x *SessionConfig) GetAgents() map[string]*Agent {
+	if x != nil {
+		return x.Agents
+	}
+	return nil
+}
+
+func (x *SessionConfig) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+func (x *SessionConfig) GetTools() *Tools {
+	if x != nil {
+		return x.Tools
+	}
+	return nil
+}
+
+func (x *SessionConfig) GetPermissionMode() PermissionMode {
+	if x != nil {
+		return x.PermissionMode
+	}
+	return PermissionMode_PERMISSION_MODE_UNSPECIFIED
+}
+
+func (x *SessionConfig) GetReasoning() *Reasoning {
+	if x != nil {
+		return x.Reasoning
+	}
+	return nil
+}
+
+func (x *SessionConfig) GetOutputSchema() *structpb.Struct {
+	if x != nil {
+		return x.OutputSchema
+	}
+	return nil
+}
+
+func (x *SessionConfig) GetBetas() []string {
+	if x != nil {
+		return x.Betas
+	}
+	return nil
+}
+
+func (x *SessionConfig) GetProfile() Profile {
+	if x != nil {
+		return x.Profile
+	}
+	return Profile_PROFILE_UNSPECIFIED
+}
+
+// A sub-agent.
+type Agent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When it is to be called, for the model. Not empty, at most 8 KiB.
+	Description string `protobuf:"bytes,1,opt,name=description,proto3" json:"description,omitempty"`
+	// Its system prompt. Not empty, at most 64 KiB.
+	Prompt string `protobuf:"bytes,2,opt,name=prompt,proto3" json:"prompt,omitempty"`
+	// Its tools; not set: those of the session. As in `Tools.available`.
+	Tools *ToolNames `protobuf:"bytes,3,opt,name=tools,proto3" json:"tools,omitempty"`
+	// Its model, an id or alias. Empty: that of the session.
+	Model         string `protobuf:"bytes,4,opt,name=model,proto3" json:"model,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Agent) Reset() {
+	*x = Agent{}
+	mi := &file_warmline_v1_session_config_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Agent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Agent) ProtoMessage() {}
+
+func (x *Agent) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_session_config_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Agent.ProtoReflect.Descriptor instead.
+func (*Agent) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Agent) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *Agent) GetPrompt() string {
+	if x != nil {
+		return x.Prompt
+	}
+	return ""
+}
+
+func (x *Agent) GetTools() *ToolNames {
+	if x != nil {
+		return x.Tools
+	}
+	return nil
+}
+
+func (x *Agent) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+// Names of tools, which may be none.
+type ToolNames struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Each the name of a tool, such as `Read`. At most 128.
+	Names         []string `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ToolNames) Reset() {
+	*x = ToolNames{}
+	mi := &file_warmline_v1_session_config_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ToolNames) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ToolNames) ProtoMessage() {}
+
+func (x *ToolNames) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_session_config_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ToolNames.ProtoReflect.Descriptor instead.
+func (*ToolNames) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ToolNames) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+// Which tools a session has.
+type Tools struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The CLI's own tools that the model is told of. Not set: all of them; set and empty: none.
+	Available *ToolNames `protobuf:"bytes,1,opt,name=available,proto3" json:"available,omitempty"`
+	// What runs without being asked for: a tool's name, such as `Read`, or a pattern over its input, such as
+	// `Bash(git log:*)`. At most 128, each of at most 512 characters.
+	Allowed []string `protobuf:"bytes,2,rep,name=allowed,proto3" json:"allowed,omitempty"`
+	// What never runs, in the same form; it wins over `allowed`. The model may still be told of the tool.
+	Disallowed    []string `protobuf:"bytes,3,rep,name=disallowed,proto3" json:"disallowed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Tools) Reset() {
+	*x = Tools{}
+	mi := &file_warmline_v1_session_config_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tools) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tools) ProtoMessage() {}
+
+func (x *Tools) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_session_config_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tools.ProtoReflect.Descriptor instead.
+func (*Tools) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Tools) GetAvailable() *ToolNames {
+	if x != nil {
+		return x.Available
+	}
+	return nil
+}
+
+func (x *Tools) GetAllowed() []string {
+	if x != nil {
+		return x.Allowed
+	}
+	return nil
+}
+
+func (x *Tools) GetDisallowed() []string {
+	if x != nil {
+		return x.Disallowed
+	}
+	return nil
+}
+
+// How much the model thinks.
+type Reasoning struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How much effort it makes; not every model takes every level, ListModels says which. Not set: the
+	// model's default.
+	Effort Effort `protobuf:"varint,1,opt,name=effort,proto3,enum=warmline.v1.Effort" json:"effort,omitempty"`
+	// The most tokens of thinking in an answer, for older models that count them: 1024 to 200,000, or 0 for
+	// no thinking. Newer models decide by `effort` and take no notice. Not set: the model's default.
+	BudgetTokens  *uint32 `protobuf:"varint,2,opt,name=budget_tokens,json=budgetTokens,proto3,oneof" json:"budget_tokens,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reasoning) Reset() {
+	*x = Reasoning{}
+	mi := &file_warmline_v1_session_config_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reasoning) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reasoning) ProtoMessage() {}
+
+func (x *Reasoning) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_session_config_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reasoning.ProtoReflect.Descriptor instead.
+func (*Reasoning) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Reasoning) GetEffort() Effort {
+	if x != nil {
+		return x.Effort
+	}
+	return Effort_EFFORT_UNSPECIFIED
+}
+
+func (x *Reasoning) GetBudgetTokens() uint32 {
+	if x != nil && x.BudgetTokens != nil {
+		return *x.BudgetTokens
+	}
+	return 0
+}
+
 // The working directory of a session.
 type Workspace struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -108,7 +624,7 @@ type Workspace struct {
 
 func (x *Workspace) Reset() {
 	*x = Workspace{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[1]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -120,7 +636,7 @@ func (x *Workspace) String() string {
 func (*Workspace) ProtoMessage() {}
 
 func (x *Workspace) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[1]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -133,7 +649,7 @@ func (x *Workspace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Workspace.ProtoReflect.Descriptor instead.
 func (*Workspace) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{1}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Workspace) GetName() string {
@@ -152,6 +668,7 @@ type SystemPrompt struct {
 	//
 	//	*SystemPrompt_Replace
 	//	*SystemPrompt_Append
+	//	*SystemPrompt_Preset
 	Kind          isSystemPrompt_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -159,7 +676,7 @@ type SystemPrompt struct {
 
 func (x *SystemPrompt) Reset() {
 	*x = SystemPrompt{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[2]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -171,7 +688,7 @@ func (x *SystemPrompt) String() string {
 func (*SystemPrompt) ProtoMessage() {}
 
 func (x *SystemPrompt) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[2]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -184,7 +701,7 @@ func (x *SystemPrompt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SystemPrompt.ProtoReflect.Descriptor instead.
 func (*SystemPrompt) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{2}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SystemPrompt) GetKind() isSystemPrompt_Kind {
@@ -212,6 +729,15 @@ func (x *SystemPrompt) GetAppend() string {
 	return ""
 }
 
+func (x *SystemPrompt) GetPreset() *PresetPrompt {
+	if x != nil {
+		if x, ok := x.Kind.(*SystemPrompt_Preset); ok {
+			return x.Preset
+		}
+	}
+	return nil
+}
+
 type isSystemPrompt_Kind interface {
 	isSystemPrompt_Kind()
 }
@@ -226,9 +752,72 @@ type SystemPrompt_Append struct {
 	Append string `protobuf:"bytes,2,opt,name=append,proto3,oneof"`
 }
 
+type SystemPrompt_Preset struct {
+	// The CLI's own prompt, in one of its forms.
+	Preset *PresetPrompt `protobuf:"bytes,3,opt,name=preset,proto3,oneof"`
+}
+
 func (*SystemPrompt_Replace) isSystemPrompt_Kind() {}
 
 func (*SystemPrompt_Append) isSystemPrompt_Kind() {}
+
+func (*SystemPrompt_Preset) isSystemPrompt_Kind() {}
+
+// The CLI's own system prompt, in a form that is asked for.
+type PresetPrompt struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Added after it. Empty: nothing. At most 256 KiB of UTF-8.
+	Append string `protobuf:"bytes,1,opt,name=append,proto3" json:"append,omitempty"`
+	// Leave out what differs from machine to machine (directory, system, date), so that the provider can
+	// cache the prompt for many sessions; it comes in the first message instead.
+	ExcludeDynamicSections bool `protobuf:"varint,2,opt,name=exclude_dynamic_sections,json=excludeDynamicSections,proto3" json:"exclude_dynamic_sections,omitempty"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
+}
+
+func (x *PresetPrompt) Reset() {
+	*x = PresetPrompt{}
+	mi := &file_warmline_v1_session_config_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PresetPrompt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PresetPrompt) ProtoMessage() {}
+
+func (x *PresetPrompt) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_session_config_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PresetPrompt.ProtoReflect.Descriptor instead.
+func (*PresetPrompt) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *PresetPrompt) GetAppend() string {
+	if x != nil {
+		return x.Append
+	}
+	return ""
+}
+
+func (x *PresetPrompt) GetExcludeDynamicSections() bool {
+	if x != nil {
+		return x.ExcludeDynamicSections
+	}
+	return false
+}
 
 // Bounds on each turn. A turn that reaches one ends with `turn_failed` and that bound's reason.
 type Limits struct {
@@ -236,14 +825,20 @@ type Limits struct {
 	// The longest that a turn may take, from its start: 1 s to 24 h. Not set: the service's default.
 	TurnTimeout *durationpb.Duration `protobuf:"bytes,1,opt,name=turn_timeout,json=turnTimeout,proto3" json:"turn_timeout,omitempty"`
 	// The longest that a running turn may be silent: 1 s to 1 h. Not set: the service's default.
-	StallTimeout  *durationpb.Duration `protobuf:"bytes,2,opt,name=stall_timeout,json=stallTimeout,proto3" json:"stall_timeout,omitempty"`
+	StallTimeout *durationpb.Duration `protobuf:"bytes,2,opt,name=stall_timeout,json=stallTimeout,proto3" json:"stall_timeout,omitempty"`
+	// The most requests to the model, sub-agents' apart, that a turn may take: 1 to 1,000. A turn that needs
+	// more fails with TURN_LIMIT_REACHED. 0: no limit.
+	MaxTurns uint32 `protobuf:"varint,3,opt,name=max_turns,json=maxTurns,proto3" json:"max_turns,omitempty"`
+	// What the session may cost in US dollars at list prices, counted by each process of its own: 0.0001 to
+	// 10,000. A turn that goes beyond fails with BUDGET_EXCEEDED. 0: no limit.
+	MaxBudgetUsd  float64 `protobuf:"fixed64,4,opt,name=max_budget_usd,json=maxBudgetUsd,proto3" json:"max_budget_usd,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[3]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -255,7 +850,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[3]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -268,7 +863,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{3}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Limits) GetTurnTimeout() *durationpb.Duration {
@@ -285,25 +880,95 @@ func (x *Limits) GetStallTimeout() *durationpb.Duration {
 	return nil
 }
 
+func (x *Limits) GetMaxTurns() uint32 {
+	if x != nil {
+		return x.MaxTurns
+	}
+	return 0
+}
+
+func (x *Limits) GetMaxBudgetUsd() float64 {
+	if x != nil {
+		return x.MaxBudgetUsd
+	}
+	return 0
+}
+
 var File_warmline_v1_session_config_proto protoreflect.FileDescriptor
 
 const file_warmline_v1_session_config_proto_rawDesc = "" +
 	"\n" +
-	" warmline/v1/session_config.proto\x12\vwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\"\xc8\x01\n" +
+	" warmline/v1/session_config.proto\x12\vwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xc0\x05\n" +
 	"\rSessionConfig\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12>\n" +
 	"\rsystem_prompt\x18\x02 \x01(\v2\x19.warmline.v1.SystemPromptR\fsystemPrompt\x12+\n" +
 	"\x06limits\x18\x03 \x01(\v2\x13.warmline.v1.LimitsR\x06limits\x124\n" +
-	"\tworkspace\x18\x04 \x01(\v2\x16.warmline.v1.WorkspaceR\tworkspace\"\x1f\n" +
+	"\tworkspace\x18\x04 \x01(\v2\x16.warmline.v1.WorkspaceR\tworkspace\x12'\n" +
+	"\x0ffallback_models\x18\x05 \x03(\tR\x0efallbackModels\x12>\n" +
+	"\x06agents\x18\x06 \x03(\v2&.warmline.v1.SessionConfig.AgentsEntryR\x06agents\x12\x14\n" +
+	"\x05agent\x18\a \x01(\tR\x05agent\x12(\n" +
+	"\x05tools\x18\b \x01(\v2\x12.warmline.v1.ToolsR\x05tools\x12D\n" +
+	"\x0fpermission_mode\x18\t \x01(\x0e2\x1b.warmline.v1.PermissionModeR\x0epermissionMode\x124\n" +
+	"\treasoning\x18\f \x01(\v2\x16.warmline.v1.ReasoningR\treasoning\x12<\n" +
+	"\routput_schema\x18\r \x01(\v2\x17.google.protobuf.StructR\foutputSchema\x12\x14\n" +
+	"\x05betas\x18\x0e \x03(\tR\x05betas\x12.\n" +
+	"\aprofile\x18\x0f \x01(\x0e2\x14.warmline.v1.ProfileR\aprofile\x1aM\n" +
+	"\vAgentsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12(\n" +
+	"\x05value\x18\x02 \x01(\v2\x12.warmline.v1.AgentR\x05value:\x028\x01\"\x85\x01\n" +
+	"\x05Agent\x12 \n" +
+	"\vdescription\x18\x01 \x01(\tR\vdescription\x12\x16\n" +
+	"\x06prompt\x18\x02 \x01(\tR\x06prompt\x12,\n" +
+	"\x05tools\x18\x03 \x01(\v2\x16.warmline.v1.ToolNamesR\x05tools\x12\x14\n" +
+	"\x05model\x18\x04 \x01(\tR\x05model\"!\n" +
+	"\tToolNames\x12\x14\n" +
+	"\x05names\x18\x01 \x03(\tR\x05names\"w\n" +
+	"\x05Tools\x124\n" +
+	"\tavailable\x18\x01 \x01(\v2\x16.warmline.v1.ToolNamesR\tavailable\x12\x18\n" +
+	"\aallowed\x18\x02 \x03(\tR\aallowed\x12\x1e\n" +
+	"\n" +
+	"disallowed\x18\x03 \x03(\tR\n" +
+	"disallowed\"t\n" +
+	"\tReasoning\x12+\n" +
+	"\x06effort\x18\x01 \x01(\x0e2\x13.warmline.v1.EffortR\x06effort\x12(\n" +
+	"\rbudget_tokens\x18\x02 \x01(\rH\x00R\fbudgetTokens\x88\x01\x01B\x10\n" +
+	"\x0e_budget_tokens\"\x1f\n" +
 	"\tWorkspace\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"L\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x81\x01\n" +
 	"\fSystemPrompt\x12\x1a\n" +
 	"\areplace\x18\x01 \x01(\tH\x00R\areplace\x12\x18\n" +
-	"\x06append\x18\x02 \x01(\tH\x00R\x06appendB\x06\n" +
-	"\x04kind\"\x86\x01\n" +
+	"\x06append\x18\x02 \x01(\tH\x00R\x06append\x123\n" +
+	"\x06preset\x18\x03 \x01(\v2\x19.warmline.v1.PresetPromptH\x00R\x06presetB\x06\n" +
+	"\x04kind\"`\n" +
+	"\fPresetPrompt\x12\x16\n" +
+	"\x06append\x18\x01 \x01(\tR\x06append\x128\n" +
+	"\x18exclude_dynamic_sections\x18\x02 \x01(\bR\x16excludeDynamicSections\"\xc9\x01\n" +
 	"\x06Limits\x12<\n" +
 	"\fturn_timeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\vturnTimeout\x12>\n" +
-	"\rstall_timeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\fstallTimeoutB0Z.warmline.dev/clients/go/warmline/v1;warmlinev1b\x06proto3"
+	"\rstall_timeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\fstallTimeout\x12\x1b\n" +
+	"\tmax_turns\x18\x03 \x01(\rR\bmaxTurns\x12$\n" +
+	"\x0emax_budget_usd\x18\x04 \x01(\x01R\fmaxBudgetUsd*F\n" +
+	"\aProfile\x12\x17\n" +
+	"\x13PROFILE_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fPROFILE_FULL\x10\x01\x12\x10\n" +
+	"\fPROFILE_BARE\x10\x02*\xde\x01\n" +
+	"\x0ePermissionMode\x12\x1f\n" +
+	"\x1bPERMISSION_MODE_UNSPECIFIED\x10\x00\x12\x1b\n" +
+	"\x17PERMISSION_MODE_DEFAULT\x10\x01\x12\x18\n" +
+	"\x14PERMISSION_MODE_PLAN\x10\x02\x12 \n" +
+	"\x1cPERMISSION_MODE_ACCEPT_EDITS\x10\x03\x12\x1c\n" +
+	"\x18PERMISSION_MODE_DONT_ASK\x10\x04\x12\x18\n" +
+	"\x14PERMISSION_MODE_AUTO\x10\x05\x12\x1a\n" +
+	"\x16PERMISSION_MODE_BYPASS\x10\x06*v\n" +
+	"\x06Effort\x12\x16\n" +
+	"\x12EFFORT_UNSPECIFIED\x10\x00\x12\x0e\n" +
+	"\n" +
+	"EFFORT_LOW\x10\x01\x12\x11\n" +
+	"\rEFFORT_MEDIUM\x10\x02\x12\x0f\n" +
+	"\vEFFORT_HIGH\x10\x03\x12\x10\n" +
+	"\fEFFORT_XHIGH\x10\x04\x12\x0e\n" +
+	"\n" +
+	"EFFORT_MAX\x10\x05B0Z.warmline.dev/clients/go/warmline/v1;warmlinev1b\x06proto3"
 
 var (
 	file_warmline_v1_session_config_proto_rawDescOnce sync.Once
@@ -317,25 +982,47 @@ func file_warmline_v1_session_config_proto_rawDescGZIP() []byte {
 	return file_warmline_v1_session_config_proto_rawDescData
 }
 
-var file_warmline_v1_session_config_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_warmline_v1_session_config_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_warmline_v1_session_config_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_warmline_v1_session_config_proto_goTypes = []any{
-	(*SessionConfig)(nil),       // 0: warmline.v1.SessionConfig
-	(*Workspace)(nil),           // 1: warmline.v1.Workspace
-	(*SystemPrompt)(nil),        // 2: warmline.v1.SystemPrompt
-	(*Limits)(nil),              // 3: warmline.v1.Limits
-	(*durationpb.Duration)(nil), // 4: google.protobuf.Duration
+	(Profile)(0),                // 0: warmline.v1.Profile
+	(PermissionMode)(0),         // 1: warmline.v1.PermissionMode
+	(Effort)(0),                 // 2: warmline.v1.Effort
+	(*SessionConfig)(nil),       // 3: warmline.v1.SessionConfig
+	(*Agent)(nil),               // 4: warmline.v1.Agent
+	(*ToolNames)(nil),           // 5: warmline.v1.ToolNames
+	(*Tools)(nil),               // 6: warmline.v1.Tools
+	(*Reasoning)(nil),           // 7: warmline.v1.Reasoning
+	(*Workspace)(nil),           // 8: warmline.v1.Workspace
+	(*SystemPrompt)(nil),        // 9: warmline.v1.SystemPrompt
+	(*PresetPrompt)(nil),        // 10: warmline.v1.PresetPrompt
+	(*Limits)(nil),              // 11: warmline.v1.Limits
+	nil,                         // 12: warmline.v1.SessionConfig.AgentsEntry
+	(*structpb.Struct)(nil),     // 13: google.protobuf.Struct
+	(*durationpb.Duration)(nil), // 14: google.protobuf.Duration
 }
 var file_warmline_v1_session_config_proto_depIdxs = []int32{
-	2, // 0: warmline.v1.SessionConfig.system_prompt:type_name -> warmline.v1.SystemPrompt
-	3, // 1: warmline.v1.SessionConfig.limits:type_name -> warmline.v1.Limits
-	1, // 2: warmline.v1.SessionConfig.workspace:type_name -> warmline.v1.Workspace
-	4, // 3: warmline.v1.Limits.turn_timeout:type_name -> google.protobuf.Duration
-	4, // 4: warmline.v1.Limits.stall_timeout:type_name -> google.protobuf.Duration
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	9,  // 0: warmline.v1.SessionConfig.system_prompt:type_name -> warmline.v1.SystemPrompt
+	11, // 1: warmline.v1.SessionConfig.limits:type_name -> warmline.v1.Limits
+	8,  // 2: warmline.v1.SessionConfig.workspace:type_name -> warmline.v1.Workspace
+	12, // 3: warmline.v1.SessionConfig.agents:type_name -> warmline.v1.SessionConfig.AgentsEntry
+	6,  // 4: warmline.v1.SessionConfig.tools:type_name -> warmline.v1.Tools
+	1,  // 5: warmline.v1.SessionConfig.permission_mode:type_name -> warmline.v1.PermissionMode
+	7,  // 6: warmline.v1.SessionConfig.reasoning:type_name -> warmline.v1.Reasoning
+	13, // 7: warmline.v1.SessionConfig.output_schema:type_name -> google.protobuf.Struct
+	0,  // 8: warmline.v1.SessionConfig.profile:type_name -> warmline.v1.Profile
+	5,  // 9: warmline.v1.Agent.tools:type_name -> warmline.v1.ToolNames
+	5,  // 10: warmline.v1.Tools.available:type_name -> warmline.v1.ToolNames
+	2,  // 11: warmline.v1.Reasoning.effort:type_name -> warmline.v1.Effort
+	10, // 12: warmline.v1.SystemPrompt.preset:type_name -> warmline.v1.PresetPrompt
+	14, // 13: warmline.v1.Limits.turn_timeout:type_name -> google.protobuf.Duration
+	14, // 14: warmline.v1.Limits.stall_timeout:type_name -> google.protobuf.Duration
+	4,  // 15: warmline.v1.SessionConfig.AgentsEntry.value:type_name -> warmline.v1.Agent
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_warmline_v1_session_config_proto_init() }
@@ -343,22 +1030,25 @@ func file_warmline_v1_session_config_proto_init() {
 	if File_warmline_v1_session_config_proto != nil {
 		return
 	}
-	file_warmline_v1_session_config_proto_msgTypes[2].OneofWrappers = []any{
+	file_warmline_v1_session_config_proto_msgTypes[4].OneofWrappers = []any{}
+	file_warmline_v1_session_config_proto_msgTypes[6].OneofWrappers = []any{
 		(*SystemPrompt_Replace)(nil),
 		(*SystemPrompt_Append)(nil),
+		(*SystemPrompt_Preset)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warmline_v1_session_config_proto_rawDesc), len(file_warmline_v1_session_config_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   4,
+			NumEnums:      3,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_warmline_v1_session_config_proto_goTypes,
 		DependencyIndexes: file_warmline_v1_session_config_proto_depIdxs,
+		EnumInfos:         file_warmline_v1_session_config_proto_enumTypes,
 		MessageInfos:      file_warmline_v1_session_config_proto_msgTypes,
 	}.Build()
 	File_warmline_v1_session_config_proto = out.File

@@ -266,6 +266,7 @@ class UserMessage(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
+    INTERPRET_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The text, delivered to the model as it is: a leading `/` is no command and `@name` reads no
     file. Not empty unless `content` is set; the whole frame is at most `limits.message_bytes` (32 MiB
@@ -275,6 +276,10 @@ class UserMessage(_message.Message):
     """Names the message, so that sending it again attaches to its turn and runs nothing: at most 128
     characters of ASCII without spaces, unique in the tenant, kept for at least 24 hours. The same key
     with other content is refused with IDEMPOTENCY_CONFLICT. Empty: each sending is a message.
+    """
+    interpret: _builtins.bool
+    """Let the CLI act on the text as it does on what is typed to it: a leading `/` is a command, `@name`
+    reads a file. Never set it for text that you have from others. Not with `content`.
     """
     @_builtins.property
     def content(self) -> _containers.RepeatedCompositeFieldContainer[Global___InputBlock]:
@@ -286,10 +291,11 @@ class UserMessage(_message.Message):
         text: _builtins.str = ...,
         idempotency_key: _builtins.str = ...,
         content: _abc.Iterable[Global___InputBlock] | None = ...,
+        interpret: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "idempotency_key", b"idempotency_key", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "idempotency_key", b"idempotency_key", "interpret", b"interpret", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -78,6 +78,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """DEADLINE_EXCEEDED: the turn ran longer than `limits.turn_timeout`."""
     ERROR_REASON_TURN_STALLED: _ErrorReason.ValueType  # 81
     """DEADLINE_EXCEEDED: the turn was silent for longer than `limits.stall_timeout`."""
+    ERROR_REASON_TURN_LIMIT_REACHED: _ErrorReason.ValueType  # 66
+    """The turn came to its `limits.max_turns`. Send another message to go on, or allow more."""
+    ERROR_REASON_BUDGET_EXCEEDED: _ErrorReason.ValueType  # 67
+    """The session came to its `limits.max_budget_usd`. Open another, with a larger one."""
+    ERROR_REASON_OUTPUT_INVALID: _ErrorReason.ValueType  # 100
+    """The answer did not take the form of `output_schema`, however often the model was asked. Make the schema
+    simpler, or say more of it in the prompt.
+    """
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 90
     """INTERNAL: a fault of the service; the `errorId` in the metadata is in its log."""
 
@@ -88,7 +96,7 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
 
     Numbers are grouped by the gRPC status that carries the reason: 1x UNAUTHENTICATED,
     2x PERMISSION_DENIED, 3x NOT_FOUND, 4x INVALID_ARGUMENT, 5x ABORTED, 6x RESOURCE_EXHAUSTED,
-    7x UNAVAILABLE, 8x DEADLINE_EXCEEDED, 9x INTERNAL.
+    7x UNAVAILABLE, 8x DEADLINE_EXCEEDED, 9x INTERNAL, 10x FAILED_PRECONDITION.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
@@ -147,6 +155,14 @@ ERROR_REASON_TURN_TIMEOUT: ErrorReason.ValueType  # 80
 """DEADLINE_EXCEEDED: the turn ran longer than `limits.turn_timeout`."""
 ERROR_REASON_TURN_STALLED: ErrorReason.ValueType  # 81
 """DEADLINE_EXCEEDED: the turn was silent for longer than `limits.stall_timeout`."""
+ERROR_REASON_TURN_LIMIT_REACHED: ErrorReason.ValueType  # 66
+"""The turn came to its `limits.max_turns`. Send another message to go on, or allow more."""
+ERROR_REASON_BUDGET_EXCEEDED: ErrorReason.ValueType  # 67
+"""The session came to its `limits.max_budget_usd`. Open another, with a larger one."""
+ERROR_REASON_OUTPUT_INVALID: ErrorReason.ValueType  # 100
+"""The answer did not take the form of `output_schema`, however often the model was asked. Make the schema
+simpler, or say more of it in the prompt.
+"""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 90
 """INTERNAL: a fault of the service; the `errorId` in the metadata is in its log."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

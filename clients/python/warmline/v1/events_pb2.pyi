@@ -492,6 +492,7 @@ class TurnCompleted(_message.Message):
     LATENCY_FIELD_NUMBER: _builtins.int
     PERMISSION_DENIALS_FIELD_NUMBER: _builtins.int
     MODEL_REQUESTS_FIELD_NUMBER: _builtins.int
+    STRUCTURED_OUTPUT_FIELD_NUMBER: _builtins.int
     stop_reason: Global___StopReason.ValueType
     """Why the model stopped."""
     result: _builtins.str
@@ -510,6 +511,10 @@ class TurnCompleted(_message.Message):
     def permission_denials(self) -> _containers.RepeatedCompositeFieldContainer[Global___PermissionDenial]:
         """Tool calls that were not allowed to run."""
 
+    @_builtins.property
+    def structured_output(self) -> _struct_pb2.Struct:
+        """The answer in the form of the session's `output_schema`, where it has one."""
+
     def __init__(
         self,
         *,
@@ -519,10 +524,11 @@ class TurnCompleted(_message.Message):
         latency: Global___LatencyReceipt | None = ...,
         permission_denials: _abc.Iterable[Global___PermissionDenial] | None = ...,
         model_requests: _builtins.int = ...,
+        structured_output: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency", "structured_output", b"structured_output", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency", "model_requests", b"model_requests", "permission_denials", b"permission_denials", "result", b"result", "stop_reason", b"stop_reason", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency", "model_requests", b"model_requests", "permission_denials", b"permission_denials", "result", b"result", "stop_reason", b"stop_reason", "structured_output", b"structured_output", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,9 +3,13 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -17,6 +21,112 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Profile:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ProfileEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Profile.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PROFILE_UNSPECIFIED: _Profile.ValueType  # 0
+    """FULL."""
+    PROFILE_FULL: _Profile.ValueType  # 1
+    """All of it."""
+    PROFILE_BARE: _Profile.ValueType  # 2
+    """A plain completion: no built-in tools, no skills, no memory, no notes of the CLI's own on the machine
+    and the directory. Of a first message the model reads about 90 times fewer tokens (128
+    instead of 11,900, measured with the CLI 2.1.329).
+    """
+
+class Profile(_Profile, metaclass=_ProfileEnumTypeWrapper):
+    """How much of the CLI's own equipment a conversation has."""
+
+PROFILE_UNSPECIFIED: Profile.ValueType  # 0
+"""FULL."""
+PROFILE_FULL: Profile.ValueType  # 1
+"""All of it."""
+PROFILE_BARE: Profile.ValueType  # 2
+"""A plain completion: no built-in tools, no skills, no memory, no notes of the CLI's own on the machine
+and the directory. Of a first message the model reads about 90 times fewer tokens (128
+instead of 11,900, measured with the CLI 2.1.329).
+"""
+Global___Profile: _TypeAlias = Profile  # noqa: Y015
+
+class _PermissionMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PermissionModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PermissionMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PERMISSION_MODE_UNSPECIFIED: _PermissionMode.ValueType  # 0
+    """DEFAULT."""
+    PERMISSION_MODE_DEFAULT: _PermissionMode.ValueType  # 1
+    """Reading in the workspace; all else is asked for."""
+    PERMISSION_MODE_PLAN: _PermissionMode.ValueType  # 2
+    """Nothing that changes anything: the model makes a plan."""
+    PERMISSION_MODE_ACCEPT_EDITS: _PermissionMode.ValueType  # 3
+    """Changes of files in the workspace as well."""
+    PERMISSION_MODE_DONT_ASK: _PermissionMode.ValueType  # 4
+    """As DEFAULT, but what would be asked for is denied."""
+    PERMISSION_MODE_AUTO: _PermissionMode.ValueType  # 5
+    """The CLI judges what is harmless."""
+    PERMISSION_MODE_BYPASS: _PermissionMode.ValueType  # 6
+    """Everything. Needs a sandbox around the process; without one it is refused."""
+
+class PermissionMode(_PermissionMode, metaclass=_PermissionModeEnumTypeWrapper):
+    """What may happen without an approval. The operator may forbid some: POLICY_DENIED."""
+
+PERMISSION_MODE_UNSPECIFIED: PermissionMode.ValueType  # 0
+"""DEFAULT."""
+PERMISSION_MODE_DEFAULT: PermissionMode.ValueType  # 1
+"""Reading in the workspace; all else is asked for."""
+PERMISSION_MODE_PLAN: PermissionMode.ValueType  # 2
+"""Nothing that changes anything: the model makes a plan."""
+PERMISSION_MODE_ACCEPT_EDITS: PermissionMode.ValueType  # 3
+"""Changes of files in the workspace as well."""
+PERMISSION_MODE_DONT_ASK: PermissionMode.ValueType  # 4
+"""As DEFAULT, but what would be asked for is denied."""
+PERMISSION_MODE_AUTO: PermissionMode.ValueType  # 5
+"""The CLI judges what is harmless."""
+PERMISSION_MODE_BYPASS: PermissionMode.ValueType  # 6
+"""Everything. Needs a sandbox around the process; without one it is refused."""
+Global___PermissionMode: _TypeAlias = PermissionMode  # noqa: Y015
+
+class _Effort:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EffortEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Effort.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EFFORT_UNSPECIFIED: _Effort.ValueType  # 0
+    """The model's default."""
+    EFFORT_LOW: _Effort.ValueType  # 1
+    """Little."""
+    EFFORT_MEDIUM: _Effort.ValueType  # 2
+    """Some."""
+    EFFORT_HIGH: _Effort.ValueType  # 3
+    """Much."""
+    EFFORT_XHIGH: _Effort.ValueType  # 4
+    """More than that."""
+    EFFORT_MAX: _Effort.ValueType  # 5
+    """As much as it can."""
+
+class Effort(_Effort, metaclass=_EffortEnumTypeWrapper):
+    """How much effort a model makes."""
+
+EFFORT_UNSPECIFIED: Effort.ValueType  # 0
+"""The model's default."""
+EFFORT_LOW: Effort.ValueType  # 1
+"""Little."""
+EFFORT_MEDIUM: Effort.ValueType  # 2
+"""Some."""
+EFFORT_HIGH: Effort.ValueType  # 3
+"""Much."""
+EFFORT_XHIGH: Effort.ValueType  # 4
+"""More than that."""
+EFFORT_MAX: Effort.ValueType  # 5
+"""As much as it can."""
+Global___Effort: _TypeAlias = Effort  # noqa: Y015
+
 @_typing.final
 class SessionConfig(_message.Message):
     """How a session's CLI process is set up. Every field is optional; each is checked before anything is
@@ -25,12 +135,48 @@ class SessionConfig(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class AgentsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___Agent: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___Agent | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     MODEL_FIELD_NUMBER: _builtins.int
     SYSTEM_PROMPT_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     WORKSPACE_FIELD_NUMBER: _builtins.int
+    FALLBACK_MODELS_FIELD_NUMBER: _builtins.int
+    AGENTS_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
+    PERMISSION_MODE_FIELD_NUMBER: _builtins.int
+    REASONING_FIELD_NUMBER: _builtins.int
+    OUTPUT_SCHEMA_FIELD_NUMBER: _builtins.int
+    BETAS_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's id or alias, as ListModels gives them. Empty: the service's default."""
+    agent: _builtins.str
+    """The one of `agents` that leads: its prompt, tools and model are the session's own."""
+    permission_mode: Global___PermissionMode.ValueType
+    """What may happen without an approval."""
+    profile: Global___Profile.ValueType
+    """How much of the CLI's own equipment a conversation has."""
     @_builtins.property
     def system_prompt(self) -> Global___SystemPrompt:
         """What the model is told before the conversation. Not set: the CLI's own prompt."""
@@ -43,6 +189,38 @@ class SessionConfig(_message.Message):
     def workspace(self) -> Global___Workspace:
         """Where the session's files are."""
 
+    @_builtins.property
+    def fallback_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Models that answer when the provider says that `model` is overloaded, or has none of that name, in
+        their order; a notice says so. At most 4. The next turn begins with `model` again.
+        """
+
+    @_builtins.property
+    def agents(self) -> _containers.MessageMap[_builtins.str, Global___Agent]:
+        """Sub-agents that the model may call, by their names: small letters, digits and `-`, at most 63. At most
+        32.
+        """
+
+    @_builtins.property
+    def tools(self) -> Global___Tools:
+        """Which tools there are, and which may run without being asked for."""
+
+    @_builtins.property
+    def reasoning(self) -> Global___Reasoning:
+        """How much the model thinks."""
+
+    @_builtins.property
+    def output_schema(self) -> _struct_pb2.Struct:
+        """A JSON schema, of `"type": "object"`: the answer of each turn is an object of that form, in
+        `TurnCompleted.structured_output`. At most 64 KiB as JSON.
+        """
+
+    @_builtins.property
+    def betas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Beta features of the provider, by the names that it gives them: small letters, digits and `-`. At most
+        8; the CLI leaves out what it does not know.
+        """
+
     def __init__(
         self,
         *,
@@ -50,14 +228,153 @@ class SessionConfig(_message.Message):
         system_prompt: Global___SystemPrompt | None = ...,
         limits: Global___Limits | None = ...,
         workspace: Global___Workspace | None = ...,
+        fallback_models: _abc.Iterable[_builtins.str] | None = ...,
+        agents: _abc.Mapping[_builtins.str, Global___Agent] | None = ...,
+        agent: _builtins.str = ...,
+        tools: Global___Tools | None = ...,
+        permission_mode: Global___PermissionMode.ValueType = ...,
+        reasoning: Global___Reasoning | None = ...,
+        output_schema: _struct_pb2.Struct | None = ...,
+        betas: _abc.Iterable[_builtins.str] | None = ...,
+        profile: Global___Profile.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "system_prompt", b"system_prompt", "workspace", b"workspace"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "output_schema", b"output_schema", "reasoning", b"reasoning", "system_prompt", b"system_prompt", "tools", b"tools", "workspace", b"workspace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "model", b"model", "system_prompt", b"system_prompt", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "agents", b"agents", "betas", b"betas", "fallback_models", b"fallback_models", "limits", b"limits", "model", b"model", "output_schema", b"output_schema", "permission_mode", b"permission_mode", "profile", b"profile", "reasoning", b"reasoning", "system_prompt", b"system_prompt", "tools", b"tools", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SessionConfig: _TypeAlias = SessionConfig  # noqa: Y015
+
+@_typing.final
+class Agent(_message.Message):
+    """A sub-agent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    description: _builtins.str
+    """When it is to be called, for the model. Not empty, at most 8 KiB."""
+    prompt: _builtins.str
+    """Its system prompt. Not empty, at most 64 KiB."""
+    model: _builtins.str
+    """Its model, an id or alias. Empty: that of the session."""
+    @_builtins.property
+    def tools(self) -> Global___ToolNames:
+        """Its tools; not set: those of the session. As in `Tools.available`."""
+
+    def __init__(
+        self,
+        *,
+        description: _builtins.str = ...,
+        prompt: _builtins.str = ...,
+        tools: Global___ToolNames | None = ...,
+        model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tools", b"tools"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "model", b"model", "prompt", b"prompt", "tools", b"tools"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Agent: _TypeAlias = Agent  # noqa: Y015
+
+@_typing.final
+class ToolNames(_message.Message):
+    """Names of tools, which may be none."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Each the name of a tool, such as `Read`. At most 128."""
+
+    def __init__(
+        self,
+        *,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolNames: _TypeAlias = ToolNames  # noqa: Y015
+
+@_typing.final
+class Tools(_message.Message):
+    """Which tools a session has."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AVAILABLE_FIELD_NUMBER: _builtins.int
+    ALLOWED_FIELD_NUMBER: _builtins.int
+    DISALLOWED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def available(self) -> Global___ToolNames:
+        """The CLI's own tools that the model is told of. Not set: all of them; set and empty: none."""
+
+    @_builtins.property
+    def allowed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What runs without being asked for: a tool's name, such as `Read`, or a pattern over its input, such as
+        `Bash(git log:*)`. At most 128, each of at most 512 characters.
+        """
+
+    @_builtins.property
+    def disallowed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What never runs, in the same form; it wins over `allowed`. The model may still be told of the tool."""
+
+    def __init__(
+        self,
+        *,
+        available: Global___ToolNames | None = ...,
+        allowed: _abc.Iterable[_builtins.str] | None = ...,
+        disallowed: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["available", b"available"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "available", b"available", "disallowed", b"disallowed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Tools: _TypeAlias = Tools  # noqa: Y015
+
+@_typing.final
+class Reasoning(_message.Message):
+    """How much the model thinks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EFFORT_FIELD_NUMBER: _builtins.int
+    BUDGET_TOKENS_FIELD_NUMBER: _builtins.int
+    effort: Global___Effort.ValueType
+    """How much effort it makes; not every model takes every level, ListModels says which. Not set: the
+    model's default.
+    """
+    budget_tokens: _builtins.int
+    """The most tokens of thinking in an answer, for older models that count them: 1024 to 200,000, or 0 for
+    no thinking. Newer models decide by `effort` and take no notice. Not set: the model's default.
+    """
+    def __init__(
+        self,
+        *,
+        effort: Global___Effort.ValueType = ...,
+        budget_tokens: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_budget_tokens", b"_budget_tokens", "budget_tokens", b"budget_tokens"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_budget_tokens", b"_budget_tokens", "budget_tokens", b"budget_tokens", "effort", b"effort"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__budget_tokens: _TypeAlias = _typing.Literal["budget_tokens"]  # noqa: Y015
+    _WhichOneofArgType__budget_tokens: _TypeAlias = _typing.Literal["_budget_tokens", b"_budget_tokens"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__budget_tokens) -> _WhichOneofReturnType__budget_tokens | None: ...
+
+Global___Reasoning: _TypeAlias = Reasoning  # noqa: Y015
 
 @_typing.final
 class Workspace(_message.Message):
@@ -91,25 +408,59 @@ class SystemPrompt(_message.Message):
 
     REPLACE_FIELD_NUMBER: _builtins.int
     APPEND_FIELD_NUMBER: _builtins.int
+    PRESET_FIELD_NUMBER: _builtins.int
     replace: _builtins.str
     """Use this instead of the CLI's prompt. At most 256 KiB of UTF-8, not empty."""
     append: _builtins.str
     """Add this after the CLI's prompt. At most 256 KiB of UTF-8, not empty."""
+    @_builtins.property
+    def preset(self) -> Global___PresetPrompt:
+        """The CLI's own prompt, in one of its forms."""
+
     def __init__(
         self,
         *,
         replace: _builtins.str = ...,
         append: _builtins.str = ...,
+        preset: Global___PresetPrompt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "kind", b"kind", "replace", b"replace"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "kind", b"kind", "preset", b"preset", "replace", b"replace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "kind", b"kind", "replace", b"replace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "kind", b"kind", "preset", b"preset", "replace", b"replace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["replace", "append"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["replace", "append", "preset"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 Global___SystemPrompt: _TypeAlias = SystemPrompt  # noqa: Y015
+
+@_typing.final
+class PresetPrompt(_message.Message):
+    """The CLI's own system prompt, in a form that is asked for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPEND_FIELD_NUMBER: _builtins.int
+    EXCLUDE_DYNAMIC_SECTIONS_FIELD_NUMBER: _builtins.int
+    append: _builtins.str
+    """Added after it. Empty: nothing. At most 256 KiB of UTF-8."""
+    exclude_dynamic_sections: _builtins.bool
+    """Leave out what differs from machine to machine (directory, system, date), so that the provider can
+    cache the prompt for many sessions; it comes in the first message instead.
+    """
+    def __init__(
+        self,
+        *,
+        append: _builtins.str = ...,
+        exclude_dynamic_sections: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["append", b"append", "exclude_dynamic_sections", b"exclude_dynamic_sections"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PresetPrompt: _TypeAlias = PresetPrompt  # noqa: Y015
 
 @_typing.final
 class Limits(_message.Message):
@@ -119,6 +470,16 @@ class Limits(_message.Message):
 
     TURN_TIMEOUT_FIELD_NUMBER: _builtins.int
     STALL_TIMEOUT_FIELD_NUMBER: _builtins.int
+    MAX_TURNS_FIELD_NUMBER: _builtins.int
+    MAX_BUDGET_USD_FIELD_NUMBER: _builtins.int
+    max_turns: _builtins.int
+    """The most requests to the model, sub-agents' apart, that a turn may take: 1 to 1,000. A turn that needs
+    more fails with TURN_LIMIT_REACHED. 0: no limit.
+    """
+    max_budget_usd: _builtins.float
+    """What the session may cost in US dollars at list prices, counted by each process of its own: 0.0001 to
+    10,000. A turn that goes beyond fails with BUDGET_EXCEEDED. 0: no limit.
+    """
     @_builtins.property
     def turn_timeout(self) -> _duration_pb2.Duration:
         """The longest that a turn may take, from its start: 1 s to 24 h. Not set: the service's default."""
@@ -132,10 +493,12 @@ class Limits(_message.Message):
         *,
         turn_timeout: _duration_pb2.Duration | None = ...,
         stall_timeout: _duration_pb2.Duration | None = ...,
+        max_turns: _builtins.int = ...,
+        max_budget_usd: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["stall_timeout", b"stall_timeout", "turn_timeout", b"turn_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["stall_timeout", b"stall_timeout", "turn_timeout", b"turn_timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_budget_usd", b"max_budget_usd", "max_turns", b"max_turns", "stall_timeout", b"stall_timeout", "turn_timeout", b"turn_timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -2,17 +2,17 @@
 // @generated from file warmline/v1/session_config.proto (package warmline.v1, syntax proto3)
 /* eslint-disable */
 
-import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
-import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Duration } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_duration } from "@bufbuild/protobuf/wkt";
-import type { Message } from "@bufbuild/protobuf";
+import { file_google_protobuf_duration, file_google_protobuf_struct } from "@bufbuild/protobuf/wkt";
+import type { JsonObject, Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file warmline/v1/session_config.proto.
  */
 export const file_warmline_v1_session_config: GenFile = /*@__PURE__*/
-  fileDesc("CiB3YXJtbGluZS92MS9zZXNzaW9uX2NvbmZpZy5wcm90bxILd2FybWxpbmUudjEioAEKDVNlc3Npb25Db25maWcSDQoFbW9kZWwYASABKAkSMAoNc3lzdGVtX3Byb21wdBgCIAEoCzIZLndhcm1saW5lLnYxLlN5c3RlbVByb21wdBIjCgZsaW1pdHMYAyABKAsyEy53YXJtbGluZS52MS5MaW1pdHMSKQoJd29ya3NwYWNlGAQgASgLMhYud2FybWxpbmUudjEuV29ya3NwYWNlIhkKCVdvcmtzcGFjZRIMCgRuYW1lGAEgASgJIjsKDFN5c3RlbVByb21wdBIRCgdyZXBsYWNlGAEgASgJSAASEAoGYXBwZW5kGAIgASgJSABCBgoEa2luZCJrCgZMaW1pdHMSLwoMdHVybl90aW1lb3V0GAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjAKDXN0YWxsX3RpbWVvdXQYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CMFoud2FybWxpbmUuZGV2L2NsaWVudHMvZ28vd2FybWxpbmUvdjE7d2FybWxpbmV2MWIGcHJvdG8z", [file_google_protobuf_duration]);
+  fileDesc("CiB3YXJtbGluZS92MS9zZXNzaW9uX2NvbmZpZy5wcm90bxILd2FybWxpbmUudjEirQQKDVNlc3Npb25Db25maWcSDQoFbW9kZWwYASABKAkSMAoNc3lzdGVtX3Byb21wdBgCIAEoCzIZLndhcm1saW5lLnYxLlN5c3RlbVByb21wdBIjCgZsaW1pdHMYAyABKAsyEy53YXJtbGluZS52MS5MaW1pdHMSKQoJd29ya3NwYWNlGAQgASgLMhYud2FybWxpbmUudjEuV29ya3NwYWNlEhcKD2ZhbGxiYWNrX21vZGVscxgFIAMoCRI2CgZhZ2VudHMYBiADKAsyJi53YXJtbGluZS52MS5TZXNzaW9uQ29uZmlnLkFnZW50c0VudHJ5Eg0KBWFnZW50GAcgASgJEiEKBXRvb2xzGAggASgLMhIud2FybWxpbmUudjEuVG9vbHMSNAoPcGVybWlzc2lvbl9tb2RlGAkgASgOMhsud2FybWxpbmUudjEuUGVybWlzc2lvbk1vZGUSKQoJcmVhc29uaW5nGAwgASgLMhYud2FybWxpbmUudjEuUmVhc29uaW5nEi4KDW91dHB1dF9zY2hlbWEYDSABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Eg0KBWJldGFzGA4gAygJEiUKB3Byb2ZpbGUYDyABKA4yFC53YXJtbGluZS52MS5Qcm9maWxlGkEKC0FnZW50c0VudHJ5EgsKA2tleRgBIAEoCRIhCgV2YWx1ZRgCIAEoCzISLndhcm1saW5lLnYxLkFnZW50OgI4ASJiCgVBZ2VudBITCgtkZXNjcmlwdGlvbhgBIAEoCRIOCgZwcm9tcHQYAiABKAkSJQoFdG9vbHMYAyABKAsyFi53YXJtbGluZS52MS5Ub29sTmFtZXMSDQoFbW9kZWwYBCABKAkiGgoJVG9vbE5hbWVzEg0KBW5hbWVzGAEgAygJIlcKBVRvb2xzEikKCWF2YWlsYWJsZRgBIAEoCzIWLndhcm1saW5lLnYxLlRvb2xOYW1lcxIPCgdhbGxvd2VkGAIgAygJEhIKCmRpc2FsbG93ZWQYAyADKAkiXgoJUmVhc29uaW5nEiMKBmVmZm9ydBgBIAEoDjITLndhcm1saW5lLnYxLkVmZm9ydBIaCg1idWRnZXRfdG9rZW5zGAIgASgNSACIAQFCEAoOX2J1ZGdldF90b2tlbnMiGQoJV29ya3NwYWNlEgwKBG5hbWUYASABKAkiaAoMU3lzdGVtUHJvbXB0EhEKB3JlcGxhY2UYASABKAlIABIQCgZhcHBlbmQYAiABKAlIABIrCgZwcmVzZXQYAyABKAsyGS53YXJtbGluZS52MS5QcmVzZXRQcm9tcHRIAEIGCgRraW5kIkAKDFByZXNldFByb21wdBIOCgZhcHBlbmQYASABKAkSIAoYZXhjbHVkZV9keW5hbWljX3NlY3Rpb25zGAIgASgIIpYBCgZMaW1pdHMSLwoMdHVybl90aW1lb3V0GAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjAKDXN0YWxsX3RpbWVvdXQYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEQoJbWF4X3R1cm5zGAMgASgNEhYKDm1heF9idWRnZXRfdXNkGAQgASgBKkYKB1Byb2ZpbGUSFwoTUFJPRklMRV9VTlNQRUNJRklFRBAAEhAKDFBST0ZJTEVfRlVMTBABEhAKDFBST0ZJTEVfQkFSRRACKt4BCg5QZXJtaXNzaW9uTW9kZRIfChtQRVJNSVNTSU9OX01PREVfVU5TUEVDSUZJRUQQABIbChdQRVJNSVNTSU9OX01PREVfREVGQVVMVBABEhgKFFBFUk1JU1NJT05fTU9ERV9QTEFOEAISIAocUEVSTUlTU0lPTl9NT0RFX0FDQ0VQVF9FRElUUxADEhwKGFBFUk1JU1NJT05fTU9ERV9ET05UX0FTSxAEEhgKFFBFUk1JU1NJT05fTU9ERV9BVVRPEAUSGgoWUEVSTUlTU0lPTl9NT0RFX0JZUEFTUxAGKnYKBkVmZm9ydBIWChJFRkZPUlRfVU5TUEVDSUZJRUQQABIOCgpFRkZPUlRfTE9XEAESEQoNRUZGT1JUX01FRElVTRACEg8KC0VGRk9SVF9ISUdIEAMSEAoMRUZGT1JUX1hISUdIEAQSDgoKRUZGT1JUX01BWBAFQjBaLndhcm1saW5lLmRldi9jbGllbnRzL2dvL3dhcm1saW5lL3YxO3dhcm1saW5ldjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_struct]);
 
 /**
  * How a session's CLI process is set up. Every field is optional; each is checked before anything is
@@ -48,6 +48,73 @@ export type SessionConfig = Message<"warmline.v1.SessionConfig"> & {
    * @generated from field: warmline.v1.Workspace workspace = 4;
    */
   workspace?: Workspace | undefined;
+
+  /**
+   * Models that answer when the provider says that `model` is overloaded, or has none of that name, in
+   * their order; a notice says so. At most 4. The next turn begins with `model` again.
+   *
+   * @generated from field: repeated string fallback_models = 5;
+   */
+  fallbackModels: string[];
+
+  /**
+   * Sub-agents that the model may call, by their names: small letters, digits and `-`, at most 63. At most
+   * 32.
+   *
+   * @generated from field: map<string, warmline.v1.Agent> agents = 6;
+   */
+  agents: { [key: string]: Agent };
+
+  /**
+   * The one of `agents` that leads: its prompt, tools and model are the session's own.
+   *
+   * @generated from field: string agent = 7;
+   */
+  agent: string;
+
+  /**
+   * Which tools there are, and which may run without being asked for.
+   *
+   * @generated from field: warmline.v1.Tools tools = 8;
+   */
+  tools?: Tools | undefined;
+
+  /**
+   * What may happen without an approval.
+   *
+   * @generated from field: warmline.v1.PermissionMode permission_mode = 9;
+   */
+  permissionMode: PermissionMode;
+
+  /**
+   * How much the model thinks.
+   *
+   * @generated from field: warmline.v1.Reasoning reasoning = 12;
+   */
+  reasoning?: Reasoning | undefined;
+
+  /**
+   * A JSON schema, of `"type": "object"`: the answer of each turn is an object of that form, in
+   * `TurnCompleted.structured_output`. At most 64 KiB as JSON.
+   *
+   * @generated from field: google.protobuf.Struct output_schema = 13;
+   */
+  outputSchema?: JsonObject | undefined;
+
+  /**
+   * Beta features of the provider, by the names that it gives them: small letters, digits and `-`. At most
+   * 8; the CLI leaves out what it does not know.
+   *
+   * @generated from field: repeated string betas = 14;
+   */
+  betas: string[];
+
+  /**
+   * How much of the CLI's own equipment a conversation has.
+   *
+   * @generated from field: warmline.v1.Profile profile = 15;
+   */
+  profile: Profile;
 };
 
 /**
@@ -56,6 +123,135 @@ export type SessionConfig = Message<"warmline.v1.SessionConfig"> & {
  */
 export const SessionConfigSchema: GenMessage<SessionConfig> = /*@__PURE__*/
   messageDesc(file_warmline_v1_session_config, 0);
+
+/**
+ * A sub-agent.
+ *
+ * @generated from message warmline.v1.Agent
+ */
+export type Agent = Message<"warmline.v1.Agent"> & {
+  /**
+   * When it is to be called, for the model. Not empty, at most 8 KiB.
+   *
+   * @generated from field: string description = 1;
+   */
+  description: string;
+
+  /**
+   * Its system prompt. Not empty, at most 64 KiB.
+   *
+   * @generated from field: string prompt = 2;
+   */
+  prompt: string;
+
+  /**
+   * Its tools; not set: those of the session. As in `Tools.available`.
+   *
+   * @generated from field: warmline.v1.ToolNames tools = 3;
+   */
+  tools?: ToolNames | undefined;
+
+  /**
+   * Its model, an id or alias. Empty: that of the session.
+   *
+   * @generated from field: string model = 4;
+   */
+  model: string;
+};
+
+/**
+ * Describes the message warmline.v1.Agent.
+ * Use `create(AgentSchema)` to create a new message.
+ */
+export const AgentSchema: GenMessage<Agent> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_session_config, 1);
+
+/**
+ * Names of tools, which may be none.
+ *
+ * @generated from message warmline.v1.ToolNames
+ */
+export type ToolNames = Message<"warmline.v1.ToolNames"> & {
+  /**
+   * Each the name of a tool, such as `Read`. At most 128.
+   *
+   * @generated from field: repeated string names = 1;
+   */
+  names: string[];
+};
+
+/**
+ * Describes the message warmline.v1.ToolNames.
+ * Use `create(ToolNamesSchema)` to create a new message.
+ */
+export const ToolNamesSchema: GenMessage<ToolNames> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_session_config, 2);
+
+/**
+ * Which tools a session has.
+ *
+ * @generated from message warmline.v1.Tools
+ */
+export type Tools = Message<"warmline.v1.Tools"> & {
+  /**
+   * The CLI's own tools that the model is told of. Not set: all of them; set and empty: none.
+   *
+   * @generated from field: warmline.v1.ToolNames available = 1;
+   */
+  available?: ToolNames | undefined;
+
+  /**
+   * What runs without being asked for: a tool's name, such as `Read`, or a pattern over its input, such as
+   * `Bash(git log:*)`. At most 128, each of at most 512 characters.
+   *
+   * @generated from field: repeated string allowed = 2;
+   */
+  allowed: string[];
+
+  /**
+   * What never runs, in the same form; it wins over `allowed`. The model may still be told of the tool.
+   *
+   * @generated from field: repeated string disallowed = 3;
+   */
+  disallowed: string[];
+};
+
+/**
+ * Describes the message warmline.v1.Tools.
+ * Use `create(ToolsSchema)` to create a new message.
+ */
+export const ToolsSchema: GenMessage<Tools> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_session_config, 3);
+
+/**
+ * How much the model thinks.
+ *
+ * @generated from message warmline.v1.Reasoning
+ */
+export type Reasoning = Message<"warmline.v1.Reasoning"> & {
+  /**
+   * How much effort it makes; not every model takes every level, ListModels says which. Not set: the
+   * model's default.
+   *
+   * @generated from field: warmline.v1.Effort effort = 1;
+   */
+  effort: Effort;
+
+  /**
+   * The most tokens of thinking in an answer, for older models that count them: 1024 to 200,000, or 0 for
+   * no thinking. Newer models decide by `effort` and take no notice. Not set: the model's default.
+   *
+   * @generated from field: optional uint32 budget_tokens = 2;
+   */
+  budgetTokens?: number | undefined;
+};
+
+/**
+ * Describes the message warmline.v1.Reasoning.
+ * Use `create(ReasoningSchema)` to create a new message.
+ */
+export const ReasoningSchema: GenMessage<Reasoning> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_session_config, 4);
 
 /**
  * The working directory of a session.
@@ -77,7 +273,7 @@ export type Workspace = Message<"warmline.v1.Workspace"> & {
  * Use `create(WorkspaceSchema)` to create a new message.
  */
 export const WorkspaceSchema: GenMessage<Workspace> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 1);
+  messageDesc(file_warmline_v1_session_config, 5);
 
 /**
  * The system prompt of a session.
@@ -106,6 +302,14 @@ export type SystemPrompt = Message<"warmline.v1.SystemPrompt"> & {
      */
     value: string;
     case: "append";
+  } | {
+    /**
+     * The CLI's own prompt, in one of its forms.
+     *
+     * @generated from field: warmline.v1.PresetPrompt preset = 3;
+     */
+    value: PresetPrompt;
+    case: "preset";
   } | { case: undefined; value?: undefined };
 };
 
@@ -114,7 +318,36 @@ export type SystemPrompt = Message<"warmline.v1.SystemPrompt"> & {
  * Use `create(SystemPromptSchema)` to create a new message.
  */
 export const SystemPromptSchema: GenMessage<SystemPrompt> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 2);
+  messageDesc(file_warmline_v1_session_config, 6);
+
+/**
+ * The CLI's own system prompt, in a form that is asked for.
+ *
+ * @generated from message warmline.v1.PresetPrompt
+ */
+export type PresetPrompt = Message<"warmline.v1.PresetPrompt"> & {
+  /**
+   * Added after it. Empty: nothing. At most 256 KiB of UTF-8.
+   *
+   * @generated from field: string append = 1;
+   */
+  append: string;
+
+  /**
+   * Leave out what differs from machine to machine (directory, system, date), so that the provider can
+   * cache the prompt for many sessions; it comes in the first message instead.
+   *
+   * @generated from field: bool exclude_dynamic_sections = 2;
+   */
+  excludeDynamicSections: boolean;
+};
+
+/**
+ * Describes the message warmline.v1.PresetPrompt.
+ * Use `create(PresetPromptSchema)` to create a new message.
+ */
+export const PresetPromptSchema: GenMessage<PresetPrompt> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_session_config, 7);
 
 /**
  * Bounds on each turn. A turn that reaches one ends with `turn_failed` and that bound's reason.
@@ -135,6 +368,22 @@ export type Limits = Message<"warmline.v1.Limits"> & {
    * @generated from field: google.protobuf.Duration stall_timeout = 2;
    */
   stallTimeout?: Duration | undefined;
+
+  /**
+   * The most requests to the model, sub-agents' apart, that a turn may take: 1 to 1,000. A turn that needs
+   * more fails with TURN_LIMIT_REACHED. 0: no limit.
+   *
+   * @generated from field: uint32 max_turns = 3;
+   */
+  maxTurns: number;
+
+  /**
+   * What the session may cost in US dollars at list prices, counted by each process of its own: 0.0001 to
+   * 10,000. A turn that goes beyond fails with BUDGET_EXCEEDED. 0: no limit.
+   *
+   * @generated from field: double max_budget_usd = 4;
+   */
+  maxBudgetUsd: number;
 };
 
 /**
@@ -142,5 +391,158 @@ export type Limits = Message<"warmline.v1.Limits"> & {
  * Use `create(LimitsSchema)` to create a new message.
  */
 export const LimitsSchema: GenMessage<Limits> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 3);
+  messageDesc(file_warmline_v1_session_config, 8);
+
+/**
+ * How much of the CLI's own equipment a conversation has.
+ *
+ * @generated from enum warmline.v1.Profile
+ */
+export enum Profile {
+  /**
+   * FULL.
+   *
+   * @generated from enum value: PROFILE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * All of it.
+   *
+   * @generated from enum value: PROFILE_FULL = 1;
+   */
+  FULL = 1,
+
+  /**
+   * A plain completion: no built-in tools, no skills, no memory, no notes of the CLI's own on the machine
+   * and the directory. Of a first message the model reads about 90 times fewer tokens (128
+   * instead of 11,900, measured with the CLI 2.1.329).
+   *
+   * @generated from enum value: PROFILE_BARE = 2;
+   */
+  BARE = 2,
+}
+
+/**
+ * Describes the enum warmline.v1.Profile.
+ */
+export const ProfileSchema: GenEnum<Profile> = /*@__PURE__*/
+  enumDesc(file_warmline_v1_session_config, 0);
+
+/**
+ * What may happen without an approval. The operator may forbid some: POLICY_DENIED.
+ *
+ * @generated from enum warmline.v1.PermissionMode
+ */
+export enum PermissionMode {
+  /**
+   * DEFAULT.
+   *
+   * @generated from enum value: PERMISSION_MODE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Reading in the workspace; all else is asked for.
+   *
+   * @generated from enum value: PERMISSION_MODE_DEFAULT = 1;
+   */
+  DEFAULT = 1,
+
+  /**
+   * Nothing that changes anything: the model makes a plan.
+   *
+   * @generated from enum value: PERMISSION_MODE_PLAN = 2;
+   */
+  PLAN = 2,
+
+  /**
+   * Changes of files in the workspace as well.
+   *
+   * @generated from enum value: PERMISSION_MODE_ACCEPT_EDITS = 3;
+   */
+  ACCEPT_EDITS = 3,
+
+  /**
+   * As DEFAULT, but what would be asked for is denied.
+   *
+   * @generated from enum value: PERMISSION_MODE_DONT_ASK = 4;
+   */
+  DONT_ASK = 4,
+
+  /**
+   * The CLI judges what is harmless.
+   *
+   * @generated from enum value: PERMISSION_MODE_AUTO = 5;
+   */
+  AUTO = 5,
+
+  /**
+   * Everything. Needs a sandbox around the process; without one it is refused.
+   *
+   * @generated from enum value: PERMISSION_MODE_BYPASS = 6;
+   */
+  BYPASS = 6,
+}
+
+/**
+ * Describes the enum warmline.v1.PermissionMode.
+ */
+export const PermissionModeSchema: GenEnum<PermissionMode> = /*@__PURE__*/
+  enumDesc(file_warmline_v1_session_config, 1);
+
+/**
+ * How much effort a model makes.
+ *
+ * @generated from enum warmline.v1.Effort
+ */
+export enum Effort {
+  /**
+   * The model's default.
+   *
+   * @generated from enum value: EFFORT_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Little.
+   *
+   * @generated from enum value: EFFORT_LOW = 1;
+   */
+  LOW = 1,
+
+  /**
+   * Some.
+   *
+   * @generated from enum value: EFFORT_MEDIUM = 2;
+   */
+  MEDIUM = 2,
+
+  /**
+   * Much.
+   *
+   * @generated from enum value: EFFORT_HIGH = 3;
+   */
+  HIGH = 3,
+
+  /**
+   * More than that.
+   *
+   * @generated from enum value: EFFORT_XHIGH = 4;
+   */
+  XHIGH = 4,
+
+  /**
+   * As much as it can.
+   *
+   * @generated from enum value: EFFORT_MAX = 5;
+   */
+  MAX = 5,
+}
+
+/**
+ * Describes the enum warmline.v1.Effort.
+ */
+export const EffortSchema: GenEnum<Effort> = /*@__PURE__*/
+  enumDesc(file_warmline_v1_session_config, 2);
 

@@ -1,0 +1,271 @@
+"""A session's configuration from the wire: every field is checked here, and named when it is bad."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jsonschema  # type: ignore[import-untyped]  # what is used of it is small
+import msgspec
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.struct_pb2 import Struct
+from warmline.v1 import session_config_pb2 as pb
+
+from warmline_service.errors import field_invalid
+from warmline_service.sessions import SessionConfig
+from warmline_service.worker import Agent, PermissionMode, SystemPrompt
+
+PROMPT_BYTES = 256 * 1024
+_AGENT_PROMPT_BYTES = 64 * 1024
+_DESCRIPTION_BYTES = 8 * 1024
+_SCHEMA_BYTES = 64 * 1024
+_RULE_LETTERS = 512
+_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@\[\]-]{0,127}")
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_AGENT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_TOOL = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,127}")
+# A tool's name and, in brackets, what its input has to look like: one line of printable letters.
+_RULE = re.compile(r"[A-Za-z][A-Za-z0-9_*-]{0,127}(\([^\x00-\x1f\x7f]+\))?")
+_TURN_TIMEOUT = (1.0, 24 * 3600.0)
+_STALL_TIMEOUT = (1.0, 3600.0)
+_AGENTS, _FALLBACKS, _TOOLS, _BETAS = 32, 4, 128, 8
+_MAX_TURNS = 1000
+_BUDGET = (0.0001, 10_000.0)
+_THINKING = (1024, 200_000)
+_MODES: Mapping[int, PermissionMode] = {
+    pb.PERMISSION_MODE_UNSPECIFIED: "default",
+    pb.PERMISSION_MODE_DEFAULT: "default",
+    pb.PERMISSION_MODE_PLAN: "plan",
+    pb.PERMISSION_MODE_ACCEPT_EDITS: "acceptEdits",
+    pb.PERMISSION_MODE_DONT_ASK: "dontAsk",
+    pb.PERMISSION_MODE_AUTO: "auto",
+    pb.PERMISSION_MODE_BYPASS: "bypassPermissions",
+}
+# Whether it is the bare one.
+_PROFILES: Mapping[int, bool] = {
+    pb.PROFILE_UNSPECIFIED: False,
+    pb.PROFILE_FULL: False,
+    pb.PROFILE_BARE: True,
+}
+_EFFORTS: Mapping[int, str] = {
+    pb.EFFORT_UNSPECIFIED: "",
+    pb.EFFORT_LOW: "low",
+    pb.EFFORT_MEDIUM: "medium",
+    pb.EFFORT_HIGH: "high",
+    pb.EFFORT_XHIGH: "xhigh",
+    pb.EFFORT_MAX: "max",
+}
+
+
+def config_of(config: pb.SessionConfig, field: str, *, existing: bool) -> SessionConfig:
+    """A checked configuration; it must be empty where an existing session is meant."""
+    if existing and config.ByteSize():
+        raise field_invalid(field, "must not be set for an existing session")
+    agents = _agents_of(config.agents, f"{field}.agents")
+    if config.agent and config.agent not in agents:
+        raise field_invalid(f"{field}.agent", "is none of `agents`")
+    limits, reasoning = config.limits, config.reasoning
+    return SessionConfig(
+        model=_model_of(config.model, f"{field}.model"),
+        system_prompt=_prompt_of(config.system_prompt, f"{field}.system_prompt"),
+        turn_timeout=_seconds(limits, "turn_timeout", f"{field}.limits", _TURN_TIMEOUT),
+        stall_timeout=_seconds(limits, "stall_timeout", f"{field}.limits", _STALL_TIMEOUT),
+        workspace=_workspace_of(config.workspace.name, f"{field}.workspace.name"),
+        fallback_models=_fallbacks_of(config.fallback_models, f"{field}.fallback_models"),
+        agents=agents,
+        agent=config.agent,
+        tools=_available_of(config.tools, "available", f"{field}.tools"),
+        allowed_tools=_rules_of(config.tools.allowed, f"{field}.tools.allowed"),
+        disallowed_tools=_rules_of(config.tools.disallowed, f"{field}.tools.disallowed"),
+        permission_mode=_known(_MODES, config.permission_mode, f"{field}.permission_mode"),
+        effort=_known(_EFFORTS, reasoning.effort, f"{field}.reasoning.effort"),
+        thinking_tokens=_thinking_of(reasoning, f"{field}.reasoning.budget_tokens"),
+        output_schema=_schema_of(config, f"{field}.output_schema"),
+        betas=_betas_of(config.betas, f"{field}.betas"),
+        max_turns=_max_turns_of(limits.max_turns, f"{field}.limits.max_turns"),
+        max_budget_usd=_budget_of(limits.max_budget_usd, f"{field}.limits.max_budget_usd"),
+        bare=_known(_PROFILES, config.profile, f"{field}.profile"),
+    )
+
+
+def _known(values: Mapping[int, Any], value: int, field: str) -> Any:
+    if value not in values:
+        raise field_invalid(field, f"{value} is no value that this version knows")
+    return values[value]
+
+
+def _model_of(name: str, field: str) -> str | None:
+    if name and not _MODEL.fullmatch(name):
+        raise field_invalid(field, "is not of the form of a model id")
+    return name or None
+
+
+def _workspace_of(name: str, field: str) -> str:
+    if name and not _NAME.fullmatch(name):
+        raise field_invalid(field, "must be small letters, digits, `-` and `_`, at most 63")
+    return name
+
+
+def _prompt_of(prompt: pb.SystemPrompt, field: str) -> SystemPrompt | None:
+    kind = prompt.WhichOneof("kind")
+    if kind is None:
+        return None
+    if kind == "preset":
+        preset = prompt.preset
+        if preset.append:
+            _check_text(preset.append, PROMPT_BYTES, f"{field}.preset.append")
+        elif not preset.exclude_dynamic_sections:
+            return None
+        return SystemPrompt("append", preset.append, preset.exclude_dynamic_sections)
+    text = prompt.replace if kind == "replace" else prompt.append
+    _check_text(text, PROMPT_BYTES, f"{field}.{kind}")
+    return SystemPrompt(kind, text)
+
+
+def _check_text(text: str, limit: int, field: str) -> None:
+    if not text.strip():
+        raise field_invalid(field, "must not be empty")
+    if len(text.encode()) > limit:
+        raise field_invalid(field, f"is longer than {limit} bytes")
+
+
+def _check_count(given: Sequence[object] | Mapping[str, object], most: int, field: str) -> None:
+    if len(given) > most:
+        raise field_invalid(field, f"has more than {most} entries")
+
+
+def _fallbacks_of(names: Sequence[str], field: str) -> tuple[str, ...]:
+    _check_count(names, _FALLBACKS, field)
+    for index, name in enumerate(names):
+        if not _model_of(name, f"{field}[{index}]"):
+            raise field_invalid(f"{field}[{index}]", "must not be empty")
+    return tuple(names)
+
+
+def _agents_of(agents: Mapping[str, pb.Agent], field: str) -> dict[str, Agent]:
+    _check_count(agents, _AGENTS, field)
+    # In an order of their own: that of a map is another in every process.
+    return {name: _agent_of(name, agents[name], field) for name in sorted(agents)}
+
+
+def _agent_of(name: str, agent: pb.Agent, field: str) -> Agent:
+    if not _AGENT.fullmatch(name):
+        raise field_invalid(field, "has a name with more than small letters, digits and `-`, 63")
+    field = f"{field}[{name}]"
+    _check_text(agent.description, _DESCRIPTION_BYTES, f"{field}.description")
+    _check_text(agent.prompt, _AGENT_PROMPT_BYTES, f"{field}.prompt")
+    return Agent(
+        agent.description,
+        agent.prompt,
+        _available_of(agent, "tools", field),
+        _model_of(agent.model, f"{field}.model"),
+    )
+
+
+def _available_of(holder: pb.Tools | pb.Agent, name: str, field: str) -> tuple[str, ...] | None:
+    if not holder.HasField(name):  # type: ignore[arg-type]  # the stub wants a literal
+        return None
+    names = getattr(holder, name).names
+    _check_count(names, _TOOLS, f"{field}.{name}.names")
+    for index, each in enumerate(names):
+        if not _TOOL.fullmatch(each):
+            raise field_invalid(f"{field}.{name}.names[{index}]", "is not of the form of a tool's")
+    return tuple(names)
+
+
+def _rules_of(rules: Sequence[str], field: str) -> tuple[str, ...]:
+    _check_count(rules, _TOOLS, field)
+    for index, rule in enumerate(rules):
+        if len(rule) > _RULE_LETTERS or not _RULE.fullmatch(rule):
+            text = f"must be like `Read` or `Bash(git log:*)`, at most {_RULE_LETTERS} letters"
+            raise field_invalid(f"{field}[{index}]", text)
+    return tuple(rules)
+
+
+def _betas_of(betas: Iterable[str], field: str) -> tuple[str, ...]:
+    given = tuple(betas)
+    _check_count(given, _BETAS, field)
+    for index, beta in enumerate(given):
+        if not _AGENT.fullmatch(beta):
+            raise field_invalid(f"{field}[{index}]", "must be small letters, digits and `-`, 63")
+    return given
+
+
+def _thinking_of(reasoning: pb.Reasoning, field: str) -> int | None:
+    if not reasoning.HasField("budget_tokens"):
+        return None
+    tokens, (least, most) = reasoning.budget_tokens, _THINKING
+    if tokens and not least <= tokens <= most:
+        raise field_invalid(field, f"must be 0 or from {least} to {most}")
+    return tokens
+
+
+def _max_turns_of(value: int, field: str) -> int:
+    if value > _MAX_TURNS:
+        raise field_invalid(field, f"must be at most {_MAX_TURNS}")
+    return value
+
+
+def _budget_of(value: float, field: str) -> float:
+    least, most = _BUDGET
+    if value != 0 and not (math.isfinite(value) and least <= value <= most):
+        raise field_invalid(field, f"must be from {least} to {most:g}")
+    return value
+
+
+def _schema_of(config: pb.SessionConfig, field: str) -> Mapping[str, Any] | None:
+    if not config.HasField("output_schema"):
+        return None
+    schema = json_of(config.output_schema, _SCHEMA_BYTES, field)
+    if schema.get("type") != "object":
+        raise field_invalid(field, 'must have `"type": "object"`')
+    check_schema(schema, field)
+    return schema
+
+
+def check_schema(schema: Mapping[str, Any], field: str) -> None:
+    """Raise FIELD_INVALID for what is no JSON schema."""
+    try:
+        jsonschema.Draft202012Validator.check_schema(schema)
+    except (jsonschema.SchemaError, RecursionError) as error:
+        why = error.message if isinstance(error, jsonschema.SchemaError) else "is too deep"
+        raise field_invalid(field, f"is no JSON schema: {why[:200]}") from None
+
+
+def json_of(given: Struct, limit: int, field: str) -> dict[str, Any]:
+    """The JSON object that a Struct holds: whole numbers as such, at most `limit` bytes as text."""
+    if given.ByteSize() > limit:
+        raise field_invalid(field, f"is longer than {limit} bytes")
+    try:
+        value: dict[str, Any] = _whole(MessageToDict(given))
+        text = msgspec.json.encode(value)
+    except (ValueError, RecursionError):
+        raise field_invalid(field, "holds a number that JSON has not, or is too deep") from None
+    if len(text) > limit:
+        raise field_invalid(field, f"is longer than {limit} bytes as JSON")
+    return value
+
+
+def _whole(value: Any) -> Any:
+    """A Struct knows only doubles; what was an integer is one again."""
+    if isinstance(value, dict):
+        return {name: _whole(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_whole(each) for each in value]
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    return value
+
+
+def _seconds(limits: pb.Limits, name: str, field: str, bounds: tuple[float, float]) -> float | None:
+    if not limits.HasField(name):  # type: ignore[arg-type]  # the stub wants a literal
+        return None
+    duration: Duration = getattr(limits, name)
+    seconds = duration.seconds + duration.nanos / 1e9
+    low, high = bounds
+    if not low <= seconds <= high:
+        raise field_invalid(f"{field}.{name}", f"must be from {low:g} s to {high:g} s")
+    return seconds

@@ -1,0 +1,69 @@
+"""What a conversation tells its process beside model, prompt and directory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from warmline_service.worker._messages import JsonObject
+
+# The CLI's own words.
+PermissionMode = Literal["default", "plan", "acceptEdits", "dontAsk", "auto", "bypassPermissions"]
+
+
+@dataclass(frozen=True)
+class Agent:
+    """A sub-agent; None for the session's own tools and model. `repr` hides what it is told."""
+
+    description: str = field(repr=False)
+    prompt: str = field(repr=False)
+    tools: tuple[str, ...] | None = None
+    model: str | None = None
+
+    def as_json(self) -> JsonObject:
+        """As the CLI takes it."""
+        told: JsonObject = {"description": self.description, "prompt": self.prompt}
+        if self.tools is not None:
+            told["tools"] = list(self.tools)
+        if self.model is not None:
+            told["model"] = self.model
+        return told
+
+
+@dataclass(frozen=True)
+class Options:
+    """What can be bound to a process that is already running, at any time or before its first turn.
+
+    `agents` and `output_schema` have to be told before any turn: a primed process does not take them.
+    `allowed` and `disallowed` are rules such as `Bash(git log:*)`; `thinking_tokens` is a bound that
+    older models take.
+    """
+
+    agents: Mapping[str, Agent] = field(default_factory=dict)
+    output_schema: Mapping[str, Any] | None = field(default=None, repr=False)
+    allowed: tuple[str, ...] = ()
+    disallowed: tuple[str, ...] = ()
+    effort: str = ""
+    permission_mode: PermissionMode = "default"
+    thinking_tokens: int | None = None
+
+    @property
+    def first(self) -> JsonObject:
+        """Fields of the first `initialize`; empty where it need not be sent."""
+        told: JsonObject = {}
+        if self.agents:
+            told["agents"] = {name: agent.as_json() for name, agent in self.agents.items()}
+        if self.output_schema is not None:
+            told["jsonSchema"] = dict(self.output_schema)
+        return told
+
+    @property
+    def settings(self) -> JsonObject:
+        """The CLI's settings; empty where none have to be applied."""
+        told: JsonObject = {}
+        if self.allowed or self.disallowed:
+            told["permissions"] = {"allow": list(self.allowed), "deny": list(self.disallowed)}
+        if self.effort:
+            told["effortLevel"] = self.effort
+        return told

@@ -36,19 +36,25 @@ _SIZE = (
     .scalar_subquery()
 )
 _END = Statement(
-    lambda _: sa.update(turns)
-    .where(_OPEN)
-    .values(
-        state=sa.bindparam("end"),
-        last_seq=sa.bindparam("last"),
-        ended_at=sa.bindparam("at"),
-        bytes=_SIZE,
+    lambda _: (
+        sa.update(turns)
+        .where(_OPEN)
+        .values(
+            state=sa.bindparam("end"),
+            last_seq=sa.bindparam("last"),
+            ended_at=sa.bindparam("at"),
+            bytes=_SIZE,
+        )
     )
 )
 _TOUCH = Statement(
-    lambda _: sa.update(sessions)
-    .where(sessions.c.id == sa.bindparam("of"))
-    .values(epoch=sa.bindparam("to"), last_seq=sa.bindparam("last"), updated_at=sa.bindparam("at"))
+    lambda _: (
+        sa.update(sessions)
+        .where(sessions.c.id == sa.bindparam("of"))
+        .values(
+            epoch=sa.bindparam("to"), last_seq=sa.bindparam("last"), updated_at=sa.bindparam("at")
+        )
+    )
 )
 
 

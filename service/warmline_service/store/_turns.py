@@ -24,19 +24,21 @@ _CLAIM = Statement(
 )
 _ADD = Statement(lambda insert: insert(turns).on_conflict_do_nothing(index_elements=[turns.c.id]))
 _COUNT = Statement(
-    lambda _: sa.update(sessions)
-    .where(sessions.c.id == sa.bindparam("of"))
-    .values(
-        turn_count=sa.bindparam("number"),
-        updated_at=sa.bindparam("now"),
-        # A fork and an import have one already.
-        title=sa.case(
-            (
-                sa.and_(sessions.c.title == "", sa.bindparam("number") == 1),
-                sa.bindparam("title"),
+    lambda _: (
+        sa.update(sessions)
+        .where(sessions.c.id == sa.bindparam("of"))
+        .values(
+            turn_count=sa.bindparam("number"),
+            updated_at=sa.bindparam("now"),
+            # A fork and an import have one already.
+            title=sa.case(
+                (
+                    sa.and_(sessions.c.title == "", sa.bindparam("number") == 1),
+                    sa.bindparam("title"),
+                ),
+                else_=sessions.c.title,
             ),
-            else_=sessions.c.title,
-        ),
+        )
     )
 )
 

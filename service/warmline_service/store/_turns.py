@@ -14,7 +14,6 @@ from warmline_service.store._rows import Claim, Claimed, TurnRow, TurnState
 from warmline_service.store._schema import idempotency_keys, sessions, turns
 from warmline_service.store._statement import Statement
 
-
 _CLAIM = Statement(
     lambda insert: _over_expired(
         insert(idempotency_keys).values(

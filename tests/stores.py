@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from warmline_service.config import LimitSettings, StoreSettings
 from warmline_service.sessions import Journal, Session, SessionConfig
 from warmline_service.sessions.events import Body, Event
-from warmline_service.store import Blobs, SessionRow, Store, open_database
+from warmline_service.store import Blobs, SessionRow, SqliteDatabase, Store, open_database
 
 TENANT = "acme"
 
@@ -81,3 +82,20 @@ async def journal_of(store: Store, **settings: object) -> AsyncIterator[Journal]
         yield journal
     finally:
         await journal.aclose()
+
+
+def tell_sqlite(store: Store, pragma: str) -> None:
+    """Run a PRAGMA on the connection that writes, between two transactions. Blocks."""
+    database = store._database
+    assert isinstance(database, SqliteDatabase)
+
+    def run() -> None:
+        with database._writer.connect() as connection:
+            connection.execute(sa.text(f"PRAGMA {pragma}"))
+
+    database._writing.submit(run).result(20)
+
+
+def forbid_writing(store: Store, *, forbid: bool) -> None:
+    """Let every write to SQLite fail, or let them pass again. Blocks."""
+    tell_sqlite(store, f"query_only={'ON' if forbid else 'OFF'}")

@@ -10,6 +10,7 @@ import fake_cli
 import psutil
 import pytest
 from running import events_of, kinds, running_client, running_service, small_settings, text_of
+from stores import forbid_writing
 from warmline.v1 import events_pb2 as pb
 from warmline_client import Conversation, WarmlineError, connect
 from warmline_service.errors import Reason
@@ -198,6 +199,36 @@ async def test_no_place_for_a_slot_is_storage_unavailable(tmp_path: Path) -> Non
             async with asyncio.timeout(30):
                 while kinds(await events_of(chat, "hi"))[-1] != "turn_completed":
                     await asyncio.sleep(0.1)
+
+
+async def test_an_outage_of_the_database_costs_no_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of SQLite, longer than a lease: nobody else can write either; what ran is told afterwards."""
+    store = {"lease_ttl": 0.3}
+    async with running_service(cli=faking(tmp_path), store=store) as service:
+        async with connect(f"127.0.0.1:{service.port}") as client, client.chat() as chat:
+            turn = await chat.send("!deltas 20 20")
+            await anext(aiter(turn))
+            assert service._store is not None
+            renew, in_vain = service._store.renew, asyncio.Semaphore(0)
+
+            async def counted(ttl: float) -> None:
+                try:
+                    await renew(ttl)
+                except ServiceError:
+                    in_vain.release()
+                    raise
+
+            monkeypatch.setattr(service._store, "renew", counted)
+            await asyncio.to_thread(forbid_writing, service._store, forbid=True)
+            async with asyncio.timeout(20):
+                for _ in range(6):  # Twice the lease's time.
+                    await in_vain.acquire()
+            await asyncio.to_thread(forbid_writing, service._store, forbid=False)
+            assert (await asyncio.wait_for(turn.completed(), 20)).result == "x" * 160
+            assert not chat.broken
+            assert kinds(await events_of(chat, "hi"))[-1] == "turn_completed"
 
 
 async def test_a_full_pool_says_when_to_come_back(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import tarfile
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from warmline.v1 import session_service_pb2_grpc as pb_grpc
 from warmline_client import Client, WarmlineError, connect
 from warmline_service.rpc import _transfer
 from warmline_service.server import Service
+from warmline_service.sessions import SessionConfig
 
 UUID = "01234567-89ab-cdef-0123-456789abcde{}"
 
@@ -244,6 +246,44 @@ async def test_an_import_that_is_given_up_makes_nothing(tmp_path: Path) -> None:
             await asyncio.sleep(0.2)
             assert [each async for each in client.sessions()] == []
             await until(lambda: left(service) == [])
+
+
+@pytest.mark.parametrize("how", ["import", "fork"])
+async def test_who_goes_while_files_are_kept_leaves_none_that_are_nobodys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """The disk goes on with them; so the session is made all the same, and has them."""
+    async with running_service(cli=faking(tmp_path)) as service:
+        conversations, store = service._conversations, service._store
+        assert conversations is not None
+        assert store is not None
+        async with connect(f"127.0.0.1:{service.port}") as client:
+            source = await session_with_a_file(client, service)
+            put = store.blobs._backend.put
+            arrived, go, kept = (threading.Event() for _ in range(3))
+
+            def slow(*arguments: Any) -> None:
+                arrived.set()
+                assert go.wait(20)
+                put(*arguments)
+                kept.set()
+
+            monkeypatch.setattr(store.blobs._backend, "put", slow)
+            brought = tmp_path / "brought"
+            brought.write_bytes(archive("file", b"content"))
+            making = asyncio.ensure_future(
+                conversations.fork("dev", source, "", "", "")
+                if how == "fork"
+                else conversations.import_("dev", SessionConfig(), "made", b"", brought)
+            )
+            await until(arrived.is_set)
+            making.cancel()
+            await asyncio.wait({making})
+            assert making.cancelled()
+            go.set()
+            await until(lambda: kept.is_set() and not conversations._tasks)
+            (path,) = left(service)
+            assert path.parent.name in [each.id async for each in client.sessions()]
 
 
 async def test_a_title_is_one_line(tmp_path: Path) -> None:

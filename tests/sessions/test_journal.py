@@ -6,14 +6,13 @@ from pathlib import Path
 from random import Random
 
 import pytest
-import sqlalchemy as sa
 from running import until
-from stores import TENANT, event, journal_of, opened, session
+from stores import TENANT, event, journal_of, opened, session, tell_sqlite
 from warmline_service.config import LimitSettings, StoreSettings
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.sessions import Journal, Session, Subscription
 from warmline_service.sessions.events import Event, StopReason, TextDelta, TurnCompleted, Usage
-from warmline_service.store import SqliteDatabase, Store
+from warmline_service.store import Store
 
 DONE = TurnCompleted(StopReason.END_TURN, "", Usage(), None)
 
@@ -149,12 +148,8 @@ async def test_who_waits_for_a_session_that_goes_is_told_what_others_store(store
 
 
 def fill(store: Store, pages: int) -> None:
-    """Let SQLite's file grow no further; with 0, without a bound."""
-    database = store._database
-    assert isinstance(database, SqliteDatabase)
-    with database._writer.connect() as connection:
-        bound = pages or 2**30
-        connection.execute(sa.text(f"PRAGMA max_page_count={bound}"))
+    """Let SQLite's file grow no further; with 0, without a bound. Blocks."""
+    tell_sqlite(store, f"max_page_count={pages or 2**30}")
 
 
 def refuses(journal: Journal) -> bool:

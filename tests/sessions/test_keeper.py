@@ -1,12 +1,14 @@
 """What is past its time goes, and who cannot be heard of any more stops writing in time."""
 
 import asyncio
+import itertools
 import time
 import uuid
 from pathlib import Path
 
+import pytest
 from running import until
-from stores import TENANT, event, opened, row, session
+from stores import TENANT, event, forbid_writing, opened, row, session
 from warmline_service.config import RetentionSettings, StoreSettings
 from warmline_service.sessions import Keeper, Session
 from warmline_service.sessions.events import (
@@ -20,7 +22,6 @@ from warmline_service.sessions.events import (
 from warmline_service.store import (
     EventRow,
     SessionRow,
-    SqliteDatabase,
     Store,
     TurnRow,
     TurnState,
@@ -120,15 +121,6 @@ async def test_a_node_that_renews_keeps_its_place(store: Store) -> None:
     assert "fenced" not in done
 
 
-def forbid_writing(store: Store, *, forbid: bool) -> None:
-    """Let every write fail, or let them pass again."""
-    database = store._database
-    assert isinstance(database, SqliteDatabase)
-    connection = database._writer.raw_connection()
-    connection.cursor().execute(f"PRAGMA query_only={'ON' if forbid else 'OFF'}")
-    connection.close()
-
-
 async def test_a_node_that_cannot_renew_stops_writing_before_others_begin(tmp_path: Path) -> None:
     """Once, before its time is over."""
     async with opened("", tmp_path) as store:
@@ -141,3 +133,52 @@ async def test_a_node_that_cannot_renew_stops_writing_before_others_begin(tmp_pa
         await keep.aclose()
         await asyncio.to_thread(forbid_writing, store, forbid=False)
         assert done.count("fenced") == 1
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("round_of", ["renew", "recover", "forget_keys"])
+async def test_a_fault_in_one_round_is_not_the_end_of_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, round_of: str
+) -> None:
+    """Whatever it is; a node that was not renewed, for whatever reason, stops writing in time."""
+    async with opened("", tmp_path) as store:
+        keep, done = keeper(store, ttl=6.0)
+        await keep.start()
+        whose, name = (keep, "_recover") if round_of == "recover" else (store, round_of)
+        real, rounds, well = getattr(whose, name), itertools.count(1), asyncio.Event()
+
+        async def twice_in_vain(*arguments: float) -> object:
+            if next(rounds) <= 2:
+                raise RuntimeError("a fault")
+            well.set()
+            return await real(*arguments)
+
+        monkeypatch.setattr(whose, name, twice_in_vain)
+        async with asyncio.timeout(3600):
+            await well.wait()
+        await keep.aclose()
+        assert done.count("fenced") == (round_of == "renew")
+
+
+async def test_a_session_that_cannot_be_removed_keeps_no_other(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stays until it can be."""
+    now = time.time()
+    stuck, goes = row(updated_at=now - 367 * DAY), row(updated_at=now - 366 * DAY)
+    for each in (stuck, goes):
+        await store.create(each, None, 10)
+    keep, done = keeper(store, sessions_days=365)
+    remove = keep._remove
+
+    async def broken(gone: SessionRow) -> None:
+        if gone.id == stuck.id:
+            raise RuntimeError("a fault")
+        await remove(gone)
+
+    monkeypatch.setattr(keep, "_remove", broken)
+    await keep.retain(now)
+    assert done == [goes.id]
+    monkeypatch.undo()
+    await keep.retain(now)
+    assert done == [goes.id, stuck.id]

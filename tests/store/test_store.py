@@ -21,7 +21,16 @@ from warmline_service.sessions.events import (
     encode_body,
     kind_of,
 )
-from warmline_service.store import Claim, EventRow, PartRow, Query, Store, TurnRow, TurnState
+from warmline_service.store import (
+    Claim,
+    EventRow,
+    PartRow,
+    Query,
+    Store,
+    TurnRow,
+    TurnState,
+    blob_key,
+)
 from warmline_service.store._schema import metadata
 
 DONE = TurnCompleted(StopReason.END_TURN, "done", Usage(), None)
@@ -157,6 +166,38 @@ async def test_a_key_that_has_expired_is_free(store: Store) -> None:
     assert await store.forget_keys(time.time()) == 0
 
 
+async def test_a_key_that_has_expired_is_taken_once(store: Store) -> None:
+    """By those who want it at the same time: one has it, and the others are given that one's turn."""
+    of = await session(store)
+    await store.accept(turn(of, "key"), "", claim("key", ttl=-1.0), of.token)
+    found = await asyncio.gather(
+        *(store.accept(turn(of, "key", n), "", claim("key", "new"), of.token) for n in range(2, 10))
+    )
+    assert len({each.turn_id for each in found}) == 1
+    assert await store.claimed(claim("key", "new")) == found[0]
+    # The old one, and the one that has the key now.
+    assert len(await store.turns(of.id)) == 2
+
+
+async def test_a_turn_that_was_withdrawn_was_never_there(store: Store) -> None:
+    """Its key is free and the count is right; again, or of one that is not there, changes nothing."""
+    of, other = await session(store), await session(store)
+    stays, goes, theirs = turn(of, "stays"), turn(of, "goes", 2), turn(other, "theirs")
+    for each in (stays, goes):
+        await store.accept(each, "", claim(each.key), of.token)
+    await store.accept(theirs, "", claim("theirs"), other.token)
+    for _ in range(2):
+        await store.withdraw(of.id, [goes.id, theirs.id, str(uuid.uuid4())])
+    assert [each.id for each in await store.turns(of.id)] == [stays.id]
+    assert [each.id for each in await store.turns(other.id)] == [theirs.id]
+    assert [(await store.session(TENANT, each.id)).turn_count for each in (of, other)] == [1, 1]
+    assert await store.claimed(claim("goes")) is None
+    for each in (stays, theirs):
+        found = await store.claimed(claim(each.key))
+        assert found is not None
+        assert found.turn_id == each.id
+
+
 async def test_a_turn_is_stored_once_and_under_the_lease(store: Store) -> None:
     """The same again changes nothing; without the lease it is refused."""
     of = await session(store)
@@ -255,6 +296,31 @@ async def test_the_same_key_gives_the_same_session(store: Store) -> None:
     await refused(store.session(TENANT, second.id), Reason.SESSION_NOT_FOUND)
 
 
+@pytest.mark.parametrize("why", ["quota", "key"])
+async def test_a_session_that_is_not_made_leaves_nothing(
+    store: Store, tmp_path: Path, why: str
+) -> None:
+    """Neither its transcript nor its files, which were put before it was refused."""
+    there, refused_one = row(), row()
+    await store.create(there, claim("key"), 2)
+    key = blob_key(TENANT, refused_one.id, "workspace-1")
+    await store.blobs.put(key, b"files")
+    parts = [PartRow(refused_one.id, 0, "", 3, True, b"big")]
+    if why == "quota":
+        making = store.create(refused_one, None, 1, parts)
+        await refused(making, Reason.QUOTA_EXCEEDED)
+    else:
+        making = store.create(refused_one, claim("key", "other"), 2, parts)
+        await refused(making, Reason.IDEMPOTENCY_CONFLICT)
+    assert blobs_in(tmp_path) == []
+    assert [each.id for each in await store.sessions(TENANT, Query())] == [there.id]
+
+
+def blobs_in(directory: Path) -> list[Path]:
+    """What is kept of any session outside of the database."""
+    return [each for each in (directory / "blobs").rglob("*") if each.is_file()]
+
+
 async def test_a_deleted_session_leaves_nothing(store: Store, tmp_path: Path) -> None:
     """No row in any table and no blob; and nothing can be written to it any more."""
     of = await session(store)
@@ -277,7 +343,7 @@ async def test_a_deleted_session_leaves_nothing(store: Store, tmp_path: Path) ->
         }
 
     assert set((await store._database.read(count, 10.0)).values()) == {0}
-    assert [each for each in (tmp_path / "blobs").rglob("*") if each.is_file()] == []
+    assert blobs_in(tmp_path) == []
 
 
 async def test_a_transcript_comes_back_as_it_was_put(store: Store) -> None:

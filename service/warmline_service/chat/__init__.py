@@ -2,8 +2,9 @@
 
 from warmline_service.chat._catalog import Model, ModelCatalog
 from warmline_service.chat._conversation import Conversation
-from warmline_service.chat._conversations import Conversations, Opening
+from warmline_service.chat._conversations import Conversations
 from warmline_service.chat._keys import acceptable_keys, spare_keys
+from warmline_service.chat._opening import Opening
 from warmline_service.chat._ports import ModelAccess, Runtime, UpstreamFault
 from warmline_service.chat._stream import Stream
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Collection, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
 
 from warmline_service.chat._conversation import Conversation
+from warmline_service.chat._opening import Opening
 from warmline_service.chat._ports import Runtime
 from warmline_service.chat._stream import Stream, opened_position, wanted
 from warmline_service.errors import Reason, WarmlineError, field_invalid
@@ -26,27 +26,6 @@ _CLOSE_TIMEOUT = 10.0
 _UNUSED = 5.0
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Opening:
-    """What a caller wants of a session, checked. Without an id, `latest` and `fork` it is a new one.
-
-    `after` is the seq after which events are told; `key` names a new session, `key_hash` what is asked
-    for under it.
-    """
-
-    session_id: str = ""
-    config: SessionConfig = field(default_factory=SessionConfig)
-    detail: Detail = Detail.BLOCKS
-    after: int | None = None
-    fork_session: str = ""
-    fork_turn: str = ""
-    latest: bool = False
-    interrupt_when_lost: bool = False
-    takeover: bool = False
-    key: str = ""
-    key_hash: str = ""
 
 
 class Conversations:
@@ -201,8 +180,8 @@ class Conversations:
         if self._draining is not None:
             raise self._draining
         self._runtime.check(config)
-        portable = self._runtime.portable
-        session_id = await portable.import_(tenant, config, title, transcript, workspace)
+        importing = self._runtime.portable.import_(tenant, config, title, transcript, workspace)
+        session_id = await self._wholly(importing)
         return await self._runtime.store.session(tenant, session_id)
 
     def scratch(self) -> AbstractAsyncContextManager[Path]:
@@ -227,7 +206,7 @@ class Conversations:
         Goes on when the caller goes away. Raises SESSION_ELSEWHERE, STORAGE_UNAVAILABLE; then it may
         be tried again.
         """
-        await asyncio.shield(self._spawn(self._remove(row)))
+        await self._wholly(self._remove(row))
 
     async def _remove(self, row: SessionRow) -> None:
         conversation = await self._get(row.tenant, row.id)
@@ -319,7 +298,7 @@ class Conversations:
         claim: Claim | None,
         config: SessionConfig | None = None,
     ) -> str:
-        return await self._runtime.sessions.fork(
+        forking = self._runtime.sessions.fork(
             tenant,
             session_id,
             turn_id,
@@ -327,6 +306,7 @@ class Conversations:
             config=config,
             copy_workspace=self._copy_workspace,
         )
+        return await self._wholly(forking)
 
     async def _copy_workspace(self, row: SessionRow, session_id: str) -> str:
         workspaces = self._runtime.workspaces
@@ -486,6 +466,10 @@ class Conversations:
         for cut in cuts:
             cut.cancel()
         await asyncio.gather(*cuts, return_exceptions=True)
+
+    async def _wholly(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run what puts and removes content: whoever goes away meanwhile leaves nothing half done."""
+        return await asyncio.shield(self._spawn(work))
 
     def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)

@@ -73,8 +73,8 @@ class Keeper:
             try:
                 async with asyncio.timeout_at(until):
                     await self._store.renew(self._ttl)
-            except (WarmlineError, TimeoutError) as error:
-                _log.warning("lease not renewed", error=repr(error))
+            except Exception as error:  # noqa: BLE001  # whatever it was, nobody has heard of us
+                _log.warning("lease not renewed", error=repr(error), exc_info=_surprise(error))
                 late = loop.time() - renewed > self._ttl / 2
                 if self._fence is not None and late and not fenced:
                     fenced = True
@@ -88,8 +88,12 @@ class Keeper:
             await asyncio.sleep(self._ttl / 3)
             try:
                 found = await self._recover()
-            except WarmlineError as error:
-                _log.warning("unfinished turns not looked for", reason=error.reason.value)
+            except Exception as error:  # noqa: BLE001  # the next round may do better
+                _log.warning(
+                    "unfinished turns not looked for",
+                    error=repr(error),
+                    exc_info=_surprise(error),
+                )
             else:
                 if found:
                     _log.info("unfinished turns ended", sessions=found)
@@ -98,8 +102,8 @@ class Keeper:
         while True:
             try:
                 await self.retain(time.time())
-            except WarmlineError as error:
-                _log.warning("retention put off", reason=error.reason.value)
+            except Exception as error:  # noqa: BLE001  # the next round may do better
+                _log.warning("retention put off", error=repr(error), exc_info=_surprise(error))
             await asyncio.sleep(_ROUND_EVERY)
 
     async def retain(self, now: float) -> None:
@@ -117,8 +121,13 @@ class Keeper:
             for row in await store.unused(now - keep.sessions_days * _DAY):
                 try:
                     await self._remove(row)
-                except WarmlineError as error:
-                    _log.info("session not removed", session=row.id, reason=error.reason.value)
+                except Exception as error:  # noqa: BLE001  # one must not keep the others
+                    _log.warning(
+                        "session not removed",
+                        session=row.id,
+                        error=repr(error),
+                        exc_info=_surprise(error),
+                    )
 
     async def _shrink(self, tenant: str, excess: int) -> None:
         """Forget the events of a tenant's oldest turns."""
@@ -128,3 +137,8 @@ class Keeper:
                     return
                 await self._store.expire(row, turn.last_seq)
                 excess -= turn.bytes
+
+
+def _surprise(error: Exception) -> Exception | None:
+    """The error, where it is a fault of the service's own: its trace is wanted in the log then."""
+    return None if isinstance(error, WarmlineError | TimeoutError) else error

@@ -67,18 +67,19 @@ class Sessions:
         kept = {turn.id for turn in await store.turns(source_id, last.number)} if last else set()
         own = config if config is not None and config != SessionConfig() else config_of(source)
         row = new_row(tenant, own, source.title)
-        row = msgspec.structs.replace(
-            row,
-            forked_from=source_id,
-            forked_at=last.id if last else "",
-            workspace_key=await copy_workspace(source, row.id),
-        )
         # What has no turn was there before the first: in the fork, all that it begins with.
         parts = [
             msgspec.structs.replace(part, session_id=row.id, turn_id="")
             for part in await self._parts(tenant, source_id)
             if part.turn_id in kept or not part.turn_id
         ]
+        row = msgspec.structs.replace(
+            row,
+            forked_from=source_id,
+            forked_at=last.id if last else "",
+            # Last, because it puts something: nothing else may be missing after it.
+            workspace_key=await copy_workspace(source, row.id),
+        )
         return await store.create(row, claim, self._limit, parts)
 
     async def load(self, tenant: str, session_id: str) -> Session:

@@ -9,6 +9,7 @@ import msgspec
 import sqlalchemy as sa
 from alembic.util import CommandError
 
+from warmline_service.errors import Reason, WarmlineError
 from warmline_service.store import _events, _leases, _sessions, _turns
 from warmline_service.store._blob_key import blob_key, blob_prefix
 from warmline_service.store._blobs import Blobs
@@ -183,10 +184,17 @@ class Store:
     ) -> str:
         """Store a new session with its transcript; gives its id, or that of the one that its key has.
 
-        Raises QUOTA_EXCEEDED where the tenant has `limit` of them, IDEMPOTENCY_CONFLICT.
+        Raises QUOTA_EXCEEDED where the tenant has `limit` of them, IDEMPOTENCY_CONFLICT; what was put
+        into blobs for it is removed then.
         """
         stored = [await self._spill_part(row.tenant, part) for part in parts]
-        session_id = await self._write(lambda c: _sessions.create(c, row, claim, limit, stored))
+        try:
+            session_id = await self._write(lambda c: _sessions.create(c, row, claim, limit, stored))
+        except WarmlineError as error:
+            # Otherwise it may be there all the same.
+            if error.reason is not Reason.STORAGE_UNAVAILABLE:
+                await self.blobs.delete_prefix(blob_prefix(row.tenant, row.id))
+            raise
         if session_id != row.id:
             await self.blobs.delete_prefix(blob_prefix(row.tenant, row.id))
         return session_id

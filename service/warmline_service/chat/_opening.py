@@ -1,0 +1,29 @@
+"""What a caller wants of a session."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from warmline_service.sessions import SessionConfig
+from warmline_service.sessions.events import Detail
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What a caller wants of a session, checked. Without an id, `latest` and `fork` it is a new one.
+
+    `after` is the seq after which events are told; `key` names a new session, `key_hash` what is asked
+    for under it.
+    """
+
+    session_id: str = ""
+    config: SessionConfig = field(default_factory=SessionConfig)
+    detail: Detail = Detail.BLOCKS
+    after: int | None = None
+    fork_session: str = ""
+    fork_turn: str = ""
+    latest: bool = False
+    interrupt_when_lost: bool = False
+    takeover: bool = False
+    key: str = ""
+    key_hash: str = ""

@@ -32,7 +32,7 @@ class Statement:
     driver itself: building it again and looking at what comes back took longer there than running it.
     """
 
-    def __init__(self, build: Callable[[Any], sa.Executable]) -> None:
+    def __init__(self, build: Callable[[Any], sa.UpdateBase]) -> None:
         self._build = build
 
     def __call__(self, connection: sa.Connection, values: Mapping[str, Any]) -> Rows:
@@ -44,7 +44,7 @@ class Statement:
         return connection.execute(self._statement, values)
 
     @functools.cached_property
-    def _statement(self) -> sa.Executable:
+    def _statement(self) -> sa.UpdateBase:
         return self._build(postgresql.insert)
 
     @functools.cached_property

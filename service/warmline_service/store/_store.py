@@ -12,7 +12,7 @@ from alembic.util import CommandError
 from warmline_service.store import _events, _leases, _sessions, _turns
 from warmline_service.store._blob_key import blob_key, blob_prefix
 from warmline_service.store._blobs import Blobs
-from warmline_service.store._database import Database, unavailable
+from warmline_service.store._database import Database
 from warmline_service.store._faults import StoreMisconfigured
 from warmline_service.store._migrate import migrate
 from warmline_service.store._rows import (

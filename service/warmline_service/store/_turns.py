@@ -14,7 +14,6 @@ from warmline_service.store._rows import Claim, Claimed, TurnRow, TurnState
 from warmline_service.store._schema import idempotency_keys, sessions, turns
 from warmline_service.store._statement import Statement
 
-
 _CLAIM = Statement(
     lambda insert: _over_expired(
         insert(idempotency_keys).values(
@@ -24,19 +23,21 @@ _CLAIM = Statement(
 )
 _ADD = Statement(lambda insert: insert(turns).on_conflict_do_nothing(index_elements=[turns.c.id]))
 _COUNT = Statement(
-    lambda _: sa.update(sessions)
-    .where(sessions.c.id == sa.bindparam("of"))
-    .values(
-        turn_count=sa.bindparam("number"),
-        updated_at=sa.bindparam("now"),
-        # A fork and an import have one already.
-        title=sa.case(
-            (
-                sa.and_(sessions.c.title == "", sa.bindparam("number") == 1),
-                sa.bindparam("title"),
+    lambda _: (
+        sa.update(sessions)
+        .where(sessions.c.id == sa.bindparam("of"))
+        .values(
+            turn_count=sa.bindparam("number"),
+            updated_at=sa.bindparam("now"),
+            # A fork and an import have one already.
+            title=sa.case(
+                (
+                    sa.and_(sessions.c.title == "", sa.bindparam("number") == 1),
+                    sa.bindparam("title"),
+                ),
+                else_=sessions.c.title,
             ),
-            else_=sessions.c.title,
-        ),
+        )
     )
 )
 

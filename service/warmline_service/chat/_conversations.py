@@ -15,9 +15,9 @@ from warmline_service.chat._conversation import Conversation
 from warmline_service.chat._ports import Runtime
 from warmline_service.chat._stream import Stream, opened_position, wanted
 from warmline_service.errors import Reason, WarmlineError, field_invalid
-from warmline_service.sessions import Export, Session, SessionConfig, UserMessage, elsewhere
+from warmline_service.sessions import Export, Session, SessionConfig, UserMessage
 from warmline_service.sessions.events import Detail, InterruptOutcome, TurnAttached
-from warmline_service.store import Claim, Claimed, Query, SessionRow
+from warmline_service.store import Claim, Claimed, Query, SessionRow, elsewhere
 
 _log = structlog.get_logger(__name__)
 

@@ -30,6 +30,7 @@ from warmline_service.store import (
     PartRow,
     Store,
     blob_key,
+    elsewhere,
     event_name,
     part_name,
 )
@@ -395,13 +396,6 @@ class Journal:
         while self._pending or self._storing:
             self._stored.clear()
             await self._stored.wait()
-
-
-def elsewhere() -> WarmlineError:
-    """The session is another server's now."""
-    return WarmlineError(
-        Reason.SESSION_ELSEWHERE, "Another server has taken this session over.", retry_after=1.0
-    )
 
 
 def _down() -> WarmlineError:

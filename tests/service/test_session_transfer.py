@@ -272,9 +272,9 @@ async def test_who_goes_while_files_are_kept_leaves_none_that_are_nobodys(
             brought = tmp_path / "brought"
             brought.write_bytes(archive("file", b"content"))
             making = asyncio.ensure_future(
-                conversations.fork("dev", source, "", "", "")
+                conversations.copies.fork("dev", source, "", "", "")
                 if how == "fork"
-                else conversations.import_("dev", SessionConfig(), "made", b"", brought)
+                else conversations.copies.import_("dev", SessionConfig(), "made", b"", brought)
             )
             await until(arrived.is_set)
             making.cancel()

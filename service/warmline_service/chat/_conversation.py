@@ -1,20 +1,18 @@
-"""One session at work: its queue of messages, its stream, and one turn after another."""
+"""One session at work: its stream, and its queue of messages."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections import deque
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import structlog
-
 from warmline_service.chat._acceptance import Acceptance
+from warmline_service.chat._drain import Drain
 from warmline_service.chat._endings import abandoned
 from warmline_service.chat._ports import Runtime
+from warmline_service.chat._queue import Queue
 from warmline_service.chat._runner import Runner
 from warmline_service.chat._stream import Stream, opened_position, wanted
 from warmline_service.chat._turn import Phase, Turn
@@ -23,7 +21,6 @@ from warmline_service.sessions import Session, UserMessage
 from warmline_service.sessions.events import (
     Body,
     Detail,
-    Ending,
     Event,
     InterruptOutcome,
     InterruptResult,
@@ -34,13 +31,7 @@ from warmline_service.sessions.events import (
 )
 from warmline_service.store import Claimed, TurnRow, TurnState
 
-_log = structlog.get_logger(__name__)
-
 T = TypeVar("T")
-
-# A turn whose time has come waits so long for a store that is down, and tries so often, in seconds.
-_BEGIN_TIMEOUT = 30.0
-_BEGIN_AGAIN = 0.2
 
 
 class Spawn(Protocol):
@@ -63,28 +54,25 @@ class Conversation:
         runtime: Runtime,
         spawn: Spawn,
         on_idle: Callable[[Conversation], None],
+        drain: Drain,
     ) -> None:
         self.session = session
         self._runtime = runtime
         self._spawn = spawn
         self._on_idle = on_idle
+        self._drain = drain
         self._acceptance = Acceptance(session, runtime)
         self._runner = Runner(session, runtime, self._emit, lambda: on_idle(self))
+        self._queue = Queue(session, runtime, self._runner, self._emit, drain)
         self._stream: Stream | None = None
-        self._queue: deque[Turn] = deque()
-        self._turn: Turn | None = None
         self._accepting = asyncio.Lock()
-        self._quiet = asyncio.Event()
-        self._quiet.set()
-        self._draining: WarmlineError | None = None
-        self._drain_began = asyncio.Event()
         self._lost: WarmlineError | None = None
 
     @property
     def idle(self) -> bool:
         """Whether nobody has a use for it at the moment: no stream, no turn, no process."""
         streaming = self._stream is not None or self._accepting.locked()
-        return not streaming and self._quiet.is_set() and self._runner.idle
+        return not streaming and self._queue.quiet and self._runner.idle
 
     @property
     def hot(self) -> bool:
@@ -99,7 +87,7 @@ class Conversation:
     @property
     def running(self) -> bool:
         """Whether a turn runs or waits."""
-        return not self._quiet.is_set()
+        return not self._queue.quiet
 
     def attach(
         self,
@@ -139,8 +127,8 @@ class Conversation:
             interrupt_when_lost=interrupt_when_lost,
         )
         self._stream.tell(opened)
-        if self._draining is not None:
-            self._stream.drain(self._draining.retry_after or 1.0, session.seq)
+        if self._drain.error is not None:
+            self.tell_drain(self._drain.error)
         return self._stream
 
     def detach(self, stream: Stream, *, lost: bool = False) -> None:
@@ -150,7 +138,7 @@ class Conversation:
         if self._stream is stream:
             self._stream = None
             if lost and stream.interrupt_when_lost and self.running:
-                self._spawn(self._stop_all())
+                self._spawn(self._queue.stop_all())
         self._on_idle(self)
 
     async def submit(self, stream: Stream, message: UserMessage, deadline: float | None) -> str:
@@ -185,11 +173,7 @@ class Conversation:
         """Stop the running turn; what happened is told to who asked, and given with the turn's id."""
         if stream is not None:
             stream.may_speak()
-        turn = self._turn or (self._queue[0] if self._queue else None)
-        outcome = InterruptOutcome.NOTHING_RUNNING
-        if turn is not None:
-            outcome = await self._runner.stop(turn)
-        turn_id = turn.id if turn else ""
+        outcome, turn_id = await self._queue.interrupt()
         if stream is not None:
             stream.tell(InterruptResult(outcome), turn_id)
         return outcome, turn_id
@@ -200,25 +184,16 @@ class Conversation:
 
     async def quiet(self) -> None:
         """Wait until no turn runs or waits."""
-        await self._quiet.wait()
+        await self._queue.until_quiet()
 
-    def begin_drain(self, error: WarmlineError) -> None:
-        """Refuse further messages with this error and tell the stream."""
-        if self._draining is None:
-            self._draining = error
-            self._drain_began.set()
-            if self._stream is not None:
-                self._stream.drain(error.retry_after or 1.0, self.session.seq)
+    def tell_drain(self, error: WarmlineError) -> None:
+        """Tell the stream that the service is going away."""
+        if self._stream is not None:
+            self._stream.drain(error.retry_after or 1.0, self.session.seq)
 
     async def cut(self, error: WarmlineError) -> None:
         """End what runs and what waits with this error."""
-        while self._queue:
-            self._emit_end(TurnFailed(error), self._queue.popleft())
-        turn = self._turn
-        if turn is not None:
-            turn.denied_by = turn.denied_by or error
-            await self._runner.stop(turn)
-        await self.quiet()
+        await self._queue.cut(error)
 
     def fail_stream(self, error: WarmlineError) -> None:
         """End the stream; the session goes on."""
@@ -233,13 +208,6 @@ class Conversation:
         self._runtime.pool.forget(self.session.id)
         await self.cut(error)
 
-    async def drained(self) -> WarmlineError:
-        """Wait until the service drains and this session has nothing more to do; says why."""
-        await self._drain_began.wait()
-        await self.quiet()
-        assert self._draining is not None
-        return self._draining
-
     def fail_turns(self, turns: list[TurnRow]) -> None:
         """End the turns that an earlier service left without an end."""
         for row in turns:
@@ -250,7 +218,7 @@ class Conversation:
         session, message = self.session, turn.message
         claim = self._runtime.sessions.claim(session.tenant, message.key, message.content_hash())
         try:
-            self._check_bounds(message)
+            self._queue.check(message)
             self._runtime.journal.check()
         except WarmlineError:
             # A message that was sent before is not refused: it has its turn already.
@@ -260,7 +228,7 @@ class Conversation:
             return found
         # Whether one that begins at once had asked the model when the service ended cannot be known
         # afterwards; of one that waits it is stored when it begins.
-        turn.waits = not self._quiet.is_set()
+        turn.waits = not self._queue.quiet
         row = TurnRow(
             id=turn.id,
             session_id=session.id,
@@ -272,24 +240,6 @@ class Conversation:
             created_at=time.time(),
         )
         return await self._acceptance.accept(row, message.title, claim)
-
-    def _check_bounds(self, message: UserMessage) -> None:
-        """Raise DRAINING or QUEUE_FULL where a message cannot be taken."""
-        limits = self._runtime.limits
-        waiting = len(self._queue) + (self._turn is not None)
-        weight = sum(each.message.size for each in self._queue) + message.size
-        if self._draining is not None:
-            raise self._draining
-        if waiting > limits.queued_messages or (self._queue and weight > limits.queued_bytes):
-            raise WarmlineError(
-                Reason.QUEUE_FULL,
-                "Too many messages of this session are waiting already.",
-                metadata={
-                    "limit": str(limits.queued_messages),
-                    "limitBytes": str(limits.queued_bytes),
-                },
-                retry_after=5.0,
-            )
 
     def _refuse(self, stream: Stream, turn: Turn, error: WarmlineError) -> None:
         turn.phase = Phase.ENDED
@@ -314,81 +264,20 @@ class Conversation:
 
     def _accept(self, turn: Turn) -> None:
         self.session.turns += 1
-        waiting = len(self._queue) + (self._turn is not None)
-        self._queue.append(turn)
-        self._emit(TurnQueued(waiting, turn.message.key, turn.message.shown), turn.id)
-        if self._quiet.is_set():
-            self._quiet.clear()
+        self._emit(TurnQueued(len(self._queue), turn.message.key, turn.message.shown), turn.id)
+        if self._queue.add(turn):
             self._spawn(self._work())
 
     async def _work(self) -> None:
         try:
-            while self._queue:
-                self._turn = self._queue.popleft()
-                self._turn.raw = self._runtime.journal.feed(self.session.id).raw
-                ending = await self._end_of(self._turn)
-                turn, self._turn = self._turn, None
-                self._emit_end(ending, turn)
-        except asyncio.CancelledError:
-            self._give_up()
-            raise
+            await self._queue.work()
         finally:
-            self._quiet.set()
             self._on_idle(self)
-
-    def _give_up(self) -> None:
-        """The service stops without waiting: what was accepted still has its end."""
-        error = self._draining or WarmlineError(Reason.DRAINING, "The service has stopped.")
-        turns = [self._turn] if self._turn is not None else []
-        for turn in (*turns, *self._queue):
-            self._emit_end(TurnFailed(error), turn)
-        self._turn = None
-        self._queue.clear()
-
-    async def _end_of(self, turn: Turn) -> Ending:
-        """Run a turn to its one end, whatever happens."""
-        try:
-            if turn.waits:
-                await self._begin(turn)
-            return await self._runner.run(turn)
-        except WarmlineError as error:
-            return TurnFailed(error)
-        except Exception:  # noqa: BLE001  # a turn ends once, whatever happens
-            error_id = turn.id
-            _log.exception("turn failed by a fault of the service", error_id=error_id)
-            fault = WarmlineError(
-                Reason.INTERNAL, "Internal error.", metadata={"errorId": error_id}
-            )
-            return TurnFailed(fault)
-        finally:
-            turn.phase = Phase.ENDED
-
-    async def _begin(self, turn: Turn) -> None:
-        """Store that a turn begins which had to wait, before it does anything."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + _BEGIN_TIMEOUT
-        while not turn.latched.is_set():
-            try:
-                await self._runtime.store.begin(turn.id)
-            except WarmlineError:
-                if loop.time() > until:
-                    raise
-            else:
-                return
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_BEGIN_AGAIN):
-                    await turn.latched.wait()
-
-    async def _stop_all(self) -> None:
-        """Stop the running turn; those that wait end without having run."""
-        for turn in self._queue:
-            turn.latched.set()
-        if self._turn is not None:
-            await self._runner.stop(self._turn)
 
     def _opened(self) -> SessionOpened:
         session, runtime = self.session, self._runtime
         epoch, seq = opened_position(session)
+        running = self._queue.running
         return SessionOpened(
             session.id,
             Start.HOT if self._runner.hot else None,
@@ -396,15 +285,8 @@ class Conversation:
             runtime.capabilities.version,
             seq,
             epoch,
-            self._turn.id if self._turn else "",
+            running.id if running else "",
         )
-
-    def _emit_end(self, ending: Ending, turn: Turn) -> None:
-        if isinstance(ending, TurnFailed):
-            ending = TurnFailed(
-                ending.error, ending.context_lost, ending.usage, ending.latency, turn.message.key
-            )
-        self._emit(ending, turn.id)
 
     def _emit(self, body: Body, turn_id: str = "", parent: str = "") -> None:
         session = self.session

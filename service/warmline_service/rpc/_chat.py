@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import grpc
@@ -24,10 +25,12 @@ from warmline_service.rpc._parse import (
 from warmline_service.rpc._streaming import (
     Context,
     KeyLocks,
+    Response,
     StreamCount,
     accept,
     deadline,
     flush,
+    read,
     write,
 )
 from warmline_service.sessions import UserMessage
@@ -43,6 +46,7 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
         self, conversations: Conversations, limits: LimitSettings, streams: StreamCount
     ) -> None:
         self._conversations = conversations
+        self._observers = conversations.observers
         self._limits = limits
         self._streams = streams
         self._keys = KeyLocks()
@@ -102,7 +106,7 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
             session_id = session_id_of(request.session_id, "session_id")
             if not session_id:
                 raise field_invalid("session_id", "must be set")
-            stream = await self._conversations.watch(
+            stream = await self._observers.watch(
                 tenant,
                 session_id,
                 request.after.seq,
@@ -114,7 +118,7 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
                 await accept(context)
                 await self._tell(context, stream, pb.WatchResponse)
             finally:
-                self._conversations.unwatch(stream)
+                self._observers.unwatch(stream)
 
     async def _say(
         self, context: Context, conversation: Conversation, stream: Stream, message: UserMessage
@@ -144,20 +148,15 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
                 "This idempotency key was used before, for something else.",
                 metadata={"sessionId": claimed.session_id, "turnId": claimed.turn_id},
             )
-        stream = await self._conversations.follow(
-            tenant, claimed, message.key, opening.detail, after
-        )
+        stream = await self._observers.follow(tenant, claimed, message.key, opening.detail, after)
         try:
             await accept(context)
             await self._tell(context, stream, pb.AskResponse)
         finally:
-            self._conversations.unwatch(stream)
+            self._observers.unwatch(stream)
 
     async def _opening(self, context: Context) -> Opening:
         frame = await self._first_frame(context)
-        if frame is grpc.aio.EOF:
-            # A lost client looks the same at first; its cancellation arrives at this line.
-            await asyncio.sleep(0)
         checked(frame)
         if not isinstance(frame, pb.ChatRequest) or frame.WhichOneof("frame") != "open":
             raise WarmlineError(
@@ -166,7 +165,7 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
         return opening_of(frame.open)
 
     async def _first_frame(self, context: Context) -> Any:
-        reading: asyncio.Task[Any] = self._own(asyncio.create_task(context.read()))
+        reading: asyncio.Task[Any] = self._own(asyncio.create_task(read(context)))
         draining = asyncio.create_task(self._conversations.draining())
         try:
             await asyncio.wait(
@@ -189,47 +188,49 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
         self,
         context: Context,
         stream: Stream,
-        response: type[pb.AskResponse] | type[pb.WatchResponse],
+        response: Response,
+        over: Coroutine[Any, Any, None] | None = None,
     ) -> None:
-        """Write a stream until it ends by itself, or the service does."""
+        """Write a stream until it ends by itself, by `over`, or with the service."""
         writing: asyncio.Task[None] = asyncio.create_task(write(context, stream, response))
+        ending = asyncio.create_task(over) if over is not None else None
         drained = asyncio.create_task(self._conversations.drained(stream))
-        tasks: list[asyncio.Task[Any]] = [writing, drained]
+        tasks: list[asyncio.Task[Any]] = [each for each in (writing, ending, drained) if each]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             await flush(writing, self._limits.flush_timeout)
+            if ending is not None and ending.done():
+                ending.result()
             if drained.done() and not stream.subscription.complete:
                 raise drained.result()
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.wait(tasks)
+            # What ended the call has been said; what the others failed with meanwhile is of no use.
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _converse(self, context: Context, conversation: Conversation, stream: Stream) -> None:
         """Read and write side by side until either ends, then flush and end the call."""
         reading = self._own(asyncio.create_task(self._read(context, conversation, stream)))
-        writing: asyncio.Task[None] = asyncio.create_task(write(context, stream, pb.ChatResponse))
-        drained = asyncio.create_task(conversation.drained())
-        tasks: list[asyncio.Task[Any]] = [writing, drained]
-        try:
-            await asyncio.wait({reading, *tasks}, return_when=asyncio.FIRST_COMPLETED)
-            if reading.done() and reading.exception() is None:
-                tasks.append(asyncio.create_task(conversation.quiet()))
-                await asyncio.wait({writing, tasks[-1]}, return_when=asyncio.FIRST_COMPLETED)
-            stream.subscription.finish(conversation.session.seq)
-            await flush(writing, self._limits.flush_timeout)
-            if reading.done():
-                reading.result()
-            if drained.done():
-                raise drained.result()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+        over = self._heard_out(reading, conversation, stream)
+        await self._tell(context, stream, pb.ChatResponse, over)
+
+    async def _heard_out(
+        self, reading: asyncio.Task[None], conversation: Conversation, stream: Stream
+    ) -> None:
+        """Wait until the caller has half-closed and every turn has ended, or a frame was refused.
+
+        The stream gets its end then. Raises what the frame was refused with.
+        """
+        await asyncio.wait({reading})
+        if not reading.cancelled() and reading.exception() is None:
+            await conversation.quiet()
+        stream.subscription.finish(conversation.session.seq)
+        reading.result()
 
     async def _read(self, context: Context, conversation: Conversation, stream: Stream) -> None:
         """Take frames until the caller half-closes. Never cancelled: that would break the stream."""
-        while (frame := await context.read()) is not grpc.aio.EOF:
+        while (frame := await read(context)) is not grpc.aio.EOF:
             checked(frame)
             assert isinstance(frame, pb.ChatRequest)
             match frame.WhichOneof("frame"):
@@ -245,7 +246,6 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
                     raise field_invalid(
                         "frame", "is empty, or of a kind this version does not know"
                     )
-        await asyncio.sleep(0)
 
     def _own(self, task: asyncio.Task[T]) -> asyncio.Task[T]:
         """Keep a reader that outlives its call by a moment: gRPC ends its pending read."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-import grpc
 from warmline.v1 import session_service_pb2 as pb
 from warmline.v1 import session_service_pb2_grpc as pb_grpc
 
@@ -16,13 +15,11 @@ from warmline_service.rpc._interceptors import principal
 from warmline_service.rpc._parse import key_of, session_id_of, turn_id_of
 from warmline_service.rpc._parse_config import config_of
 from warmline_service.rpc._session_wire import page_of, query_of, wire_session
-from warmline_service.rpc._streaming import StreamCount, accept
+from warmline_service.rpc._streaming import Context, StreamCount, accept
 from warmline_service.rpc._transfer import pieces, receive
 from warmline_service.rpc._wire import OUTCOME
 from warmline_service.sessions import UserMessage
 from warmline_service.store import SessionRow
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class SessionServicer(pb_grpc.SessionServiceServicer):
@@ -30,6 +27,7 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
 
     def __init__(self, conversations: Conversations, streams: StreamCount) -> None:
         self._conversations = conversations
+        self._copies = conversations.copies
         self._streams = streams
 
     async def GetSession(
@@ -60,7 +58,7 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
         turn_id = turn_id_of(request.turn_id, "turn_id")
         key = key_of(request.idempotency_key, "idempotency_key")
         content = hashlib.sha256(f"fork:{row.id}:{turn_id}".encode()).hexdigest()
-        fork = await self._conversations.fork(row.tenant, row.id, turn_id, key, content)
+        fork = await self._copies.fork(row.tenant, row.id, turn_id, key, content)
         return pb.ForkSessionResponse(session=self._session(fork))
 
     async def DeleteSession(
@@ -87,7 +85,7 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
         with self._streams.one_more("read"):
             row = await self._row(request, "read")
             workspace = not request.without_workspace
-            async with self._conversations.exported(row, workspace=workspace) as export:
+            async with self._copies.exported(row, workspace=workspace) as export:
                 await context.write(pb.ExportSessionResponse(session=self._session(export.row)))
                 async for part in pieces(export):
                     await context.write(part)
@@ -104,9 +102,9 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
         return pb.ImportSessionResponse(session=self._session(row))
 
     async def _imported(self, tenant: str, context: Context) -> SessionRow:
-        async with self._conversations.scratch() as path:
+        async with self._copies.scratch() as path:
             received = await receive(context, path)
-            return await self._conversations.import_(
+            return await self._copies.import_(
                 tenant,
                 config_of(received.session.config, "session.config", existing=False),
                 # A caller's text: made one line, as that of a message is.

@@ -94,6 +94,15 @@ def deadline(context: Context) -> float | None:
     return None if left is None else asyncio.get_running_loop().time() + left
 
 
+async def read(context: Context) -> Any:
+    """The caller's next frame, or EOF. Not to be cancelled: that would break the stream."""
+    frame = await context.read()
+    if frame is grpc.aio.EOF:
+        # A lost client looks the same at first; its cancellation arrives at this line.
+        await asyncio.sleep(0)
+    return frame
+
+
 async def write(context: Context, stream: Stream, response: Response) -> None:
     """The stream's only writer; ends when the stream does. Raises what ends it by force."""
     while batch := await stream.subscription.get():

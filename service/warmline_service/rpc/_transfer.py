@@ -14,6 +14,7 @@ from warmline.v1 import session_service_pb2 as pb
 
 from warmline_service.errors import Reason, WarmlineError, field_invalid
 from warmline_service.rpc._deserialize import checked
+from warmline_service.rpc._streaming import Context, read
 from warmline_service.sessions import Export
 
 _PIECE = 1024 * 1024
@@ -63,7 +64,7 @@ async def pieces(export: Export) -> AsyncIterator[pb.ExportSessionResponse]:
         at += len(data)
 
 
-async def receive(context: grpc.aio.ServicerContext[Any, Any], path: Path) -> Received:
+async def receive(context: Context, path: Path) -> Received:
     """Take an import's frames; the workspace goes to `path`.
 
     Raises FRAME_OUT_OF_ORDER, MESSAGE_TOO_LARGE, FIELD_INVALID.
@@ -81,9 +82,7 @@ async def receive(context: grpc.aio.ServicerContext[Any, Any], path: Path) -> Re
         raise
 
 
-async def _received(
-    context: grpc.aio.ServicerContext[Any, Any], path: Path, until: float
-) -> Received:
+async def _received(context: Context, path: Path, until: float) -> Received:
     received, at = Received(), -1
     transcript = bytearray()
     while (frame := await _next(context, until)) is not grpc.aio.EOF:
@@ -104,7 +103,7 @@ async def _received(
     return received
 
 
-async def _hear_out(context: grpc.aio.ServicerContext[Any, Any]) -> None:
+async def _hear_out(context: Context) -> None:
     """Let a caller whose import is refused send the rest, for a while.
 
     Refused while it sends, it would be told by its own library that something internal failed.
@@ -115,19 +114,15 @@ async def _hear_out(context: grpc.aio.ServicerContext[Any, Any]) -> None:
             continue
 
 
-async def _next(context: grpc.aio.ServicerContext[Any, Any], until: float) -> Any:
+async def _next(context: Context, until: float) -> Any:
     # Waited for by a task of its own: cancelling a read would break the stream.
-    reading = asyncio.ensure_future(context.read())
+    reading = asyncio.create_task(read(context))
     reading.add_done_callback(lambda task: task.cancelled() or task.exception())
     left = until - asyncio.get_running_loop().time()
     await asyncio.wait({reading}, timeout=max(0.0, min(_FRAME_TIMEOUT, left)))
     if not reading.done():
         raise TimeoutError
-    frame = reading.result()
-    if frame is grpc.aio.EOF:
-        # A lost client looks the same at first; its cancellation arrives at this line.
-        await asyncio.sleep(0)
-    return frame
+    return reading.result()
 
 
 async def _to_its_end(work: Callable[..., object], *arguments: object) -> None:

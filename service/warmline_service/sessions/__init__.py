@@ -1,8 +1,8 @@
 """Conversations that outlive a stream, a process and the service: their events, their rows, their leases."""
 
 from warmline_service.sessions._config import SessionConfig
-from warmline_service.sessions._feed import Feed, Subscription, is_end
-from warmline_service.sessions._journal import Journal, elsewhere
+from warmline_service.sessions._feed import Feed, Subscription
+from warmline_service.sessions._journal import Journal
 from warmline_service.sessions._keeper import Keeper
 from warmline_service.sessions._message import Media, UserMessage
 from warmline_service.sessions._portable import Export, Portable
@@ -24,6 +24,4 @@ __all__ = [
     "UserMessage",
     "Workspaces",
     "config_of",
-    "elsewhere",
-    "is_end",
 ]

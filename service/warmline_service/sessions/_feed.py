@@ -22,7 +22,9 @@ from warmline_service.sessions.events import (
     ToolResult,
     TurnCompleted,
     joined,
+    kind_of,
 )
+from warmline_service.store import TURN_ENDS
 
 _EVENT_COST = 300
 # How often a stream looks for events that another server stores, in seconds.
@@ -295,14 +297,9 @@ class Subscription:
         if not self._last_turn:
             return
         for event in events:
-            if event.turn_id == self._last_turn and is_end(event):
+            if event.turn_id == self._last_turn and kind_of(event.body) in TURN_ENDS:
                 self._ended = True
                 self._last = event.seq
-
-
-def is_end(event: Event) -> bool:
-    """Whether this is a turn's one end."""
-    return event.body.__struct_config__.tag in ("turn_completed", "turn_failed")
 
 
 def _cost(event: Event) -> int:

@@ -10,29 +10,15 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 import structlog
-from msgspec import Struct
 
 from warmline_service.config import LimitSettings, StoreSettings
-from warmline_service.errors import Reason, WarmlineError
+from warmline_service.errors import WarmlineError
+from warmline_service.sessions._entries import Entry, event_of, part_of, row_of, take
 from warmline_service.sessions._feed import Feed, Subscription
+from warmline_service.sessions._outage import Outage, store_down
 from warmline_service.sessions._session import Session
-from warmline_service.sessions.events import (
-    BLOCK_EVENTS,
-    Event,
-    TextDelta,
-    decode_body,
-    encode_body,
-    kind_of,
-)
-from warmline_service.store import (
-    BlobMissing,
-    EventRow,
-    PartRow,
-    Store,
-    blob_key,
-    event_name,
-    part_name,
-)
+from warmline_service.sessions.events import BLOCK_EVENTS, Event, TextDelta, encode_body
+from warmline_service.store import BlobMissing, Store, blob_key, elsewhere, event_name, part_name
 
 _log = structlog.get_logger(__name__)
 
@@ -49,17 +35,6 @@ _ROWS, _BLOBS = "database", "blobs"
 _CONTENT = (TextDelta, *BLOCK_EVENTS)
 # Most of a transcript is repetition: more effort wins little.
 _LEVEL = 1
-
-
-class _Entry(Struct):
-    """What waits to be stored: an event, or a piece of a transcript (its number in `part`)."""
-
-    session: Session
-    body: bytes
-    spill: asyncio.Task[None] | None
-    event: Event | None = None
-    part: int = -1
-    turn_id: str = ""
 
 
 class Journal:
@@ -83,15 +58,13 @@ class Journal:
         self._recent = limits.recent_bytes
         self._exclusive = exclusive
         self._feeds: dict[str, Feed] = {}
-        self._pending: deque[_Entry] = deque()
+        self._pending: deque[Entry] = deque()
         self._pending_bytes = 0
         self._wanted = asyncio.Event()
         self._stored = asyncio.Event()
-        # Since when which half of the store has failed.
-        self._down: dict[str, float] = {}
-        self._storing: list[_Entry] = []
+        self._outage = Outage(settings)
+        self._storing: list[Entry] = []
         self._spills: set[asyncio.Task[None]] = set()
-        self._overdue = False
         self._writer: asyncio.Task[None] | None = None
         self.on_outage: Callable[[WarmlineError], None] = lambda error: None
         self.on_lost: Callable[[Session], None] = lambda session: None
@@ -116,19 +89,18 @@ class Journal:
 
     def check(self) -> None:
         """Raise STORAGE_UNAVAILABLE while the store is down."""
-        if self._down:
-            raise _down()
+        self._outage.check()
 
     def append(self, session: Session, event: Event) -> None:
         """Add an event; its seq must be the session's next."""
-        if self._overdue and isinstance(event.body, _CONTENT):
+        if self._outage.overdue and isinstance(event.body, _CONTENT):
             return  # The turn has been given up for want of a store; its end is what counts.
         body = encode_body(event.body)
         spill = None
         if len(body) > self._settings.spill_bytes:
             key = blob_key(session.tenant, session.id, event_name(event.seq, event.turn_id))
             spill = self._spilling(self._spill(key, body))
-        self._add(_Entry(session, body, spill, event))
+        self._add(Entry(session, body, spill, event))
 
     def append_transcript(self, session: Session, turn_id: str, lines: Sequence[bytes]) -> None:
         """Add to a session's transcript; it is stored before every event that is added later."""
@@ -137,10 +109,10 @@ class Journal:
         if len(lines_of) > self._settings.spill_bytes:
             key = blob_key(session.tenant, session.id, part_name(part, turn_id))
             spill = self._spilling(self._spill_compressed(key, lines_of))
-            self._add(_Entry(session, lines_of, spill, part=part, turn_id=turn_id))
+            self._add(Entry(session, lines_of, spill, part=part, turn_id=turn_id))
         else:
             body = zlib.compress(lines_of, _LEVEL)
-            self._add(_Entry(session, body, None, part=part, turn_id=turn_id))
+            self._add(Entry(session, body, None, part=part, turn_id=turn_id))
 
     def _spilling(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -149,11 +121,11 @@ class Journal:
         task.add_done_callback(lambda _: self._wanted.set())
         return task
 
-    def _add(self, entry: _Entry) -> None:
+    def _add(self, entry: Entry) -> None:
         self._pending.append(entry)
         self._pending_bytes += len(entry.body)
         self._wanted.set()
-        if self._down:
+        if self._outage.down:
             self._look_at_outage()
 
     async def flushed(self, session: Session, timeout: float = _FLUSH_TIMEOUT) -> None:
@@ -167,7 +139,7 @@ class Journal:
                     self._stored.clear()
                     await self._stored.wait()
         except TimeoutError:
-            raise _down() from None
+            raise store_down() from None
 
     def discard(self, session: Session) -> None:
         """Store nothing more of a session: it is another's, or gone."""
@@ -229,23 +201,8 @@ class Journal:
         events: list[Event] = []
         for row in rows:
             with contextlib.suppress(BlobMissing):  # It went out of keeping just now.
-                events.append(await self._event_of(tenant, row))
+                events.append(await event_of(self._store.blobs, tenant, row))
         return events
-
-    async def _event_of(self, tenant: str, row: EventRow) -> Event:
-        body = row.body
-        if row.spilled:
-            key = blob_key(tenant, row.session_id, event_name(row.seq, row.turn_id))
-            body = await self._store.blobs.get(key)
-        return Event(
-            row.session_id,
-            row.turn_id,
-            row.epoch,
-            row.seq,
-            row.time,
-            decode_body(body),
-            row.parent,
-        )
 
     async def _spill_compressed(self, key: str, lines: bytes) -> None:
         await self._spill(key, await asyncio.to_thread(zlib.compress, lines, _LEVEL))
@@ -258,7 +215,7 @@ class Journal:
             except WarmlineError as error:
                 self._failed(_BLOBS, error)
             else:
-                self._recovered(_BLOBS)
+                self._outage.recovered(_BLOBS)
                 return
             await asyncio.sleep(delay)
             delay = min(2 * delay, _LAST_RETRY)
@@ -287,50 +244,29 @@ class Journal:
                 _log.exception("a group of events was refused")
                 await self._store_apart(group)
             delay = _FIRST_RETRY
-            self._recovered(_ROWS)
+            self._outage.recovered(_ROWS)
 
-    def _take(self) -> list[_Entry]:
-        """What can be stored now: in a session nothing overtakes content that is not there yet.
-
-        What was said of one session under two leases goes in two groups.
-        """
-        group: list[_Entry] = []
-        left: deque[_Entry] = deque()
-        held: set[str] = set()
-        writers: dict[str, Session] = {}
-        more = False
-        while self._pending and len(group) < _GROUP:
-            entry = self._pending.popleft()
-            session = entry.session
-            waits = entry.spill is not None and not entry.spill.done()
-            if session.id in held or waits or writers.setdefault(session.id, session) != session:
-                more = more or (not waits and session.id not in held)
-                held.add(session.id)
-                left.append(entry)
-            else:
-                group.append(entry)
-        more = more or bool(self._pending)
-        left.extend(self._pending)
-        self._pending = left
+    def _take(self) -> list[Entry]:
+        group, self._pending, more = take(self._pending, _GROUP)
         if more:
             self._wanted.set()
         return group
 
-    def _put_back(self, group: list[_Entry]) -> None:
+    def _put_back(self, group: list[Entry]) -> None:
         self._pending.extendleft(reversed(group))
         self._wanted.set()
 
-    async def _store_group(self, group: list[_Entry]) -> None:
+    async def _store_group(self, group: list[Entry]) -> None:
         self._storing = group
         try:
             await self._store_and_tell(group)
         finally:
             self._storing = []
 
-    async def _store_and_tell(self, group: list[_Entry]) -> None:
+    async def _store_and_tell(self, group: list[Entry]) -> None:
         tokens = {entry.session.id: entry.session.token for entry in group}
-        rows = [_row(entry, entry.event) for entry in group if entry.event is not None]
-        parts = [_part(entry) for entry in group if entry.event is None]
+        rows = [row_of(entry, entry.event) for entry in group if entry.event is not None]
+        parts = [part_of(entry) for entry in group if entry.event is None]
         lost = await self._store.append(rows, parts, tokens)
         told: dict[Session, list[Event]] = {}
         for entry in group:
@@ -346,9 +282,9 @@ class Journal:
                 feed.publish(events)
         self._stored.set()
 
-    async def _store_apart(self, group: list[_Entry]) -> None:
+    async def _store_apart(self, group: list[Entry]) -> None:
         """Store a group session by session; one that the store refuses by itself is given up here."""
-        apart: dict[Session, list[_Entry]] = {}
+        apart: dict[Session, list[Entry]] = {}
         for entry in group:
             apart.setdefault(entry.session, []).append(entry)
         for session, entries in apart.items():
@@ -372,64 +308,14 @@ class Journal:
         self.on_lost(session)
 
     def _failed(self, what: str, error: Exception) -> None:
-        if what not in self._down:
-            _log.error("the store is down", of=what, error=repr(error), exc_info=error)
-            self._down[what] = asyncio.get_running_loop().time()
+        self._outage.failed(what, error)
         self._look_at_outage()
 
     def _look_at_outage(self) -> None:
-        down = asyncio.get_running_loop().time() - min(self._down.values())
-        too_long = down > self._settings.outage_grace
-        too_much = self._pending_bytes > self._settings.pending_bytes
-        if (too_long or too_much) and not self._overdue:
-            self._overdue = True
-            self.on_outage(_down())
-
-    def _recovered(self, what: str) -> None:
-        if self._down.pop(what, None) is not None:
-            _log.info("the store is up again", of=what)
-        if not self._down:
-            self._overdue = False
+        if self._outage.becomes_overdue(self._pending_bytes):
+            self.on_outage(store_down())
 
     async def _drained(self) -> None:
         while self._pending or self._storing:
             self._stored.clear()
             await self._stored.wait()
-
-
-def elsewhere() -> WarmlineError:
-    """The session is another server's now."""
-    return WarmlineError(
-        Reason.SESSION_ELSEWHERE, "Another server has taken this session over.", retry_after=1.0
-    )
-
-
-def _down() -> WarmlineError:
-    return WarmlineError(
-        Reason.STORAGE_UNAVAILABLE,
-        "The store cannot be used at the moment, so no turn can begin.",
-        retry_after=2.0,
-    )
-
-
-def _part(entry: _Entry) -> PartRow:
-    spilled = entry.spill is not None
-    lines = b"" if spilled else entry.body
-    return PartRow(entry.session.id, entry.part, entry.turn_id, len(entry.body), spilled, lines)
-
-
-def _row(entry: _Entry, event: Event) -> EventRow:
-    spilled = entry.spill is not None
-    return EventRow(
-        event.session_id,
-        event.seq,
-        event.epoch,
-        event.turn_id,
-        kind_of(event.body),
-        event.time,
-        # A text of PostgreSQL's holds any character but this one.
-        event.parent.replace("\0", ""),
-        len(entry.body),
-        spilled,
-        b"" if spilled else entry.body,
-    )

@@ -16,7 +16,9 @@ from warmline_service.store._database import (
     open_database,
 )
 from warmline_service.store._faults import BlobMissing, StoreMisconfigured
+from warmline_service.store._leases import elsewhere
 from warmline_service.store._rows import (
+    TURN_ENDS,
     Claim,
     Claimed,
     EventRow,
@@ -29,6 +31,7 @@ from warmline_service.store._rows import (
 from warmline_service.store._store import Store, event_name, part_name
 
 __all__ = [
+    "TURN_ENDS",
     "ArchiveLimits",
     "ArchiveRefused",
     "ArchiveStats",
@@ -51,6 +54,7 @@ __all__ = [
     "TurnState",
     "blob_key",
     "blob_prefix",
+    "elsewhere",
     "event_name",
     "open_database",
     "part_name",

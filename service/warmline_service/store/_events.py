@@ -13,7 +13,7 @@ from sqlalchemy.dialects import postgresql
 
 from warmline_service.store import _leases, _sessions
 from warmline_service.store._database import raw
-from warmline_service.store._rows import EventRow, PartRow, TurnState
+from warmline_service.store._rows import TURN_ENDS, EventRow, PartRow, TurnState
 from warmline_service.store._schema import events, sessions, turns
 from warmline_service.store._statement import Statement
 
@@ -23,7 +23,6 @@ _ROW = f"({', '.join('?' * len(_FIELDS))})"
 # The most rows that one statement stores; up to _EXACT it is one made for just so many.
 _MANY = 512
 _EXACT = 64
-_ENDS = {"turn_completed": TurnState.COMPLETED, "turn_failed": TurnState.FAILED}
 # Rows beyond so many bytes make a page, whatever was asked for.
 _PAGE_BYTES = 4 * 1024 * 1024
 
@@ -118,7 +117,7 @@ def _follow_turns(connection: sa.Connection, rows: Sequence[EventRow]) -> None:
     for row in rows:
         if row.kind == "turn_started":
             _started(connection, row)
-        elif row.kind in _ENDS:
+        elif row.kind in TURN_ENDS:
             _ended(connection, row)
 
 
@@ -128,7 +127,7 @@ def _started(connection: sa.Connection, row: EventRow) -> None:
 
 
 def _ended(connection: sa.Connection, row: EventRow) -> None:
-    values = {"turn": row.turn_id, "of": row.session_id, "end": _ENDS[row.kind]}
+    values = {"turn": row.turn_id, "of": row.session_id, "end": TURN_ENDS[row.kind]}
     _END(connection, values | {"last": row.seq, "at": row.time})
     _touch(connection, row)
 

@@ -80,7 +80,7 @@ def _lives(connection: sa.Connection, node_id: str) -> bool:
     return expires_at is not None and expires_at > now(connection)
 
 
-def holder(connection: sa.Connection, session_id: str, node_id: str) -> bool:
+def held_elsewhere(connection: sa.Connection, session_id: str, node_id: str) -> bool:
     """Whether another living node has a session."""
     held = connection.execute(
         sa.select(leases.c.node_id).where(leases.c.session_id == session_id)

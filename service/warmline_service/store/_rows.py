@@ -16,6 +16,10 @@ class TurnState(StrEnum):
     FAILED = "failed"
 
 
+# The kinds of events that end a turn, and how far it is then.
+TURN_ENDS = {"turn_completed": TurnState.COMPLETED, "turn_failed": TurnState.FAILED}
+
+
 class EventRow(Struct, frozen=True):
     """One event. `body` is empty where it is `spilled` to a blob; `size` is the body's in bytes."""
 

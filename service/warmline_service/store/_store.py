@@ -86,9 +86,10 @@ class Store:
         """Give the session up."""
         await self._write(lambda c: _leases.release(c, session_id, self.node_id, epoch))
 
-    async def elsewhere(self, session_id: str) -> bool:
-        """Whether another living node has a session."""
-        return await self._read(lambda c: _leases.holder(c, session_id, self.node_id))
+    async def check_here(self, session_id: str) -> None:
+        """Raise SESSION_ELSEWHERE where another living node has a session, and knows more of it."""
+        if await self._read(lambda c: _leases.held_elsewhere(c, session_id, self.node_id)):
+            raise _leases.elsewhere()
 
     async def orphaned(self) -> list[tuple[str, str]]:
         """Sessions (tenant, id) with unfinished turns that no other living node has."""

@@ -38,6 +38,14 @@ async def say(
         return [event async for event in turn]
 
 
+async def end_of_turn(client: Client, session_id: str) -> pb.TurnCompleted:
+    """The end of a session's first turn, for who observes it."""
+    async with asyncio.timeout(_TURN_TIMEOUT):
+        async for event in client.watch(session_id, kinds=["turn_completed"]):
+            return event.turn_completed
+    raise AssertionError("the stream ended")
+
+
 def start_of(events: Sequence[pb.Event]) -> pb.LatencyReceipt:
     """How the turn came to the process that it ended on."""
     return [e.turn_started.latency for e in events if e.HasField("turn_started")][-1]

@@ -152,6 +152,9 @@ class LimitSettings(_Section):
     forbidden_permission_modes: frozenset[
         Literal["plan", "acceptEdits", "dontAsk", "auto", "bypassPermissions"]
     ] = Field(frozenset(), description="Permission modes that no session may have.")
+    approval_timeout: Seconds = Field(
+        300.0, description="How long an approval is waited for, where the session sets nothing."
+    )
     keepalive_min_interval: Seconds = Field(
         10.0, description="Clients that ping more often are disconnected."
     )

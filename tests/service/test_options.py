@@ -26,6 +26,13 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Model:
 
 
 @pytest.fixture
+async def cold(model: Model) -> AsyncIterator[Client]:
+    """One without spares: starting them takes longer than what is fixed at a start anyway."""
+    async with running_client(pool={"min_spares": 0, "max_spares": 0}) as client:
+        yield client
+
+
+@pytest.fixture
 async def client(model: Model) -> AsyncIterator[Client]:
     """A service of the test's own."""
     with data_directory() as directory:

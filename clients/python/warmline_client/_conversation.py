@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import uuid
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,7 +27,8 @@ _UNREAD_BYTES = 256 * 1024 * 1024
 
 
 class Conversation:
-    """An async context manager: `send` messages, `interrupt` turns.
+    """An async context manager: `send` messages, `interrupt` turns, `allow` or `deny` what is asked, give
+    the `tool_result` of tools of your own.
 
     When the stream breaks or the service goes away, the conversation connects again by itself, for at
     most `reconnect_timeout` seconds (0: not at all): what was missed is told, in order and once, and
@@ -53,6 +54,8 @@ class Conversation:
         self._unnamed: dict[str, tuple[Turn, pb.ChatRequest]] = {}
         # Those that are told again from their first event, which this stream alone does.
         self._attached: dict[str, tuple[Turn, pb.ChatRequest]] = {}
+        # Until the service says that they have arrived.
+        self._answers: dict[str, pb.ChatRequest] = {}
         self._interrupts: deque[asyncio.Future[events_pb2.InterruptResult]] = deque()
         # A call takes one write at a time, and what waits is in the order of the writes.
         self._writing = asyncio.Lock()
@@ -151,6 +154,49 @@ class Conversation:
                 raise
         return await result
 
+    async def allow(
+        self,
+        approval_id: str,
+        *,
+        updated_input: Mapping[str, Any] | None = None,
+        remember: bool = False,
+        answers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Say yes to an `approval_requested`.
+
+        `updated_input` is given to the tool in place of its own; `remember` asks no more for what is like
+        it in this session; `answers`, by the questions' texts, are for a question of the model.
+        """
+        yes = pb.Allow(remember=remember, answers=answers or {})
+        if updated_input is not None:
+            yes.updated_input.update(updated_input)
+        decision = pb.ApprovalDecision(approval_id=approval_id, allow=yes)
+        await self._answer(approval_id, pb.ChatRequest(approval_decision=decision))
+
+    async def deny(self, approval_id: str, message: str = "", *, interrupt: bool = False) -> None:
+        """Say no to an `approval_requested`, and why; `interrupt` stops the turn as well."""
+        no = pb.Deny(message=message, interrupt=interrupt)
+        decision = pb.ApprovalDecision(approval_id=approval_id, deny=no)
+        await self._answer(approval_id, pb.ChatRequest(approval_decision=decision))
+
+    async def tool_result(
+        self,
+        call_id: str,
+        text: str,
+        *,
+        images: Sequence[pb.Media] = (),
+        is_error: bool = False,
+    ) -> None:
+        """Answer a `client_tool_called` with what the tool gave."""
+        result = pb.ClientToolResult(call_id=call_id, text=text, images=images, is_error=is_error)
+        await self._answer(call_id, pb.ChatRequest(client_tool_result=result))
+
+    async def _answer(self, name: str, frame: pb.ChatRequest) -> None:
+        async with self._writing:
+            self._check()
+            self._answers[name] = frame
+            await self._write(frame)
+
     def _check(self) -> None:
         if self._broken is not None:
             raise self._broken
@@ -197,6 +243,8 @@ class Conversation:
             self._call = call
             # What has no name yet may not have arrived.
             for _, frame in list(self._unnamed.values()):
+                await self._write(frame)
+            for frame in list(self._answers.values()):
                 await self._write(frame)
 
     async def _read(self) -> None:
@@ -267,6 +315,10 @@ class Conversation:
 
     def _take(self, event: events_pb2.Event) -> None:
         kind = event.WhichOneof("kind")
+        if kind == "approval_resolved":
+            self._answers.pop(event.approval_resolved.approval_id, None)
+        elif kind == "client_tool_returned":
+            self._answers.pop(event.client_tool_returned.call_id, None)
         if kind == "session_opened":
             self._open(event.session_opened)
         elif kind == "interrupt_result":

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
+from warmline.v1 import chat_service_pb2 as chat_pb
 from warmline.v1 import session_service_pb2 as pb
 from warmline.v1 import session_service_pb2_grpc as pb_grpc
 
@@ -120,6 +121,14 @@ class SessionCalls:
         response = await self._repeated("InterruptTurn", request, 0.0)
         assert isinstance(response, pb.InterruptTurnResponse)
         return response
+
+    async def answer_approval(self, session_id: str, decision: chat_pb.ApprovalDecision) -> None:
+        """Answer what a session asked, from outside its conversation.
+
+        Raises APPROVAL_NOT_FOUND where nobody waits for it.
+        """
+        request = pb.AnswerApprovalRequest(session_id=session_id, decision=decision)
+        await self._repeated("AnswerApproval", request, 0.0)
 
     async def export(
         self, session_id: str, *, workspace: bool = True, timeout: float | None = None

@@ -1,5 +1,6 @@
 """The use case: one turn of one session on one process, told as events; queues, bounds, interrupts."""
 
+from warmline_service.chat._answers import Allow, Deny, ToolAnswer
 from warmline_service.chat._catalog import Model, ModelCatalog
 from warmline_service.chat._conversation import Conversation
 from warmline_service.chat._conversations import Conversations
@@ -9,14 +10,17 @@ from warmline_service.chat._ports import ModelAccess, Runtime, UpstreamFault
 from warmline_service.chat._stream import Stream
 
 __all__ = [
+    "Allow",
     "Conversation",
     "Conversations",
+    "Deny",
     "Model",
     "ModelAccess",
     "ModelCatalog",
     "Opening",
     "Runtime",
     "Stream",
+    "ToolAnswer",
     "UpstreamFault",
     "acceptable_keys",
     "spare_keys",

@@ -8,7 +8,11 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import structlog
+
 from warmline_service.chat._acceptance import Acceptance
+from warmline_service.chat._answers import Allow, Deny, ToolAnswer
+from warmline_service.chat._desk import Desk
 from warmline_service.chat._drain import Drain
 from warmline_service.chat._endings import abandoned
 from warmline_service.chat._ports import Runtime
@@ -30,6 +34,8 @@ from warmline_service.sessions.events import (
     TurnQueued,
 )
 from warmline_service.store import Claimed, TurnRow, TurnState
+
+_log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -62,7 +68,8 @@ class Conversation:
         self._on_idle = on_idle
         self._drain = drain
         self._acceptance = Acceptance(session, runtime)
-        self._runner = Runner(session, runtime, self._emit, lambda: on_idle(self))
+        self._desk = Desk(session, runtime.limits, self._emit, self._keep_config)
+        self._runner = Runner(session, runtime, self._emit, self._desk, lambda: on_idle(self))
         self._queue = Queue(session, runtime, self._runner, self._emit, drain)
         self._stream: Stream | None = None
         self._accepting = asyncio.Lock()
@@ -178,6 +185,18 @@ class Conversation:
             stream.tell(InterruptResult(outcome), turn_id)
         return outcome, turn_id
 
+    def decide(self, approval_id: str, decision: Allow | Deny, stream: Stream | None) -> None:
+        """Answer an approval, of a stream or of nobody's; raises APPROVAL_NOT_FOUND, SESSION_BUSY."""
+        if stream is not None:
+            stream.may_speak()
+        self._desk.decide(approval_id, decision)
+
+    def settle(self, call_id: str, answer: ToolAnswer, stream: Stream) -> None:
+        """Answer a call of the caller's tool; it is told where nobody waits for it any more."""
+        stream.may_speak()
+        if not self._desk.settle(call_id, answer):
+            stream.warn("client_call_unknown", "Nobody waits for the result of this call.")
+
     async def saved(self) -> None:
         """Wait, within a bound, until the files of a process that has ended were saved."""
         await self._runner.saved()
@@ -286,7 +305,19 @@ class Conversation:
             seq,
             epoch,
             running.id if running else "",
+            self._desk.approvals,
+            self._desk.calls,
         )
+
+    def _keep_config(self) -> None:
+        self._spawn(self._store_config())
+
+    async def _store_config(self) -> None:
+        try:
+            await self._runtime.sessions.reconfigure(self.session)
+        except WarmlineError as error:
+            # It holds as long as the session is at work here.
+            _log.warning("config not stored", session=self.session.id, reason=error.reason.value)
 
     def _emit(self, body: Body, turn_id: str = "", parent: str = "") -> None:
         session = self.session

@@ -8,8 +8,10 @@ from typing import Any, TypeVar
 
 import structlog
 
+from warmline_service.chat._answers import Allow, Deny
 from warmline_service.chat._conversation import Conversation
 from warmline_service.chat._copies import Copies
+from warmline_service.chat._desk import approval_not_found
 from warmline_service.chat._drain import Drain
 from warmline_service.chat._observers import Observers
 from warmline_service.chat._opening import Opening
@@ -93,6 +95,17 @@ class Conversations:
             await self._runtime.store.check_here(row.id)
             return InterruptOutcome.NOTHING_RUNNING, ""
         return await conversation.interrupt(None)
+
+    async def decide(self, row: SessionRow, approval_id: str, decision: Allow | Deny) -> None:
+        """Answer what a session asked, from outside its stream.
+
+        Raises APPROVAL_NOT_FOUND, SESSION_ELSEWHERE.
+        """
+        conversation = self._live.get(row.id)
+        if conversation is None:
+            await self._runtime.store.check_here(row.id)
+            raise approval_not_found(approval_id)
+        conversation.decide(approval_id, decision, None)
 
     def at_work(self, session_id: str) -> Conversation | None:
         """The session's conversation, where it is loaded."""

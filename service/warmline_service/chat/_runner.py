@@ -10,6 +10,7 @@ from pathlib import Path
 from msgspec import structs
 
 from warmline_service.chat._context import Context
+from warmline_service.chat._desk import Desk
 from warmline_service.chat._endings import completed, failed, failure_of, unformed, withheld
 from warmline_service.chat._keys import acceptable_keys
 from warmline_service.chat._ports import Runtime
@@ -61,8 +62,14 @@ class Runner:
     """
 
     def __init__(
-        self, session: Session, runtime: Runtime, emit: Emit, on_gone: Callable[[], None]
+        self,
+        session: Session,
+        runtime: Runtime,
+        emit: Emit,
+        desk: Desk,
+        on_gone: Callable[[], None],
     ) -> None:
+        self._desk = desk
         self.process: CliProcess | None = None
         self._crashed = False
         self._had_process = False
@@ -180,6 +187,7 @@ class Runner:
             if isinstance(past, Transcript):
                 raise ProcessGone(Reason.CLI_CRASHED, "The session's process has ended.")
         self._runtime.access.bind(process.slot.id, session.tenant, session.id)
+        self._desk.serve(process)
         files_lost = await self._context.place(process)
         await self._give_inputs(process)
         began = asyncio.get_running_loop().time()
@@ -231,7 +239,8 @@ class Runner:
         try:
             before, requests = dict(access.metered(slot)), access.requests(slot)
             self._emit(TurnStarted(latency), turn.id, "")
-            end = await turn.run(process, self._bounds(), self._context)
+            self._desk.begin(turn)
+            end = await turn.run(process, self._bounds(), self._context, lambda: self._desk.waiting)
             poisoned = not isinstance(end, Result)
             receipt, after = turn.latency(latency), access.metered(slot)
             error = failure_of(end, access.last_fault(slot))
@@ -247,6 +256,7 @@ class Runner:
             error = unformed(ending, self._session.config.output_schema)
             return failed(error, end, receipt, before, after) if error else ending
         finally:
+            self._desk.end()
             lease.release(poisoned=poisoned)
 
     def _want(self, past: Past, workspace: Path | None) -> Want:

@@ -91,6 +91,10 @@ class Stream:
             error = WarmlineError(Reason.CLI_CRASHED, f"The turn failed. {text}")
             self.tell(TurnFailed(error, key=turn.key), turn.id)
 
+    def warn(self, code: str, text: str) -> None:
+        """Tell of something that could not be done, and that ends nothing."""
+        self.tell(Notice(NoticeKind.WARNING, code, text))
+
     def drain(self, retry_after: float, seq: int) -> None:
         """Tell that the service is going away."""
         self.tell(ServerDraining(retry_after, self._epoch(), seq))

@@ -92,11 +92,13 @@ class Turn:
         self._last_heard = self.accepted_at
         self._first_token: float | None = None
 
-    async def run(self, process: CliProcess, bounds: Bounds, rest: Listener) -> Result | Exit:
+    async def run(
+        self, process: CliProcess, bounds: Bounds, rest: Listener, held: Callable[[], bool]
+    ) -> Result | Exit:
         """Send the message and wait for the end: an Exit when the process was lost or given up.
 
         `denied_by` says so when a bound ended the turn. `rest` hears what is added to the transcript,
-        and listens when the turn does no longer.
+        and listens when the turn does no longer. While it is `held` by others its silence is not its own.
         """
         self.phase = Phase.RUNNING
         self._rest = rest
@@ -105,7 +107,7 @@ class Turn:
         # By itself: a process that does not read must not keep a bound or an interrupt waiting.
         sending = asyncio.create_task(self._send(process))
         try:
-            reason = await self._watch(self._loop.time() + bounds.turn, bounds.stall)
+            reason = await self._watch(self._loop.time() + bounds.turn, bounds.stall, held)
             if reason is not None:
                 self.denied_by = self.denied_by or reason
                 await self.interrupt(process, bounds.interrupt)
@@ -138,6 +140,10 @@ class Turn:
         if isinstance(end, Exit):
             return InterruptOutcome.FORCED
         return InterruptOutcome.STOPPED if end.interrupted else InterruptOutcome.NOTHING_RUNNING
+
+    def heard(self) -> None:
+        """Somebody whom the turn waited for has answered: its silence begins now."""
+        self._last_heard = self._loop.time()
 
     def renew(self) -> bool:
         """Make the turn ready for another process; False where it may have had an effect already."""
@@ -212,9 +218,13 @@ class Turn:
                 self._first_token = self._last_heard
             self._emit(body, self.id, parent)
 
-    async def _watch(self, deadline: float, stall: float) -> WarmlineError | None:
+    async def _watch(
+        self, deadline: float, stall: float, held: Callable[[], bool]
+    ) -> WarmlineError | None:
         while not self.end.done():
             now = self._loop.time()
+            if held():
+                self._last_heard = now
             if now >= deadline:
                 return WarmlineError(Reason.TURN_TIMEOUT, "The turn took longer than its limit.")
             if now >= self._last_heard + stall:

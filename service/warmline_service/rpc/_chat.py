@@ -22,6 +22,7 @@ from warmline_service.rpc._parse import (
     opening_of,
     session_id_of,
 )
+from warmline_service.rpc._parse_answers import decision_of, tool_answer_of
 from warmline_service.rpc._streaming import (
     Context,
     KeyLocks,
@@ -240,12 +241,29 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
                     await conversation.submit(stream, message, deadline(context))
                 case "interrupt":
                     await conversation.interrupt(stream)
+                case "approval_decision":
+                    self._decide(conversation, stream, frame.approval_decision)
+                case "client_tool_result":
+                    conversation.settle(
+                        *tool_answer_of(frame.client_tool_result, "client_tool_result"), stream
+                    )
                 case "open":
                     raise WarmlineError(Reason.FRAME_OUT_OF_ORDER, "`open` may be sent only once.")
                 case _:
                     raise field_invalid(
                         "frame", "is empty, or of a kind this version does not know"
                     )
+
+    def _decide(
+        self, conversation: Conversation, stream: Stream, frame: pb.ApprovalDecision
+    ) -> None:
+        approval_id, decision = decision_of(frame, "approval_decision", self._limits.message_bytes)
+        try:
+            conversation.decide(approval_id, decision, stream)
+        except WarmlineError as error:
+            if error.reason is not Reason.APPROVAL_NOT_FOUND:
+                raise
+            stream.warn("approval_unknown", error.message)
 
     def _own(self, task: asyncio.Task[T]) -> asyncio.Task[T]:
         """Keep a reader that outlives its call by a moment: gRPC ends its pending read."""

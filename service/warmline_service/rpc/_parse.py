@@ -18,8 +18,9 @@ from warmline_service.sessions.events import Detail
 
 _SESSION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _KEY = re.compile(r"[!-~]{1,128}")
+IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _MEDIA = {
-    "image": ("image/png", "image/jpeg", "image/gif", "image/webp"),
+    "image": IMAGES,
     "document": ("application/pdf",),
 }
 _BLOCKS = 100

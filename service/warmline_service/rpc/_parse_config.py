@@ -15,7 +15,7 @@ from google.protobuf.struct_pb2 import Struct
 from warmline.v1 import session_config_pb2 as pb
 
 from warmline_service.errors import field_invalid
-from warmline_service.sessions import SessionConfig
+from warmline_service.sessions import ClientTool, SessionConfig
 from warmline_service.worker import Agent, PermissionMode, SystemPrompt
 
 PROMPT_BYTES = 256 * 1024
@@ -31,6 +31,11 @@ _TOOL = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,127}")
 _RULE = re.compile(r"[A-Za-z][A-Za-z0-9_*-]{0,127}(\([^\x00-\x1f\x7f]+\))?")
 _TURN_TIMEOUT = (1.0, 24 * 3600.0)
 _STALL_TIMEOUT = (1.0, 3600.0)
+_APPROVAL_TIMEOUT = (1.0, 24 * 3600.0)
+_TOOL_TIMEOUT = (1.0, 3600.0)
+_DEFAULT_TOOL_TIMEOUT = 60.0
+_CLIENT_TOOLS = 64
+_CLIENT_TOOL = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _AGENTS, _FALLBACKS, _TOOLS, _BETAS = 32, 4, 128, 8
 _MAX_TURNS = 1000
 _BUDGET = (0.0001, 10_000.0)
@@ -49,6 +54,12 @@ _PROFILES: Mapping[int, bool] = {
     pb.PROFILE_UNSPECIFIED: False,
     pb.PROFILE_FULL: False,
     pb.PROFILE_BARE: True,
+}
+# Whether somebody is asked.
+_ASKS: Mapping[int, bool] = {
+    pb.Approvals.MODE_UNSPECIFIED: False,
+    pb.Approvals.MODE_DENY: False,
+    pb.Approvals.MODE_STREAM: True,
 }
 _EFFORTS: Mapping[int, str] = {
     pb.EFFORT_UNSPECIFIED: "",
@@ -87,6 +98,11 @@ def config_of(config: pb.SessionConfig, field: str, *, existing: bool) -> Sessio
         betas=_betas_of(config.betas, f"{field}.betas"),
         max_turns=_max_turns_of(limits.max_turns, f"{field}.limits.max_turns"),
         max_budget_usd=_budget_of(limits.max_budget_usd, f"{field}.limits.max_budget_usd"),
+        asks=_known(_ASKS, config.approvals.mode, f"{field}.approvals.mode"),
+        approval_timeout=_seconds(
+            config.approvals, "timeout", f"{field}.approvals", _APPROVAL_TIMEOUT
+        ),
+        client_tools=_client_tools_of(config.client_tools, f"{field}.client_tools"),
         bare=_known(_PROFILES, config.profile, f"{field}.profile"),
     )
 
@@ -216,10 +232,36 @@ def _budget_of(value: float, field: str) -> float:
     return value
 
 
+def _client_tools_of(tools: Sequence[pb.ClientTool], field: str) -> tuple[ClientTool, ...]:
+    _check_count(tools, _CLIENT_TOOLS, field)
+    names: set[str] = set()
+    for index, tool in enumerate(tools):
+        if not _CLIENT_TOOL.fullmatch(tool.name) or tool.name in names:
+            text = "must be letters, digits, `_` and `-`, at most 64, and unique"
+            raise field_invalid(f"{field}[{index}].name", text)
+        names.add(tool.name)
+    return tuple(_client_tool_of(tool, f"{field}[{index}]") for index, tool in enumerate(tools))
+
+
+def _client_tool_of(tool: pb.ClientTool, field: str) -> ClientTool:
+    _check_text(tool.description, _DESCRIPTION_BYTES, f"{field}.description")
+    schema: Mapping[str, Any] = {"type": "object"}
+    if tool.HasField("input_schema"):
+        schema = _object_schema(tool.input_schema, f"{field}.input_schema")
+    timeout = _seconds(tool, "timeout", field, _TOOL_TIMEOUT)
+    return ClientTool(
+        tool.name, tool.description, schema, timeout or _DEFAULT_TOOL_TIMEOUT, tool.read_only
+    )
+
+
 def _schema_of(config: pb.SessionConfig, field: str) -> Mapping[str, Any] | None:
     if not config.HasField("output_schema"):
         return None
-    schema = json_of(config.output_schema, _SCHEMA_BYTES, field)
+    return _object_schema(config.output_schema, field)
+
+
+def _object_schema(given: Struct, field: str) -> Mapping[str, Any]:
+    schema = json_of(given, _SCHEMA_BYTES, field)
     if schema.get("type") != "object":
         raise field_invalid(field, 'must have `"type": "object"`')
     check_schema(schema, field)
@@ -260,7 +302,12 @@ def _whole(value: Any) -> Any:
     return value
 
 
-def _seconds(limits: pb.Limits, name: str, field: str, bounds: tuple[float, float]) -> float | None:
+def _seconds(
+    limits: pb.Limits | pb.Approvals | pb.ClientTool,
+    name: str,
+    field: str,
+    bounds: tuple[float, float],
+) -> float | None:
     if not limits.HasField(name):  # type: ignore[arg-type]  # the stub wants a literal
         return None
     duration: Duration = getattr(limits, name)

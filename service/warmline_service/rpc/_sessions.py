@@ -13,6 +13,7 @@ from warmline_service.errors import field_invalid
 from warmline_service.rpc._deserialize import checked
 from warmline_service.rpc._interceptors import principal
 from warmline_service.rpc._parse import key_of, session_id_of, turn_id_of
+from warmline_service.rpc._parse_answers import decision_of
 from warmline_service.rpc._parse_config import config_of
 from warmline_service.rpc._session_wire import page_of, query_of, wire_session
 from warmline_service.rpc._streaming import Context, StreamCount, accept
@@ -20,6 +21,8 @@ from warmline_service.rpc._transfer import pieces, receive
 from warmline_service.rpc._wire import OUTCOME
 from warmline_service.sessions import UserMessage
 from warmline_service.store import SessionRow
+
+_ANSWER_BYTES = 32 * 1024 * 1024
 
 
 class SessionServicer(pb_grpc.SessionServiceServicer):
@@ -77,6 +80,16 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
         row = await self._row(request, "chat")
         outcome, turn_id = await self._conversations.interrupt(row)
         return pb.InterruptTurnResponse(outcome=OUTCOME[outcome], turn_id=turn_id)
+
+    async def AnswerApproval(
+        self, request: pb.AnswerApprovalRequest, context: Context
+    ) -> pb.AnswerApprovalResponse:
+        """Answer what a session asked."""
+        del context
+        row = await self._row(request, "chat")
+        approval_id, decision = decision_of(request.decision, "decision", _ANSWER_BYTES)
+        await self._conversations.decide(row, approval_id, decision)
+        return pb.AnswerApprovalResponse()
 
     async def ExportSession(  # type: ignore[override]  # reader/writer style; the stub knows iterators only
         self, request: pb.ExportSessionRequest, context: Context

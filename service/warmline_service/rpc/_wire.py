@@ -21,6 +21,14 @@ _START = {
     events.Start.RESUMED: pb.START_KIND_RESUMED,
 }
 _STOP = {reason: getattr(pb, f"STOP_REASON_{reason.name}") for reason in events.StopReason}
+_APPROVAL = {
+    outcome: getattr(pb.ApprovalResolved, f"OUTCOME_{outcome.name}")
+    for outcome in events.ApprovalOutcome
+}
+_CALL = {
+    outcome: getattr(pb.ClientToolReturned, f"OUTCOME_{outcome.name}")
+    for outcome in events.CallOutcome
+}
 OUTCOME = {
     outcome: getattr(pb.InterruptResult, f"OUTCOME_{outcome.name}")
     for outcome in events.InterruptOutcome
@@ -99,6 +107,10 @@ def _opened(out: pb.SessionOpened, body: events.SessionOpened) -> None:
     out.last_seq = body.last_seq
     out.epoch = body.epoch
     out.running_turn_id = body.running_turn_id
+    for asked in body.approvals:
+        _approval(out.open_approvals.add(), asked)
+    for called in body.client_calls:
+        _client_call(out.open_client_calls.add(), called)
 
 
 def _draining(out: pb.ServerDraining, body: events.ServerDraining) -> None:
@@ -167,6 +179,35 @@ def _tool_result(out: pb.ToolResult, body: events.ToolResult) -> None:
     out.is_error = body.is_error
 
 
+def _approval(out: pb.ApprovalRequested, body: events.ApprovalRequested) -> None:
+    out.approval_id = body.id
+    out.tool_name = body.tool_name
+    fill_struct(out.input, body.input)
+    out.tool_call_id = body.tool_call_id
+    out.description = body.description
+    for suggestion in body.suggestions:
+        fill_struct(out.suggestions.add(), suggestion)
+    out.expire_time.FromNanoseconds(int(body.expires_at * 1e9))
+
+
+def _resolved(out: pb.ApprovalResolved, body: events.ApprovalResolved) -> None:
+    out.approval_id = body.id
+    out.outcome = _APPROVAL[body.outcome]
+
+
+def _client_call(out: pb.ClientToolCalled, body: events.ClientToolCalled) -> None:
+    out.call_id = body.id
+    out.name = body.name
+    fill_struct(out.input, body.input)
+    out.tool_call_id = body.tool_call_id
+    out.expire_time.FromNanoseconds(int(body.expires_at * 1e9))
+
+
+def _client_return(out: pb.ClientToolReturned, body: events.ClientToolReturned) -> None:
+    out.call_id = body.id
+    out.outcome = _CALL[body.outcome]
+
+
 def _message(out: pb.Message, body: events.Message) -> None:
     out.id = body.id
     out.model = body.model
@@ -210,6 +251,10 @@ _FILL: dict[type, tuple[str, Callable[[Any, Any], None]]] = {
     events.TurnCompleted: ("turn_completed", _completed),
     events.TurnFailed: ("turn_failed", _failed),
     events.InterruptResult: ("interrupt_result", _interrupt),
+    events.ApprovalRequested: ("approval_requested", _approval),
+    events.ApprovalResolved: ("approval_resolved", _resolved),
+    events.ClientToolCalled: ("client_tool_called", _client_call),
+    events.ClientToolReturned: ("client_tool_returned", _client_return),
     events.TextDelta: ("text_delta", _text),
     events.ThinkingDelta: ("thinking_delta", _text),
     events.ToolInputDelta: ("tool_input_delta", _tool_input),

@@ -36,6 +36,15 @@ def wire_config(config: SessionConfig) -> pb.SessionConfig:
     _agents(out, config.agents)
     _tools(out, config)
     _limits(out, config)
+    if config.asks:
+        out.approvals.mode = pb.Approvals.MODE_STREAM
+    if config.approval_timeout is not None:
+        out.approvals.timeout.FromNanoseconds(round(config.approval_timeout * 1e9))
+    for tool in config.client_tools:
+        each = out.client_tools.add(name=tool.name, description=tool.description)
+        each.read_only = tool.read_only
+        fill_struct(each.input_schema, tool.schema)
+        each.timeout.FromNanoseconds(round(tool.timeout * 1e9))
     if config.effort:
         out.reasoning.effort = pb.Effort.Value(f"EFFORT_{config.effort.upper()}")
     if config.thinking_tokens is not None:

@@ -1,6 +1,6 @@
 """Conversations that outlive a stream, a process and the service: their events, their rows, their leases."""
 
-from warmline_service.sessions._config import SessionConfig
+from warmline_service.sessions._config import CLIENT_SERVER, ClientTool, SessionConfig
 from warmline_service.sessions._feed import Feed, Subscription
 from warmline_service.sessions._journal import Journal
 from warmline_service.sessions._keeper import Keeper
@@ -11,6 +11,8 @@ from warmline_service.sessions._sessions import Sessions, config_of
 from warmline_service.sessions._workspaces import Workspaces
 
 __all__ = [
+    "CLIENT_SERVER",
+    "ClientTool",
     "Export",
     "Feed",
     "Journal",

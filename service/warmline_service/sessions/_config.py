@@ -8,6 +8,23 @@ from typing import Any
 
 from warmline_service.worker import Agent, Options, PermissionMode, SystemPrompt
 
+# What the model sees before the names of the caller's tools.
+CLIENT_SERVER = "client"
+
+
+@dataclass(frozen=True)
+class ClientTool:
+    """A tool that the caller runs; `schema` is of its input, `timeout` is seconds.
+
+    Several calls of a `read_only` one may wait at once.
+    """
+
+    name: str
+    description: str
+    schema: Mapping[str, Any]
+    timeout: float
+    read_only: bool = False
+
 
 @dataclass(frozen=True)
 class SessionConfig:
@@ -35,6 +52,10 @@ class SessionConfig:
     max_turns: int = 0
     max_budget_usd: float = 0.0
     bare: bool = False
+    # Whether somebody is asked for approvals, and for how long each time.
+    asks: bool = False
+    approval_timeout: float | None = None
+    client_tools: tuple[ClientTool, ...] = ()
 
     @property
     def options(self) -> Options:
@@ -47,4 +68,5 @@ class SessionConfig:
             effort=self.effort,
             permission_mode=self.permission_mode,
             thinking_tokens=self.thinking_tokens,
+            servers=(CLIENT_SERVER,) if self.client_tools else (),
         )

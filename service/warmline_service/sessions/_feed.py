@@ -11,6 +11,8 @@ from typing import Protocol
 
 from warmline_service.errors import WarmlineError
 from warmline_service.sessions.events import (
+    ApprovalRequested,
+    ClientToolCalled,
     Delta,
     Event,
     Message,
@@ -313,7 +315,7 @@ def _cost(event: Event) -> int:
                 len(block.text) if isinstance(block, TextBlock | ThinkingBlock) else block.size
                 for block in content
             )
-        case ToolCall(size=size):
+        case ToolCall(size=size) | ApprovalRequested(size=size) | ClientToolCalled(size=size):
             return _EVENT_COST + size
         case ToolResult(text=text) | Raw(json=text) | TurnCompleted(result=text):
             return _EVENT_COST + len(text)

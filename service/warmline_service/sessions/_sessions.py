@@ -100,6 +100,11 @@ class Sessions:
         """Let another service be its writer."""
         await self._store.release(session.id, session.token)
 
+    async def reconfigure(self, session: Session) -> None:
+        """Store how a session is set up now. Raises STORAGE_UNAVAILABLE."""
+        config = msgspec.json.encode(session.config).decode()
+        await self._store.reconfigure(session.id, config)
+
     def claim(self, tenant: str, key: str, content_hash: str) -> Claim | None:
         """The claim to a key, None for no key."""
         if not key:

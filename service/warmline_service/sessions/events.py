@@ -14,6 +14,13 @@ import msgspec
 from msgspec import Struct
 
 from warmline_service.errors import FieldViolation, Reason, WarmlineError
+from warmline_service.sessions._asking import ApprovalOutcome as ApprovalOutcome
+from warmline_service.sessions._asking import ApprovalRequested as ApprovalRequested
+from warmline_service.sessions._asking import ApprovalResolved as ApprovalResolved
+from warmline_service.sessions._asking import CallOutcome as CallOutcome
+from warmline_service.sessions._asking import ClientToolCalled as ClientToolCalled
+from warmline_service.sessions._asking import ClientToolReturned as ClientToolReturned
+from warmline_service.sessions._tagged import Tagged
 
 
 class Start(enum.StrEnum):
@@ -23,10 +30,6 @@ class Start(enum.StrEnum):
     WARM = "warm"
     COLD = "cold"
     RESUMED = "resumed"
-
-
-class _Tagged(Struct, frozen=True, gc=False, tag_field="@", omit_defaults=True):
-    """What is stored with its tag."""
 
 
 class Detail(enum.IntEnum):
@@ -116,7 +119,7 @@ class Latency(Struct, frozen=True):
     total: float | None = None
 
 
-class SessionOpened(_Tagged, frozen=True, tag="session_opened"):
+class SessionOpened(Tagged, frozen=True, tag="session_opened"):
     """The stream is attached. `start` is None while no process has been taken."""
 
     session_id: str
@@ -126,9 +129,11 @@ class SessionOpened(_Tagged, frozen=True, tag="session_opened"):
     last_seq: int
     epoch: int = 1
     running_turn_id: str = ""
+    approvals: tuple[ApprovalRequested, ...] = ()
+    client_calls: tuple[ClientToolCalled, ...] = ()
 
 
-class ServerDraining(_Tagged, frozen=True, tag="server_draining"):
+class ServerDraining(Tagged, frozen=True, tag="server_draining"):
     """The server is going away; come back after so many seconds."""
 
     retry_after: float
@@ -136,7 +141,7 @@ class ServerDraining(_Tagged, frozen=True, tag="server_draining"):
     seq: int = 0
 
 
-class TurnQueued(_Tagged, frozen=True, tag="turn_queued"):
+class TurnQueued(Tagged, frozen=True, tag="turn_queued"):
     """The message was accepted; so many turns go before it. `text` is its beginning."""
 
     position: int
@@ -144,13 +149,13 @@ class TurnQueued(_Tagged, frozen=True, tag="turn_queued"):
     text: str = ""
 
 
-class TurnAttached(_Tagged, frozen=True, tag="turn_attached"):
+class TurnAttached(Tagged, frozen=True, tag="turn_attached"):
     """The message was sent before: its turn's events follow."""
 
     key: str
 
 
-class TurnStarted(_Tagged, frozen=True, tag="turn_started"):
+class TurnStarted(Tagged, frozen=True, tag="turn_started"):
     """The turn has its process."""
 
     latency: Latency
@@ -163,7 +168,7 @@ class PermissionDenial(Struct, frozen=True):
     tool_call_id: str
 
 
-class TurnCompleted(_Tagged, frozen=True, tag="turn_completed"):
+class TurnCompleted(Tagged, frozen=True, tag="turn_completed"):
     """The turn's good end."""
 
     stop_reason: StopReason
@@ -175,7 +180,7 @@ class TurnCompleted(_Tagged, frozen=True, tag="turn_completed"):
     output: Mapping[str, Any] | None = None
 
 
-class TurnFailed(_Tagged, frozen=True, tag="turn_failed"):
+class TurnFailed(Tagged, frozen=True, tag="turn_failed"):
     """The turn's bad end."""
 
     error: WarmlineError
@@ -185,54 +190,54 @@ class TurnFailed(_Tagged, frozen=True, tag="turn_failed"):
     key: str = ""
 
 
-class InterruptResult(_Tagged, frozen=True, tag="interrupt_result"):
+class InterruptResult(Tagged, frozen=True, tag="interrupt_result"):
     """What became of an interrupt."""
 
     outcome: InterruptOutcome
 
 
-class TextDelta(_Tagged, frozen=True, tag="text_delta"):
+class TextDelta(Tagged, frozen=True, tag="text_delta"):
     """More text of a content block."""
 
     text: str
     block: int
 
 
-class ThinkingDelta(_Tagged, frozen=True, tag="thinking_delta"):
+class ThinkingDelta(Tagged, frozen=True, tag="thinking_delta"):
     """More thinking of a content block."""
 
     text: str
     block: int
 
 
-class ToolInputDelta(_Tagged, frozen=True, tag="tool_input_delta"):
+class ToolInputDelta(Tagged, frozen=True, tag="tool_input_delta"):
     """More of a tool call's input, as JSON text."""
 
     text: str
     block: int
 
 
-class TextBlock(_Tagged, frozen=True, tag="text_block"):
+class TextBlock(Tagged, frozen=True, tag="text_block"):
     """Text in a message."""
 
     text: str
 
 
-class ThinkingBlock(_Tagged, frozen=True, tag="thinking_block"):
+class ThinkingBlock(Tagged, frozen=True, tag="thinking_block"):
     """Thinking in a message."""
 
     text: str
     signature: str
 
 
-class OtherBlock(_Tagged, frozen=True, tag="other_block"):
+class OtherBlock(Tagged, frozen=True, tag="other_block"):
     """A kind of block that has no class here, as the provider sent it; `size` as JSON in bytes."""
 
     content: Mapping[str, Any]
     size: int = 0
 
 
-class ToolCall(_Tagged, frozen=True, tag="tool_call"):
+class ToolCall(Tagged, frozen=True, tag="tool_call"):
     """A whole tool call; `size` is its input's as JSON in bytes."""
 
     id: str
@@ -244,7 +249,7 @@ class ToolCall(_Tagged, frozen=True, tag="tool_call"):
 Block = TextBlock | ThinkingBlock | ToolCall | OtherBlock
 
 
-class Message(_Tagged, frozen=True, tag="message"):
+class Message(Tagged, frozen=True, tag="message"):
     """A whole assistant message, or what was written of one that was cut."""
 
     id: str
@@ -253,7 +258,7 @@ class Message(_Tagged, frozen=True, tag="message"):
     aborted: bool = False
 
 
-class ToolResult(_Tagged, frozen=True, tag="tool_result"):
+class ToolResult(Tagged, frozen=True, tag="tool_result"):
     """What a tool gave back."""
 
     tool_call_id: str
@@ -261,7 +266,7 @@ class ToolResult(_Tagged, frozen=True, tag="tool_result"):
     is_error: bool
 
 
-class Notice(_Tagged, frozen=True, tag="notice"):
+class Notice(Tagged, frozen=True, tag="notice"):
     """Something worth knowing that ends nothing."""
 
     kind: NoticeKind
@@ -270,7 +275,7 @@ class Notice(_Tagged, frozen=True, tag="notice"):
     metadata: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
-class Raw(_Tagged, frozen=True, tag="raw"):
+class Raw(Tagged, frozen=True, tag="raw"):
     """A line of the CLI, as it was; `echo` where events of other kinds say the same."""
 
     type: str
@@ -289,6 +294,10 @@ Body = (
     | TurnCompleted
     | TurnFailed
     | InterruptResult
+    | ApprovalRequested
+    | ApprovalResolved
+    | ClientToolCalled
+    | ClientToolReturned
     | TextDelta
     | ThinkingDelta
     | ToolInputDelta

@@ -208,6 +208,10 @@ class Store:
         """A page of a tenant's sessions."""
         return await self._read(lambda c: _sessions.page(c, tenant, query))
 
+    async def reconfigure(self, session_id: str, config: str) -> None:
+        """A session is set up in this way from now on."""
+        await self._write(lambda c: _sessions.update(c, session_id, config=config))
+
     async def place_workspace(self, session_id: str, slot_id: str) -> None:
         """From now on a session's files are in this slot."""
         await self._write(lambda c: _sessions.update(c, session_id, slot_id=slot_id))

@@ -25,6 +25,8 @@ _FLAGS = (
     # A workspace's own settings could send the CLI, and what it holds, elsewhere.
     "--setting-sources=",
     "--strict-mcp-config",
+    # What needs an approval is asked for; otherwise it is denied, and the model cannot ask the user.
+    "--permission-prompt-tool=stdio",
 )
 
 

@@ -75,6 +75,12 @@ class PendingControls:
                 future.exception()
 
 
+def answer(request_id: str, response: JsonObject) -> bytes:
+    """The line that answers a question of the CLI."""
+    body = {"subtype": "success", "request_id": request_id, "response": response}
+    return encode_line({"type": "control_response", "response": body})
+
+
 def refusal(request_id: str, subtype: str) -> bytes:
     """The line that answers a question of the CLI which nobody here can answer."""
     error = f"{subtype or 'this'} is not supported here"

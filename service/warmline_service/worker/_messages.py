@@ -148,9 +148,16 @@ class ControlResponse(Message, tag="control_response"):
 
 
 class ControlAsk(Struct):
-    """What the CLI asks of us."""
+    """What the CLI asks of us: `can_use_tool` whether a tool may run, `mcp_message` a server of ours."""
 
     subtype: str = ""
+    tool_name: str = ""
+    tool_use_id: str = ""
+    description: str = ""
+    input: Raw = Raw(b"{}")
+    permission_suggestions: Raw = Raw(b"[]")
+    server_name: str = ""
+    message: Raw = Raw(b"{}")
 
 
 class ControlRequest(Message, tag="control_request"):

@@ -47,6 +47,8 @@ class Options:
     effort: str = ""
     permission_mode: PermissionMode = "default"
     thinking_tokens: int | None = None
+    # Names of MCP servers that are reached by `mcp_message`; their tools need no approval.
+    servers: tuple[str, ...] = ()
 
     @property
     def first(self) -> JsonObject:
@@ -62,8 +64,9 @@ class Options:
     def settings(self) -> JsonObject:
         """The CLI's settings; empty where none have to be applied."""
         told: JsonObject = {}
-        if self.allowed or self.disallowed:
-            told["permissions"] = {"allow": list(self.allowed), "deny": list(self.disallowed)}
+        allowed = [*self.allowed, *(f"mcp__{name}" for name in self.servers)]
+        if allowed or self.disallowed:
+            told["permissions"] = {"allow": allowed, "deny": list(self.disallowed)}
         if self.effort:
             told["effortLevel"] = self.effort
         return told

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import structlog
 
@@ -15,6 +15,7 @@ from warmline_service.worker._blocks import Content, check_content
 from warmline_service.worker._child import Child
 from warmline_service.worker._control import (
     PendingControls,
+    answer,
     encode_line,
     refusal,
 )
@@ -25,6 +26,7 @@ from warmline_service.worker._guard import kill_marked, tree_memory
 from warmline_service.worker._key import Binding, Capabilities, SpawnKey, SystemPrompt
 from warmline_service.worker._messages import (
     CliMessage,
+    ControlCancelRequest,
     ControlRequest,
     ControlResponse,
     Garbage,
@@ -55,7 +57,8 @@ class _NotJson(Exception):  # noqa: N818  # named for the line
 class CliProcess:
     """A running process in its slot. Whoever holds it must `stop` it; it cleans up by itself.
 
-    `before_wipe`, once set, is offered the slot when nothing runs in it any more.
+    `before_wipe`, once set, is offered the slot when nothing runs in it any more. `on_question`, once
+    set, is given what the CLI asks, and what it asks no more; each question wants an `answer`.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class CliProcess:
         self.spawn_seconds = 0.0
         self.dropped = 0
         self.before_wipe: Salvage | None = None
+        self.on_question: Callable[[ControlRequest | ControlCancelRequest], None] | None = None
         self.control_timeout = settings.control_timeout
         self.exited: asyncio.Future[Exit] = loop.create_future()
         self._child = child
@@ -136,6 +140,9 @@ class CliProcess:
             asks.append(("initialize", first))
         if options.settings:
             asks.append(("apply_flag_settings", {"settings": options.settings}))
+        if options.servers:
+            servers = {name: _our_server(name) for name in options.servers}
+            asks.append(("mcp_set_servers", {"servers": servers}))
         if options.permission_mode != "default":
             asks.append(("set_permission_mode", {"mode": options.permission_mode}))
         if binding.model is not None:
@@ -333,8 +340,8 @@ class CliProcess:
         for message in messages:
             if isinstance(message, ControlResponse):
                 self._controls.settle(message.response)
-            elif isinstance(message, ControlRequest):
-                self._reply(refusal(message.request_id, message.request.subtype))
+            elif isinstance(message, ControlRequest | ControlCancelRequest):
+                self._asked(message)
             elif isinstance(message, TranscriptMirror) and self._echoes:
                 batch += self._news(message)
             else:
@@ -353,6 +360,20 @@ class CliProcess:
         self._echoes -= found
         return [news] if news.entries else []
 
+    def _asked(self, message: ControlRequest | ControlCancelRequest) -> None:
+        if self.on_question is not None:
+            self.on_question(message)
+        elif isinstance(message, ControlRequest):
+            self.refuse(message)
+
+    def answer(self, request_id: str, response: JsonObject) -> None:
+        """Answer a question of the CLI; one that it asks no more does no harm."""
+        self._reply(answer(request_id, response))
+
+    def refuse(self, question: ControlRequest) -> None:
+        """Say that nobody here can answer."""
+        self._reply(refusal(question.request_id, question.request.subtype))
+
     def _reply(self, line: bytes) -> None:
         task = asyncio.create_task(_quietly(self._write(line)))
         self._replies.add(task)
@@ -369,6 +390,11 @@ async def _quietly(work: Awaitable[None]) -> None:
         await work
     except WarmlineError as error:
         _log.debug("answer not written", error=error.message)
+
+
+def _our_server(name: str) -> JsonObject:
+    # Without the last the model has to look for its tools before it can call one.
+    return {"type": "sdk", "name": name, "alwaysLoad": True}
 
 
 def _prompt_fields(prompt: SystemPrompt | None) -> JsonObject:

@@ -9,6 +9,7 @@ package warmlinev1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	structpb "google.golang.org/protobuf/types/known/structpb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -142,6 +143,8 @@ type ChatRequest struct {
 	//	*ChatRequest_Open
 	//	*ChatRequest_Message
 	//	*ChatRequest_Interrupt
+	//	*ChatRequest_ApprovalDecision
+	//	*ChatRequest_ClientToolResult
 	Frame         isChatRequest_Frame `protobuf_oneof:"frame"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -211,6 +214,24 @@ func (x *ChatRequest) GetInterrupt() *Interrupt {
 	return nil
 }
 
+func (x *ChatRequest) GetApprovalDecision() *ApprovalDecision {
+	if x != nil {
+		if x, ok := x.Frame.(*ChatRequest_ApprovalDecision); ok {
+			return x.ApprovalDecision
+		}
+	}
+	return nil
+}
+
+func (x *ChatRequest) GetClientToolResult() *ClientToolResult {
+	if x != nil {
+		if x, ok := x.Frame.(*ChatRequest_ClientToolResult); ok {
+			return x.ClientToolResult
+		}
+	}
+	return nil
+}
+
 type isChatRequest_Frame interface {
 	isChatRequest_Frame()
 }
@@ -230,11 +251,25 @@ type ChatRequest_Interrupt struct {
 	Interrupt *Interrupt `protobuf:"bytes,3,opt,name=interrupt,proto3,oneof"`
 }
 
+type ChatRequest_ApprovalDecision struct {
+	// Answer an `approval_requested`.
+	ApprovalDecision *ApprovalDecision `protobuf:"bytes,4,opt,name=approval_decision,json=approvalDecision,proto3,oneof"`
+}
+
+type ChatRequest_ClientToolResult struct {
+	// Answer a `client_tool_called`.
+	ClientToolResult *ClientToolResult `protobuf:"bytes,5,opt,name=client_tool_result,json=clientToolResult,proto3,oneof"`
+}
+
 func (*ChatRequest_Open) isChatRequest_Frame() {}
 
 func (*ChatRequest_Message) isChatRequest_Frame() {}
 
 func (*ChatRequest_Interrupt) isChatRequest_Frame() {}
+
+func (*ChatRequest_ApprovalDecision) isChatRequest_Frame() {}
+
+func (*ChatRequest_ClientToolResult) isChatRequest_Frame() {}
 
 // What is ready to be sent travels together, in order.
 type ChatResponse struct {
@@ -750,6 +785,298 @@ func (x *Media) GetData() []byte {
 	return nil
 }
 
+// The answer to an `approval_requested`. One that nobody waits for any more is told by a notice with the
+// code `approval_unknown`.
+type ApprovalDecision struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in `approval_requested`.
+	ApprovalId string `protobuf:"bytes,1,opt,name=approval_id,json=approvalId,proto3" json:"approval_id,omitempty"`
+	// Yes or no; it must be set.
+	//
+	// Types that are valid to be assigned to Decision:
+	//
+	//	*ApprovalDecision_Allow
+	//	*ApprovalDecision_Deny
+	Decision      isApprovalDecision_Decision `protobuf_oneof:"decision"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApprovalDecision) Reset() {
+	*x = ApprovalDecision{}
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApprovalDecision) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApprovalDecision) ProtoMessage() {}
+
+func (x *ApprovalDecision) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApprovalDecision.ProtoReflect.Descriptor instead.
+func (*ApprovalDecision) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ApprovalDecision) GetApprovalId() string {
+	if x != nil {
+		return x.ApprovalId
+	}
+	return ""
+}
+
+func (x *ApprovalDecision) GetDecision() isApprovalDecision_Decision {
+	if x != nil {
+		return x.Decision
+	}
+	return nil
+}
+
+func (x *ApprovalDecision) GetAllow() *Allow {
+	if x != nil {
+		if x, ok := x.Decision.(*ApprovalDecision_Allow); ok {
+			return x.Allow
+		}
+	}
+	return nil
+}
+
+func (x *ApprovalDecision) GetDeny() *Deny {
+	if x != nil {
+		if x, ok := x.Decision.(*ApprovalDecision_Deny); ok {
+			return x.Deny
+		}
+	}
+	return nil
+}
+
+type isApprovalDecision_Decision interface {
+	isApprovalDecision_Decision()
+}
+
+type ApprovalDecision_Allow struct {
+	// The tool may run.
+	Allow *Allow `protobuf:"bytes,2,opt,name=allow,proto3,oneof"`
+}
+
+type ApprovalDecision_Deny struct {
+	// It may not.
+	Deny *Deny `protobuf:"bytes,3,opt,name=deny,proto3,oneof"`
+}
+
+func (*ApprovalDecision_Allow) isApprovalDecision_Decision() {}
+
+func (*ApprovalDecision_Deny) isApprovalDecision_Decision() {}
+
+// A yes.
+type Allow struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the tool is given in place of its input. Not set: what it was asked for with.
+	UpdatedInput *structpb.Struct `protobuf:"bytes,1,opt,name=updated_input,json=updatedInput,proto3" json:"updated_input,omitempty"`
+	// Ask no more for what is like it, for the rest of the session: what `suggestions` said, otherwise
+	// the same tool with the same input.
+	Remember bool `protobuf:"varint,2,opt,name=remember,proto3" json:"remember,omitempty"`
+	// To a question of the model (tool `AskUserQuestion`): the chosen label, or words of the user's own, by
+	// the question's text.
+	Answers       map[string]string `protobuf:"bytes,3,rep,name=answers,proto3" json:"answers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Allow) Reset() {
+	*x = Allow{}
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Allow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Allow) ProtoMessage() {}
+
+func (x *Allow) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Allow.ProtoReflect.Descriptor instead.
+func (*Allow) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Allow) GetUpdatedInput() *structpb.Struct {
+	if x != nil {
+		return x.UpdatedInput
+	}
+	return nil
+}
+
+func (x *Allow) GetRemember() bool {
+	if x != nil {
+		return x.Remember
+	}
+	return false
+}
+
+func (x *Allow) GetAnswers() map[string]string {
+	if x != nil {
+		return x.Answers
+	}
+	return nil
+}
+
+// A no.
+type Deny struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Why, for the model. At most 8 KiB.
+	Message string `protobuf:"bytes,1,opt,name=message,proto3" json:"message,omitempty"`
+	// Stop the turn as well, as `interrupt` does.
+	Interrupt     bool `protobuf:"varint,2,opt,name=interrupt,proto3" json:"interrupt,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Deny) Reset() {
+	*x = Deny{}
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Deny) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Deny) ProtoMessage() {}
+
+func (x *Deny) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Deny.ProtoReflect.Descriptor instead.
+func (*Deny) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Deny) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *Deny) GetInterrupt() bool {
+	if x != nil {
+		return x.Interrupt
+	}
+	return false
+}
+
+// The answer to a `client_tool_called`. One that nobody waits for any more is told by a notice with the code
+// `client_call_unknown`.
+type ClientToolResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in `client_tool_called`.
+	CallId string `protobuf:"bytes,1,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
+	// What the tool gave.
+	Text string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	// Pictures that it gave; at most 20.
+	Images []*Media `protobuf:"bytes,3,rep,name=images,proto3" json:"images,omitempty"`
+	// The tool failed; `text` says why.
+	IsError       bool `protobuf:"varint,4,opt,name=is_error,json=isError,proto3" json:"is_error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClientToolResult) Reset() {
+	*x = ClientToolResult{}
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClientToolResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClientToolResult) ProtoMessage() {}
+
+func (x *ClientToolResult) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClientToolResult.ProtoReflect.Descriptor instead.
+func (*ClientToolResult) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ClientToolResult) GetCallId() string {
+	if x != nil {
+		return x.CallId
+	}
+	return ""
+}
+
+func (x *ClientToolResult) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *ClientToolResult) GetImages() []*Media {
+	if x != nil {
+		return x.Images
+	}
+	return nil
+}
+
+func (x *ClientToolResult) GetIsError() bool {
+	if x != nil {
+		return x.IsError
+	}
+	return false
+}
+
 // Stop the running turn. `interrupt_result` says what happened.
 type Interrupt struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -759,7 +1086,7 @@ type Interrupt struct {
 
 func (x *Interrupt) Reset() {
 	*x = Interrupt{}
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[8]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -771,7 +1098,7 @@ func (x *Interrupt) String() string {
 func (*Interrupt) ProtoMessage() {}
 
 func (x *Interrupt) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[8]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -784,7 +1111,7 @@ func (x *Interrupt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interrupt.ProtoReflect.Descriptor instead.
 func (*Interrupt) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{8}
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{12}
 }
 
 // One turn.
@@ -806,7 +1133,7 @@ type AskRequest struct {
 
 func (x *AskRequest) Reset() {
 	*x = AskRequest{}
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[9]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -818,7 +1145,7 @@ func (x *AskRequest) String() string {
 func (*AskRequest) ProtoMessage() {}
 
 func (x *AskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[9]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -831,7 +1158,7 @@ func (x *AskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AskRequest.ProtoReflect.Descriptor instead.
 func (*AskRequest) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{9}
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *AskRequest) GetMessage() *UserMessage {
@@ -880,7 +1207,7 @@ type AskResponse struct {
 
 func (x *AskResponse) Reset() {
 	*x = AskResponse{}
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[10]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -892,7 +1219,7 @@ func (x *AskResponse) String() string {
 func (*AskResponse) ProtoMessage() {}
 
 func (x *AskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[10]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -905,7 +1232,7 @@ func (x *AskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AskResponse.ProtoReflect.Descriptor instead.
 func (*AskResponse) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{10}
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AskResponse) GetEvents() []*Event {
@@ -935,7 +1262,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[11]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -947,7 +1274,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[11]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -960,7 +1287,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{11}
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WatchRequest) GetSessionId() string {
@@ -1009,7 +1336,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[12]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1021,7 +1348,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[12]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1034,7 +1361,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{12}
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WatchResponse) GetEvents() []*Event {
@@ -1048,11 +1375,13 @@ var File_warmline_v1_chat_service_proto protoreflect.FileDescriptor
 
 const file_warmline_v1_chat_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1ewarmline/v1/chat_service.proto\x12\vwarmline.v1\x1a\x18warmline/v1/events.proto\x1a warmline/v1/session_config.proto\"\xad\x01\n" +
+	"\x1ewarmline/v1/chat_service.proto\x12\vwarmline.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x18warmline/v1/events.proto\x1a warmline/v1/session_config.proto\"\xca\x02\n" +
 	"\vChatRequest\x12'\n" +
 	"\x04open\x18\x01 \x01(\v2\x11.warmline.v1.OpenH\x00R\x04open\x124\n" +
 	"\amessage\x18\x02 \x01(\v2\x18.warmline.v1.UserMessageH\x00R\amessage\x126\n" +
-	"\tinterrupt\x18\x03 \x01(\v2\x16.warmline.v1.InterruptH\x00R\tinterruptB\a\n" +
+	"\tinterrupt\x18\x03 \x01(\v2\x16.warmline.v1.InterruptH\x00R\tinterrupt\x12L\n" +
+	"\x11approval_decision\x18\x04 \x01(\v2\x1d.warmline.v1.ApprovalDecisionH\x00R\x10approvalDecision\x12M\n" +
+	"\x12client_tool_result\x18\x05 \x01(\v2\x1d.warmline.v1.ClientToolResultH\x00R\x10clientToolResultB\a\n" +
 	"\x05frame\":\n" +
 	"\fChatResponse\x12*\n" +
 	"\x06events\x18\x01 \x03(\v2\x12.warmline.v1.EventR\x06events\"0\n" +
@@ -1088,7 +1417,29 @@ const file_warmline_v1_chat_service_proto_rawDesc = "" +
 	"\x05Media\x12\x1d\n" +
 	"\n" +
 	"media_type\x18\x01 \x01(\tR\tmediaType\x12\x12\n" +
-	"\x04data\x18\x02 \x01(\fR\x04data\"\v\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\"\x94\x01\n" +
+	"\x10ApprovalDecision\x12\x1f\n" +
+	"\vapproval_id\x18\x01 \x01(\tR\n" +
+	"approvalId\x12*\n" +
+	"\x05allow\x18\x02 \x01(\v2\x12.warmline.v1.AllowH\x00R\x05allow\x12'\n" +
+	"\x04deny\x18\x03 \x01(\v2\x11.warmline.v1.DenyH\x00R\x04denyB\n" +
+	"\n" +
+	"\bdecision\"\xd8\x01\n" +
+	"\x05Allow\x12<\n" +
+	"\rupdated_input\x18\x01 \x01(\v2\x17.google.protobuf.StructR\fupdatedInput\x12\x1a\n" +
+	"\bremember\x18\x02 \x01(\bR\bremember\x129\n" +
+	"\aanswers\x18\x03 \x03(\v2\x1f.warmline.v1.Allow.AnswersEntryR\aanswers\x1a:\n" +
+	"\fAnswersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\">\n" +
+	"\x04Deny\x12\x18\n" +
+	"\amessage\x18\x01 \x01(\tR\amessage\x12\x1c\n" +
+	"\tinterrupt\x18\x02 \x01(\bR\tinterrupt\"\x86\x01\n" +
+	"\x10ClientToolResult\x12\x17\n" +
+	"\acall_id\x18\x01 \x01(\tR\x06callId\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x12*\n" +
+	"\x06images\x18\x03 \x03(\v2\x12.warmline.v1.MediaR\x06images\x12\x19\n" +
+	"\bis_error\x18\x04 \x01(\bR\aisError\"\v\n" +
 	"\tInterrupt\"\xeb\x01\n" +
 	"\n" +
 	"AskRequest\x122\n" +
@@ -1138,58 +1489,71 @@ func file_warmline_v1_chat_service_proto_rawDescGZIP() []byte {
 }
 
 var file_warmline_v1_chat_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_warmline_v1_chat_service_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_warmline_v1_chat_service_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_warmline_v1_chat_service_proto_goTypes = []any{
-	(Detail)(0),           // 0: warmline.v1.Detail
-	(OnDisconnect)(0),     // 1: warmline.v1.OnDisconnect
-	(*ChatRequest)(nil),   // 2: warmline.v1.ChatRequest
-	(*ChatResponse)(nil),  // 3: warmline.v1.ChatResponse
-	(*Cursor)(nil),        // 4: warmline.v1.Cursor
-	(*ForkFrom)(nil),      // 5: warmline.v1.ForkFrom
-	(*Open)(nil),          // 6: warmline.v1.Open
-	(*UserMessage)(nil),   // 7: warmline.v1.UserMessage
-	(*InputBlock)(nil),    // 8: warmline.v1.InputBlock
-	(*Media)(nil),         // 9: warmline.v1.Media
-	(*Interrupt)(nil),     // 10: warmline.v1.Interrupt
-	(*AskRequest)(nil),    // 11: warmline.v1.AskRequest
-	(*AskResponse)(nil),   // 12: warmline.v1.AskResponse
-	(*WatchRequest)(nil),  // 13: warmline.v1.WatchRequest
-	(*WatchResponse)(nil), // 14: warmline.v1.WatchResponse
-	(*Event)(nil),         // 15: warmline.v1.Event
-	(*SessionConfig)(nil), // 16: warmline.v1.SessionConfig
+	(Detail)(0),              // 0: warmline.v1.Detail
+	(OnDisconnect)(0),        // 1: warmline.v1.OnDisconnect
+	(*ChatRequest)(nil),      // 2: warmline.v1.ChatRequest
+	(*ChatResponse)(nil),     // 3: warmline.v1.ChatResponse
+	(*Cursor)(nil),           // 4: warmline.v1.Cursor
+	(*ForkFrom)(nil),         // 5: warmline.v1.ForkFrom
+	(*Open)(nil),             // 6: warmline.v1.Open
+	(*UserMessage)(nil),      // 7: warmline.v1.UserMessage
+	(*InputBlock)(nil),       // 8: warmline.v1.InputBlock
+	(*Media)(nil),            // 9: warmline.v1.Media
+	(*ApprovalDecision)(nil), // 10: warmline.v1.ApprovalDecision
+	(*Allow)(nil),            // 11: warmline.v1.Allow
+	(*Deny)(nil),             // 12: warmline.v1.Deny
+	(*ClientToolResult)(nil), // 13: warmline.v1.ClientToolResult
+	(*Interrupt)(nil),        // 14: warmline.v1.Interrupt
+	(*AskRequest)(nil),       // 15: warmline.v1.AskRequest
+	(*AskResponse)(nil),      // 16: warmline.v1.AskResponse
+	(*WatchRequest)(nil),     // 17: warmline.v1.WatchRequest
+	(*WatchResponse)(nil),    // 18: warmline.v1.WatchResponse
+	nil,                      // 19: warmline.v1.Allow.AnswersEntry
+	(*Event)(nil),            // 20: warmline.v1.Event
+	(*SessionConfig)(nil),    // 21: warmline.v1.SessionConfig
+	(*structpb.Struct)(nil),  // 22: google.protobuf.Struct
 }
 var file_warmline_v1_chat_service_proto_depIdxs = []int32{
 	6,  // 0: warmline.v1.ChatRequest.open:type_name -> warmline.v1.Open
 	7,  // 1: warmline.v1.ChatRequest.message:type_name -> warmline.v1.UserMessage
-	10, // 2: warmline.v1.ChatRequest.interrupt:type_name -> warmline.v1.Interrupt
-	15, // 3: warmline.v1.ChatResponse.events:type_name -> warmline.v1.Event
-	16, // 4: warmline.v1.Open.config:type_name -> warmline.v1.SessionConfig
-	0,  // 5: warmline.v1.Open.detail:type_name -> warmline.v1.Detail
-	4,  // 6: warmline.v1.Open.after:type_name -> warmline.v1.Cursor
-	5,  // 7: warmline.v1.Open.fork:type_name -> warmline.v1.ForkFrom
-	1,  // 8: warmline.v1.Open.on_disconnect:type_name -> warmline.v1.OnDisconnect
-	8,  // 9: warmline.v1.UserMessage.content:type_name -> warmline.v1.InputBlock
-	9,  // 10: warmline.v1.InputBlock.image:type_name -> warmline.v1.Media
-	9,  // 11: warmline.v1.InputBlock.document:type_name -> warmline.v1.Media
-	7,  // 12: warmline.v1.AskRequest.message:type_name -> warmline.v1.UserMessage
-	16, // 13: warmline.v1.AskRequest.config:type_name -> warmline.v1.SessionConfig
-	0,  // 14: warmline.v1.AskRequest.detail:type_name -> warmline.v1.Detail
-	4,  // 15: warmline.v1.AskRequest.after:type_name -> warmline.v1.Cursor
-	15, // 16: warmline.v1.AskResponse.events:type_name -> warmline.v1.Event
-	4,  // 17: warmline.v1.WatchRequest.after:type_name -> warmline.v1.Cursor
-	0,  // 18: warmline.v1.WatchRequest.detail:type_name -> warmline.v1.Detail
-	15, // 19: warmline.v1.WatchResponse.events:type_name -> warmline.v1.Event
-	2,  // 20: warmline.v1.ChatService.Chat:input_type -> warmline.v1.ChatRequest
-	11, // 21: warmline.v1.ChatService.Ask:input_type -> warmline.v1.AskRequest
-	13, // 22: warmline.v1.ChatService.Watch:input_type -> warmline.v1.WatchRequest
-	3,  // 23: warmline.v1.ChatService.Chat:output_type -> warmline.v1.ChatResponse
-	12, // 24: warmline.v1.ChatService.Ask:output_type -> warmline.v1.AskResponse
-	14, // 25: warmline.v1.ChatService.Watch:output_type -> warmline.v1.WatchResponse
-	23, // [23:26] is the sub-list for method output_type
-	20, // [20:23] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	14, // 2: warmline.v1.ChatRequest.interrupt:type_name -> warmline.v1.Interrupt
+	10, // 3: warmline.v1.ChatRequest.approval_decision:type_name -> warmline.v1.ApprovalDecision
+	13, // 4: warmline.v1.ChatRequest.client_tool_result:type_name -> warmline.v1.ClientToolResult
+	20, // 5: warmline.v1.ChatResponse.events:type_name -> warmline.v1.Event
+	21, // 6: warmline.v1.Open.config:type_name -> warmline.v1.SessionConfig
+	0,  // 7: warmline.v1.Open.detail:type_name -> warmline.v1.Detail
+	4,  // 8: warmline.v1.Open.after:type_name -> warmline.v1.Cursor
+	5,  // 9: warmline.v1.Open.fork:type_name -> warmline.v1.ForkFrom
+	1,  // 10: warmline.v1.Open.on_disconnect:type_name -> warmline.v1.OnDisconnect
+	8,  // 11: warmline.v1.UserMessage.content:type_name -> warmline.v1.InputBlock
+	9,  // 12: warmline.v1.InputBlock.image:type_name -> warmline.v1.Media
+	9,  // 13: warmline.v1.InputBlock.document:type_name -> warmline.v1.Media
+	11, // 14: warmline.v1.ApprovalDecision.allow:type_name -> warmline.v1.Allow
+	12, // 15: warmline.v1.ApprovalDecision.deny:type_name -> warmline.v1.Deny
+	22, // 16: warmline.v1.Allow.updated_input:type_name -> google.protobuf.Struct
+	19, // 17: warmline.v1.Allow.answers:type_name -> warmline.v1.Allow.AnswersEntry
+	9,  // 18: warmline.v1.ClientToolResult.images:type_name -> warmline.v1.Media
+	7,  // 19: warmline.v1.AskRequest.message:type_name -> warmline.v1.UserMessage
+	21, // 20: warmline.v1.AskRequest.config:type_name -> warmline.v1.SessionConfig
+	0,  // 21: warmline.v1.AskRequest.detail:type_name -> warmline.v1.Detail
+	4,  // 22: warmline.v1.AskRequest.after:type_name -> warmline.v1.Cursor
+	20, // 23: warmline.v1.AskResponse.events:type_name -> warmline.v1.Event
+	4,  // 24: warmline.v1.WatchRequest.after:type_name -> warmline.v1.Cursor
+	0,  // 25: warmline.v1.WatchRequest.detail:type_name -> warmline.v1.Detail
+	20, // 26: warmline.v1.WatchResponse.events:type_name -> warmline.v1.Event
+	2,  // 27: warmline.v1.ChatService.Chat:input_type -> warmline.v1.ChatRequest
+	15, // 28: warmline.v1.ChatService.Ask:input_type -> warmline.v1.AskRequest
+	17, // 29: warmline.v1.ChatService.Watch:input_type -> warmline.v1.WatchRequest
+	3,  // 30: warmline.v1.ChatService.Chat:output_type -> warmline.v1.ChatResponse
+	16, // 31: warmline.v1.ChatService.Ask:output_type -> warmline.v1.AskResponse
+	18, // 32: warmline.v1.ChatService.Watch:output_type -> warmline.v1.WatchResponse
+	30, // [30:33] is the sub-list for method output_type
+	27, // [27:30] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_warmline_v1_chat_service_proto_init() }
@@ -1203,11 +1567,17 @@ func file_warmline_v1_chat_service_proto_init() {
 		(*ChatRequest_Open)(nil),
 		(*ChatRequest_Message)(nil),
 		(*ChatRequest_Interrupt)(nil),
+		(*ChatRequest_ApprovalDecision)(nil),
+		(*ChatRequest_ClientToolResult)(nil),
 	}
 	file_warmline_v1_chat_service_proto_msgTypes[6].OneofWrappers = []any{
 		(*InputBlock_Text)(nil),
 		(*InputBlock_Image)(nil),
 		(*InputBlock_Document)(nil),
+	}
+	file_warmline_v1_chat_service_proto_msgTypes[8].OneofWrappers = []any{
+		(*ApprovalDecision_Allow)(nil),
+		(*ApprovalDecision_Deny)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1215,7 +1585,7 @@ func file_warmline_v1_chat_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warmline_v1_chat_service_proto_rawDesc), len(file_warmline_v1_chat_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   13,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -47,6 +47,8 @@ const (
 	ErrorReason_ERROR_REASON_MODEL_NOT_FOUND ErrorReason = 31
 	// NOT_FOUND: the session has no such turn.
 	ErrorReason_ERROR_REASON_TURN_NOT_FOUND ErrorReason = 32
+	// Nobody waits for this approval: it was answered, has expired, or its turn has ended. Nothing to do.
+	ErrorReason_ERROR_REASON_APPROVAL_NOT_FOUND ErrorReason = 33
 	// INVALID_ARGUMENT: a field holds what it may not; `BadRequest` names the field.
 	ErrorReason_ERROR_REASON_FIELD_INVALID ErrorReason = 40
 	// INVALID_ARGUMENT: a frame came where the protocol of the stream does not allow it.
@@ -109,6 +111,7 @@ var (
 		30:  "ERROR_REASON_SESSION_NOT_FOUND",
 		31:  "ERROR_REASON_MODEL_NOT_FOUND",
 		32:  "ERROR_REASON_TURN_NOT_FOUND",
+		33:  "ERROR_REASON_APPROVAL_NOT_FOUND",
 		40:  "ERROR_REASON_FIELD_INVALID",
 		41:  "ERROR_REASON_FRAME_OUT_OF_ORDER",
 		42:  "ERROR_REASON_MESSAGE_TOO_LARGE",
@@ -143,6 +146,7 @@ var (
 		"ERROR_REASON_SESSION_NOT_FOUND":    30,
 		"ERROR_REASON_MODEL_NOT_FOUND":      31,
 		"ERROR_REASON_TURN_NOT_FOUND":       32,
+		"ERROR_REASON_APPROVAL_NOT_FOUND":   33,
 		"ERROR_REASON_FIELD_INVALID":        40,
 		"ERROR_REASON_FRAME_OUT_OF_ORDER":   41,
 		"ERROR_REASON_MESSAGE_TOO_LARGE":    42,
@@ -201,7 +205,7 @@ var File_warmline_v1_errors_proto protoreflect.FileDescriptor
 
 const file_warmline_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x18warmline/v1/errors.proto\x12\vwarmline.v1*\xb3\b\n" +
+	"\x18warmline/v1/errors.proto\x12\vwarmline.v1*\xd8\b\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18ERROR_REASON_KEY_INVALID\x10\n" +
@@ -211,7 +215,8 @@ const file_warmline_v1_errors_proto_rawDesc = "" +
 	"\x1aERROR_REASON_POLICY_DENIED\x10\x14\x12\"\n" +
 	"\x1eERROR_REASON_SESSION_NOT_FOUND\x10\x1e\x12 \n" +
 	"\x1cERROR_REASON_MODEL_NOT_FOUND\x10\x1f\x12\x1f\n" +
-	"\x1bERROR_REASON_TURN_NOT_FOUND\x10 \x12\x1e\n" +
+	"\x1bERROR_REASON_TURN_NOT_FOUND\x10 \x12#\n" +
+	"\x1fERROR_REASON_APPROVAL_NOT_FOUND\x10!\x12\x1e\n" +
 	"\x1aERROR_REASON_FIELD_INVALID\x10(\x12#\n" +
 	"\x1fERROR_REASON_FRAME_OUT_OF_ORDER\x10)\x12\"\n" +
 	"\x1eERROR_REASON_MESSAGE_TOO_LARGE\x10*\x12\x1d\n" +

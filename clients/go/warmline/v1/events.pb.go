@@ -216,6 +216,128 @@ func (InterruptResult_Outcome) EnumDescriptor() ([]byte, []int) {
 	return file_warmline_v1_events_proto_rawDescGZIP(), []int{11, 0}
 }
 
+// What became of it.
+type ApprovalResolved_Outcome int32
+
+const (
+	// Never sent.
+	ApprovalResolved_OUTCOME_UNSPECIFIED ApprovalResolved_Outcome = 0
+	// Somebody said yes.
+	ApprovalResolved_OUTCOME_ALLOWED ApprovalResolved_Outcome = 1
+	// Somebody said no.
+	ApprovalResolved_OUTCOME_DENIED ApprovalResolved_Outcome = 2
+	// Nobody answered in time, so it was denied.
+	ApprovalResolved_OUTCOME_EXPIRED ApprovalResolved_Outcome = 3
+	// The turn ended, or the CLI asks no more.
+	ApprovalResolved_OUTCOME_WITHDRAWN ApprovalResolved_Outcome = 4
+)
+
+// Enum value maps for ApprovalResolved_Outcome.
+var (
+	ApprovalResolved_Outcome_name = map[int32]string{
+		0: "OUTCOME_UNSPECIFIED",
+		1: "OUTCOME_ALLOWED",
+		2: "OUTCOME_DENIED",
+		3: "OUTCOME_EXPIRED",
+		4: "OUTCOME_WITHDRAWN",
+	}
+	ApprovalResolved_Outcome_value = map[string]int32{
+		"OUTCOME_UNSPECIFIED": 0,
+		"OUTCOME_ALLOWED":     1,
+		"OUTCOME_DENIED":      2,
+		"OUTCOME_EXPIRED":     3,
+		"OUTCOME_WITHDRAWN":   4,
+	}
+)
+
+func (x ApprovalResolved_Outcome) Enum() *ApprovalResolved_Outcome {
+	p := new(ApprovalResolved_Outcome)
+	*p = x
+	return p
+}
+
+func (x ApprovalResolved_Outcome) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ApprovalResolved_Outcome) Descriptor() protoreflect.EnumDescriptor {
+	return file_warmline_v1_events_proto_enumTypes[3].Descriptor()
+}
+
+func (ApprovalResolved_Outcome) Type() protoreflect.EnumType {
+	return &file_warmline_v1_events_proto_enumTypes[3]
+}
+
+func (x ApprovalResolved_Outcome) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ApprovalResolved_Outcome.Descriptor instead.
+func (ApprovalResolved_Outcome) EnumDescriptor() ([]byte, []int) {
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{21, 0}
+}
+
+// What became of it.
+type ClientToolReturned_Outcome int32
+
+const (
+	// Never sent.
+	ClientToolReturned_OUTCOME_UNSPECIFIED ClientToolReturned_Outcome = 0
+	// There was a result.
+	ClientToolReturned_OUTCOME_RETURNED ClientToolReturned_Outcome = 1
+	// There was a result that said it had failed.
+	ClientToolReturned_OUTCOME_FAILED ClientToolReturned_Outcome = 2
+	// There was none in time.
+	ClientToolReturned_OUTCOME_EXPIRED ClientToolReturned_Outcome = 3
+	// The turn ended, or the CLI asks no more.
+	ClientToolReturned_OUTCOME_WITHDRAWN ClientToolReturned_Outcome = 4
+)
+
+// Enum value maps for ClientToolReturned_Outcome.
+var (
+	ClientToolReturned_Outcome_name = map[int32]string{
+		0: "OUTCOME_UNSPECIFIED",
+		1: "OUTCOME_RETURNED",
+		2: "OUTCOME_FAILED",
+		3: "OUTCOME_EXPIRED",
+		4: "OUTCOME_WITHDRAWN",
+	}
+	ClientToolReturned_Outcome_value = map[string]int32{
+		"OUTCOME_UNSPECIFIED": 0,
+		"OUTCOME_RETURNED":    1,
+		"OUTCOME_FAILED":      2,
+		"OUTCOME_EXPIRED":     3,
+		"OUTCOME_WITHDRAWN":   4,
+	}
+)
+
+func (x ClientToolReturned_Outcome) Enum() *ClientToolReturned_Outcome {
+	p := new(ClientToolReturned_Outcome)
+	*p = x
+	return p
+}
+
+func (x ClientToolReturned_Outcome) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ClientToolReturned_Outcome) Descriptor() protoreflect.EnumDescriptor {
+	return file_warmline_v1_events_proto_enumTypes[4].Descriptor()
+}
+
+func (ClientToolReturned_Outcome) Type() protoreflect.EnumType {
+	return &file_warmline_v1_events_proto_enumTypes[4]
+}
+
+func (x ClientToolReturned_Outcome) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ClientToolReturned_Outcome.Descriptor instead.
+func (ClientToolReturned_Outcome) EnumDescriptor() ([]byte, []int) {
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{23, 0}
+}
+
 // What it is about.
 type Notice_Kind int32
 
@@ -277,11 +399,11 @@ func (x Notice_Kind) String() string {
 }
 
 func (Notice_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_warmline_v1_events_proto_enumTypes[3].Descriptor()
+	return file_warmline_v1_events_proto_enumTypes[5].Descriptor()
 }
 
 func (Notice_Kind) Type() protoreflect.EnumType {
-	return &file_warmline_v1_events_proto_enumTypes[3]
+	return &file_warmline_v1_events_proto_enumTypes[5]
 }
 
 func (x Notice_Kind) Number() protoreflect.EnumNumber {
@@ -290,7 +412,7 @@ func (x Notice_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Notice_Kind.Descriptor instead.
 func (Notice_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{20, 0}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{24, 0}
 }
 
 // One thing that happened in a session.
@@ -339,6 +461,10 @@ type Event struct {
 	//	*Event_ToolCall
 	//	*Event_ToolResult
 	//	*Event_Notice
+	//	*Event_ApprovalRequested
+	//	*Event_ApprovalResolved
+	//	*Event_ClientToolCalled
+	//	*Event_ClientToolReturned
 	//	*Event_Raw
 	Kind          isEvent_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
@@ -559,6 +685,42 @@ func (x *Event) GetNotice() *Notice {
 	return nil
 }
 
+func (x *Event) GetApprovalRequested() *ApprovalRequested {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_ApprovalRequested); ok {
+			return x.ApprovalRequested
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetApprovalResolved() *ApprovalResolved {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_ApprovalResolved); ok {
+			return x.ApprovalResolved
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetClientToolCalled() *ClientToolCalled {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_ClientToolCalled); ok {
+			return x.ClientToolCalled
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetClientToolReturned() *ClientToolReturned {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_ClientToolReturned); ok {
+			return x.ClientToolReturned
+		}
+	}
+	return nil
+}
+
 func (x *Event) GetRaw() *Raw {
 	if x != nil {
 		if x, ok := x.Kind.(*Event_Raw); ok {
@@ -647,6 +809,26 @@ type Event_Notice struct {
 	Notice *Notice `protobuf:"bytes,50,opt,name=notice,proto3,oneof"`
 }
 
+type Event_ApprovalRequested struct {
+	// A tool call needs a yes, or the model has a question.
+	ApprovalRequested *ApprovalRequested `protobuf:"bytes,51,opt,name=approval_requested,json=approvalRequested,proto3,oneof"`
+}
+
+type Event_ApprovalResolved struct {
+	// That was answered, or is no longer waited for.
+	ApprovalResolved *ApprovalResolved `protobuf:"bytes,52,opt,name=approval_resolved,json=approvalResolved,proto3,oneof"`
+}
+
+type Event_ClientToolCalled struct {
+	// The model calls a tool of the caller's.
+	ClientToolCalled *ClientToolCalled `protobuf:"bytes,53,opt,name=client_tool_called,json=clientToolCalled,proto3,oneof"`
+}
+
+type Event_ClientToolReturned struct {
+	// That was answered, or is no longer waited for.
+	ClientToolReturned *ClientToolReturned `protobuf:"bytes,54,opt,name=client_tool_returned,json=clientToolReturned,proto3,oneof"`
+}
+
 type Event_Raw struct {
 	// A line of the CLI, as it was.
 	Raw *Raw `protobuf:"bytes,90,opt,name=raw,proto3,oneof"`
@@ -682,6 +864,14 @@ func (*Event_ToolResult) isEvent_Kind() {}
 
 func (*Event_Notice) isEvent_Kind() {}
 
+func (*Event_ApprovalRequested) isEvent_Kind() {}
+
+func (*Event_ApprovalResolved) isEvent_Kind() {}
+
+func (*Event_ClientToolCalled) isEvent_Kind() {}
+
+func (*Event_ClientToolReturned) isEvent_Kind() {}
+
 func (*Event_Raw) isEvent_Kind() {}
 
 // The stream is attached to its session; sent once, first.
@@ -701,8 +891,12 @@ type SessionOpened struct {
 	Epoch uint64 `protobuf:"varint,6,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// The turn that runs at that moment; empty where none does.
 	RunningTurnId string `protobuf:"bytes,7,opt,name=running_turn_id,json=runningTurnId,proto3" json:"running_turn_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// What waits for a yes at that moment.
+	OpenApprovals []*ApprovalRequested `protobuf:"bytes,8,rep,name=open_approvals,json=openApprovals,proto3" json:"open_approvals,omitempty"`
+	// The calls of the caller's tools that wait for a result at that moment.
+	OpenClientCalls []*ClientToolCalled `protobuf:"bytes,9,rep,name=open_client_calls,json=openClientCalls,proto3" json:"open_client_calls,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *SessionOpened) Reset() {
@@ -782,6 +976,20 @@ func (x *SessionOpened) GetRunningTurnId() string {
 		return x.RunningTurnId
 	}
 	return ""
+}
+
+func (x *SessionOpened) GetOpenApprovals() []*ApprovalRequested {
+	if x != nil {
+		return x.OpenApprovals
+	}
+	return nil
+}
+
+func (x *SessionOpened) GetOpenClientCalls() []*ClientToolCalled {
+	if x != nil {
+		return x.OpenClientCalls
+	}
+	return nil
 }
 
 // The server is going away. Turns under way get a grace; then the stream ends with UNAVAILABLE.
@@ -2051,6 +2259,298 @@ func (x *ToolResult) GetIsError() bool {
 	return false
 }
 
+// A tool call needs a yes, or the model has a question to the user; the turn waits.
+type ApprovalRequested struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names it in `approval_decision` and AnswerApproval; a UUID.
+	ApprovalId string `protobuf:"bytes,1,opt,name=approval_id,json=approvalId,proto3" json:"approval_id,omitempty"`
+	// The tool; `AskUserQuestion` for a question, whose `input` has the questions.
+	ToolName string `protobuf:"bytes,2,opt,name=tool_name,json=toolName,proto3" json:"tool_name,omitempty"`
+	// What it is to be given.
+	Input *structpb.Struct `protobuf:"bytes,3,opt,name=input,proto3" json:"input,omitempty"`
+	// The call, as in `tool_call`.
+	ToolCallId string `protobuf:"bytes,4,opt,name=tool_call_id,json=toolCallId,proto3" json:"tool_call_id,omitempty"`
+	// What the tool does, in a few words, where the CLI says so.
+	Description string `protobuf:"bytes,5,opt,name=description,proto3" json:"description,omitempty"`
+	// What `remember` would allow, in the CLI's own form.
+	Suggestions []*structpb.Struct `protobuf:"bytes,6,rep,name=suggestions,proto3" json:"suggestions,omitempty"`
+	// It is denied when nobody has answered by then.
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApprovalRequested) Reset() {
+	*x = ApprovalRequested{}
+	mi := &file_warmline_v1_events_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApprovalRequested) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApprovalRequested) ProtoMessage() {}
+
+func (x *ApprovalRequested) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_events_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApprovalRequested.ProtoReflect.Descriptor instead.
+func (*ApprovalRequested) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ApprovalRequested) GetApprovalId() string {
+	if x != nil {
+		return x.ApprovalId
+	}
+	return ""
+}
+
+func (x *ApprovalRequested) GetToolName() string {
+	if x != nil {
+		return x.ToolName
+	}
+	return ""
+}
+
+func (x *ApprovalRequested) GetInput() *structpb.Struct {
+	if x != nil {
+		return x.Input
+	}
+	return nil
+}
+
+func (x *ApprovalRequested) GetToolCallId() string {
+	if x != nil {
+		return x.ToolCallId
+	}
+	return ""
+}
+
+func (x *ApprovalRequested) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *ApprovalRequested) GetSuggestions() []*structpb.Struct {
+	if x != nil {
+		return x.Suggestions
+	}
+	return nil
+}
+
+func (x *ApprovalRequested) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+// An approval is not waited for any more.
+type ApprovalResolved struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in `approval_requested`.
+	ApprovalId string `protobuf:"bytes,1,opt,name=approval_id,json=approvalId,proto3" json:"approval_id,omitempty"`
+	// What became of it.
+	Outcome       ApprovalResolved_Outcome `protobuf:"varint,2,opt,name=outcome,proto3,enum=warmline.v1.ApprovalResolved_Outcome" json:"outcome,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApprovalResolved) Reset() {
+	*x = ApprovalResolved{}
+	mi := &file_warmline_v1_events_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApprovalResolved) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApprovalResolved) ProtoMessage() {}
+
+func (x *ApprovalResolved) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_events_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApprovalResolved.ProtoReflect.Descriptor instead.
+func (*ApprovalResolved) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ApprovalResolved) GetApprovalId() string {
+	if x != nil {
+		return x.ApprovalId
+	}
+	return ""
+}
+
+func (x *ApprovalResolved) GetOutcome() ApprovalResolved_Outcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return ApprovalResolved_OUTCOME_UNSPECIFIED
+}
+
+// The model calls a tool of the caller's: run it and send `client_tool_result`.
+type ClientToolCalled struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names the call in `client_tool_result`; a UUID.
+	CallId string `protobuf:"bytes,1,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
+	// The tool, as in `client_tools`.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// Its arguments; they are what the model wrote, whatever the schema says.
+	Input *structpb.Struct `protobuf:"bytes,3,opt,name=input,proto3" json:"input,omitempty"`
+	// The call, as in `tool_call`.
+	ToolCallId string `protobuf:"bytes,4,opt,name=tool_call_id,json=toolCallId,proto3" json:"tool_call_id,omitempty"`
+	// It fails towards the model when there is no result by then.
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClientToolCalled) Reset() {
+	*x = ClientToolCalled{}
+	mi := &file_warmline_v1_events_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClientToolCalled) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClientToolCalled) ProtoMessage() {}
+
+func (x *ClientToolCalled) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_events_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClientToolCalled.ProtoReflect.Descriptor instead.
+func (*ClientToolCalled) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ClientToolCalled) GetCallId() string {
+	if x != nil {
+		return x.CallId
+	}
+	return ""
+}
+
+func (x *ClientToolCalled) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ClientToolCalled) GetInput() *structpb.Struct {
+	if x != nil {
+		return x.Input
+	}
+	return nil
+}
+
+func (x *ClientToolCalled) GetToolCallId() string {
+	if x != nil {
+		return x.ToolCallId
+	}
+	return ""
+}
+
+func (x *ClientToolCalled) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+// A call of a caller's tool is not waited for any more.
+type ClientToolReturned struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in `client_tool_called`.
+	CallId string `protobuf:"bytes,1,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
+	// What became of it.
+	Outcome       ClientToolReturned_Outcome `protobuf:"varint,2,opt,name=outcome,proto3,enum=warmline.v1.ClientToolReturned_Outcome" json:"outcome,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClientToolReturned) Reset() {
+	*x = ClientToolReturned{}
+	mi := &file_warmline_v1_events_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClientToolReturned) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClientToolReturned) ProtoMessage() {}
+
+func (x *ClientToolReturned) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_events_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClientToolReturned.ProtoReflect.Descriptor instead.
+func (*ClientToolReturned) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ClientToolReturned) GetCallId() string {
+	if x != nil {
+		return x.CallId
+	}
+	return ""
+}
+
+func (x *ClientToolReturned) GetOutcome() ClientToolReturned_Outcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return ClientToolReturned_OUTCOME_UNSPECIFIED
+}
+
 // Something worth knowing that ends nothing.
 type Notice struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2068,7 +2568,7 @@ type Notice struct {
 
 func (x *Notice) Reset() {
 	*x = Notice{}
-	mi := &file_warmline_v1_events_proto_msgTypes[20]
+	mi := &file_warmline_v1_events_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2080,7 +2580,7 @@ func (x *Notice) String() string {
 func (*Notice) ProtoMessage() {}
 
 func (x *Notice) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[20]
+	mi := &file_warmline_v1_events_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2093,7 +2593,7 @@ func (x *Notice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notice.ProtoReflect.Descriptor instead.
 func (*Notice) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{20}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Notice) GetKind() Notice_Kind {
@@ -2137,7 +2637,7 @@ type Raw struct {
 
 func (x *Raw) Reset() {
 	*x = Raw{}
-	mi := &file_warmline_v1_events_proto_msgTypes[21]
+	mi := &file_warmline_v1_events_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2149,7 +2649,7 @@ func (x *Raw) String() string {
 func (*Raw) ProtoMessage() {}
 
 func (x *Raw) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[21]
+	mi := &file_warmline_v1_events_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2162,7 +2662,7 @@ func (x *Raw) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Raw.ProtoReflect.Descriptor instead.
 func (*Raw) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{21}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Raw) GetType() string {
@@ -2183,7 +2683,7 @@ var File_warmline_v1_events_proto protoreflect.FileDescriptor
 
 const file_warmline_v1_events_proto_rawDesc = "" +
 	"\n" +
-	"\x18warmline/v1/events.proto\x12\vwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xa4\t\n" +
+	"\x18warmline/v1/events.proto\x12\vwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xe7\v\n" +
 	"\x05Event\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n" +
@@ -2211,9 +2711,13 @@ const file_warmline_v1_events_proto_rawDesc = "" +
 	"\ttool_call\x18) \x01(\v2\x15.warmline.v1.ToolCallH\x00R\btoolCall\x12:\n" +
 	"\vtool_result\x18* \x01(\v2\x17.warmline.v1.ToolResultH\x00R\n" +
 	"toolResult\x12-\n" +
-	"\x06notice\x182 \x01(\v2\x13.warmline.v1.NoticeH\x00R\x06notice\x12$\n" +
+	"\x06notice\x182 \x01(\v2\x13.warmline.v1.NoticeH\x00R\x06notice\x12O\n" +
+	"\x12approval_requested\x183 \x01(\v2\x1e.warmline.v1.ApprovalRequestedH\x00R\x11approvalRequested\x12L\n" +
+	"\x11approval_resolved\x184 \x01(\v2\x1d.warmline.v1.ApprovalResolvedH\x00R\x10approvalResolved\x12M\n" +
+	"\x12client_tool_called\x185 \x01(\v2\x1d.warmline.v1.ClientToolCalledH\x00R\x10clientToolCalled\x12S\n" +
+	"\x14client_tool_returned\x186 \x01(\v2\x1f.warmline.v1.ClientToolReturnedH\x00R\x12clientToolReturned\x12$\n" +
 	"\x03raw\x18Z \x01(\v2\x10.warmline.v1.RawH\x00R\x03rawB\x06\n" +
-	"\x04kind\"\xec\x01\n" +
+	"\x04kind\"\xfe\x02\n" +
 	"\rSessionOpened\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12,\n" +
@@ -2223,7 +2727,9 @@ const file_warmline_v1_events_proto_rawDesc = "" +
 	"cliVersion\x12\x19\n" +
 	"\blast_seq\x18\x05 \x01(\x04R\alastSeq\x12\x14\n" +
 	"\x05epoch\x18\x06 \x01(\x04R\x05epoch\x12&\n" +
-	"\x0frunning_turn_id\x18\a \x01(\tR\rrunningTurnId\"t\n" +
+	"\x0frunning_turn_id\x18\a \x01(\tR\rrunningTurnId\x12E\n" +
+	"\x0eopen_approvals\x18\b \x03(\v2\x1e.warmline.v1.ApprovalRequestedR\ropenApprovals\x12I\n" +
+	"\x11open_client_calls\x18\t \x03(\v2\x1d.warmline.v1.ClientToolCalledR\x0fopenClientCalls\"t\n" +
 	"\x0eServerDraining\x12:\n" +
 	"\vretry_after\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"retryAfter\x12\x14\n" +
@@ -2323,7 +2829,45 @@ const file_warmline_v1_events_proto_rawDesc = "" +
 	"\ftool_call_id\x18\x01 \x01(\tR\n" +
 	"toolCallId\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\x12\x19\n" +
-	"\bis_error\x18\x03 \x01(\bR\aisError\"\xac\x03\n" +
+	"\bis_error\x18\x03 \x01(\bR\aisError\"\xbc\x02\n" +
+	"\x11ApprovalRequested\x12\x1f\n" +
+	"\vapproval_id\x18\x01 \x01(\tR\n" +
+	"approvalId\x12\x1b\n" +
+	"\ttool_name\x18\x02 \x01(\tR\btoolName\x12-\n" +
+	"\x05input\x18\x03 \x01(\v2\x17.google.protobuf.StructR\x05input\x12 \n" +
+	"\ftool_call_id\x18\x04 \x01(\tR\n" +
+	"toolCallId\x12 \n" +
+	"\vdescription\x18\x05 \x01(\tR\vdescription\x129\n" +
+	"\vsuggestions\x18\x06 \x03(\v2\x17.google.protobuf.StructR\vsuggestions\x12;\n" +
+	"\vexpire_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\"\xed\x01\n" +
+	"\x10ApprovalResolved\x12\x1f\n" +
+	"\vapproval_id\x18\x01 \x01(\tR\n" +
+	"approvalId\x12?\n" +
+	"\aoutcome\x18\x02 \x01(\x0e2%.warmline.v1.ApprovalResolved.OutcomeR\aoutcome\"w\n" +
+	"\aOutcome\x12\x17\n" +
+	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fOUTCOME_ALLOWED\x10\x01\x12\x12\n" +
+	"\x0eOUTCOME_DENIED\x10\x02\x12\x13\n" +
+	"\x0fOUTCOME_EXPIRED\x10\x03\x12\x15\n" +
+	"\x11OUTCOME_WITHDRAWN\x10\x04\"\xcd\x01\n" +
+	"\x10ClientToolCalled\x12\x17\n" +
+	"\acall_id\x18\x01 \x01(\tR\x06callId\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12-\n" +
+	"\x05input\x18\x03 \x01(\v2\x17.google.protobuf.StructR\x05input\x12 \n" +
+	"\ftool_call_id\x18\x04 \x01(\tR\n" +
+	"toolCallId\x12;\n" +
+	"\vexpire_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\"\xea\x01\n" +
+	"\x12ClientToolReturned\x12\x17\n" +
+	"\acall_id\x18\x01 \x01(\tR\x06callId\x12A\n" +
+	"\aoutcome\x18\x02 \x01(\x0e2'.warmline.v1.ClientToolReturned.OutcomeR\aoutcome\"x\n" +
+	"\aOutcome\x12\x17\n" +
+	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10OUTCOME_RETURNED\x10\x01\x12\x12\n" +
+	"\x0eOUTCOME_FAILED\x10\x02\x12\x13\n" +
+	"\x0fOUTCOME_EXPIRED\x10\x03\x12\x15\n" +
+	"\x11OUTCOME_WITHDRAWN\x10\x04\"\xac\x03\n" +
 	"\x06Notice\x12,\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x18.warmline.v1.Notice.KindR\x04kind\x12\x12\n" +
 	"\x04code\x18\x02 \x01(\tR\x04code\x12\x18\n" +
@@ -2373,94 +2917,113 @@ func file_warmline_v1_events_proto_rawDescGZIP() []byte {
 	return file_warmline_v1_events_proto_rawDescData
 }
 
-var file_warmline_v1_events_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_warmline_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_warmline_v1_events_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_warmline_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_warmline_v1_events_proto_goTypes = []any{
-	(StartKind)(0),                // 0: warmline.v1.StartKind
-	(StopReason)(0),               // 1: warmline.v1.StopReason
-	(InterruptResult_Outcome)(0),  // 2: warmline.v1.InterruptResult.Outcome
-	(Notice_Kind)(0),              // 3: warmline.v1.Notice.Kind
-	(*Event)(nil),                 // 4: warmline.v1.Event
-	(*SessionOpened)(nil),         // 5: warmline.v1.SessionOpened
-	(*ServerDraining)(nil),        // 6: warmline.v1.ServerDraining
-	(*TurnQueued)(nil),            // 7: warmline.v1.TurnQueued
-	(*TurnAttached)(nil),          // 8: warmline.v1.TurnAttached
-	(*TurnStarted)(nil),           // 9: warmline.v1.TurnStarted
-	(*LatencyReceipt)(nil),        // 10: warmline.v1.LatencyReceipt
-	(*TurnCompleted)(nil),         // 11: warmline.v1.TurnCompleted
-	(*Usage)(nil),                 // 12: warmline.v1.Usage
-	(*PermissionDenial)(nil),      // 13: warmline.v1.PermissionDenial
-	(*TurnFailed)(nil),            // 14: warmline.v1.TurnFailed
-	(*InterruptResult)(nil),       // 15: warmline.v1.InterruptResult
-	(*TextDelta)(nil),             // 16: warmline.v1.TextDelta
-	(*ThinkingDelta)(nil),         // 17: warmline.v1.ThinkingDelta
-	(*ToolInputDelta)(nil),        // 18: warmline.v1.ToolInputDelta
-	(*Message)(nil),               // 19: warmline.v1.Message
-	(*ContentBlock)(nil),          // 20: warmline.v1.ContentBlock
-	(*Thinking)(nil),              // 21: warmline.v1.Thinking
-	(*ToolCall)(nil),              // 22: warmline.v1.ToolCall
-	(*ToolResult)(nil),            // 23: warmline.v1.ToolResult
-	(*Notice)(nil),                // 24: warmline.v1.Notice
-	(*Raw)(nil),                   // 25: warmline.v1.Raw
-	nil,                           // 26: warmline.v1.Usage.ByModelEntry
-	nil,                           // 27: warmline.v1.Notice.MetadataEntry
-	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 29: google.protobuf.Duration
-	(*structpb.Struct)(nil),       // 30: google.protobuf.Struct
-	(*status.Status)(nil),         // 31: google.rpc.Status
+	(StartKind)(0),                  // 0: warmline.v1.StartKind
+	(StopReason)(0),                 // 1: warmline.v1.StopReason
+	(InterruptResult_Outcome)(0),    // 2: warmline.v1.InterruptResult.Outcome
+	(ApprovalResolved_Outcome)(0),   // 3: warmline.v1.ApprovalResolved.Outcome
+	(ClientToolReturned_Outcome)(0), // 4: warmline.v1.ClientToolReturned.Outcome
+	(Notice_Kind)(0),                // 5: warmline.v1.Notice.Kind
+	(*Event)(nil),                   // 6: warmline.v1.Event
+	(*SessionOpened)(nil),           // 7: warmline.v1.SessionOpened
+	(*ServerDraining)(nil),          // 8: warmline.v1.ServerDraining
+	(*TurnQueued)(nil),              // 9: warmline.v1.TurnQueued
+	(*TurnAttached)(nil),            // 10: warmline.v1.TurnAttached
+	(*TurnStarted)(nil),             // 11: warmline.v1.TurnStarted
+	(*LatencyReceipt)(nil),          // 12: warmline.v1.LatencyReceipt
+	(*TurnCompleted)(nil),           // 13: warmline.v1.TurnCompleted
+	(*Usage)(nil),                   // 14: warmline.v1.Usage
+	(*PermissionDenial)(nil),        // 15: warmline.v1.PermissionDenial
+	(*TurnFailed)(nil),              // 16: warmline.v1.TurnFailed
+	(*InterruptResult)(nil),         // 17: warmline.v1.InterruptResult
+	(*TextDelta)(nil),               // 18: warmline.v1.TextDelta
+	(*ThinkingDelta)(nil),           // 19: warmline.v1.ThinkingDelta
+	(*ToolInputDelta)(nil),          // 20: warmline.v1.ToolInputDelta
+	(*Message)(nil),                 // 21: warmline.v1.Message
+	(*ContentBlock)(nil),            // 22: warmline.v1.ContentBlock
+	(*Thinking)(nil),                // 23: warmline.v1.Thinking
+	(*ToolCall)(nil),                // 24: warmline.v1.ToolCall
+	(*ToolResult)(nil),              // 25: warmline.v1.ToolResult
+	(*ApprovalRequested)(nil),       // 26: warmline.v1.ApprovalRequested
+	(*ApprovalResolved)(nil),        // 27: warmline.v1.ApprovalResolved
+	(*ClientToolCalled)(nil),        // 28: warmline.v1.ClientToolCalled
+	(*ClientToolReturned)(nil),      // 29: warmline.v1.ClientToolReturned
+	(*Notice)(nil),                  // 30: warmline.v1.Notice
+	(*Raw)(nil),                     // 31: warmline.v1.Raw
+	nil,                             // 32: warmline.v1.Usage.ByModelEntry
+	nil,                             // 33: warmline.v1.Notice.MetadataEntry
+	(*timestamppb.Timestamp)(nil),   // 34: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 35: google.protobuf.Duration
+	(*structpb.Struct)(nil),         // 36: google.protobuf.Struct
+	(*status.Status)(nil),           // 37: google.rpc.Status
 }
 var file_warmline_v1_events_proto_depIdxs = []int32{
-	28, // 0: warmline.v1.Event.time:type_name -> google.protobuf.Timestamp
-	5,  // 1: warmline.v1.Event.session_opened:type_name -> warmline.v1.SessionOpened
-	6,  // 2: warmline.v1.Event.server_draining:type_name -> warmline.v1.ServerDraining
-	7,  // 3: warmline.v1.Event.turn_queued:type_name -> warmline.v1.TurnQueued
-	9,  // 4: warmline.v1.Event.turn_started:type_name -> warmline.v1.TurnStarted
-	11, // 5: warmline.v1.Event.turn_completed:type_name -> warmline.v1.TurnCompleted
-	14, // 6: warmline.v1.Event.turn_failed:type_name -> warmline.v1.TurnFailed
-	15, // 7: warmline.v1.Event.interrupt_result:type_name -> warmline.v1.InterruptResult
-	8,  // 8: warmline.v1.Event.turn_attached:type_name -> warmline.v1.TurnAttached
-	16, // 9: warmline.v1.Event.text_delta:type_name -> warmline.v1.TextDelta
-	17, // 10: warmline.v1.Event.thinking_delta:type_name -> warmline.v1.ThinkingDelta
-	18, // 11: warmline.v1.Event.tool_input_delta:type_name -> warmline.v1.ToolInputDelta
-	19, // 12: warmline.v1.Event.message:type_name -> warmline.v1.Message
-	22, // 13: warmline.v1.Event.tool_call:type_name -> warmline.v1.ToolCall
-	23, // 14: warmline.v1.Event.tool_result:type_name -> warmline.v1.ToolResult
-	24, // 15: warmline.v1.Event.notice:type_name -> warmline.v1.Notice
-	25, // 16: warmline.v1.Event.raw:type_name -> warmline.v1.Raw
-	0,  // 17: warmline.v1.SessionOpened.start:type_name -> warmline.v1.StartKind
-	29, // 18: warmline.v1.ServerDraining.retry_after:type_name -> google.protobuf.Duration
-	10, // 19: warmline.v1.TurnStarted.latency:type_name -> warmline.v1.LatencyReceipt
-	0,  // 20: warmline.v1.LatencyReceipt.start:type_name -> warmline.v1.StartKind
-	29, // 21: warmline.v1.LatencyReceipt.queue:type_name -> google.protobuf.Duration
-	29, // 22: warmline.v1.LatencyReceipt.spawn:type_name -> google.protobuf.Duration
-	29, // 23: warmline.v1.LatencyReceipt.bind:type_name -> google.protobuf.Duration
-	29, // 24: warmline.v1.LatencyReceipt.cli:type_name -> google.protobuf.Duration
-	29, // 25: warmline.v1.LatencyReceipt.first_token:type_name -> google.protobuf.Duration
-	29, // 26: warmline.v1.LatencyReceipt.total:type_name -> google.protobuf.Duration
-	29, // 27: warmline.v1.LatencyReceipt.history:type_name -> google.protobuf.Duration
-	1,  // 28: warmline.v1.TurnCompleted.stop_reason:type_name -> warmline.v1.StopReason
-	12, // 29: warmline.v1.TurnCompleted.usage:type_name -> warmline.v1.Usage
-	10, // 30: warmline.v1.TurnCompleted.latency:type_name -> warmline.v1.LatencyReceipt
-	13, // 31: warmline.v1.TurnCompleted.permission_denials:type_name -> warmline.v1.PermissionDenial
-	30, // 32: warmline.v1.TurnCompleted.structured_output:type_name -> google.protobuf.Struct
-	26, // 33: warmline.v1.Usage.by_model:type_name -> warmline.v1.Usage.ByModelEntry
-	31, // 34: warmline.v1.TurnFailed.status:type_name -> google.rpc.Status
-	12, // 35: warmline.v1.TurnFailed.usage:type_name -> warmline.v1.Usage
-	10, // 36: warmline.v1.TurnFailed.latency:type_name -> warmline.v1.LatencyReceipt
-	2,  // 37: warmline.v1.InterruptResult.outcome:type_name -> warmline.v1.InterruptResult.Outcome
-	20, // 38: warmline.v1.Message.content:type_name -> warmline.v1.ContentBlock
-	21, // 39: warmline.v1.ContentBlock.thinking:type_name -> warmline.v1.Thinking
-	22, // 40: warmline.v1.ContentBlock.tool_call:type_name -> warmline.v1.ToolCall
-	30, // 41: warmline.v1.ContentBlock.other:type_name -> google.protobuf.Struct
-	30, // 42: warmline.v1.ToolCall.input:type_name -> google.protobuf.Struct
-	3,  // 43: warmline.v1.Notice.kind:type_name -> warmline.v1.Notice.Kind
-	27, // 44: warmline.v1.Notice.metadata:type_name -> warmline.v1.Notice.MetadataEntry
-	12, // 45: warmline.v1.Usage.ByModelEntry.value:type_name -> warmline.v1.Usage
-	46, // [46:46] is the sub-list for method output_type
-	46, // [46:46] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	34, // 0: warmline.v1.Event.time:type_name -> google.protobuf.Timestamp
+	7,  // 1: warmline.v1.Event.session_opened:type_name -> warmline.v1.SessionOpened
+	8,  // 2: warmline.v1.Event.server_draining:type_name -> warmline.v1.ServerDraining
+	9,  // 3: warmline.v1.Event.turn_queued:type_name -> warmline.v1.TurnQueued
+	11, // 4: warmline.v1.Event.turn_started:type_name -> warmline.v1.TurnStarted
+	13, // 5: warmline.v1.Event.turn_completed:type_name -> warmline.v1.TurnCompleted
+	16, // 6: warmline.v1.Event.turn_failed:type_name -> warmline.v1.TurnFailed
+	17, // 7: warmline.v1.Event.interrupt_result:type_name -> warmline.v1.InterruptResult
+	10, // 8: warmline.v1.Event.turn_attached:type_name -> warmline.v1.TurnAttached
+	18, // 9: warmline.v1.Event.text_delta:type_name -> warmline.v1.TextDelta
+	19, // 10: warmline.v1.Event.thinking_delta:type_name -> warmline.v1.ThinkingDelta
+	20, // 11: warmline.v1.Event.tool_input_delta:type_name -> warmline.v1.ToolInputDelta
+	21, // 12: warmline.v1.Event.message:type_name -> warmline.v1.Message
+	24, // 13: warmline.v1.Event.tool_call:type_name -> warmline.v1.ToolCall
+	25, // 14: warmline.v1.Event.tool_result:type_name -> warmline.v1.ToolResult
+	30, // 15: warmline.v1.Event.notice:type_name -> warmline.v1.Notice
+	26, // 16: warmline.v1.Event.approval_requested:type_name -> warmline.v1.ApprovalRequested
+	27, // 17: warmline.v1.Event.approval_resolved:type_name -> warmline.v1.ApprovalResolved
+	28, // 18: warmline.v1.Event.client_tool_called:type_name -> warmline.v1.ClientToolCalled
+	29, // 19: warmline.v1.Event.client_tool_returned:type_name -> warmline.v1.ClientToolReturned
+	31, // 20: warmline.v1.Event.raw:type_name -> warmline.v1.Raw
+	0,  // 21: warmline.v1.SessionOpened.start:type_name -> warmline.v1.StartKind
+	26, // 22: warmline.v1.SessionOpened.open_approvals:type_name -> warmline.v1.ApprovalRequested
+	28, // 23: warmline.v1.SessionOpened.open_client_calls:type_name -> warmline.v1.ClientToolCalled
+	35, // 24: warmline.v1.ServerDraining.retry_after:type_name -> google.protobuf.Duration
+	12, // 25: warmline.v1.TurnStarted.latency:type_name -> warmline.v1.LatencyReceipt
+	0,  // 26: warmline.v1.LatencyReceipt.start:type_name -> warmline.v1.StartKind
+	35, // 27: warmline.v1.LatencyReceipt.queue:type_name -> google.protobuf.Duration
+	35, // 28: warmline.v1.LatencyReceipt.spawn:type_name -> google.protobuf.Duration
+	35, // 29: warmline.v1.LatencyReceipt.bind:type_name -> google.protobuf.Duration
+	35, // 30: warmline.v1.LatencyReceipt.cli:type_name -> google.protobuf.Duration
+	35, // 31: warmline.v1.LatencyReceipt.first_token:type_name -> google.protobuf.Duration
+	35, // 32: warmline.v1.LatencyReceipt.total:type_name -> google.protobuf.Duration
+	35, // 33: warmline.v1.LatencyReceipt.history:type_name -> google.protobuf.Duration
+	1,  // 34: warmline.v1.TurnCompleted.stop_reason:type_name -> warmline.v1.StopReason
+	14, // 35: warmline.v1.TurnCompleted.usage:type_name -> warmline.v1.Usage
+	12, // 36: warmline.v1.TurnCompleted.latency:type_name -> warmline.v1.LatencyReceipt
+	15, // 37: warmline.v1.TurnCompleted.permission_denials:type_name -> warmline.v1.PermissionDenial
+	36, // 38: warmline.v1.TurnCompleted.structured_output:type_name -> google.protobuf.Struct
+	32, // 39: warmline.v1.Usage.by_model:type_name -> warmline.v1.Usage.ByModelEntry
+	37, // 40: warmline.v1.TurnFailed.status:type_name -> google.rpc.Status
+	14, // 41: warmline.v1.TurnFailed.usage:type_name -> warmline.v1.Usage
+	12, // 42: warmline.v1.TurnFailed.latency:type_name -> warmline.v1.LatencyReceipt
+	2,  // 43: warmline.v1.InterruptResult.outcome:type_name -> warmline.v1.InterruptResult.Outcome
+	22, // 44: warmline.v1.Message.content:type_name -> warmline.v1.ContentBlock
+	23, // 45: warmline.v1.ContentBlock.thinking:type_name -> warmline.v1.Thinking
+	24, // 46: warmline.v1.ContentBlock.tool_call:type_name -> warmline.v1.ToolCall
+	36, // 47: warmline.v1.ContentBlock.other:type_name -> google.protobuf.Struct
+	36, // 48: warmline.v1.ToolCall.input:type_name -> google.protobuf.Struct
+	36, // 49: warmline.v1.ApprovalRequested.input:type_name -> google.protobuf.Struct
+	36, // 50: warmline.v1.ApprovalRequested.suggestions:type_name -> google.protobuf.Struct
+	34, // 51: warmline.v1.ApprovalRequested.expire_time:type_name -> google.protobuf.Timestamp
+	3,  // 52: warmline.v1.ApprovalResolved.outcome:type_name -> warmline.v1.ApprovalResolved.Outcome
+	36, // 53: warmline.v1.ClientToolCalled.input:type_name -> google.protobuf.Struct
+	34, // 54: warmline.v1.ClientToolCalled.expire_time:type_name -> google.protobuf.Timestamp
+	4,  // 55: warmline.v1.ClientToolReturned.outcome:type_name -> warmline.v1.ClientToolReturned.Outcome
+	5,  // 56: warmline.v1.Notice.kind:type_name -> warmline.v1.Notice.Kind
+	33, // 57: warmline.v1.Notice.metadata:type_name -> warmline.v1.Notice.MetadataEntry
+	14, // 58: warmline.v1.Usage.ByModelEntry.value:type_name -> warmline.v1.Usage
+	59, // [59:59] is the sub-list for method output_type
+	59, // [59:59] is the sub-list for method input_type
+	59, // [59:59] is the sub-list for extension type_name
+	59, // [59:59] is the sub-list for extension extendee
+	0,  // [0:59] is the sub-list for field type_name
 }
 
 func init() { file_warmline_v1_events_proto_init() }
@@ -2484,6 +3047,10 @@ func file_warmline_v1_events_proto_init() {
 		(*Event_ToolCall)(nil),
 		(*Event_ToolResult)(nil),
 		(*Event_Notice)(nil),
+		(*Event_ApprovalRequested)(nil),
+		(*Event_ApprovalResolved)(nil),
+		(*Event_ClientToolCalled)(nil),
+		(*Event_ClientToolReturned)(nil),
 		(*Event_Raw)(nil),
 	}
 	file_warmline_v1_events_proto_msgTypes[16].OneofWrappers = []any{
@@ -2497,8 +3064,8 @@ func file_warmline_v1_events_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warmline_v1_events_proto_rawDesc), len(file_warmline_v1_events_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   24,
+			NumEnums:      6,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

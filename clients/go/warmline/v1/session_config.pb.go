@@ -212,6 +212,59 @@ func (Effort) EnumDescriptor() ([]byte, []int) {
 	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{2}
 }
 
+// Who decides.
+type Approvals_Mode int32
+
+const (
+	// DENY.
+	Approvals_MODE_UNSPECIFIED Approvals_Mode = 0
+	// Nobody: each call that needs an approval is denied.
+	Approvals_MODE_DENY Approvals_Mode = 1
+	// The caller: `approval_requested` asks, `approval_decision` or AnswerApproval answers.
+	Approvals_MODE_STREAM Approvals_Mode = 2
+)
+
+// Enum value maps for Approvals_Mode.
+var (
+	Approvals_Mode_name = map[int32]string{
+		0: "MODE_UNSPECIFIED",
+		1: "MODE_DENY",
+		2: "MODE_STREAM",
+	}
+	Approvals_Mode_value = map[string]int32{
+		"MODE_UNSPECIFIED": 0,
+		"MODE_DENY":        1,
+		"MODE_STREAM":      2,
+	}
+)
+
+func (x Approvals_Mode) Enum() *Approvals_Mode {
+	p := new(Approvals_Mode)
+	*p = x
+	return p
+}
+
+func (x Approvals_Mode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Approvals_Mode) Descriptor() protoreflect.EnumDescriptor {
+	return file_warmline_v1_session_config_proto_enumTypes[3].Descriptor()
+}
+
+func (Approvals_Mode) Type() protoreflect.EnumType {
+	return &file_warmline_v1_session_config_proto_enumTypes[3]
+}
+
+func (x Approvals_Mode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Approvals_Mode.Descriptor instead.
+func (Approvals_Mode) EnumDescriptor() ([]byte, []int) {
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{4, 0}
+}
+
 // How a session's CLI process is set up. Every field is optional; each is checked before anything is
 // started, and a bad one is refused with INVALID_ARGUMENT and its path in `BadRequest`.
 type SessionConfig struct {
@@ -236,6 +289,11 @@ type SessionConfig struct {
 	Tools *Tools `protobuf:"bytes,8,opt,name=tools,proto3" json:"tools,omitempty"`
 	// What may happen without an approval.
 	PermissionMode PermissionMode `protobuf:"varint,9,opt,name=permission_mode,json=permissionMode,proto3,enum=warmline.v1.PermissionMode" json:"permission_mode,omitempty"`
+	// Who says yes to what is asked for.
+	Approvals *Approvals `protobuf:"bytes,10,opt,name=approvals,proto3" json:"approvals,omitempty"`
+	// Tools that the caller runs itself: `client_tool_called` asks for it, `client_tool_result` answers. The
+	// model knows each as `mcp__client__NAME`, and it needs no approval. At most 64.
+	ClientTools []*ClientTool `protobuf:"bytes,11,rep,name=client_tools,json=clientTools,proto3" json:"client_tools,omitempty"`
 	// How much the model thinks.
 	Reasoning *Reasoning `protobuf:"bytes,12,opt,name=reasoning,proto3" json:"reasoning,omitempty"`
 	// A JSON schema, of `"type": "object"`: the answer of each turn is an object of that form, in
@@ -341,6 +399,20 @@ func (x *SessionConfig) GetPermissionMode() PermissionMode {
 		return x.PermissionMode
 	}
 	return PermissionMode_PERMISSION_MODE_UNSPECIFIED
+}
+
+func (x *SessionConfig) GetApprovals() *Approvals {
+	if x != nil {
+		return x.Approvals
+	}
+	return nil
+}
+
+func (x *SessionConfig) GetClientTools() []*ClientTool {
+	if x != nil {
+		return x.ClientTools
+	}
+	return nil
 }
 
 func (x *SessionConfig) GetReasoning() *Reasoning {
@@ -555,6 +627,144 @@ func (x *Tools) GetDisallowed() []string {
 	return nil
 }
 
+// Who says yes to a tool call that needs an approval, and answers the model's questions to the user.
+type Approvals struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Who decides.
+	Mode Approvals_Mode `protobuf:"varint,1,opt,name=mode,proto3,enum=warmline.v1.Approvals_Mode" json:"mode,omitempty"`
+	// What nobody has answered for so long is denied: 1 s to 24 h. Not set: the service's default. The
+	// turn's `stall_timeout` rests meanwhile, its `turn_timeout` does not.
+	Timeout       *durationpb.Duration `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Approvals) Reset() {
+	*x = Approvals{}
+	mi := &file_warmline_v1_session_config_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Approvals) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Approvals) ProtoMessage() {}
+
+func (x *Approvals) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_session_config_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Approvals.ProtoReflect.Descriptor instead.
+func (*Approvals) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Approvals) GetMode() Approvals_Mode {
+	if x != nil {
+		return x.Mode
+	}
+	return Approvals_MODE_UNSPECIFIED
+}
+
+func (x *Approvals) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+// A tool that the caller runs.
+type ClientTool struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Letters, digits, `_` and `-`, at most 64; unique in the session.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What it does, for the model. Not empty, at most 8 KiB.
+	Description string `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
+	// A JSON schema of its input, of `"type": "object"`. Not set: any object. At most 64 KiB as JSON.
+	InputSchema *structpb.Struct `protobuf:"bytes,3,opt,name=input_schema,json=inputSchema,proto3" json:"input_schema,omitempty"`
+	// A call that has no result after so long fails towards the model: 1 s to 1 h. Not set: 60 s.
+	Timeout *durationpb.Duration `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// It changes nothing, so that several calls may wait at once; otherwise they come one after the other.
+	ReadOnly      bool `protobuf:"varint,5,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClientTool) Reset() {
+	*x = ClientTool{}
+	mi := &file_warmline_v1_session_config_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClientTool) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClientTool) ProtoMessage() {}
+
+func (x *ClientTool) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_session_config_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClientTool.ProtoReflect.Descriptor instead.
+func (*ClientTool) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ClientTool) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ClientTool) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *ClientTool) GetInputSchema() *structpb.Struct {
+	if x != nil {
+		return x.InputSchema
+	}
+	return nil
+}
+
+func (x *ClientTool) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *ClientTool) GetReadOnly() bool {
+	if x != nil {
+		return x.ReadOnly
+	}
+	return false
+}
+
 // How much the model thinks.
 type Reasoning struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -570,7 +780,7 @@ type Reasoning struct {
 
 func (x *Reasoning) Reset() {
 	*x = Reasoning{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[4]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -582,7 +792,7 @@ func (x *Reasoning) String() string {
 func (*Reasoning) ProtoMessage() {}
 
 func (x *Reasoning) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[4]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -595,7 +805,7 @@ func (x *Reasoning) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reasoning.ProtoReflect.Descriptor instead.
 func (*Reasoning) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{4}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Reasoning) GetEffort() Effort {
@@ -624,7 +834,7 @@ type Workspace struct {
 
 func (x *Workspace) Reset() {
 	*x = Workspace{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[5]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -636,7 +846,7 @@ func (x *Workspace) String() string {
 func (*Workspace) ProtoMessage() {}
 
 func (x *Workspace) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[5]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -649,7 +859,7 @@ func (x *Workspace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Workspace.ProtoReflect.Descriptor instead.
 func (*Workspace) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{5}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Workspace) GetName() string {
@@ -676,7 +886,7 @@ type SystemPrompt struct {
 
 func (x *SystemPrompt) Reset() {
 	*x = SystemPrompt{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[6]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -688,7 +898,7 @@ func (x *SystemPrompt) String() string {
 func (*SystemPrompt) ProtoMessage() {}
 
 func (x *SystemPrompt) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[6]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -701,7 +911,7 @@ func (x *SystemPrompt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SystemPrompt.ProtoReflect.Descriptor instead.
 func (*SystemPrompt) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{6}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SystemPrompt) GetKind() isSystemPrompt_Kind {
@@ -777,7 +987,7 @@ type PresetPrompt struct {
 
 func (x *PresetPrompt) Reset() {
 	*x = PresetPrompt{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[7]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -789,7 +999,7 @@ func (x *PresetPrompt) String() string {
 func (*PresetPrompt) ProtoMessage() {}
 
 func (x *PresetPrompt) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[7]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -802,7 +1012,7 @@ func (x *PresetPrompt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PresetPrompt.ProtoReflect.Descriptor instead.
 func (*PresetPrompt) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{7}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PresetPrompt) GetAppend() string {
@@ -838,7 +1048,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[8]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -850,7 +1060,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[8]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -863,7 +1073,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{8}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Limits) GetTurnTimeout() *durationpb.Duration {
@@ -898,7 +1108,7 @@ var File_warmline_v1_session_config_proto protoreflect.FileDescriptor
 
 const file_warmline_v1_session_config_proto_rawDesc = "" +
 	"\n" +
-	" warmline/v1/session_config.proto\x12\vwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xc0\x05\n" +
+	" warmline/v1/session_config.proto\x12\vwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xb2\x06\n" +
 	"\rSessionConfig\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12>\n" +
 	"\rsystem_prompt\x18\x02 \x01(\v2\x19.warmline.v1.SystemPromptR\fsystemPrompt\x12+\n" +
@@ -909,6 +1119,9 @@ const file_warmline_v1_session_config_proto_rawDesc = "" +
 	"\x05agent\x18\a \x01(\tR\x05agent\x12(\n" +
 	"\x05tools\x18\b \x01(\v2\x12.warmline.v1.ToolsR\x05tools\x12D\n" +
 	"\x0fpermission_mode\x18\t \x01(\x0e2\x1b.warmline.v1.PermissionModeR\x0epermissionMode\x124\n" +
+	"\tapprovals\x18\n" +
+	" \x01(\v2\x16.warmline.v1.ApprovalsR\tapprovals\x12:\n" +
+	"\fclient_tools\x18\v \x03(\v2\x17.warmline.v1.ClientToolR\vclientTools\x124\n" +
 	"\treasoning\x18\f \x01(\v2\x16.warmline.v1.ReasoningR\treasoning\x12<\n" +
 	"\routput_schema\x18\r \x01(\v2\x17.google.protobuf.StructR\foutputSchema\x12\x14\n" +
 	"\x05betas\x18\x0e \x03(\tR\x05betas\x12.\n" +
@@ -928,7 +1141,21 @@ const file_warmline_v1_session_config_proto_rawDesc = "" +
 	"\aallowed\x18\x02 \x03(\tR\aallowed\x12\x1e\n" +
 	"\n" +
 	"disallowed\x18\x03 \x03(\tR\n" +
-	"disallowed\"t\n" +
+	"disallowed\"\xaf\x01\n" +
+	"\tApprovals\x12/\n" +
+	"\x04mode\x18\x01 \x01(\x0e2\x1b.warmline.v1.Approvals.ModeR\x04mode\x123\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"<\n" +
+	"\x04Mode\x12\x14\n" +
+	"\x10MODE_UNSPECIFIED\x10\x00\x12\r\n" +
+	"\tMODE_DENY\x10\x01\x12\x0f\n" +
+	"\vMODE_STREAM\x10\x02\"\xd0\x01\n" +
+	"\n" +
+	"ClientTool\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
+	"\vdescription\x18\x02 \x01(\tR\vdescription\x12:\n" +
+	"\finput_schema\x18\x03 \x01(\v2\x17.google.protobuf.StructR\vinputSchema\x123\n" +
+	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x1b\n" +
+	"\tread_only\x18\x05 \x01(\bR\breadOnly\"t\n" +
 	"\tReasoning\x12+\n" +
 	"\x06effort\x18\x01 \x01(\x0e2\x13.warmline.v1.EffortR\x06effort\x12(\n" +
 	"\rbudget_tokens\x18\x02 \x01(\rH\x00R\fbudgetTokens\x88\x01\x01B\x10\n" +
@@ -982,47 +1209,56 @@ func file_warmline_v1_session_config_proto_rawDescGZIP() []byte {
 	return file_warmline_v1_session_config_proto_rawDescData
 }
 
-var file_warmline_v1_session_config_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_warmline_v1_session_config_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_warmline_v1_session_config_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_warmline_v1_session_config_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_warmline_v1_session_config_proto_goTypes = []any{
 	(Profile)(0),                // 0: warmline.v1.Profile
 	(PermissionMode)(0),         // 1: warmline.v1.PermissionMode
 	(Effort)(0),                 // 2: warmline.v1.Effort
-	(*SessionConfig)(nil),       // 3: warmline.v1.SessionConfig
-	(*Agent)(nil),               // 4: warmline.v1.Agent
-	(*ToolNames)(nil),           // 5: warmline.v1.ToolNames
-	(*Tools)(nil),               // 6: warmline.v1.Tools
-	(*Reasoning)(nil),           // 7: warmline.v1.Reasoning
-	(*Workspace)(nil),           // 8: warmline.v1.Workspace
-	(*SystemPrompt)(nil),        // 9: warmline.v1.SystemPrompt
-	(*PresetPrompt)(nil),        // 10: warmline.v1.PresetPrompt
-	(*Limits)(nil),              // 11: warmline.v1.Limits
-	nil,                         // 12: warmline.v1.SessionConfig.AgentsEntry
-	(*structpb.Struct)(nil),     // 13: google.protobuf.Struct
-	(*durationpb.Duration)(nil), // 14: google.protobuf.Duration
+	(Approvals_Mode)(0),         // 3: warmline.v1.Approvals.Mode
+	(*SessionConfig)(nil),       // 4: warmline.v1.SessionConfig
+	(*Agent)(nil),               // 5: warmline.v1.Agent
+	(*ToolNames)(nil),           // 6: warmline.v1.ToolNames
+	(*Tools)(nil),               // 7: warmline.v1.Tools
+	(*Approvals)(nil),           // 8: warmline.v1.Approvals
+	(*ClientTool)(nil),          // 9: warmline.v1.ClientTool
+	(*Reasoning)(nil),           // 10: warmline.v1.Reasoning
+	(*Workspace)(nil),           // 11: warmline.v1.Workspace
+	(*SystemPrompt)(nil),        // 12: warmline.v1.SystemPrompt
+	(*PresetPrompt)(nil),        // 13: warmline.v1.PresetPrompt
+	(*Limits)(nil),              // 14: warmline.v1.Limits
+	nil,                         // 15: warmline.v1.SessionConfig.AgentsEntry
+	(*structpb.Struct)(nil),     // 16: google.protobuf.Struct
+	(*durationpb.Duration)(nil), // 17: google.protobuf.Duration
 }
 var file_warmline_v1_session_config_proto_depIdxs = []int32{
-	9,  // 0: warmline.v1.SessionConfig.system_prompt:type_name -> warmline.v1.SystemPrompt
-	11, // 1: warmline.v1.SessionConfig.limits:type_name -> warmline.v1.Limits
-	8,  // 2: warmline.v1.SessionConfig.workspace:type_name -> warmline.v1.Workspace
-	12, // 3: warmline.v1.SessionConfig.agents:type_name -> warmline.v1.SessionConfig.AgentsEntry
-	6,  // 4: warmline.v1.SessionConfig.tools:type_name -> warmline.v1.Tools
+	12, // 0: warmline.v1.SessionConfig.system_prompt:type_name -> warmline.v1.SystemPrompt
+	14, // 1: warmline.v1.SessionConfig.limits:type_name -> warmline.v1.Limits
+	11, // 2: warmline.v1.SessionConfig.workspace:type_name -> warmline.v1.Workspace
+	15, // 3: warmline.v1.SessionConfig.agents:type_name -> warmline.v1.SessionConfig.AgentsEntry
+	7,  // 4: warmline.v1.SessionConfig.tools:type_name -> warmline.v1.Tools
 	1,  // 5: warmline.v1.SessionConfig.permission_mode:type_name -> warmline.v1.PermissionMode
-	7,  // 6: warmline.v1.SessionConfig.reasoning:type_name -> warmline.v1.Reasoning
-	13, // 7: warmline.v1.SessionConfig.output_schema:type_name -> google.protobuf.Struct
-	0,  // 8: warmline.v1.SessionConfig.profile:type_name -> warmline.v1.Profile
-	5,  // 9: warmline.v1.Agent.tools:type_name -> warmline.v1.ToolNames
-	5,  // 10: warmline.v1.Tools.available:type_name -> warmline.v1.ToolNames
-	2,  // 11: warmline.v1.Reasoning.effort:type_name -> warmline.v1.Effort
-	10, // 12: warmline.v1.SystemPrompt.preset:type_name -> warmline.v1.PresetPrompt
-	14, // 13: warmline.v1.Limits.turn_timeout:type_name -> google.protobuf.Duration
-	14, // 14: warmline.v1.Limits.stall_timeout:type_name -> google.protobuf.Duration
-	4,  // 15: warmline.v1.SessionConfig.AgentsEntry.value:type_name -> warmline.v1.Agent
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	8,  // 6: warmline.v1.SessionConfig.approvals:type_name -> warmline.v1.Approvals
+	9,  // 7: warmline.v1.SessionConfig.client_tools:type_name -> warmline.v1.ClientTool
+	10, // 8: warmline.v1.SessionConfig.reasoning:type_name -> warmline.v1.Reasoning
+	16, // 9: warmline.v1.SessionConfig.output_schema:type_name -> google.protobuf.Struct
+	0,  // 10: warmline.v1.SessionConfig.profile:type_name -> warmline.v1.Profile
+	6,  // 11: warmline.v1.Agent.tools:type_name -> warmline.v1.ToolNames
+	6,  // 12: warmline.v1.Tools.available:type_name -> warmline.v1.ToolNames
+	3,  // 13: warmline.v1.Approvals.mode:type_name -> warmline.v1.Approvals.Mode
+	17, // 14: warmline.v1.Approvals.timeout:type_name -> google.protobuf.Duration
+	16, // 15: warmline.v1.ClientTool.input_schema:type_name -> google.protobuf.Struct
+	17, // 16: warmline.v1.ClientTool.timeout:type_name -> google.protobuf.Duration
+	2,  // 17: warmline.v1.Reasoning.effort:type_name -> warmline.v1.Effort
+	13, // 18: warmline.v1.SystemPrompt.preset:type_name -> warmline.v1.PresetPrompt
+	17, // 19: warmline.v1.Limits.turn_timeout:type_name -> google.protobuf.Duration
+	17, // 20: warmline.v1.Limits.stall_timeout:type_name -> google.protobuf.Duration
+	5,  // 21: warmline.v1.SessionConfig.AgentsEntry.value:type_name -> warmline.v1.Agent
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_warmline_v1_session_config_proto_init() }
@@ -1030,8 +1266,8 @@ func file_warmline_v1_session_config_proto_init() {
 	if File_warmline_v1_session_config_proto != nil {
 		return
 	}
-	file_warmline_v1_session_config_proto_msgTypes[4].OneofWrappers = []any{}
-	file_warmline_v1_session_config_proto_msgTypes[6].OneofWrappers = []any{
+	file_warmline_v1_session_config_proto_msgTypes[6].OneofWrappers = []any{}
+	file_warmline_v1_session_config_proto_msgTypes[8].OneofWrappers = []any{
 		(*SystemPrompt_Replace)(nil),
 		(*SystemPrompt_Append)(nil),
 		(*SystemPrompt_Preset)(nil),
@@ -1041,8 +1277,8 @@ func file_warmline_v1_session_config_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warmline_v1_session_config_proto_rawDesc), len(file_warmline_v1_session_config_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   10,
+			NumEnums:      4,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1111,11 +1111,103 @@ func (x *ImportSessionResponse) GetSession() *Session {
 	return nil
 }
 
+// An answer to what a session asked.
+type AnswerApprovalRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The session.
+	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// The answer; its `approval_id` must be set.
+	Decision      *ApprovalDecision `protobuf:"bytes,2,opt,name=decision,proto3" json:"decision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AnswerApprovalRequest) Reset() {
+	*x = AnswerApprovalRequest{}
+	mi := &file_warmline_v1_session_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AnswerApprovalRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AnswerApprovalRequest) ProtoMessage() {}
+
+func (x *AnswerApprovalRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_session_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AnswerApprovalRequest.ProtoReflect.Descriptor instead.
+func (*AnswerApprovalRequest) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_session_service_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *AnswerApprovalRequest) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *AnswerApprovalRequest) GetDecision() *ApprovalDecision {
+	if x != nil {
+		return x.Decision
+	}
+	return nil
+}
+
+// It was taken.
+type AnswerApprovalResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AnswerApprovalResponse) Reset() {
+	*x = AnswerApprovalResponse{}
+	mi := &file_warmline_v1_session_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AnswerApprovalResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AnswerApprovalResponse) ProtoMessage() {}
+
+func (x *AnswerApprovalResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_session_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AnswerApprovalResponse.ProtoReflect.Descriptor instead.
+func (*AnswerApprovalResponse) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_session_service_proto_rawDescGZIP(), []int{17}
+}
+
 var File_warmline_v1_session_service_proto protoreflect.FileDescriptor
 
 const file_warmline_v1_session_service_proto_rawDesc = "" +
 	"\n" +
-	"!warmline/v1/session_service.proto\x12\vwarmline.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18warmline/v1/events.proto\x1a warmline/v1/session_config.proto\"\xbe\x03\n" +
+	"!warmline/v1/session_service.proto\x12\vwarmline.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ewarmline/v1/chat_service.proto\x1a\x18warmline/v1/events.proto\x1a warmline/v1/session_config.proto\"\xbe\x03\n" +
 	"\aSession\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12/\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x19.warmline.v1.SessionStateR\x05state\x12\x14\n" +
@@ -1187,19 +1279,25 @@ const file_warmline_v1_session_service_proto_rawDesc = "" +
 	"\tworkspace\x18\x03 \x01(\fH\x00R\tworkspaceB\x06\n" +
 	"\x04part\"G\n" +
 	"\x15ImportSessionResponse\x12.\n" +
-	"\asession\x18\x01 \x01(\v2\x14.warmline.v1.SessionR\asession*y\n" +
+	"\asession\x18\x01 \x01(\v2\x14.warmline.v1.SessionR\asession\"q\n" +
+	"\x15AnswerApprovalRequest\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x01 \x01(\tR\tsessionId\x129\n" +
+	"\bdecision\x18\x02 \x01(\v2\x1d.warmline.v1.ApprovalDecisionR\bdecision\"\x18\n" +
+	"\x16AnswerApprovalResponse*y\n" +
 	"\fSessionState\x12\x1d\n" +
 	"\x19SESSION_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14SESSION_STATE_PARKED\x10\x01\x12\x15\n" +
 	"\x11SESSION_STATE_HOT\x10\x02\x12\x19\n" +
-	"\x15SESSION_STATE_RUNNING\x10\x032\xea\x04\n" +
+	"\x15SESSION_STATE_RUNNING\x10\x032\xc5\x05\n" +
 	"\x0eSessionService\x12M\n" +
 	"\n" +
 	"GetSession\x12\x1e.warmline.v1.GetSessionRequest\x1a\x1f.warmline.v1.GetSessionResponse\x12S\n" +
 	"\fListSessions\x12 .warmline.v1.ListSessionsRequest\x1a!.warmline.v1.ListSessionsResponse\x12P\n" +
 	"\vForkSession\x12\x1f.warmline.v1.ForkSessionRequest\x1a .warmline.v1.ForkSessionResponse\x12V\n" +
 	"\rDeleteSession\x12!.warmline.v1.DeleteSessionRequest\x1a\".warmline.v1.DeleteSessionResponse\x12V\n" +
-	"\rInterruptTurn\x12!.warmline.v1.InterruptTurnRequest\x1a\".warmline.v1.InterruptTurnResponse\x12X\n" +
+	"\rInterruptTurn\x12!.warmline.v1.InterruptTurnRequest\x1a\".warmline.v1.InterruptTurnResponse\x12Y\n" +
+	"\x0eAnswerApproval\x12\".warmline.v1.AnswerApprovalRequest\x1a#.warmline.v1.AnswerApprovalResponse\x12X\n" +
 	"\rExportSession\x12!.warmline.v1.ExportSessionRequest\x1a\".warmline.v1.ExportSessionResponse0\x01\x12X\n" +
 	"\rImportSession\x12!.warmline.v1.ImportSessionRequest\x1a\".warmline.v1.ImportSessionResponse(\x01B0Z.warmline.dev/clients/go/warmline/v1;warmlinev1b\x06proto3"
 
@@ -1216,63 +1314,69 @@ func file_warmline_v1_session_service_proto_rawDescGZIP() []byte {
 }
 
 var file_warmline_v1_session_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_warmline_v1_session_service_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_warmline_v1_session_service_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_warmline_v1_session_service_proto_goTypes = []any{
-	(SessionState)(0),             // 0: warmline.v1.SessionState
-	(*Session)(nil),               // 1: warmline.v1.Session
-	(*GetSessionRequest)(nil),     // 2: warmline.v1.GetSessionRequest
-	(*GetSessionResponse)(nil),    // 3: warmline.v1.GetSessionResponse
-	(*ListSessionsRequest)(nil),   // 4: warmline.v1.ListSessionsRequest
-	(*SessionFilter)(nil),         // 5: warmline.v1.SessionFilter
-	(*ListSessionsResponse)(nil),  // 6: warmline.v1.ListSessionsResponse
-	(*ForkSessionRequest)(nil),    // 7: warmline.v1.ForkSessionRequest
-	(*ForkSessionResponse)(nil),   // 8: warmline.v1.ForkSessionResponse
-	(*DeleteSessionRequest)(nil),  // 9: warmline.v1.DeleteSessionRequest
-	(*DeleteSessionResponse)(nil), // 10: warmline.v1.DeleteSessionResponse
-	(*InterruptTurnRequest)(nil),  // 11: warmline.v1.InterruptTurnRequest
-	(*InterruptTurnResponse)(nil), // 12: warmline.v1.InterruptTurnResponse
-	(*ExportSessionRequest)(nil),  // 13: warmline.v1.ExportSessionRequest
-	(*ExportSessionResponse)(nil), // 14: warmline.v1.ExportSessionResponse
-	(*ImportSessionRequest)(nil),  // 15: warmline.v1.ImportSessionRequest
-	(*ImportSessionResponse)(nil), // 16: warmline.v1.ImportSessionResponse
-	(*SessionConfig)(nil),         // 17: warmline.v1.SessionConfig
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
-	(InterruptResult_Outcome)(0),  // 19: warmline.v1.InterruptResult.Outcome
+	(SessionState)(0),              // 0: warmline.v1.SessionState
+	(*Session)(nil),                // 1: warmline.v1.Session
+	(*GetSessionRequest)(nil),      // 2: warmline.v1.GetSessionRequest
+	(*GetSessionResponse)(nil),     // 3: warmline.v1.GetSessionResponse
+	(*ListSessionsRequest)(nil),    // 4: warmline.v1.ListSessionsRequest
+	(*SessionFilter)(nil),          // 5: warmline.v1.SessionFilter
+	(*ListSessionsResponse)(nil),   // 6: warmline.v1.ListSessionsResponse
+	(*ForkSessionRequest)(nil),     // 7: warmline.v1.ForkSessionRequest
+	(*ForkSessionResponse)(nil),    // 8: warmline.v1.ForkSessionResponse
+	(*DeleteSessionRequest)(nil),   // 9: warmline.v1.DeleteSessionRequest
+	(*DeleteSessionResponse)(nil),  // 10: warmline.v1.DeleteSessionResponse
+	(*InterruptTurnRequest)(nil),   // 11: warmline.v1.InterruptTurnRequest
+	(*InterruptTurnResponse)(nil),  // 12: warmline.v1.InterruptTurnResponse
+	(*ExportSessionRequest)(nil),   // 13: warmline.v1.ExportSessionRequest
+	(*ExportSessionResponse)(nil),  // 14: warmline.v1.ExportSessionResponse
+	(*ImportSessionRequest)(nil),   // 15: warmline.v1.ImportSessionRequest
+	(*ImportSessionResponse)(nil),  // 16: warmline.v1.ImportSessionResponse
+	(*AnswerApprovalRequest)(nil),  // 17: warmline.v1.AnswerApprovalRequest
+	(*AnswerApprovalResponse)(nil), // 18: warmline.v1.AnswerApprovalResponse
+	(*SessionConfig)(nil),          // 19: warmline.v1.SessionConfig
+	(*timestamppb.Timestamp)(nil),  // 20: google.protobuf.Timestamp
+	(InterruptResult_Outcome)(0),   // 21: warmline.v1.InterruptResult.Outcome
+	(*ApprovalDecision)(nil),       // 22: warmline.v1.ApprovalDecision
 }
 var file_warmline_v1_session_service_proto_depIdxs = []int32{
 	0,  // 0: warmline.v1.Session.state:type_name -> warmline.v1.SessionState
-	17, // 1: warmline.v1.Session.config:type_name -> warmline.v1.SessionConfig
-	18, // 2: warmline.v1.Session.create_time:type_name -> google.protobuf.Timestamp
-	18, // 3: warmline.v1.Session.update_time:type_name -> google.protobuf.Timestamp
+	19, // 1: warmline.v1.Session.config:type_name -> warmline.v1.SessionConfig
+	20, // 2: warmline.v1.Session.create_time:type_name -> google.protobuf.Timestamp
+	20, // 3: warmline.v1.Session.update_time:type_name -> google.protobuf.Timestamp
 	1,  // 4: warmline.v1.GetSessionResponse.session:type_name -> warmline.v1.Session
 	5,  // 5: warmline.v1.ListSessionsRequest.filter:type_name -> warmline.v1.SessionFilter
-	18, // 6: warmline.v1.SessionFilter.updated_after:type_name -> google.protobuf.Timestamp
-	18, // 7: warmline.v1.SessionFilter.updated_before:type_name -> google.protobuf.Timestamp
+	20, // 6: warmline.v1.SessionFilter.updated_after:type_name -> google.protobuf.Timestamp
+	20, // 7: warmline.v1.SessionFilter.updated_before:type_name -> google.protobuf.Timestamp
 	1,  // 8: warmline.v1.ListSessionsResponse.sessions:type_name -> warmline.v1.Session
 	1,  // 9: warmline.v1.ForkSessionResponse.session:type_name -> warmline.v1.Session
-	19, // 10: warmline.v1.InterruptTurnResponse.outcome:type_name -> warmline.v1.InterruptResult.Outcome
+	21, // 10: warmline.v1.InterruptTurnResponse.outcome:type_name -> warmline.v1.InterruptResult.Outcome
 	1,  // 11: warmline.v1.ExportSessionResponse.session:type_name -> warmline.v1.Session
 	1,  // 12: warmline.v1.ImportSessionRequest.session:type_name -> warmline.v1.Session
 	1,  // 13: warmline.v1.ImportSessionResponse.session:type_name -> warmline.v1.Session
-	2,  // 14: warmline.v1.SessionService.GetSession:input_type -> warmline.v1.GetSessionRequest
-	4,  // 15: warmline.v1.SessionService.ListSessions:input_type -> warmline.v1.ListSessionsRequest
-	7,  // 16: warmline.v1.SessionService.ForkSession:input_type -> warmline.v1.ForkSessionRequest
-	9,  // 17: warmline.v1.SessionService.DeleteSession:input_type -> warmline.v1.DeleteSessionRequest
-	11, // 18: warmline.v1.SessionService.InterruptTurn:input_type -> warmline.v1.InterruptTurnRequest
-	13, // 19: warmline.v1.SessionService.ExportSession:input_type -> warmline.v1.ExportSessionRequest
-	15, // 20: warmline.v1.SessionService.ImportSession:input_type -> warmline.v1.ImportSessionRequest
-	3,  // 21: warmline.v1.SessionService.GetSession:output_type -> warmline.v1.GetSessionResponse
-	6,  // 22: warmline.v1.SessionService.ListSessions:output_type -> warmline.v1.ListSessionsResponse
-	8,  // 23: warmline.v1.SessionService.ForkSession:output_type -> warmline.v1.ForkSessionResponse
-	10, // 24: warmline.v1.SessionService.DeleteSession:output_type -> warmline.v1.DeleteSessionResponse
-	12, // 25: warmline.v1.SessionService.InterruptTurn:output_type -> warmline.v1.InterruptTurnResponse
-	14, // 26: warmline.v1.SessionService.ExportSession:output_type -> warmline.v1.ExportSessionResponse
-	16, // 27: warmline.v1.SessionService.ImportSession:output_type -> warmline.v1.ImportSessionResponse
-	21, // [21:28] is the sub-list for method output_type
-	14, // [14:21] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	22, // 14: warmline.v1.AnswerApprovalRequest.decision:type_name -> warmline.v1.ApprovalDecision
+	2,  // 15: warmline.v1.SessionService.GetSession:input_type -> warmline.v1.GetSessionRequest
+	4,  // 16: warmline.v1.SessionService.ListSessions:input_type -> warmline.v1.ListSessionsRequest
+	7,  // 17: warmline.v1.SessionService.ForkSession:input_type -> warmline.v1.ForkSessionRequest
+	9,  // 18: warmline.v1.SessionService.DeleteSession:input_type -> warmline.v1.DeleteSessionRequest
+	11, // 19: warmline.v1.SessionService.InterruptTurn:input_type -> warmline.v1.InterruptTurnRequest
+	17, // 20: warmline.v1.SessionService.AnswerApproval:input_type -> warmline.v1.AnswerApprovalRequest
+	13, // 21: warmline.v1.SessionService.ExportSession:input_type -> warmline.v1.ExportSessionRequest
+	15, // 22: warmline.v1.SessionService.ImportSession:input_type -> warmline.v1.ImportSessionRequest
+	3,  // 23: warmline.v1.SessionService.GetSession:output_type -> warmline.v1.GetSessionResponse
+	6,  // 24: warmline.v1.SessionService.ListSessions:output_type -> warmline.v1.ListSessionsResponse
+	8,  // 25: warmline.v1.SessionService.ForkSession:output_type -> warmline.v1.ForkSessionResponse
+	10, // 26: warmline.v1.SessionService.DeleteSession:output_type -> warmline.v1.DeleteSessionResponse
+	12, // 27: warmline.v1.SessionService.InterruptTurn:output_type -> warmline.v1.InterruptTurnResponse
+	18, // 28: warmline.v1.SessionService.AnswerApproval:output_type -> warmline.v1.AnswerApprovalResponse
+	14, // 29: warmline.v1.SessionService.ExportSession:output_type -> warmline.v1.ExportSessionResponse
+	16, // 30: warmline.v1.SessionService.ImportSession:output_type -> warmline.v1.ImportSessionResponse
+	23, // [23:31] is the sub-list for method output_type
+	15, // [15:23] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_warmline_v1_session_service_proto_init() }
@@ -1280,6 +1384,7 @@ func file_warmline_v1_session_service_proto_init() {
 	if File_warmline_v1_session_service_proto != nil {
 		return
 	}
+	file_warmline_v1_chat_service_proto_init()
 	file_warmline_v1_events_proto_init()
 	file_warmline_v1_session_config_proto_init()
 	file_warmline_v1_session_service_proto_msgTypes[13].OneofWrappers = []any{
@@ -1298,7 +1403,7 @@ func file_warmline_v1_session_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warmline_v1_session_service_proto_rawDesc), len(file_warmline_v1_session_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   16,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

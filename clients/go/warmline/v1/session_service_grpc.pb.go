@@ -19,13 +19,14 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	SessionService_GetSession_FullMethodName    = "/warmline.v1.SessionService/GetSession"
-	SessionService_ListSessions_FullMethodName  = "/warmline.v1.SessionService/ListSessions"
-	SessionService_ForkSession_FullMethodName   = "/warmline.v1.SessionService/ForkSession"
-	SessionService_DeleteSession_FullMethodName = "/warmline.v1.SessionService/DeleteSession"
-	SessionService_InterruptTurn_FullMethodName = "/warmline.v1.SessionService/InterruptTurn"
-	SessionService_ExportSession_FullMethodName = "/warmline.v1.SessionService/ExportSession"
-	SessionService_ImportSession_FullMethodName = "/warmline.v1.SessionService/ImportSession"
+	SessionService_GetSession_FullMethodName     = "/warmline.v1.SessionService/GetSession"
+	SessionService_ListSessions_FullMethodName   = "/warmline.v1.SessionService/ListSessions"
+	SessionService_ForkSession_FullMethodName    = "/warmline.v1.SessionService/ForkSession"
+	SessionService_DeleteSession_FullMethodName  = "/warmline.v1.SessionService/DeleteSession"
+	SessionService_InterruptTurn_FullMethodName  = "/warmline.v1.SessionService/InterruptTurn"
+	SessionService_AnswerApproval_FullMethodName = "/warmline.v1.SessionService/AnswerApproval"
+	SessionService_ExportSession_FullMethodName  = "/warmline.v1.SessionService/ExportSession"
+	SessionService_ImportSession_FullMethodName  = "/warmline.v1.SessionService/ImportSession"
 )
 
 // SessionServiceClient is the client API for SessionService service.
@@ -46,6 +47,9 @@ type SessionServiceClient interface {
 	DeleteSession(ctx context.Context, in *DeleteSessionRequest, opts ...grpc.CallOption) (*DeleteSessionResponse, error)
 	// Stops the running turn, as `interrupt` in a Chat does.
 	InterruptTurn(ctx context.Context, in *InterruptTurnRequest, opts ...grpc.CallOption) (*InterruptTurnResponse, error)
+	// Answers an `approval_requested`, as `approval_decision` in a Chat does: from another client, or when the
+	// stream that it was asked on is gone. APPROVAL_NOT_FOUND where nobody waits for it.
+	AnswerApproval(ctx context.Context, in *AnswerApprovalRequest, opts ...grpc.CallOption) (*AnswerApprovalResponse, error)
 	// A session as it can be taken elsewhere: what it is, its transcript, its workspace.
 	ExportSession(ctx context.Context, in *ExportSessionRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportSessionResponse], error)
 	// A new session from an export: the frames of ExportSession in their order.
@@ -110,6 +114,16 @@ func (c *sessionServiceClient) InterruptTurn(ctx context.Context, in *InterruptT
 	return out, nil
 }
 
+func (c *sessionServiceClient) AnswerApproval(ctx context.Context, in *AnswerApprovalRequest, opts ...grpc.CallOption) (*AnswerApprovalResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AnswerApprovalResponse)
+	err := c.cc.Invoke(ctx, SessionService_AnswerApproval_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *sessionServiceClient) ExportSession(ctx context.Context, in *ExportSessionRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportSessionResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &SessionService_ServiceDesc.Streams[0], SessionService_ExportSession_FullMethodName, cOpts...)
@@ -160,6 +174,9 @@ type SessionServiceServer interface {
 	DeleteSession(context.Context, *DeleteSessionRequest) (*DeleteSessionResponse, error)
 	// Stops the running turn, as `interrupt` in a Chat does.
 	InterruptTurn(context.Context, *InterruptTurnRequest) (*InterruptTurnResponse, error)
+	// Answers an `approval_requested`, as `approval_decision` in a Chat does: from another client, or when the
+	// stream that it was asked on is gone. APPROVAL_NOT_FOUND where nobody waits for it.
+	AnswerApproval(context.Context, *AnswerApprovalRequest) (*AnswerApprovalResponse, error)
 	// A session as it can be taken elsewhere: what it is, its transcript, its workspace.
 	ExportSession(*ExportSessionRequest, grpc.ServerStreamingServer[ExportSessionResponse]) error
 	// A new session from an export: the frames of ExportSession in their order.
@@ -188,6 +205,9 @@ func (UnimplementedSessionServiceServer) DeleteSession(context.Context, *DeleteS
 }
 func (UnimplementedSessionServiceServer) InterruptTurn(context.Context, *InterruptTurnRequest) (*InterruptTurnResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method InterruptTurn not implemented")
+}
+func (UnimplementedSessionServiceServer) AnswerApproval(context.Context, *AnswerApprovalRequest) (*AnswerApprovalResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AnswerApproval not implemented")
 }
 func (UnimplementedSessionServiceServer) ExportSession(*ExportSessionRequest, grpc.ServerStreamingServer[ExportSessionResponse]) error {
 	return status.Error(codes.Unimplemented, "method ExportSession not implemented")
@@ -306,6 +326,24 @@ func _SessionService_InterruptTurn_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SessionService_AnswerApproval_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AnswerApprovalRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SessionServiceServer).AnswerApproval(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SessionService_AnswerApproval_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SessionServiceServer).AnswerApproval(ctx, req.(*AnswerApprovalRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _SessionService_ExportSession_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(ExportSessionRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -350,6 +388,10 @@ var SessionService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "InterruptTurn",
 			Handler:    _SessionService_InterruptTurn_Handler,
+		},
+		{
+			MethodName: "AnswerApproval",
+			Handler:    _SessionService_AnswerApproval_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from warmline.v1 import events_pb2 as _events_pb2
@@ -86,6 +87,8 @@ class ChatRequest(_message.Message):
     OPEN_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     INTERRUPT_FIELD_NUMBER: _builtins.int
+    APPROVAL_DECISION_FIELD_NUMBER: _builtins.int
+    CLIENT_TOOL_RESULT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def open(self) -> Global___Open:
         """Attach to a session, or begin one. First, exactly once."""
@@ -98,18 +101,28 @@ class ChatRequest(_message.Message):
     def interrupt(self) -> Global___Interrupt:
         """Stop the running turn."""
 
+    @_builtins.property
+    def approval_decision(self) -> Global___ApprovalDecision:
+        """Answer an `approval_requested`."""
+
+    @_builtins.property
+    def client_tool_result(self) -> Global___ClientToolResult:
+        """Answer a `client_tool_called`."""
+
     def __init__(
         self,
         *,
         open: Global___Open | None = ...,
         message: Global___UserMessage | None = ...,
         interrupt: Global___Interrupt | None = ...,
+        approval_decision: Global___ApprovalDecision | None = ...,
+        client_tool_result: Global___ClientToolResult | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "interrupt", b"interrupt", "message", b"message", "open", b"open"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_decision", b"approval_decision", "client_tool_result", b"client_tool_result", "frame", b"frame", "interrupt", b"interrupt", "message", b"message", "open", b"open"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "interrupt", b"interrupt", "message", b"message", "open", b"open"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_decision", b"approval_decision", "client_tool_result", b"client_tool_result", "frame", b"frame", "interrupt", b"interrupt", "message", b"message", "open", b"open"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["open", "message", "interrupt"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["open", "message", "interrupt", "approval_decision", "client_tool_result"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 
@@ -362,6 +375,166 @@ class Media(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Media: _TypeAlias = Media  # noqa: Y015
+
+@_typing.final
+class ApprovalDecision(_message.Message):
+    """The answer to an `approval_requested`. One that nobody waits for any more is told by a notice with the
+    code `approval_unknown`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPROVAL_ID_FIELD_NUMBER: _builtins.int
+    ALLOW_FIELD_NUMBER: _builtins.int
+    DENY_FIELD_NUMBER: _builtins.int
+    approval_id: _builtins.str
+    """As in `approval_requested`."""
+    @_builtins.property
+    def allow(self) -> Global___Allow:
+        """The tool may run."""
+
+    @_builtins.property
+    def deny(self) -> Global___Deny:
+        """It may not."""
+
+    def __init__(
+        self,
+        *,
+        approval_id: _builtins.str = ...,
+        allow: Global___Allow | None = ...,
+        deny: Global___Deny | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allow", b"allow", "decision", b"decision", "deny", b"deny"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow", b"allow", "approval_id", b"approval_id", "decision", b"decision", "deny", b"deny"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_decision: _TypeAlias = _typing.Literal["allow", "deny"]  # noqa: Y015
+    _WhichOneofArgType_decision: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_decision) -> _WhichOneofReturnType_decision | None: ...
+
+Global___ApprovalDecision: _TypeAlias = ApprovalDecision  # noqa: Y015
+
+@_typing.final
+class Allow(_message.Message):
+    """A yes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class AnswersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    UPDATED_INPUT_FIELD_NUMBER: _builtins.int
+    REMEMBER_FIELD_NUMBER: _builtins.int
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    remember: _builtins.bool
+    """Ask no more for what is like it, for the rest of the session: what `suggestions` said, otherwise
+    the same tool with the same input.
+    """
+    @_builtins.property
+    def updated_input(self) -> _struct_pb2.Struct:
+        """What the tool is given in place of its input. Not set: what it was asked for with."""
+
+    @_builtins.property
+    def answers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """To a question of the model (tool `AskUserQuestion`): the chosen label, or words of the user's own, by
+        the question's text.
+        """
+
+    def __init__(
+        self,
+        *,
+        updated_input: _struct_pb2.Struct | None = ...,
+        remember: _builtins.bool = ...,
+        answers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["updated_input", b"updated_input"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "remember", b"remember", "updated_input", b"updated_input"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Allow: _TypeAlias = Allow  # noqa: Y015
+
+@_typing.final
+class Deny(_message.Message):
+    """A no."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    INTERRUPT_FIELD_NUMBER: _builtins.int
+    message: _builtins.str
+    """Why, for the model. At most 8 KiB."""
+    interrupt: _builtins.bool
+    """Stop the turn as well, as `interrupt` does."""
+    def __init__(
+        self,
+        *,
+        message: _builtins.str = ...,
+        interrupt: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["interrupt", b"interrupt", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Deny: _TypeAlias = Deny  # noqa: Y015
+
+@_typing.final
+class ClientToolResult(_message.Message):
+    """The answer to a `client_tool_called`. One that nobody waits for any more is told by a notice with the code
+    `client_call_unknown`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALL_ID_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    IS_ERROR_FIELD_NUMBER: _builtins.int
+    call_id: _builtins.str
+    """As in `client_tool_called`."""
+    text: _builtins.str
+    """What the tool gave."""
+    is_error: _builtins.bool
+    """The tool failed; `text` says why."""
+    @_builtins.property
+    def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___Media]:
+        """Pictures that it gave; at most 20."""
+
+    def __init__(
+        self,
+        *,
+        call_id: _builtins.str = ...,
+        text: _builtins.str = ...,
+        images: _abc.Iterable[Global___Media] | None = ...,
+        is_error: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "images", b"images", "is_error", b"is_error", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClientToolResult: _TypeAlias = ClientToolResult  # noqa: Y015
 
 @_typing.final
 class Interrupt(_message.Message):

@@ -134,6 +134,10 @@ class Event(_message.Message):
     TOOL_CALL_FIELD_NUMBER: _builtins.int
     TOOL_RESULT_FIELD_NUMBER: _builtins.int
     NOTICE_FIELD_NUMBER: _builtins.int
+    APPROVAL_REQUESTED_FIELD_NUMBER: _builtins.int
+    APPROVAL_RESOLVED_FIELD_NUMBER: _builtins.int
+    CLIENT_TOOL_CALLED_FIELD_NUMBER: _builtins.int
+    CLIENT_TOOL_RETURNED_FIELD_NUMBER: _builtins.int
     RAW_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session, as in `session_opened`."""
@@ -210,6 +214,22 @@ class Event(_message.Message):
         """Something worth knowing that ends nothing."""
 
     @_builtins.property
+    def approval_requested(self) -> Global___ApprovalRequested:
+        """A tool call needs a yes, or the model has a question."""
+
+    @_builtins.property
+    def approval_resolved(self) -> Global___ApprovalResolved:
+        """That was answered, or is no longer waited for."""
+
+    @_builtins.property
+    def client_tool_called(self) -> Global___ClientToolCalled:
+        """The model calls a tool of the caller's."""
+
+    @_builtins.property
+    def client_tool_returned(self) -> Global___ClientToolReturned:
+        """That was answered, or is no longer waited for."""
+
+    @_builtins.property
     def raw(self) -> Global___Raw:
         """A line of the CLI, as it was."""
 
@@ -237,13 +257,17 @@ class Event(_message.Message):
         tool_call: Global___ToolCall | None = ...,
         tool_result: Global___ToolResult | None = ...,
         notice: Global___Notice | None = ...,
+        approval_requested: Global___ApprovalRequested | None = ...,
+        approval_resolved: Global___ApprovalResolved | None = ...,
+        client_tool_called: Global___ClientToolCalled | None = ...,
+        client_tool_returned: Global___ClientToolReturned | None = ...,
         raw: Global___Raw | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["interrupt_result", b"interrupt_result", "kind", b"kind", "message", b"message", "notice", b"notice", "raw", b"raw", "server_draining", b"server_draining", "session_opened", b"session_opened", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta", "time", b"time", "tool_call", b"tool_call", "tool_input_delta", b"tool_input_delta", "tool_result", b"tool_result", "turn_attached", b"turn_attached", "turn_completed", b"turn_completed", "turn_failed", b"turn_failed", "turn_queued", b"turn_queued", "turn_started", b"turn_started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "client_tool_called", b"client_tool_called", "client_tool_returned", b"client_tool_returned", "interrupt_result", b"interrupt_result", "kind", b"kind", "message", b"message", "notice", b"notice", "raw", b"raw", "server_draining", b"server_draining", "session_opened", b"session_opened", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta", "time", b"time", "tool_call", b"tool_call", "tool_input_delta", b"tool_input_delta", "tool_result", b"tool_result", "turn_attached", b"turn_attached", "turn_completed", b"turn_completed", "turn_failed", b"turn_failed", "turn_queued", b"turn_queued", "turn_started", b"turn_started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "interrupt_result", b"interrupt_result", "kind", b"kind", "message", b"message", "notice", b"notice", "parent_tool_call_id", b"parent_tool_call_id", "raw", b"raw", "seq", b"seq", "server_draining", b"server_draining", "session_id", b"session_id", "session_opened", b"session_opened", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta", "time", b"time", "tool_call", b"tool_call", "tool_input_delta", b"tool_input_delta", "tool_result", b"tool_result", "turn_attached", b"turn_attached", "turn_completed", b"turn_completed", "turn_failed", b"turn_failed", "turn_id", b"turn_id", "turn_queued", b"turn_queued", "turn_started", b"turn_started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "client_tool_called", b"client_tool_called", "client_tool_returned", b"client_tool_returned", "epoch", b"epoch", "interrupt_result", b"interrupt_result", "kind", b"kind", "message", b"message", "notice", b"notice", "parent_tool_call_id", b"parent_tool_call_id", "raw", b"raw", "seq", b"seq", "server_draining", b"server_draining", "session_id", b"session_id", "session_opened", b"session_opened", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta", "time", b"time", "tool_call", b"tool_call", "tool_input_delta", b"tool_input_delta", "tool_result", b"tool_result", "turn_attached", b"turn_attached", "turn_completed", b"turn_completed", "turn_failed", b"turn_failed", "turn_id", b"turn_id", "turn_queued", b"turn_queued", "turn_started", b"turn_started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["session_opened", "server_draining", "turn_queued", "turn_started", "turn_completed", "turn_failed", "interrupt_result", "turn_attached", "text_delta", "thinking_delta", "tool_input_delta", "message", "tool_call", "tool_result", "notice", "raw"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["session_opened", "server_draining", "turn_queued", "turn_started", "turn_completed", "turn_failed", "interrupt_result", "turn_attached", "text_delta", "thinking_delta", "tool_input_delta", "message", "tool_call", "tool_result", "notice", "approval_requested", "approval_resolved", "client_tool_called", "client_tool_returned", "raw"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -262,6 +286,8 @@ class SessionOpened(_message.Message):
     LAST_SEQ_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     RUNNING_TURN_ID_FIELD_NUMBER: _builtins.int
+    OPEN_APPROVALS_FIELD_NUMBER: _builtins.int
+    OPEN_CLIENT_CALLS_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Names the session in later calls; a UUID."""
     start: Global___StartKind.ValueType
@@ -276,6 +302,14 @@ class SessionOpened(_message.Message):
     """The session's epoch at that moment."""
     running_turn_id: _builtins.str
     """The turn that runs at that moment; empty where none does."""
+    @_builtins.property
+    def open_approvals(self) -> _containers.RepeatedCompositeFieldContainer[Global___ApprovalRequested]:
+        """What waits for a yes at that moment."""
+
+    @_builtins.property
+    def open_client_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClientToolCalled]:
+        """The calls of the caller's tools that wait for a result at that moment."""
+
     def __init__(
         self,
         *,
@@ -286,10 +320,12 @@ class SessionOpened(_message.Message):
         last_seq: _builtins.int = ...,
         epoch: _builtins.int = ...,
         running_turn_id: _builtins.str = ...,
+        open_approvals: _abc.Iterable[Global___ApprovalRequested] | None = ...,
+        open_client_calls: _abc.Iterable[Global___ClientToolCalled] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cli_version", b"cli_version", "epoch", b"epoch", "last_seq", b"last_seq", "model", b"model", "running_turn_id", b"running_turn_id", "session_id", b"session_id", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cli_version", b"cli_version", "epoch", b"epoch", "last_seq", b"last_seq", "model", b"model", "open_approvals", b"open_approvals", "open_client_calls", b"open_client_calls", "running_turn_id", b"running_turn_id", "session_id", b"session_id", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -969,6 +1005,214 @@ class ToolResult(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ToolResult: _TypeAlias = ToolResult  # noqa: Y015
+
+@_typing.final
+class ApprovalRequested(_message.Message):
+    """A tool call needs a yes, or the model has a question to the user; the turn waits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPROVAL_ID_FIELD_NUMBER: _builtins.int
+    TOOL_NAME_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    TOOL_CALL_ID_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    SUGGESTIONS_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    approval_id: _builtins.str
+    """Names it in `approval_decision` and AnswerApproval; a UUID."""
+    tool_name: _builtins.str
+    """The tool; `AskUserQuestion` for a question, whose `input` has the questions."""
+    tool_call_id: _builtins.str
+    """The call, as in `tool_call`."""
+    description: _builtins.str
+    """What the tool does, in a few words, where the CLI says so."""
+    @_builtins.property
+    def input(self) -> _struct_pb2.Struct:
+        """What it is to be given."""
+
+    @_builtins.property
+    def suggestions(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]:
+        """What `remember` would allow, in the CLI's own form."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """It is denied when nobody has answered by then."""
+
+    def __init__(
+        self,
+        *,
+        approval_id: _builtins.str = ...,
+        tool_name: _builtins.str = ...,
+        input: _struct_pb2.Struct | None = ...,
+        tool_call_id: _builtins.str = ...,
+        description: _builtins.str = ...,
+        suggestions: _abc.Iterable[_struct_pb2.Struct] | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "input", b"input"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_id", b"approval_id", "description", b"description", "expire_time", b"expire_time", "input", b"input", "suggestions", b"suggestions", "tool_call_id", b"tool_call_id", "tool_name", b"tool_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApprovalRequested: _TypeAlias = ApprovalRequested  # noqa: Y015
+
+@_typing.final
+class ApprovalResolved(_message.Message):
+    """An approval is not waited for any more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Outcome:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ApprovalResolved._Outcome.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        OUTCOME_UNSPECIFIED: ApprovalResolved._Outcome.ValueType  # 0
+        """Never sent."""
+        OUTCOME_ALLOWED: ApprovalResolved._Outcome.ValueType  # 1
+        """Somebody said yes."""
+        OUTCOME_DENIED: ApprovalResolved._Outcome.ValueType  # 2
+        """Somebody said no."""
+        OUTCOME_EXPIRED: ApprovalResolved._Outcome.ValueType  # 3
+        """Nobody answered in time, so it was denied."""
+        OUTCOME_WITHDRAWN: ApprovalResolved._Outcome.ValueType  # 4
+        """The turn ended, or the CLI asks no more."""
+
+    class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
+        """What became of it."""
+
+    OUTCOME_UNSPECIFIED: ApprovalResolved.Outcome.ValueType  # 0
+    """Never sent."""
+    OUTCOME_ALLOWED: ApprovalResolved.Outcome.ValueType  # 1
+    """Somebody said yes."""
+    OUTCOME_DENIED: ApprovalResolved.Outcome.ValueType  # 2
+    """Somebody said no."""
+    OUTCOME_EXPIRED: ApprovalResolved.Outcome.ValueType  # 3
+    """Nobody answered in time, so it was denied."""
+    OUTCOME_WITHDRAWN: ApprovalResolved.Outcome.ValueType  # 4
+    """The turn ended, or the CLI asks no more."""
+
+    APPROVAL_ID_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    approval_id: _builtins.str
+    """As in `approval_requested`."""
+    outcome: Global___ApprovalResolved.Outcome.ValueType
+    """What became of it."""
+    def __init__(
+        self,
+        *,
+        approval_id: _builtins.str = ...,
+        outcome: Global___ApprovalResolved.Outcome.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_id", b"approval_id", "outcome", b"outcome"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApprovalResolved: _TypeAlias = ApprovalResolved  # noqa: Y015
+
+@_typing.final
+class ClientToolCalled(_message.Message):
+    """The model calls a tool of the caller's: run it and send `client_tool_result`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALL_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    TOOL_CALL_ID_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    call_id: _builtins.str
+    """Names the call in `client_tool_result`; a UUID."""
+    name: _builtins.str
+    """The tool, as in `client_tools`."""
+    tool_call_id: _builtins.str
+    """The call, as in `tool_call`."""
+    @_builtins.property
+    def input(self) -> _struct_pb2.Struct:
+        """Its arguments; they are what the model wrote, whatever the schema says."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """It fails towards the model when there is no result by then."""
+
+    def __init__(
+        self,
+        *,
+        call_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        input: _struct_pb2.Struct | None = ...,
+        tool_call_id: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "input", b"input"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "expire_time", b"expire_time", "input", b"input", "name", b"name", "tool_call_id", b"tool_call_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClientToolCalled: _TypeAlias = ClientToolCalled  # noqa: Y015
+
+@_typing.final
+class ClientToolReturned(_message.Message):
+    """A call of a caller's tool is not waited for any more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Outcome:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ClientToolReturned._Outcome.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        OUTCOME_UNSPECIFIED: ClientToolReturned._Outcome.ValueType  # 0
+        """Never sent."""
+        OUTCOME_RETURNED: ClientToolReturned._Outcome.ValueType  # 1
+        """There was a result."""
+        OUTCOME_FAILED: ClientToolReturned._Outcome.ValueType  # 2
+        """There was a result that said it had failed."""
+        OUTCOME_EXPIRED: ClientToolReturned._Outcome.ValueType  # 3
+        """There was none in time."""
+        OUTCOME_WITHDRAWN: ClientToolReturned._Outcome.ValueType  # 4
+        """The turn ended, or the CLI asks no more."""
+
+    class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
+        """What became of it."""
+
+    OUTCOME_UNSPECIFIED: ClientToolReturned.Outcome.ValueType  # 0
+    """Never sent."""
+    OUTCOME_RETURNED: ClientToolReturned.Outcome.ValueType  # 1
+    """There was a result."""
+    OUTCOME_FAILED: ClientToolReturned.Outcome.ValueType  # 2
+    """There was a result that said it had failed."""
+    OUTCOME_EXPIRED: ClientToolReturned.Outcome.ValueType  # 3
+    """There was none in time."""
+    OUTCOME_WITHDRAWN: ClientToolReturned.Outcome.ValueType  # 4
+    """The turn ended, or the CLI asks no more."""
+
+    CALL_ID_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    call_id: _builtins.str
+    """As in `client_tool_called`."""
+    outcome: Global___ClientToolReturned.Outcome.ValueType
+    """What became of it."""
+    def __init__(
+        self,
+        *,
+        call_id: _builtins.str = ...,
+        outcome: Global___ClientToolReturned.Outcome.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "outcome", b"outcome"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClientToolReturned: _TypeAlias = ClientToolReturned  # noqa: Y015
 
 @_typing.final
 class Notice(_message.Message):

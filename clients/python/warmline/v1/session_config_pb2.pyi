@@ -165,6 +165,8 @@ class SessionConfig(_message.Message):
     AGENT_FIELD_NUMBER: _builtins.int
     TOOLS_FIELD_NUMBER: _builtins.int
     PERMISSION_MODE_FIELD_NUMBER: _builtins.int
+    APPROVALS_FIELD_NUMBER: _builtins.int
+    CLIENT_TOOLS_FIELD_NUMBER: _builtins.int
     REASONING_FIELD_NUMBER: _builtins.int
     OUTPUT_SCHEMA_FIELD_NUMBER: _builtins.int
     BETAS_FIELD_NUMBER: _builtins.int
@@ -206,6 +208,16 @@ class SessionConfig(_message.Message):
         """Which tools there are, and which may run without being asked for."""
 
     @_builtins.property
+    def approvals(self) -> Global___Approvals:
+        """Who says yes to what is asked for."""
+
+    @_builtins.property
+    def client_tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClientTool]:
+        """Tools that the caller runs itself: `client_tool_called` asks for it, `client_tool_result` answers. The
+        model knows each as `mcp__client__NAME`, and it needs no approval. At most 64.
+        """
+
+    @_builtins.property
     def reasoning(self) -> Global___Reasoning:
         """How much the model thinks."""
 
@@ -233,14 +245,16 @@ class SessionConfig(_message.Message):
         agent: _builtins.str = ...,
         tools: Global___Tools | None = ...,
         permission_mode: Global___PermissionMode.ValueType = ...,
+        approvals: Global___Approvals | None = ...,
+        client_tools: _abc.Iterable[Global___ClientTool] | None = ...,
         reasoning: Global___Reasoning | None = ...,
         output_schema: _struct_pb2.Struct | None = ...,
         betas: _abc.Iterable[_builtins.str] | None = ...,
         profile: Global___Profile.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "output_schema", b"output_schema", "reasoning", b"reasoning", "system_prompt", b"system_prompt", "tools", b"tools", "workspace", b"workspace"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "limits", b"limits", "output_schema", b"output_schema", "reasoning", b"reasoning", "system_prompt", b"system_prompt", "tools", b"tools", "workspace", b"workspace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "agents", b"agents", "betas", b"betas", "fallback_models", b"fallback_models", "limits", b"limits", "model", b"model", "output_schema", b"output_schema", "permission_mode", b"permission_mode", "profile", b"profile", "reasoning", b"reasoning", "system_prompt", b"system_prompt", "tools", b"tools", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "agents", b"agents", "approvals", b"approvals", "betas", b"betas", "client_tools", b"client_tools", "fallback_models", b"fallback_models", "limits", b"limits", "model", b"model", "output_schema", b"output_schema", "permission_mode", b"permission_mode", "profile", b"profile", "reasoning", b"reasoning", "system_prompt", b"system_prompt", "tools", b"tools", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -343,6 +357,101 @@ class Tools(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Tools: _TypeAlias = Tools  # noqa: Y015
+
+@_typing.final
+class Approvals(_message.Message):
+    """Who says yes to a tool call that needs an approval, and answers the model's questions to the user."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Mode:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Approvals._Mode.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        MODE_UNSPECIFIED: Approvals._Mode.ValueType  # 0
+        """DENY."""
+        MODE_DENY: Approvals._Mode.ValueType  # 1
+        """Nobody: each call that needs an approval is denied."""
+        MODE_STREAM: Approvals._Mode.ValueType  # 2
+        """The caller: `approval_requested` asks, `approval_decision` or AnswerApproval answers."""
+
+    class Mode(_Mode, metaclass=_ModeEnumTypeWrapper):
+        """Who decides."""
+
+    MODE_UNSPECIFIED: Approvals.Mode.ValueType  # 0
+    """DENY."""
+    MODE_DENY: Approvals.Mode.ValueType  # 1
+    """Nobody: each call that needs an approval is denied."""
+    MODE_STREAM: Approvals.Mode.ValueType  # 2
+    """The caller: `approval_requested` asks, `approval_decision` or AnswerApproval answers."""
+
+    MODE_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    mode: Global___Approvals.Mode.ValueType
+    """Who decides."""
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """What nobody has answered for so long is denied: 1 s to 24 h. Not set: the service's default. The
+        turn's `stall_timeout` rests meanwhile, its `turn_timeout` does not.
+        """
+
+    def __init__(
+        self,
+        *,
+        mode: Global___Approvals.Mode.ValueType = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mode", b"mode", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Approvals: _TypeAlias = Approvals  # noqa: Y015
+
+@_typing.final
+class ClientTool(_message.Message):
+    """A tool that the caller runs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    INPUT_SCHEMA_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    READ_ONLY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Letters, digits, `_` and `-`, at most 64; unique in the session."""
+    description: _builtins.str
+    """What it does, for the model. Not empty, at most 8 KiB."""
+    read_only: _builtins.bool
+    """It changes nothing, so that several calls may wait at once; otherwise they come one after the other."""
+    @_builtins.property
+    def input_schema(self) -> _struct_pb2.Struct:
+        """A JSON schema of its input, of `"type": "object"`. Not set: any object. At most 64 KiB as JSON."""
+
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """A call that has no result after so long fails towards the model: 1 s to 1 h. Not set: 60 s."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        input_schema: _struct_pb2.Struct | None = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+        read_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["input_schema", b"input_schema", "timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "input_schema", b"input_schema", "name", b"name", "read_only", b"read_only", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClientTool: _TypeAlias = ClientTool  # noqa: Y015
 
 @_typing.final
 class Reasoning(_message.Message):

@@ -23,11 +23,12 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from warmline.v1 import chat_service_pb2 as warmline_dot_v1_dot_chat__service__pb2
 from warmline.v1 import events_pb2 as warmline_dot_v1_dot_events__pb2
 from warmline.v1 import session_config_pb2 as warmline_dot_v1_dot_session__config__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!warmline/v1/session_service.proto\x12\x0bwarmline.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18warmline/v1/events.proto\x1a warmline/v1/session_config.proto\"\xcc\x02\n\x07Session\x12\n\n\x02id\x18\x01 \x01(\t\x12(\n\x05state\x18\x02 \x01(\x0e\x32\x19.warmline.v1.SessionState\x12\r\n\x05title\x18\x03 \x01(\t\x12*\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\x1a.warmline.v1.SessionConfig\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x65poch\x18\x07 \x01(\x04\x12\x10\n\x08last_seq\x18\x08 \x01(\x04\x12\x12\n\nturn_count\x18\t \x01(\r\x12\x1e\n\x16\x66orked_from_session_id\x18\n \x01(\t\x12\x19\n\x11\x66orked_at_turn_id\x18\x0b \x01(\t\"\'\n\x11GetSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\";\n\x12GetSessionResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.warmline.v1.Session\"z\n\x13ListSessionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12*\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x1a.warmline.v1.SessionFilter\x12\x10\n\x08order_by\x18\x04 \x01(\t\"\xae\x01\n\rSessionFilter\x12\x31\n\rupdated_after\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0eupdated_before\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0etitle_contains\x18\x03 \x01(\t\x12\x1e\n\x16\x66orked_from_session_id\x18\x04 \x01(\t\"W\n\x14ListSessionsResponse\x12&\n\x08sessions\x18\x01 \x03(\x0b\x32\x14.warmline.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"R\n\x12\x46orkSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07turn_id\x18\x02 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\"<\n\x13\x46orkSessionResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.warmline.v1.Session\"*\n\x14\x44\x65leteSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteSessionResponse\"*\n\x14InterruptTurnRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"_\n\x15InterruptTurnResponse\x12\x35\n\x07outcome\x18\x01 \x01(\x0e\x32$.warmline.v1.InterruptResult.Outcome\x12\x0f\n\x07turn_id\x18\x02 \x01(\t\"E\n\x14\x45xportSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x19\n\x11without_workspace\x18\x02 \x01(\x08\"s\n\x15\x45xportSessionResponse\x12\'\n\x07session\x18\x01 \x01(\x0b\x32\x14.warmline.v1.SessionH\x00\x12\x14\n\ntranscript\x18\x02 \x01(\x0cH\x00\x12\x13\n\tworkspace\x18\x03 \x01(\x0cH\x00\x42\x06\n\x04part\"r\n\x14ImportSessionRequest\x12\'\n\x07session\x18\x01 \x01(\x0b\x32\x14.warmline.v1.SessionH\x00\x12\x14\n\ntranscript\x18\x02 \x01(\x0cH\x00\x12\x13\n\tworkspace\x18\x03 \x01(\x0cH\x00\x42\x06\n\x04part\">\n\x15ImportSessionResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.warmline.v1.Session*y\n\x0cSessionState\x12\x1d\n\x19SESSION_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14SESSION_STATE_PARKED\x10\x01\x12\x15\n\x11SESSION_STATE_HOT\x10\x02\x12\x19\n\x15SESSION_STATE_RUNNING\x10\x03\x32\xea\x04\n\x0eSessionService\x12M\n\nGetSession\x12\x1e.warmline.v1.GetSessionRequest\x1a\x1f.warmline.v1.GetSessionResponse\x12S\n\x0cListSessions\x12 .warmline.v1.ListSessionsRequest\x1a!.warmline.v1.ListSessionsResponse\x12P\n\x0b\x46orkSession\x12\x1f.warmline.v1.ForkSessionRequest\x1a .warmline.v1.ForkSessionResponse\x12V\n\rDeleteSession\x12!.warmline.v1.DeleteSessionRequest\x1a\".warmline.v1.DeleteSessionResponse\x12V\n\rInterruptTurn\x12!.warmline.v1.InterruptTurnRequest\x1a\".warmline.v1.InterruptTurnResponse\x12X\n\rExportSession\x12!.warmline.v1.ExportSessionRequest\x1a\".warmline.v1.ExportSessionResponse0\x01\x12X\n\rImportSession\x12!.warmline.v1.ImportSessionRequest\x1a\".warmline.v1.ImportSessionResponse(\x01\x42\x30Z.warmline.dev/clients/go/warmline/v1;warmlinev1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!warmline/v1/session_service.proto\x12\x0bwarmline.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ewarmline/v1/chat_service.proto\x1a\x18warmline/v1/events.proto\x1a warmline/v1/session_config.proto\"\xcc\x02\n\x07Session\x12\n\n\x02id\x18\x01 \x01(\t\x12(\n\x05state\x18\x02 \x01(\x0e\x32\x19.warmline.v1.SessionState\x12\r\n\x05title\x18\x03 \x01(\t\x12*\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\x1a.warmline.v1.SessionConfig\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x65poch\x18\x07 \x01(\x04\x12\x10\n\x08last_seq\x18\x08 \x01(\x04\x12\x12\n\nturn_count\x18\t \x01(\r\x12\x1e\n\x16\x66orked_from_session_id\x18\n \x01(\t\x12\x19\n\x11\x66orked_at_turn_id\x18\x0b \x01(\t\"\'\n\x11GetSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\";\n\x12GetSessionResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.warmline.v1.Session\"z\n\x13ListSessionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12*\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x1a.warmline.v1.SessionFilter\x12\x10\n\x08order_by\x18\x04 \x01(\t\"\xae\x01\n\rSessionFilter\x12\x31\n\rupdated_after\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0eupdated_before\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0etitle_contains\x18\x03 \x01(\t\x12\x1e\n\x16\x66orked_from_session_id\x18\x04 \x01(\t\"W\n\x14ListSessionsResponse\x12&\n\x08sessions\x18\x01 \x03(\x0b\x32\x14.warmline.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"R\n\x12\x46orkSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07turn_id\x18\x02 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\"<\n\x13\x46orkSessionResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.warmline.v1.Session\"*\n\x14\x44\x65leteSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteSessionResponse\"*\n\x14InterruptTurnRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"_\n\x15InterruptTurnResponse\x12\x35\n\x07outcome\x18\x01 \x01(\x0e\x32$.warmline.v1.InterruptResult.Outcome\x12\x0f\n\x07turn_id\x18\x02 \x01(\t\"E\n\x14\x45xportSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x19\n\x11without_workspace\x18\x02 \x01(\x08\"s\n\x15\x45xportSessionResponse\x12\'\n\x07session\x18\x01 \x01(\x0b\x32\x14.warmline.v1.SessionH\x00\x12\x14\n\ntranscript\x18\x02 \x01(\x0cH\x00\x12\x13\n\tworkspace\x18\x03 \x01(\x0cH\x00\x42\x06\n\x04part\"r\n\x14ImportSessionRequest\x12\'\n\x07session\x18\x01 \x01(\x0b\x32\x14.warmline.v1.SessionH\x00\x12\x14\n\ntranscript\x18\x02 \x01(\x0cH\x00\x12\x13\n\tworkspace\x18\x03 \x01(\x0cH\x00\x42\x06\n\x04part\">\n\x15ImportSessionResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.warmline.v1.Session\"\\\n\x15\x41nswerApprovalRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12/\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0b\x32\x1d.warmline.v1.ApprovalDecision\"\x18\n\x16\x41nswerApprovalResponse*y\n\x0cSessionState\x12\x1d\n\x19SESSION_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14SESSION_STATE_PARKED\x10\x01\x12\x15\n\x11SESSION_STATE_HOT\x10\x02\x12\x19\n\x15SESSION_STATE_RUNNING\x10\x03\x32\xc5\x05\n\x0eSessionService\x12M\n\nGetSession\x12\x1e.warmline.v1.GetSessionRequest\x1a\x1f.warmline.v1.GetSessionResponse\x12S\n\x0cListSessions\x12 .warmline.v1.ListSessionsRequest\x1a!.warmline.v1.ListSessionsResponse\x12P\n\x0b\x46orkSession\x12\x1f.warmline.v1.ForkSessionRequest\x1a .warmline.v1.ForkSessionResponse\x12V\n\rDeleteSession\x12!.warmline.v1.DeleteSessionRequest\x1a\".warmline.v1.DeleteSessionResponse\x12V\n\rInterruptTurn\x12!.warmline.v1.InterruptTurnRequest\x1a\".warmline.v1.InterruptTurnResponse\x12Y\n\x0e\x41nswerApproval\x12\".warmline.v1.AnswerApprovalRequest\x1a#.warmline.v1.AnswerApprovalResponse\x12X\n\rExportSession\x12!.warmline.v1.ExportSessionRequest\x1a\".warmline.v1.ExportSessionResponse0\x01\x12X\n\rImportSession\x12!.warmline.v1.ImportSessionRequest\x1a\".warmline.v1.ImportSessionResponse(\x01\x42\x30Z.warmline.dev/clients/go/warmline/v1;warmlinev1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,40 +36,44 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'warmline.v1.session_service
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'Z.warmline.dev/clients/go/warmline/v1;warmlinev1'
-  _globals['_SESSIONSTATE']._serialized_start=1694
-  _globals['_SESSIONSTATE']._serialized_end=1815
-  _globals['_SESSION']._serialized_start=144
-  _globals['_SESSION']._serialized_end=476
-  _globals['_GETSESSIONREQUEST']._serialized_start=478
-  _globals['_GETSESSIONREQUEST']._serialized_end=517
-  _globals['_GETSESSIONRESPONSE']._serialized_start=519
-  _globals['_GETSESSIONRESPONSE']._serialized_end=578
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=580
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=702
-  _globals['_SESSIONFILTER']._serialized_start=705
-  _globals['_SESSIONFILTER']._serialized_end=879
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=881
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=968
-  _globals['_FORKSESSIONREQUEST']._serialized_start=970
-  _globals['_FORKSESSIONREQUEST']._serialized_end=1052
-  _globals['_FORKSESSIONRESPONSE']._serialized_start=1054
-  _globals['_FORKSESSIONRESPONSE']._serialized_end=1114
-  _globals['_DELETESESSIONREQUEST']._serialized_start=1116
-  _globals['_DELETESESSIONREQUEST']._serialized_end=1158
-  _globals['_DELETESESSIONRESPONSE']._serialized_start=1160
-  _globals['_DELETESESSIONRESPONSE']._serialized_end=1183
-  _globals['_INTERRUPTTURNREQUEST']._serialized_start=1185
-  _globals['_INTERRUPTTURNREQUEST']._serialized_end=1227
-  _globals['_INTERRUPTTURNRESPONSE']._serialized_start=1229
-  _globals['_INTERRUPTTURNRESPONSE']._serialized_end=1324
-  _globals['_EXPORTSESSIONREQUEST']._serialized_start=1326
-  _globals['_EXPORTSESSIONREQUEST']._serialized_end=1395
-  _globals['_EXPORTSESSIONRESPONSE']._serialized_start=1397
-  _globals['_EXPORTSESSIONRESPONSE']._serialized_end=1512
-  _globals['_IMPORTSESSIONREQUEST']._serialized_start=1514
-  _globals['_IMPORTSESSIONREQUEST']._serialized_end=1628
-  _globals['_IMPORTSESSIONRESPONSE']._serialized_start=1630
-  _globals['_IMPORTSESSIONRESPONSE']._serialized_end=1692
-  _globals['_SESSIONSERVICE']._serialized_start=1818
-  _globals['_SESSIONSERVICE']._serialized_end=2436
+  _globals['_SESSIONSTATE']._serialized_start=1846
+  _globals['_SESSIONSTATE']._serialized_end=1967
+  _globals['_SESSION']._serialized_start=176
+  _globals['_SESSION']._serialized_end=508
+  _globals['_GETSESSIONREQUEST']._serialized_start=510
+  _globals['_GETSESSIONREQUEST']._serialized_end=549
+  _globals['_GETSESSIONRESPONSE']._serialized_start=551
+  _globals['_GETSESSIONRESPONSE']._serialized_end=610
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=612
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=734
+  _globals['_SESSIONFILTER']._serialized_start=737
+  _globals['_SESSIONFILTER']._serialized_end=911
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=913
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1000
+  _globals['_FORKSESSIONREQUEST']._serialized_start=1002
+  _globals['_FORKSESSIONREQUEST']._serialized_end=1084
+  _globals['_FORKSESSIONRESPONSE']._serialized_start=1086
+  _globals['_FORKSESSIONRESPONSE']._serialized_end=1146
+  _globals['_DELETESESSIONREQUEST']._serialized_start=1148
+  _globals['_DELETESESSIONREQUEST']._serialized_end=1190
+  _globals['_DELETESESSIONRESPONSE']._serialized_start=1192
+  _globals['_DELETESESSIONRESPONSE']._serialized_end=1215
+  _globals['_INTERRUPTTURNREQUEST']._serialized_start=1217
+  _globals['_INTERRUPTTURNREQUEST']._serialized_end=1259
+  _globals['_INTERRUPTTURNRESPONSE']._serialized_start=1261
+  _globals['_INTERRUPTTURNRESPONSE']._serialized_end=1356
+  _globals['_EXPORTSESSIONREQUEST']._serialized_start=1358
+  _globals['_EXPORTSESSIONREQUEST']._serialized_end=1427
+  _globals['_EXPORTSESSIONRESPONSE']._serialized_start=1429
+  _globals['_EXPORTSESSIONRESPONSE']._serialized_end=1544
+  _globals['_IMPORTSESSIONREQUEST']._serialized_start=1546
+  _globals['_IMPORTSESSIONREQUEST']._serialized_end=1660
+  _globals['_IMPORTSESSIONRESPONSE']._serialized_start=1662
+  _globals['_IMPORTSESSIONRESPONSE']._serialized_end=1724
+  _globals['_ANSWERAPPROVALREQUEST']._serialized_start=1726
+  _globals['_ANSWERAPPROVALREQUEST']._serialized_end=1818
+  _globals['_ANSWERAPPROVALRESPONSE']._serialized_start=1820
+  _globals['_ANSWERAPPROVALRESPONSE']._serialized_end=1844
+  _globals['_SESSIONSERVICE']._serialized_start=1970
+  _globals['_SESSIONSERVICE']._serialized_end=2679
 # @@protoc_insertion_point(module_scope)

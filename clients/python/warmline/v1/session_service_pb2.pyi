@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from warmline.v1 import chat_service_pb2 as _chat_service_pb2
 from warmline.v1 import events_pb2 as _events_pb2
 from warmline.v1 import session_config_pb2 as _session_config_pb2
 import builtins as _builtins
@@ -524,3 +525,48 @@ class ImportSessionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ImportSessionResponse: _TypeAlias = ImportSessionResponse  # noqa: Y015
+
+@_typing.final
+class AnswerApprovalRequest(_message.Message):
+    """An answer to what a session asked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """The session."""
+    @_builtins.property
+    def decision(self) -> _chat_service_pb2.ApprovalDecision:
+        """The answer; its `approval_id` must be set."""
+
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        decision: _chat_service_pb2.ApprovalDecision | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnswerApprovalRequest: _TypeAlias = AnswerApprovalRequest  # noqa: Y015
+
+@_typing.final
+class AnswerApprovalResponse(_message.Message):
+    """It was taken."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnswerApprovalResponse: _TypeAlias = AnswerApprovalResponse  # noqa: Y015

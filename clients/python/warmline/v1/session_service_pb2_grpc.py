@@ -61,6 +61,11 @@ class SessionServiceStub:
                 request_serializer=warmline_dot_v1_dot_session__service__pb2.InterruptTurnRequest.SerializeToString,
                 response_deserializer=warmline_dot_v1_dot_session__service__pb2.InterruptTurnResponse.FromString,
                 _registered_method=True)
+        self.AnswerApproval = channel.unary_unary(
+                '/warmline.v1.SessionService/AnswerApproval',
+                request_serializer=warmline_dot_v1_dot_session__service__pb2.AnswerApprovalRequest.SerializeToString,
+                response_deserializer=warmline_dot_v1_dot_session__service__pb2.AnswerApprovalResponse.FromString,
+                _registered_method=True)
         self.ExportSession = channel.unary_stream(
                 '/warmline.v1.SessionService/ExportSession',
                 request_serializer=warmline_dot_v1_dot_session__service__pb2.ExportSessionRequest.SerializeToString,
@@ -114,6 +119,14 @@ class SessionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AnswerApproval(self, request, context):
+        """Answers an `approval_requested`, as `approval_decision` in a Chat does: from another client, or when the
+        stream that it was asked on is gone. APPROVAL_NOT_FOUND where nobody waits for it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ExportSession(self, request, context):
         """A session as it can be taken elsewhere: what it is, its transcript, its workspace.
         """
@@ -155,6 +168,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.InterruptTurn,
                     request_deserializer=warmline_dot_v1_dot_session__service__pb2.InterruptTurnRequest.FromString,
                     response_serializer=warmline_dot_v1_dot_session__service__pb2.InterruptTurnResponse.SerializeToString,
+            ),
+            'AnswerApproval': grpc.unary_unary_rpc_method_handler(
+                    servicer.AnswerApproval,
+                    request_deserializer=warmline_dot_v1_dot_session__service__pb2.AnswerApprovalRequest.FromString,
+                    response_serializer=warmline_dot_v1_dot_session__service__pb2.AnswerApprovalResponse.SerializeToString,
             ),
             'ExportSession': grpc.unary_stream_rpc_method_handler(
                     servicer.ExportSession,
@@ -304,6 +322,33 @@ class SessionService:
             '/warmline.v1.SessionService/InterruptTurn',
             warmline_dot_v1_dot_session__service__pb2.InterruptTurnRequest.SerializeToString,
             warmline_dot_v1_dot_session__service__pb2.InterruptTurnResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AnswerApproval(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/warmline.v1.SessionService/AnswerApproval',
+            warmline_dot_v1_dot_session__service__pb2.AnswerApprovalRequest.SerializeToString,
+            warmline_dot_v1_dot_session__service__pb2.AnswerApprovalResponse.FromString,
             options,
             channel_credentials,
             insecure,

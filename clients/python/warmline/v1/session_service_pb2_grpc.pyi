@@ -47,6 +47,10 @@ class SessionServiceStub:
     """
     InterruptTurn: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.InterruptTurnRequest, _session_service_pb2.InterruptTurnResponse]
     """Stops the running turn, as `interrupt` in a Chat does."""
+    AnswerApproval: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.AnswerApprovalRequest, _session_service_pb2.AnswerApprovalResponse]
+    """Answers an `approval_requested`, as `approval_decision` in a Chat does: from another client, or when the
+    stream that it was asked on is gone. APPROVAL_NOT_FOUND where nobody waits for it.
+    """
     ExportSession: _grpc.UnaryStreamMultiCallable[_session_service_pb2.ExportSessionRequest, _session_service_pb2.ExportSessionResponse]
     """A session as it can be taken elsewhere: what it is, its transcript, its workspace."""
     ImportSession: _grpc.StreamUnaryMultiCallable[_session_service_pb2.ImportSessionRequest, _session_service_pb2.ImportSessionResponse]
@@ -71,6 +75,10 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """
     InterruptTurn: _aio.UnaryUnaryMultiCallable[_session_service_pb2.InterruptTurnRequest, _session_service_pb2.InterruptTurnResponse]  # type: ignore[assignment]
     """Stops the running turn, as `interrupt` in a Chat does."""
+    AnswerApproval: _aio.UnaryUnaryMultiCallable[_session_service_pb2.AnswerApprovalRequest, _session_service_pb2.AnswerApprovalResponse]  # type: ignore[assignment]
+    """Answers an `approval_requested`, as `approval_decision` in a Chat does: from another client, or when the
+    stream that it was asked on is gone. APPROVAL_NOT_FOUND where nobody waits for it.
+    """
     ExportSession: _aio.UnaryStreamMultiCallable[_session_service_pb2.ExportSessionRequest, _session_service_pb2.ExportSessionResponse]  # type: ignore[assignment]
     """A session as it can be taken elsewhere: what it is, its transcript, its workspace."""
     ImportSession: _aio.StreamUnaryMultiCallable[_session_service_pb2.ImportSessionRequest, _session_service_pb2.ImportSessionResponse]  # type: ignore[assignment]
@@ -122,6 +130,16 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.InterruptTurnResponse, _abc.Awaitable[_session_service_pb2.InterruptTurnResponse]]:
         """Stops the running turn, as `interrupt` in a Chat does."""
+
+    @_abc_1.abstractmethod
+    def AnswerApproval(
+        self,
+        request: _session_service_pb2.AnswerApprovalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.AnswerApprovalResponse, _abc.Awaitable[_session_service_pb2.AnswerApprovalResponse]]:
+        """Answers an `approval_requested`, as `approval_decision` in a Chat does: from another client, or when the
+        stream that it was asked on is gone. APPROVAL_NOT_FOUND where nobody waits for it.
+        """
 
     @_abc_1.abstractmethod
     def ExportSession(

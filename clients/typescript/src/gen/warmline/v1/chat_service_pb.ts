@@ -4,17 +4,18 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import { file_google_protobuf_struct } from "@bufbuild/protobuf/wkt";
 import type { Event } from "./events_pb.js";
 import { file_warmline_v1_events } from "./events_pb.js";
 import type { SessionConfig } from "./session_config_pb.js";
 import { file_warmline_v1_session_config } from "./session_config_pb.js";
-import type { Message } from "@bufbuild/protobuf";
+import type { JsonObject, Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file warmline/v1/chat_service.proto.
  */
 export const file_warmline_v1_chat_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch53YXJtbGluZS92MS9jaGF0X3NlcnZpY2UucHJvdG8SC3dhcm1saW5lLnYxIpMBCgtDaGF0UmVxdWVzdBIhCgRvcGVuGAEgASgLMhEud2FybWxpbmUudjEuT3BlbkgAEisKB21lc3NhZ2UYAiABKAsyGC53YXJtbGluZS52MS5Vc2VyTWVzc2FnZUgAEisKCWludGVycnVwdBgDIAEoCzIWLndhcm1saW5lLnYxLkludGVycnVwdEgAQgcKBWZyYW1lIjIKDENoYXRSZXNwb25zZRIiCgZldmVudHMYASADKAsyEi53YXJtbGluZS52MS5FdmVudCIkCgZDdXJzb3ISDQoFZXBvY2gYASABKAQSCwoDc2VxGAIgASgEIi8KCEZvcmtGcm9tEhIKCnNlc3Npb25faWQYASABKAkSDwoHdHVybl9pZBgCIAEoCSKqAgoET3BlbhISCgpzZXNzaW9uX2lkGAEgASgJEioKBmNvbmZpZxgCIAEoCzIaLndhcm1saW5lLnYxLlNlc3Npb25Db25maWcSIwoGZGV0YWlsGAMgASgOMhMud2FybWxpbmUudjEuRGV0YWlsEiIKBWFmdGVyGAQgASgLMhMud2FybWxpbmUudjEuQ3Vyc29yEiMKBGZvcmsYBSABKAsyFS53YXJtbGluZS52MS5Gb3JrRnJvbRIXCg9jb250aW51ZV9sYXRlc3QYBiABKAgSMAoNb25fZGlzY29ubmVjdBgHIAEoDjIZLndhcm1saW5lLnYxLk9uRGlzY29ubmVjdBIQCgh0YWtlb3ZlchgIIAEoCBIXCg9pZGVtcG90ZW5jeV9rZXkYCSABKAkicQoLVXNlck1lc3NhZ2USDAoEdGV4dBgBIAEoCRIXCg9pZGVtcG90ZW5jeV9rZXkYAiABKAkSKAoHY29udGVudBgDIAMoCzIXLndhcm1saW5lLnYxLklucHV0QmxvY2sSEQoJaW50ZXJwcmV0GAQgASgIInEKCklucHV0QmxvY2sSDgoEdGV4dBgBIAEoCUgAEiMKBWltYWdlGAIgASgLMhIud2FybWxpbmUudjEuTWVkaWFIABImCghkb2N1bWVudBgDIAEoCzISLndhcm1saW5lLnYxLk1lZGlhSABCBgoEa2luZCIpCgVNZWRpYRISCgptZWRpYV90eXBlGAEgASgJEgwKBGRhdGEYAiABKAwiCwoJSW50ZXJydXB0IsABCgpBc2tSZXF1ZXN0EikKB21lc3NhZ2UYASABKAsyGC53YXJtbGluZS52MS5Vc2VyTWVzc2FnZRISCgpzZXNzaW9uX2lkGAIgASgJEioKBmNvbmZpZxgDIAEoCzIaLndhcm1saW5lLnYxLlNlc3Npb25Db25maWcSIwoGZGV0YWlsGAQgASgOMhMud2FybWxpbmUudjEuRGV0YWlsEiIKBWFmdGVyGAUgASgLMhMud2FybWxpbmUudjEuQ3Vyc29yIjEKC0Fza1Jlc3BvbnNlEiIKBmV2ZW50cxgBIAMoCzISLndhcm1saW5lLnYxLkV2ZW50Io8BCgxXYXRjaFJlcXVlc3QSEgoKc2Vzc2lvbl9pZBgBIAEoCRIiCgVhZnRlchgCIAEoCzITLndhcm1saW5lLnYxLkN1cnNvchIjCgZkZXRhaWwYAyABKA4yEy53YXJtbGluZS52MS5EZXRhaWwSDQoFa2luZHMYBCADKAkSEwoLcmVwbGF5X29ubHkYBSABKAgiMwoNV2F0Y2hSZXNwb25zZRIiCgZldmVudHMYASADKAsyEi53YXJtbGluZS52MS5FdmVudCpUCgZEZXRhaWwSFgoSREVUQUlMX1VOU1BFQ0lGSUVEEAASDwoLREVUQUlMX1RFWFQQARIRCg1ERVRBSUxfQkxPQ0tTEAISDgoKREVUQUlMX1JBVxADKmYKDE9uRGlzY29ubmVjdBIdChlPTl9ESVNDT05ORUNUX1VOU1BFQ0lGSUVEEAASGgoWT05fRElTQ09OTkVDVF9DT05USU5VRRABEhsKF09OX0RJU0NPTk5FQ1RfSU5URVJSVVBUEAIyzAEKC0NoYXRTZXJ2aWNlEj8KBENoYXQSGC53YXJtbGluZS52MS5DaGF0UmVxdWVzdBoZLndhcm1saW5lLnYxLkNoYXRSZXNwb25zZSgBMAESOgoDQXNrEhcud2FybWxpbmUudjEuQXNrUmVxdWVzdBoYLndhcm1saW5lLnYxLkFza1Jlc3BvbnNlMAESQAoFV2F0Y2gSGS53YXJtbGluZS52MS5XYXRjaFJlcXVlc3QaGi53YXJtbGluZS52MS5XYXRjaFJlc3BvbnNlMAFCMFoud2FybWxpbmUuZGV2L2NsaWVudHMvZ28vd2FybWxpbmUvdjE7d2FybWxpbmV2MWIGcHJvdG8z", [file_warmline_v1_events, file_warmline_v1_session_config]);
+  fileDesc("Ch53YXJtbGluZS92MS9jaGF0X3NlcnZpY2UucHJvdG8SC3dhcm1saW5lLnYxIowCCgtDaGF0UmVxdWVzdBIhCgRvcGVuGAEgASgLMhEud2FybWxpbmUudjEuT3BlbkgAEisKB21lc3NhZ2UYAiABKAsyGC53YXJtbGluZS52MS5Vc2VyTWVzc2FnZUgAEisKCWludGVycnVwdBgDIAEoCzIWLndhcm1saW5lLnYxLkludGVycnVwdEgAEjoKEWFwcHJvdmFsX2RlY2lzaW9uGAQgASgLMh0ud2FybWxpbmUudjEuQXBwcm92YWxEZWNpc2lvbkgAEjsKEmNsaWVudF90b29sX3Jlc3VsdBgFIAEoCzIdLndhcm1saW5lLnYxLkNsaWVudFRvb2xSZXN1bHRIAEIHCgVmcmFtZSIyCgxDaGF0UmVzcG9uc2USIgoGZXZlbnRzGAEgAygLMhIud2FybWxpbmUudjEuRXZlbnQiJAoGQ3Vyc29yEg0KBWVwb2NoGAEgASgEEgsKA3NlcRgCIAEoBCIvCghGb3JrRnJvbRISCgpzZXNzaW9uX2lkGAEgASgJEg8KB3R1cm5faWQYAiABKAkiqgIKBE9wZW4SEgoKc2Vzc2lvbl9pZBgBIAEoCRIqCgZjb25maWcYAiABKAsyGi53YXJtbGluZS52MS5TZXNzaW9uQ29uZmlnEiMKBmRldGFpbBgDIAEoDjITLndhcm1saW5lLnYxLkRldGFpbBIiCgVhZnRlchgEIAEoCzITLndhcm1saW5lLnYxLkN1cnNvchIjCgRmb3JrGAUgASgLMhUud2FybWxpbmUudjEuRm9ya0Zyb20SFwoPY29udGludWVfbGF0ZXN0GAYgASgIEjAKDW9uX2Rpc2Nvbm5lY3QYByABKA4yGS53YXJtbGluZS52MS5PbkRpc2Nvbm5lY3QSEAoIdGFrZW92ZXIYCCABKAgSFwoPaWRlbXBvdGVuY3lfa2V5GAkgASgJInEKC1VzZXJNZXNzYWdlEgwKBHRleHQYASABKAkSFwoPaWRlbXBvdGVuY3lfa2V5GAIgASgJEigKB2NvbnRlbnQYAyADKAsyFy53YXJtbGluZS52MS5JbnB1dEJsb2NrEhEKCWludGVycHJldBgEIAEoCCJxCgpJbnB1dEJsb2NrEg4KBHRleHQYASABKAlIABIjCgVpbWFnZRgCIAEoCzISLndhcm1saW5lLnYxLk1lZGlhSAASJgoIZG9jdW1lbnQYAyABKAsyEi53YXJtbGluZS52MS5NZWRpYUgAQgYKBGtpbmQiKQoFTWVkaWESEgoKbWVkaWFfdHlwZRgBIAEoCRIMCgRkYXRhGAIgASgMInsKEEFwcHJvdmFsRGVjaXNpb24SEwoLYXBwcm92YWxfaWQYASABKAkSIwoFYWxsb3cYAiABKAsyEi53YXJtbGluZS52MS5BbGxvd0gAEiEKBGRlbnkYAyABKAsyES53YXJtbGluZS52MS5EZW55SABCCgoIZGVjaXNpb24iqwEKBUFsbG93Ei4KDXVwZGF0ZWRfaW5wdXQYASABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EhAKCHJlbWVtYmVyGAIgASgIEjAKB2Fuc3dlcnMYAyADKAsyHy53YXJtbGluZS52MS5BbGxvdy5BbnN3ZXJzRW50cnkaLgoMQW5zd2Vyc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiKgoERGVueRIPCgdtZXNzYWdlGAEgASgJEhEKCWludGVycnVwdBgCIAEoCCJnChBDbGllbnRUb29sUmVzdWx0Eg8KB2NhbGxfaWQYASABKAkSDAoEdGV4dBgCIAEoCRIiCgZpbWFnZXMYAyADKAsyEi53YXJtbGluZS52MS5NZWRpYRIQCghpc19lcnJvchgEIAEoCCILCglJbnRlcnJ1cHQiwAEKCkFza1JlcXVlc3QSKQoHbWVzc2FnZRgBIAEoCzIYLndhcm1saW5lLnYxLlVzZXJNZXNzYWdlEhIKCnNlc3Npb25faWQYAiABKAkSKgoGY29uZmlnGAMgASgLMhoud2FybWxpbmUudjEuU2Vzc2lvbkNvbmZpZxIjCgZkZXRhaWwYBCABKA4yEy53YXJtbGluZS52MS5EZXRhaWwSIgoFYWZ0ZXIYBSABKAsyEy53YXJtbGluZS52MS5DdXJzb3IiMQoLQXNrUmVzcG9uc2USIgoGZXZlbnRzGAEgAygLMhIud2FybWxpbmUudjEuRXZlbnQijwEKDFdhdGNoUmVxdWVzdBISCgpzZXNzaW9uX2lkGAEgASgJEiIKBWFmdGVyGAIgASgLMhMud2FybWxpbmUudjEuQ3Vyc29yEiMKBmRldGFpbBgDIAEoDjITLndhcm1saW5lLnYxLkRldGFpbBINCgVraW5kcxgEIAMoCRITCgtyZXBsYXlfb25seRgFIAEoCCIzCg1XYXRjaFJlc3BvbnNlEiIKBmV2ZW50cxgBIAMoCzISLndhcm1saW5lLnYxLkV2ZW50KlQKBkRldGFpbBIWChJERVRBSUxfVU5TUEVDSUZJRUQQABIPCgtERVRBSUxfVEVYVBABEhEKDURFVEFJTF9CTE9DS1MQAhIOCgpERVRBSUxfUkFXEAMqZgoMT25EaXNjb25uZWN0Eh0KGU9OX0RJU0NPTk5FQ1RfVU5TUEVDSUZJRUQQABIaChZPTl9ESVNDT05ORUNUX0NPTlRJTlVFEAESGwoXT05fRElTQ09OTkVDVF9JTlRFUlJVUFQQAjLMAQoLQ2hhdFNlcnZpY2USPwoEQ2hhdBIYLndhcm1saW5lLnYxLkNoYXRSZXF1ZXN0Ghkud2FybWxpbmUudjEuQ2hhdFJlc3BvbnNlKAEwARI6CgNBc2sSFy53YXJtbGluZS52MS5Bc2tSZXF1ZXN0Ghgud2FybWxpbmUudjEuQXNrUmVzcG9uc2UwARJACgVXYXRjaBIZLndhcm1saW5lLnYxLldhdGNoUmVxdWVzdBoaLndhcm1saW5lLnYxLldhdGNoUmVzcG9uc2UwAUIwWi53YXJtbGluZS5kZXYvY2xpZW50cy9nby93YXJtbGluZS92MTt3YXJtbGluZXYxYgZwcm90bzM", [file_google_protobuf_struct, file_warmline_v1_events, file_warmline_v1_session_config]);
 
 /**
  * One frame from the caller.
@@ -51,6 +52,22 @@ export type ChatRequest = Message<"warmline.v1.ChatRequest"> & {
      */
     value: Interrupt;
     case: "interrupt";
+  } | {
+    /**
+     * Answer an `approval_requested`.
+     *
+     * @generated from field: warmline.v1.ApprovalDecision approval_decision = 4;
+     */
+    value: ApprovalDecision;
+    case: "approvalDecision";
+  } | {
+    /**
+     * Answer a `client_tool_called`.
+     *
+     * @generated from field: warmline.v1.ClientToolResult client_tool_result = 5;
+     */
+    value: ClientToolResult;
+    case: "clientToolResult";
   } | { case: undefined; value?: undefined };
 };
 
@@ -339,6 +356,159 @@ export const MediaSchema: GenMessage<Media> = /*@__PURE__*/
   messageDesc(file_warmline_v1_chat_service, 7);
 
 /**
+ * The answer to an `approval_requested`. One that nobody waits for any more is told by a notice with the
+ * code `approval_unknown`.
+ *
+ * @generated from message warmline.v1.ApprovalDecision
+ */
+export type ApprovalDecision = Message<"warmline.v1.ApprovalDecision"> & {
+  /**
+   * As in `approval_requested`.
+   *
+   * @generated from field: string approval_id = 1;
+   */
+  approvalId: string;
+
+  /**
+   * Yes or no; it must be set.
+   *
+   * @generated from oneof warmline.v1.ApprovalDecision.decision
+   */
+  decision: {
+    /**
+     * The tool may run.
+     *
+     * @generated from field: warmline.v1.Allow allow = 2;
+     */
+    value: Allow;
+    case: "allow";
+  } | {
+    /**
+     * It may not.
+     *
+     * @generated from field: warmline.v1.Deny deny = 3;
+     */
+    value: Deny;
+    case: "deny";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message warmline.v1.ApprovalDecision.
+ * Use `create(ApprovalDecisionSchema)` to create a new message.
+ */
+export const ApprovalDecisionSchema: GenMessage<ApprovalDecision> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_chat_service, 8);
+
+/**
+ * A yes.
+ *
+ * @generated from message warmline.v1.Allow
+ */
+export type Allow = Message<"warmline.v1.Allow"> & {
+  /**
+   * What the tool is given in place of its input. Not set: what it was asked for with.
+   *
+   * @generated from field: google.protobuf.Struct updated_input = 1;
+   */
+  updatedInput?: JsonObject | undefined;
+
+  /**
+   * Ask no more for what is like it, for the rest of the session: what `suggestions` said, otherwise
+   * the same tool with the same input.
+   *
+   * @generated from field: bool remember = 2;
+   */
+  remember: boolean;
+
+  /**
+   * To a question of the model (tool `AskUserQuestion`): the chosen label, or words of the user's own, by
+   * the question's text.
+   *
+   * @generated from field: map<string, string> answers = 3;
+   */
+  answers: { [key: string]: string };
+};
+
+/**
+ * Describes the message warmline.v1.Allow.
+ * Use `create(AllowSchema)` to create a new message.
+ */
+export const AllowSchema: GenMessage<Allow> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_chat_service, 9);
+
+/**
+ * A no.
+ *
+ * @generated from message warmline.v1.Deny
+ */
+export type Deny = Message<"warmline.v1.Deny"> & {
+  /**
+   * Why, for the model. At most 8 KiB.
+   *
+   * @generated from field: string message = 1;
+   */
+  message: string;
+
+  /**
+   * Stop the turn as well, as `interrupt` does.
+   *
+   * @generated from field: bool interrupt = 2;
+   */
+  interrupt: boolean;
+};
+
+/**
+ * Describes the message warmline.v1.Deny.
+ * Use `create(DenySchema)` to create a new message.
+ */
+export const DenySchema: GenMessage<Deny> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_chat_service, 10);
+
+/**
+ * The answer to a `client_tool_called`. One that nobody waits for any more is told by a notice with the code
+ * `client_call_unknown`.
+ *
+ * @generated from message warmline.v1.ClientToolResult
+ */
+export type ClientToolResult = Message<"warmline.v1.ClientToolResult"> & {
+  /**
+   * As in `client_tool_called`.
+   *
+   * @generated from field: string call_id = 1;
+   */
+  callId: string;
+
+  /**
+   * What the tool gave.
+   *
+   * @generated from field: string text = 2;
+   */
+  text: string;
+
+  /**
+   * Pictures that it gave; at most 20.
+   *
+   * @generated from field: repeated warmline.v1.Media images = 3;
+   */
+  images: Media[];
+
+  /**
+   * The tool failed; `text` says why.
+   *
+   * @generated from field: bool is_error = 4;
+   */
+  isError: boolean;
+};
+
+/**
+ * Describes the message warmline.v1.ClientToolResult.
+ * Use `create(ClientToolResultSchema)` to create a new message.
+ */
+export const ClientToolResultSchema: GenMessage<ClientToolResult> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_chat_service, 11);
+
+/**
  * Stop the running turn. `interrupt_result` says what happened.
  *
  * @generated from message warmline.v1.Interrupt
@@ -351,7 +521,7 @@ export type Interrupt = Message<"warmline.v1.Interrupt"> & {
  * Use `create(InterruptSchema)` to create a new message.
  */
 export const InterruptSchema: GenMessage<Interrupt> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_chat_service, 8);
+  messageDesc(file_warmline_v1_chat_service, 12);
 
 /**
  * One turn.
@@ -400,7 +570,7 @@ export type AskRequest = Message<"warmline.v1.AskRequest"> & {
  * Use `create(AskRequestSchema)` to create a new message.
  */
 export const AskRequestSchema: GenMessage<AskRequest> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_chat_service, 9);
+  messageDesc(file_warmline_v1_chat_service, 13);
 
 /**
  * What is ready to be sent travels together, in order.
@@ -421,7 +591,7 @@ export type AskResponse = Message<"warmline.v1.AskResponse"> & {
  * Use `create(AskResponseSchema)` to create a new message.
  */
 export const AskResponseSchema: GenMessage<AskResponse> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_chat_service, 10);
+  messageDesc(file_warmline_v1_chat_service, 14);
 
 /**
  * What to observe.
@@ -471,7 +641,7 @@ export type WatchRequest = Message<"warmline.v1.WatchRequest"> & {
  * Use `create(WatchRequestSchema)` to create a new message.
  */
 export const WatchRequestSchema: GenMessage<WatchRequest> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_chat_service, 11);
+  messageDesc(file_warmline_v1_chat_service, 15);
 
 /**
  * What is ready to be sent travels together, in order.
@@ -492,7 +662,7 @@ export type WatchResponse = Message<"warmline.v1.WatchResponse"> & {
  * Use `create(WatchResponseSchema)` to create a new message.
  */
 export const WatchResponseSchema: GenMessage<WatchResponse> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_chat_service, 12);
+  messageDesc(file_warmline_v1_chat_service, 16);
 
 /**
  * How much of what happens a stream is told.

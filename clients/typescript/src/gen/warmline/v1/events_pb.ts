@@ -14,7 +14,7 @@ import type { JsonObject, Message as Message$1 } from "@bufbuild/protobuf";
  * Describes the file warmline/v1/events.proto.
  */
 export const file_warmline_v1_events: GenFile = /*@__PURE__*/
-  fileDesc("Chh3YXJtbGluZS92MS9ldmVudHMucHJvdG8SC3dhcm1saW5lLnYxIqUHCgVFdmVudBISCgpzZXNzaW9uX2lkGAEgASgJEg8KB3R1cm5faWQYAiABKAkSDQoFZXBvY2gYAyABKAQSCwoDc2VxGAQgASgEEigKBHRpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhsKE3BhcmVudF90b29sX2NhbGxfaWQYBiABKAkSNAoOc2Vzc2lvbl9vcGVuZWQYCiABKAsyGi53YXJtbGluZS52MS5TZXNzaW9uT3BlbmVkSAASNgoPc2VydmVyX2RyYWluaW5nGAsgASgLMhsud2FybWxpbmUudjEuU2VydmVyRHJhaW5pbmdIABIuCgt0dXJuX3F1ZXVlZBgUIAEoCzIXLndhcm1saW5lLnYxLlR1cm5RdWV1ZWRIABIwCgx0dXJuX3N0YXJ0ZWQYFSABKAsyGC53YXJtbGluZS52MS5UdXJuU3RhcnRlZEgAEjQKDnR1cm5fY29tcGxldGVkGBYgASgLMhoud2FybWxpbmUudjEuVHVybkNvbXBsZXRlZEgAEi4KC3R1cm5fZmFpbGVkGBcgASgLMhcud2FybWxpbmUudjEuVHVybkZhaWxlZEgAEjgKEGludGVycnVwdF9yZXN1bHQYGCABKAsyHC53YXJtbGluZS52MS5JbnRlcnJ1cHRSZXN1bHRIABIyCg10dXJuX2F0dGFjaGVkGBkgASgLMhkud2FybWxpbmUudjEuVHVybkF0dGFjaGVkSAASLAoKdGV4dF9kZWx0YRgeIAEoCzIWLndhcm1saW5lLnYxLlRleHREZWx0YUgAEjQKDnRoaW5raW5nX2RlbHRhGB8gASgLMhoud2FybWxpbmUudjEuVGhpbmtpbmdEZWx0YUgAEjcKEHRvb2xfaW5wdXRfZGVsdGEYICABKAsyGy53YXJtbGluZS52MS5Ub29sSW5wdXREZWx0YUgAEicKB21lc3NhZ2UYKCABKAsyFC53YXJtbGluZS52MS5NZXNzYWdlSAASKgoJdG9vbF9jYWxsGCkgASgLMhUud2FybWxpbmUudjEuVG9vbENhbGxIABIuCgt0b29sX3Jlc3VsdBgqIAEoCzIXLndhcm1saW5lLnYxLlRvb2xSZXN1bHRIABIlCgZub3RpY2UYMiABKAsyEy53YXJtbGluZS52MS5Ob3RpY2VIABIfCgNyYXcYWiABKAsyEC53YXJtbGluZS52MS5SYXdIAEIGCgRraW5kIqgBCg1TZXNzaW9uT3BlbmVkEhIKCnNlc3Npb25faWQYASABKAkSJQoFc3RhcnQYAiABKA4yFi53YXJtbGluZS52MS5TdGFydEtpbmQSDQoFbW9kZWwYAyABKAkSEwoLY2xpX3ZlcnNpb24YBCABKAkSEAoIbGFzdF9zZXEYBSABKAQSDQoFZXBvY2gYBiABKAQSFwoPcnVubmluZ190dXJuX2lkGAcgASgJIlwKDlNlcnZlckRyYWluaW5nEi4KC3JldHJ5X2FmdGVyGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEg0KBWVwb2NoGAIgASgEEgsKA3NlcRgDIAEoBCJFCgpUdXJuUXVldWVkEhAKCHBvc2l0aW9uGAEgASgNEhcKD2lkZW1wb3RlbmN5X2tleRgCIAEoCRIMCgR0ZXh0GAMgASgJIicKDFR1cm5BdHRhY2hlZBIXCg9pZGVtcG90ZW5jeV9rZXkYASABKAkiOwoLVHVyblN0YXJ0ZWQSLAoHbGF0ZW5jeRgBIAEoCzIbLndhcm1saW5lLnYxLkxhdGVuY3lSZWNlaXB0IvICCg5MYXRlbmN5UmVjZWlwdBIlCgVzdGFydBgBIAEoDjIWLndhcm1saW5lLnYxLlN0YXJ0S2luZBIoCgVxdWV1ZRgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIoCgVzcGF3bhgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhInCgRiaW5kGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiYKA2NsaRgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIuCgtmaXJzdF90b2tlbhgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIoCgV0b3RhbBgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIOCgZtaXNzZXMYCCADKAkSKgoHaGlzdG9yeRgJIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiKlAgoNVHVybkNvbXBsZXRlZBIsCgtzdG9wX3JlYXNvbhgBIAEoDjIXLndhcm1saW5lLnYxLlN0b3BSZWFzb24SDgoGcmVzdWx0GAIgASgJEiEKBXVzYWdlGAMgASgLMhIud2FybWxpbmUudjEuVXNhZ2USLAoHbGF0ZW5jeRgEIAEoCzIbLndhcm1saW5lLnYxLkxhdGVuY3lSZWNlaXB0EjkKEnBlcm1pc3Npb25fZGVuaWFscxgFIAMoCzIdLndhcm1saW5lLnYxLlBlcm1pc3Npb25EZW5pYWwSFgoObW9kZWxfcmVxdWVzdHMYBiABKA0SMgoRc3RydWN0dXJlZF9vdXRwdXQYByABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0IoMCCgVVc2FnZRIUCgxpbnB1dF90b2tlbnMYASABKAQSFQoNb3V0cHV0X3Rva2VucxgCIAEoBBIfChdjYWNoZV9yZWFkX2lucHV0X3Rva2VucxgDIAEoBBIjChtjYWNoZV9jcmVhdGlvbl9pbnB1dF90b2tlbnMYBCABKAQSEAoIY29zdF91c2QYBSABKAESMQoIYnlfbW9kZWwYBiADKAsyHy53YXJtbGluZS52MS5Vc2FnZS5CeU1vZGVsRW50cnkaQgoMQnlNb2RlbEVudHJ5EgsKA2tleRgBIAEoCRIhCgV2YWx1ZRgCIAEoCzISLndhcm1saW5lLnYxLlVzYWdlOgI4ASI7ChBQZXJtaXNzaW9uRGVuaWFsEhEKCXRvb2xfbmFtZRgBIAEoCRIUCgx0b29sX2NhbGxfaWQYAiABKAkixgEKClR1cm5GYWlsZWQSIgoGc3RhdHVzGAEgASgLMhIuZ29vZ2xlLnJwYy5TdGF0dXMSFAoMc2Vzc2lvbl9sb3N0GAIgASgIEhQKDGNvbnRleHRfbG9zdBgDIAEoCBIhCgV1c2FnZRgEIAEoCzISLndhcm1saW5lLnYxLlVzYWdlEiwKB2xhdGVuY3kYBSABKAsyGy53YXJtbGluZS52MS5MYXRlbmN5UmVjZWlwdBIXCg9pZGVtcG90ZW5jeV9rZXkYBiABKAkixwEKD0ludGVycnVwdFJlc3VsdBI1CgdvdXRjb21lGAEgASgOMiQud2FybWxpbmUudjEuSW50ZXJydXB0UmVzdWx0Lk91dGNvbWUifQoHT3V0Y29tZRIXChNPVVRDT01FX1VOU1BFQ0lGSUVEEAASEwoPT1VUQ09NRV9TVE9QUEVEEAESGwoXT1VUQ09NRV9OT1RISU5HX1JVTk5JTkcQAhITCg9PVVRDT01FX0xBVENIRUQQAxISCg5PVVRDT01FX0ZPUkNFRBAEIi4KCVRleHREZWx0YRIMCgR0ZXh0GAEgASgJEhMKC2Jsb2NrX2luZGV4GAIgASgNIjIKDVRoaW5raW5nRGVsdGESDAoEdGV4dBgBIAEoCRITCgtibG9ja19pbmRleBgCIAEoDSI7Cg5Ub29sSW5wdXREZWx0YRIUCgxwYXJ0aWFsX2pzb24YASABKAkSEwoLYmxvY2tfaW5kZXgYAiABKA0iYQoHTWVzc2FnZRIKCgJpZBgBIAEoCRINCgVtb2RlbBgCIAEoCRIqCgdjb250ZW50GAMgAygLMhkud2FybWxpbmUudjEuQ29udGVudEJsb2NrEg8KB2Fib3J0ZWQYBCABKAgipwEKDENvbnRlbnRCbG9jaxIOCgR0ZXh0GAEgASgJSAASKQoIdGhpbmtpbmcYAiABKAsyFS53YXJtbGluZS52MS5UaGlua2luZ0gAEioKCXRvb2xfY2FsbBgDIAEoCzIVLndhcm1saW5lLnYxLlRvb2xDYWxsSAASKAoFb3RoZXIYDyABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0SABCBgoEa2luZCIrCghUaGlua2luZxIMCgR0ZXh0GAEgASgJEhEKCXNpZ25hdHVyZRgCIAEoCSJMCghUb29sQ2FsbBIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEiYKBWlucHV0GAMgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdCJCCgpUb29sUmVzdWx0EhQKDHRvb2xfY2FsbF9pZBgBIAEoCRIMCgR0ZXh0GAIgASgJEhAKCGlzX2Vycm9yGAMgASgIIoEDCgZOb3RpY2USJgoEa2luZBgBIAEoDjIYLndhcm1saW5lLnYxLk5vdGljZS5LaW5kEgwKBGNvZGUYAiABKAkSDwoHbWVzc2FnZRgDIAEoCRIzCghtZXRhZGF0YRgEIAMoCzIhLndhcm1saW5lLnYxLk5vdGljZS5NZXRhZGF0YUVudHJ5Gi8KDU1ldGFkYXRhRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASLJAQoES2luZBIUChBLSU5EX1VOU1BFQ0lGSUVEEAASEQoNS0lORF9SRVRSWUlORxABEhMKD0tJTkRfUkFURV9MSU1JVBACEhcKE0tJTkRfTU9ERUxfRkFMTEJBQ0sQAxITCg9LSU5EX0NPTVBBQ1RJTkcQBBIQCgxLSU5EX1dBUk5JTkcQBRIVChFLSU5EX0NPTlRFWFRfTE9TVBAGEhMKD0tJTkRfVEFLRU5fT1ZFUhAHEhcKE0tJTkRfRVZFTlRTX0VYUElSRUQQCCIhCgNSYXcSDAoEdHlwZRgBIAEoCRIMCgRqc29uGAIgASgJKn0KCVN0YXJ0S2luZBIaChZTVEFSVF9LSU5EX1VOU1BFQ0lGSUVEEAASEgoOU1RBUlRfS0lORF9IT1QQARITCg9TVEFSVF9LSU5EX1dBUk0QAhITCg9TVEFSVF9LSU5EX0NPTEQQAxIWChJTVEFSVF9LSU5EX1JFU1VNRUQQBCrOAQoKU3RvcFJlYXNvbhIbChdTVE9QX1JFQVNPTl9VTlNQRUNJRklFRBAAEhgKFFNUT1BfUkVBU09OX0VORF9UVVJOEAESGgoWU1RPUF9SRUFTT05fTUFYX1RPS0VOUxACEh0KGVNUT1BfUkVBU09OX1NUT1BfU0VRVUVOQ0UQAxIXChNTVE9QX1JFQVNPTl9SRUZVU0FMEAQSGAoUU1RPUF9SRUFTT05fVE9PTF9VU0UQBRIbChdTVE9QX1JFQVNPTl9JTlRFUlJVUFRFRBAGQjBaLndhcm1saW5lLmRldi9jbGllbnRzL2dvL3dhcm1saW5lL3YxO3dhcm1saW5ldjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp, file_google_rpc_status]);
+  fileDesc("Chh3YXJtbGluZS92MS9ldmVudHMucHJvdG8SC3dhcm1saW5lLnYxIp0JCgVFdmVudBISCgpzZXNzaW9uX2lkGAEgASgJEg8KB3R1cm5faWQYAiABKAkSDQoFZXBvY2gYAyABKAQSCwoDc2VxGAQgASgEEigKBHRpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhsKE3BhcmVudF90b29sX2NhbGxfaWQYBiABKAkSNAoOc2Vzc2lvbl9vcGVuZWQYCiABKAsyGi53YXJtbGluZS52MS5TZXNzaW9uT3BlbmVkSAASNgoPc2VydmVyX2RyYWluaW5nGAsgASgLMhsud2FybWxpbmUudjEuU2VydmVyRHJhaW5pbmdIABIuCgt0dXJuX3F1ZXVlZBgUIAEoCzIXLndhcm1saW5lLnYxLlR1cm5RdWV1ZWRIABIwCgx0dXJuX3N0YXJ0ZWQYFSABKAsyGC53YXJtbGluZS52MS5UdXJuU3RhcnRlZEgAEjQKDnR1cm5fY29tcGxldGVkGBYgASgLMhoud2FybWxpbmUudjEuVHVybkNvbXBsZXRlZEgAEi4KC3R1cm5fZmFpbGVkGBcgASgLMhcud2FybWxpbmUudjEuVHVybkZhaWxlZEgAEjgKEGludGVycnVwdF9yZXN1bHQYGCABKAsyHC53YXJtbGluZS52MS5JbnRlcnJ1cHRSZXN1bHRIABIyCg10dXJuX2F0dGFjaGVkGBkgASgLMhkud2FybWxpbmUudjEuVHVybkF0dGFjaGVkSAASLAoKdGV4dF9kZWx0YRgeIAEoCzIWLndhcm1saW5lLnYxLlRleHREZWx0YUgAEjQKDnRoaW5raW5nX2RlbHRhGB8gASgLMhoud2FybWxpbmUudjEuVGhpbmtpbmdEZWx0YUgAEjcKEHRvb2xfaW5wdXRfZGVsdGEYICABKAsyGy53YXJtbGluZS52MS5Ub29sSW5wdXREZWx0YUgAEicKB21lc3NhZ2UYKCABKAsyFC53YXJtbGluZS52MS5NZXNzYWdlSAASKgoJdG9vbF9jYWxsGCkgASgLMhUud2FybWxpbmUudjEuVG9vbENhbGxIABIuCgt0b29sX3Jlc3VsdBgqIAEoCzIXLndhcm1saW5lLnYxLlRvb2xSZXN1bHRIABIlCgZub3RpY2UYMiABKAsyEy53YXJtbGluZS52MS5Ob3RpY2VIABI8ChJhcHByb3ZhbF9yZXF1ZXN0ZWQYMyABKAsyHi53YXJtbGluZS52MS5BcHByb3ZhbFJlcXVlc3RlZEgAEjoKEWFwcHJvdmFsX3Jlc29sdmVkGDQgASgLMh0ud2FybWxpbmUudjEuQXBwcm92YWxSZXNvbHZlZEgAEjsKEmNsaWVudF90b29sX2NhbGxlZBg1IAEoCzIdLndhcm1saW5lLnYxLkNsaWVudFRvb2xDYWxsZWRIABI/ChRjbGllbnRfdG9vbF9yZXR1cm5lZBg2IAEoCzIfLndhcm1saW5lLnYxLkNsaWVudFRvb2xSZXR1cm5lZEgAEh8KA3JhdxhaIAEoCzIQLndhcm1saW5lLnYxLlJhd0gAQgYKBGtpbmQimgIKDVNlc3Npb25PcGVuZWQSEgoKc2Vzc2lvbl9pZBgBIAEoCRIlCgVzdGFydBgCIAEoDjIWLndhcm1saW5lLnYxLlN0YXJ0S2luZBINCgVtb2RlbBgDIAEoCRITCgtjbGlfdmVyc2lvbhgEIAEoCRIQCghsYXN0X3NlcRgFIAEoBBINCgVlcG9jaBgGIAEoBBIXCg9ydW5uaW5nX3R1cm5faWQYByABKAkSNgoOb3Blbl9hcHByb3ZhbHMYCCADKAsyHi53YXJtbGluZS52MS5BcHByb3ZhbFJlcXVlc3RlZBI4ChFvcGVuX2NsaWVudF9jYWxscxgJIAMoCzIdLndhcm1saW5lLnYxLkNsaWVudFRvb2xDYWxsZWQiXAoOU2VydmVyRHJhaW5pbmcSLgoLcmV0cnlfYWZ0ZXIYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SDQoFZXBvY2gYAiABKAQSCwoDc2VxGAMgASgEIkUKClR1cm5RdWV1ZWQSEAoIcG9zaXRpb24YASABKA0SFwoPaWRlbXBvdGVuY3lfa2V5GAIgASgJEgwKBHRleHQYAyABKAkiJwoMVHVybkF0dGFjaGVkEhcKD2lkZW1wb3RlbmN5X2tleRgBIAEoCSI7CgtUdXJuU3RhcnRlZBIsCgdsYXRlbmN5GAEgASgLMhsud2FybWxpbmUudjEuTGF0ZW5jeVJlY2VpcHQi8gIKDkxhdGVuY3lSZWNlaXB0EiUKBXN0YXJ0GAEgASgOMhYud2FybWxpbmUudjEuU3RhcnRLaW5kEigKBXF1ZXVlGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEigKBXNwYXduGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEicKBGJpbmQYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SJgoDY2xpGAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEi4KC2ZpcnN0X3Rva2VuGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEigKBXRvdGFsGAcgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEg4KBm1pc3NlcxgIIAMoCRIqCgdoaXN0b3J5GAkgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIqUCCg1UdXJuQ29tcGxldGVkEiwKC3N0b3BfcmVhc29uGAEgASgOMhcud2FybWxpbmUudjEuU3RvcFJlYXNvbhIOCgZyZXN1bHQYAiABKAkSIQoFdXNhZ2UYAyABKAsyEi53YXJtbGluZS52MS5Vc2FnZRIsCgdsYXRlbmN5GAQgASgLMhsud2FybWxpbmUudjEuTGF0ZW5jeVJlY2VpcHQSOQoScGVybWlzc2lvbl9kZW5pYWxzGAUgAygLMh0ud2FybWxpbmUudjEuUGVybWlzc2lvbkRlbmlhbBIWCg5tb2RlbF9yZXF1ZXN0cxgGIAEoDRIyChFzdHJ1Y3R1cmVkX291dHB1dBgHIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QigwIKBVVzYWdlEhQKDGlucHV0X3Rva2VucxgBIAEoBBIVCg1vdXRwdXRfdG9rZW5zGAIgASgEEh8KF2NhY2hlX3JlYWRfaW5wdXRfdG9rZW5zGAMgASgEEiMKG2NhY2hlX2NyZWF0aW9uX2lucHV0X3Rva2VucxgEIAEoBBIQCghjb3N0X3VzZBgFIAEoARIxCghieV9tb2RlbBgGIAMoCzIfLndhcm1saW5lLnYxLlVzYWdlLkJ5TW9kZWxFbnRyeRpCCgxCeU1vZGVsRW50cnkSCwoDa2V5GAEgASgJEiEKBXZhbHVlGAIgASgLMhIud2FybWxpbmUudjEuVXNhZ2U6AjgBIjsKEFBlcm1pc3Npb25EZW5pYWwSEQoJdG9vbF9uYW1lGAEgASgJEhQKDHRvb2xfY2FsbF9pZBgCIAEoCSLGAQoKVHVybkZhaWxlZBIiCgZzdGF0dXMYASABKAsyEi5nb29nbGUucnBjLlN0YXR1cxIUCgxzZXNzaW9uX2xvc3QYAiABKAgSFAoMY29udGV4dF9sb3N0GAMgASgIEiEKBXVzYWdlGAQgASgLMhIud2FybWxpbmUudjEuVXNhZ2USLAoHbGF0ZW5jeRgFIAEoCzIbLndhcm1saW5lLnYxLkxhdGVuY3lSZWNlaXB0EhcKD2lkZW1wb3RlbmN5X2tleRgGIAEoCSLHAQoPSW50ZXJydXB0UmVzdWx0EjUKB291dGNvbWUYASABKA4yJC53YXJtbGluZS52MS5JbnRlcnJ1cHRSZXN1bHQuT3V0Y29tZSJ9CgdPdXRjb21lEhcKE09VVENPTUVfVU5TUEVDSUZJRUQQABITCg9PVVRDT01FX1NUT1BQRUQQARIbChdPVVRDT01FX05PVEhJTkdfUlVOTklORxACEhMKD09VVENPTUVfTEFUQ0hFRBADEhIKDk9VVENPTUVfRk9SQ0VEEAQiLgoJVGV4dERlbHRhEgwKBHRleHQYASABKAkSEwoLYmxvY2tfaW5kZXgYAiABKA0iMgoNVGhpbmtpbmdEZWx0YRIMCgR0ZXh0GAEgASgJEhMKC2Jsb2NrX2luZGV4GAIgASgNIjsKDlRvb2xJbnB1dERlbHRhEhQKDHBhcnRpYWxfanNvbhgBIAEoCRITCgtibG9ja19pbmRleBgCIAEoDSJhCgdNZXNzYWdlEgoKAmlkGAEgASgJEg0KBW1vZGVsGAIgASgJEioKB2NvbnRlbnQYAyADKAsyGS53YXJtbGluZS52MS5Db250ZW50QmxvY2sSDwoHYWJvcnRlZBgEIAEoCCKnAQoMQ29udGVudEJsb2NrEg4KBHRleHQYASABKAlIABIpCgh0aGlua2luZxgCIAEoCzIVLndhcm1saW5lLnYxLlRoaW5raW5nSAASKgoJdG9vbF9jYWxsGAMgASgLMhUud2FybWxpbmUudjEuVG9vbENhbGxIABIoCgVvdGhlchgPIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3RIAEIGCgRraW5kIisKCFRoaW5raW5nEgwKBHRleHQYASABKAkSEQoJc2lnbmF0dXJlGAIgASgJIkwKCFRvb2xDYWxsEgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSJgoFaW5wdXQYAyABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0IkIKClRvb2xSZXN1bHQSFAoMdG9vbF9jYWxsX2lkGAEgASgJEgwKBHRleHQYAiABKAkSEAoIaXNfZXJyb3IYAyABKAgi7QEKEUFwcHJvdmFsUmVxdWVzdGVkEhMKC2FwcHJvdmFsX2lkGAEgASgJEhEKCXRvb2xfbmFtZRgCIAEoCRImCgVpbnB1dBgDIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSFAoMdG9vbF9jYWxsX2lkGAQgASgJEhMKC2Rlc2NyaXB0aW9uGAUgASgJEiwKC3N1Z2dlc3Rpb25zGAYgAygLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIvCgtleHBpcmVfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAi2AEKEEFwcHJvdmFsUmVzb2x2ZWQSEwoLYXBwcm92YWxfaWQYASABKAkSNgoHb3V0Y29tZRgCIAEoDjIlLndhcm1saW5lLnYxLkFwcHJvdmFsUmVzb2x2ZWQuT3V0Y29tZSJ3CgdPdXRjb21lEhcKE09VVENPTUVfVU5TUEVDSUZJRUQQABITCg9PVVRDT01FX0FMTE9XRUQQARISCg5PVVRDT01FX0RFTklFRBACEhMKD09VVENPTUVfRVhQSVJFRBADEhUKEU9VVENPTUVfV0lUSERSQVdOEAQioAEKEENsaWVudFRvb2xDYWxsZWQSDwoHY2FsbF9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEiYKBWlucHV0GAMgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIUCgx0b29sX2NhbGxfaWQYBCABKAkSLwoLZXhwaXJlX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wItkBChJDbGllbnRUb29sUmV0dXJuZWQSDwoHY2FsbF9pZBgBIAEoCRI4CgdvdXRjb21lGAIgASgOMicud2FybWxpbmUudjEuQ2xpZW50VG9vbFJldHVybmVkLk91dGNvbWUieAoHT3V0Y29tZRIXChNPVVRDT01FX1VOU1BFQ0lGSUVEEAASFAoQT1VUQ09NRV9SRVRVUk5FRBABEhIKDk9VVENPTUVfRkFJTEVEEAISEwoPT1VUQ09NRV9FWFBJUkVEEAMSFQoRT1VUQ09NRV9XSVRIRFJBV04QBCKBAwoGTm90aWNlEiYKBGtpbmQYASABKA4yGC53YXJtbGluZS52MS5Ob3RpY2UuS2luZBIMCgRjb2RlGAIgASgJEg8KB21lc3NhZ2UYAyABKAkSMwoIbWV0YWRhdGEYBCADKAsyIS53YXJtbGluZS52MS5Ob3RpY2UuTWV0YWRhdGFFbnRyeRovCg1NZXRhZGF0YUVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiyQEKBEtpbmQSFAoQS0lORF9VTlNQRUNJRklFRBAAEhEKDUtJTkRfUkVUUllJTkcQARITCg9LSU5EX1JBVEVfTElNSVQQAhIXChNLSU5EX01PREVMX0ZBTExCQUNLEAMSEwoPS0lORF9DT01QQUNUSU5HEAQSEAoMS0lORF9XQVJOSU5HEAUSFQoRS0lORF9DT05URVhUX0xPU1QQBhITCg9LSU5EX1RBS0VOX09WRVIQBxIXChNLSU5EX0VWRU5UU19FWFBJUkVEEAgiIQoDUmF3EgwKBHR5cGUYASABKAkSDAoEanNvbhgCIAEoCSp9CglTdGFydEtpbmQSGgoWU1RBUlRfS0lORF9VTlNQRUNJRklFRBAAEhIKDlNUQVJUX0tJTkRfSE9UEAESEwoPU1RBUlRfS0lORF9XQVJNEAISEwoPU1RBUlRfS0lORF9DT0xEEAMSFgoSU1RBUlRfS0lORF9SRVNVTUVEEAQqzgEKClN0b3BSZWFzb24SGwoXU1RPUF9SRUFTT05fVU5TUEVDSUZJRUQQABIYChRTVE9QX1JFQVNPTl9FTkRfVFVSThABEhoKFlNUT1BfUkVBU09OX01BWF9UT0tFTlMQAhIdChlTVE9QX1JFQVNPTl9TVE9QX1NFUVVFTkNFEAMSFwoTU1RPUF9SRUFTT05fUkVGVVNBTBAEEhgKFFNUT1BfUkVBU09OX1RPT0xfVVNFEAUSGwoXU1RPUF9SRUFTT05fSU5URVJSVVBURUQQBkIwWi53YXJtbGluZS5kZXYvY2xpZW50cy9nby93YXJtbGluZS92MTt3YXJtbGluZXYxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp, file_google_rpc_status]);
 
 /**
  * One thing that happened in a session.
@@ -203,6 +203,38 @@ export type Event = Message$1<"warmline.v1.Event"> & {
     case: "notice";
   } | {
     /**
+     * A tool call needs a yes, or the model has a question.
+     *
+     * @generated from field: warmline.v1.ApprovalRequested approval_requested = 51;
+     */
+    value: ApprovalRequested;
+    case: "approvalRequested";
+  } | {
+    /**
+     * That was answered, or is no longer waited for.
+     *
+     * @generated from field: warmline.v1.ApprovalResolved approval_resolved = 52;
+     */
+    value: ApprovalResolved;
+    case: "approvalResolved";
+  } | {
+    /**
+     * The model calls a tool of the caller's.
+     *
+     * @generated from field: warmline.v1.ClientToolCalled client_tool_called = 53;
+     */
+    value: ClientToolCalled;
+    case: "clientToolCalled";
+  } | {
+    /**
+     * That was answered, or is no longer waited for.
+     *
+     * @generated from field: warmline.v1.ClientToolReturned client_tool_returned = 54;
+     */
+    value: ClientToolReturned;
+    case: "clientToolReturned";
+  } | {
+    /**
      * A line of the CLI, as it was.
      *
      * @generated from field: warmline.v1.Raw raw = 90;
@@ -273,6 +305,20 @@ export type SessionOpened = Message$1<"warmline.v1.SessionOpened"> & {
    * @generated from field: string running_turn_id = 7;
    */
   runningTurnId: string;
+
+  /**
+   * What waits for a yes at that moment.
+   *
+   * @generated from field: repeated warmline.v1.ApprovalRequested open_approvals = 8;
+   */
+  openApprovals: ApprovalRequested[];
+
+  /**
+   * The calls of the caller's tools that wait for a result at that moment.
+   *
+   * @generated from field: repeated warmline.v1.ClientToolCalled open_client_calls = 9;
+   */
+  openClientCalls: ClientToolCalled[];
 };
 
 /**
@@ -1025,6 +1071,270 @@ export const ToolResultSchema: GenMessage<ToolResult> = /*@__PURE__*/
   messageDesc(file_warmline_v1_events, 19);
 
 /**
+ * A tool call needs a yes, or the model has a question to the user; the turn waits.
+ *
+ * @generated from message warmline.v1.ApprovalRequested
+ */
+export type ApprovalRequested = Message$1<"warmline.v1.ApprovalRequested"> & {
+  /**
+   * Names it in `approval_decision` and AnswerApproval; a UUID.
+   *
+   * @generated from field: string approval_id = 1;
+   */
+  approvalId: string;
+
+  /**
+   * The tool; `AskUserQuestion` for a question, whose `input` has the questions.
+   *
+   * @generated from field: string tool_name = 2;
+   */
+  toolName: string;
+
+  /**
+   * What it is to be given.
+   *
+   * @generated from field: google.protobuf.Struct input = 3;
+   */
+  input?: JsonObject | undefined;
+
+  /**
+   * The call, as in `tool_call`.
+   *
+   * @generated from field: string tool_call_id = 4;
+   */
+  toolCallId: string;
+
+  /**
+   * What the tool does, in a few words, where the CLI says so.
+   *
+   * @generated from field: string description = 5;
+   */
+  description: string;
+
+  /**
+   * What `remember` would allow, in the CLI's own form.
+   *
+   * @generated from field: repeated google.protobuf.Struct suggestions = 6;
+   */
+  suggestions: JsonObject[];
+
+  /**
+   * It is denied when nobody has answered by then.
+   *
+   * @generated from field: google.protobuf.Timestamp expire_time = 7;
+   */
+  expireTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message warmline.v1.ApprovalRequested.
+ * Use `create(ApprovalRequestedSchema)` to create a new message.
+ */
+export const ApprovalRequestedSchema: GenMessage<ApprovalRequested> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_events, 20);
+
+/**
+ * An approval is not waited for any more.
+ *
+ * @generated from message warmline.v1.ApprovalResolved
+ */
+export type ApprovalResolved = Message$1<"warmline.v1.ApprovalResolved"> & {
+  /**
+   * As in `approval_requested`.
+   *
+   * @generated from field: string approval_id = 1;
+   */
+  approvalId: string;
+
+  /**
+   * What became of it.
+   *
+   * @generated from field: warmline.v1.ApprovalResolved.Outcome outcome = 2;
+   */
+  outcome: ApprovalResolved_Outcome;
+};
+
+/**
+ * Describes the message warmline.v1.ApprovalResolved.
+ * Use `create(ApprovalResolvedSchema)` to create a new message.
+ */
+export const ApprovalResolvedSchema: GenMessage<ApprovalResolved> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_events, 21);
+
+/**
+ * What became of it.
+ *
+ * @generated from enum warmline.v1.ApprovalResolved.Outcome
+ */
+export enum ApprovalResolved_Outcome {
+  /**
+   * Never sent.
+   *
+   * @generated from enum value: OUTCOME_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Somebody said yes.
+   *
+   * @generated from enum value: OUTCOME_ALLOWED = 1;
+   */
+  ALLOWED = 1,
+
+  /**
+   * Somebody said no.
+   *
+   * @generated from enum value: OUTCOME_DENIED = 2;
+   */
+  DENIED = 2,
+
+  /**
+   * Nobody answered in time, so it was denied.
+   *
+   * @generated from enum value: OUTCOME_EXPIRED = 3;
+   */
+  EXPIRED = 3,
+
+  /**
+   * The turn ended, or the CLI asks no more.
+   *
+   * @generated from enum value: OUTCOME_WITHDRAWN = 4;
+   */
+  WITHDRAWN = 4,
+}
+
+/**
+ * Describes the enum warmline.v1.ApprovalResolved.Outcome.
+ */
+export const ApprovalResolved_OutcomeSchema: GenEnum<ApprovalResolved_Outcome> = /*@__PURE__*/
+  enumDesc(file_warmline_v1_events, 21, 0);
+
+/**
+ * The model calls a tool of the caller's: run it and send `client_tool_result`.
+ *
+ * @generated from message warmline.v1.ClientToolCalled
+ */
+export type ClientToolCalled = Message$1<"warmline.v1.ClientToolCalled"> & {
+  /**
+   * Names the call in `client_tool_result`; a UUID.
+   *
+   * @generated from field: string call_id = 1;
+   */
+  callId: string;
+
+  /**
+   * The tool, as in `client_tools`.
+   *
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * Its arguments; they are what the model wrote, whatever the schema says.
+   *
+   * @generated from field: google.protobuf.Struct input = 3;
+   */
+  input?: JsonObject | undefined;
+
+  /**
+   * The call, as in `tool_call`.
+   *
+   * @generated from field: string tool_call_id = 4;
+   */
+  toolCallId: string;
+
+  /**
+   * It fails towards the model when there is no result by then.
+   *
+   * @generated from field: google.protobuf.Timestamp expire_time = 5;
+   */
+  expireTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message warmline.v1.ClientToolCalled.
+ * Use `create(ClientToolCalledSchema)` to create a new message.
+ */
+export const ClientToolCalledSchema: GenMessage<ClientToolCalled> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_events, 22);
+
+/**
+ * A call of a caller's tool is not waited for any more.
+ *
+ * @generated from message warmline.v1.ClientToolReturned
+ */
+export type ClientToolReturned = Message$1<"warmline.v1.ClientToolReturned"> & {
+  /**
+   * As in `client_tool_called`.
+   *
+   * @generated from field: string call_id = 1;
+   */
+  callId: string;
+
+  /**
+   * What became of it.
+   *
+   * @generated from field: warmline.v1.ClientToolReturned.Outcome outcome = 2;
+   */
+  outcome: ClientToolReturned_Outcome;
+};
+
+/**
+ * Describes the message warmline.v1.ClientToolReturned.
+ * Use `create(ClientToolReturnedSchema)` to create a new message.
+ */
+export const ClientToolReturnedSchema: GenMessage<ClientToolReturned> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_events, 23);
+
+/**
+ * What became of it.
+ *
+ * @generated from enum warmline.v1.ClientToolReturned.Outcome
+ */
+export enum ClientToolReturned_Outcome {
+  /**
+   * Never sent.
+   *
+   * @generated from enum value: OUTCOME_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * There was a result.
+   *
+   * @generated from enum value: OUTCOME_RETURNED = 1;
+   */
+  RETURNED = 1,
+
+  /**
+   * There was a result that said it had failed.
+   *
+   * @generated from enum value: OUTCOME_FAILED = 2;
+   */
+  FAILED = 2,
+
+  /**
+   * There was none in time.
+   *
+   * @generated from enum value: OUTCOME_EXPIRED = 3;
+   */
+  EXPIRED = 3,
+
+  /**
+   * The turn ended, or the CLI asks no more.
+   *
+   * @generated from enum value: OUTCOME_WITHDRAWN = 4;
+   */
+  WITHDRAWN = 4,
+}
+
+/**
+ * Describes the enum warmline.v1.ClientToolReturned.Outcome.
+ */
+export const ClientToolReturned_OutcomeSchema: GenEnum<ClientToolReturned_Outcome> = /*@__PURE__*/
+  enumDesc(file_warmline_v1_events, 23, 0);
+
+/**
  * Something worth knowing that ends nothing.
  *
  * @generated from message warmline.v1.Notice
@@ -1064,7 +1374,7 @@ export type Notice = Message$1<"warmline.v1.Notice"> & {
  * Use `create(NoticeSchema)` to create a new message.
  */
 export const NoticeSchema: GenMessage<Notice> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 20);
+  messageDesc(file_warmline_v1_events, 24);
 
 /**
  * What it is about.
@@ -1140,7 +1450,7 @@ export enum Notice_Kind {
  * Describes the enum warmline.v1.Notice.Kind.
  */
 export const Notice_KindSchema: GenEnum<Notice_Kind> = /*@__PURE__*/
-  enumDesc(file_warmline_v1_events, 20, 0);
+  enumDesc(file_warmline_v1_events, 24, 0);
 
 /**
  * A line of the CLI that has no event of its own, or every line where `detail` is RAW.
@@ -1168,7 +1478,7 @@ export type Raw = Message$1<"warmline.v1.Raw"> & {
  * Use `create(RawSchema)` to create a new message.
  */
 export const RawSchema: GenMessage<Raw> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 21);
+  messageDesc(file_warmline_v1_events, 25);
 
 /**
  * How a stream's process was had.

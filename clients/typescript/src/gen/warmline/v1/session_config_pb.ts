@@ -12,7 +12,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file warmline/v1/session_config.proto.
  */
 export const file_warmline_v1_session_config: GenFile = /*@__PURE__*/
-  fileDesc("CiB3YXJtbGluZS92MS9zZXNzaW9uX2NvbmZpZy5wcm90bxILd2FybWxpbmUudjEirQQKDVNlc3Npb25Db25maWcSDQoFbW9kZWwYASABKAkSMAoNc3lzdGVtX3Byb21wdBgCIAEoCzIZLndhcm1saW5lLnYxLlN5c3RlbVByb21wdBIjCgZsaW1pdHMYAyABKAsyEy53YXJtbGluZS52MS5MaW1pdHMSKQoJd29ya3NwYWNlGAQgASgLMhYud2FybWxpbmUudjEuV29ya3NwYWNlEhcKD2ZhbGxiYWNrX21vZGVscxgFIAMoCRI2CgZhZ2VudHMYBiADKAsyJi53YXJtbGluZS52MS5TZXNzaW9uQ29uZmlnLkFnZW50c0VudHJ5Eg0KBWFnZW50GAcgASgJEiEKBXRvb2xzGAggASgLMhIud2FybWxpbmUudjEuVG9vbHMSNAoPcGVybWlzc2lvbl9tb2RlGAkgASgOMhsud2FybWxpbmUudjEuUGVybWlzc2lvbk1vZGUSKQoJcmVhc29uaW5nGAwgASgLMhYud2FybWxpbmUudjEuUmVhc29uaW5nEi4KDW91dHB1dF9zY2hlbWEYDSABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Eg0KBWJldGFzGA4gAygJEiUKB3Byb2ZpbGUYDyABKA4yFC53YXJtbGluZS52MS5Qcm9maWxlGkEKC0FnZW50c0VudHJ5EgsKA2tleRgBIAEoCRIhCgV2YWx1ZRgCIAEoCzISLndhcm1saW5lLnYxLkFnZW50OgI4ASJiCgVBZ2VudBITCgtkZXNjcmlwdGlvbhgBIAEoCRIOCgZwcm9tcHQYAiABKAkSJQoFdG9vbHMYAyABKAsyFi53YXJtbGluZS52MS5Ub29sTmFtZXMSDQoFbW9kZWwYBCABKAkiGgoJVG9vbE5hbWVzEg0KBW5hbWVzGAEgAygJIlcKBVRvb2xzEikKCWF2YWlsYWJsZRgBIAEoCzIWLndhcm1saW5lLnYxLlRvb2xOYW1lcxIPCgdhbGxvd2VkGAIgAygJEhIKCmRpc2FsbG93ZWQYAyADKAkiXgoJUmVhc29uaW5nEiMKBmVmZm9ydBgBIAEoDjITLndhcm1saW5lLnYxLkVmZm9ydBIaCg1idWRnZXRfdG9rZW5zGAIgASgNSACIAQFCEAoOX2J1ZGdldF90b2tlbnMiGQoJV29ya3NwYWNlEgwKBG5hbWUYASABKAkiaAoMU3lzdGVtUHJvbXB0EhEKB3JlcGxhY2UYASABKAlIABIQCgZhcHBlbmQYAiABKAlIABIrCgZwcmVzZXQYAyABKAsyGS53YXJtbGluZS52MS5QcmVzZXRQcm9tcHRIAEIGCgRraW5kIkAKDFByZXNldFByb21wdBIOCgZhcHBlbmQYASABKAkSIAoYZXhjbHVkZV9keW5hbWljX3NlY3Rpb25zGAIgASgIIpYBCgZMaW1pdHMSLwoMdHVybl90aW1lb3V0GAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjAKDXN0YWxsX3RpbWVvdXQYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEQoJbWF4X3R1cm5zGAMgASgNEhYKDm1heF9idWRnZXRfdXNkGAQgASgBKkYKB1Byb2ZpbGUSFwoTUFJPRklMRV9VTlNQRUNJRklFRBAAEhAKDFBST0ZJTEVfRlVMTBABEhAKDFBST0ZJTEVfQkFSRRACKt4BCg5QZXJtaXNzaW9uTW9kZRIfChtQRVJNSVNTSU9OX01PREVfVU5TUEVDSUZJRUQQABIbChdQRVJNSVNTSU9OX01PREVfREVGQVVMVBABEhgKFFBFUk1JU1NJT05fTU9ERV9QTEFOEAISIAocUEVSTUlTU0lPTl9NT0RFX0FDQ0VQVF9FRElUUxADEhwKGFBFUk1JU1NJT05fTU9ERV9ET05UX0FTSxAEEhgKFFBFUk1JU1NJT05fTU9ERV9BVVRPEAUSGgoWUEVSTUlTU0lPTl9NT0RFX0JZUEFTUxAGKnYKBkVmZm9ydBIWChJFRkZPUlRfVU5TUEVDSUZJRUQQABIOCgpFRkZPUlRfTE9XEAESEQoNRUZGT1JUX01FRElVTRACEg8KC0VGRk9SVF9ISUdIEAMSEAoMRUZGT1JUX1hISUdIEAQSDgoKRUZGT1JUX01BWBAFQjBaLndhcm1saW5lLmRldi9jbGllbnRzL2dvL3dhcm1saW5lL3YxO3dhcm1saW5ldjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_struct]);
+  fileDesc("CiB3YXJtbGluZS92MS9zZXNzaW9uX2NvbmZpZy5wcm90bxILd2FybWxpbmUudjEihwUKDVNlc3Npb25Db25maWcSDQoFbW9kZWwYASABKAkSMAoNc3lzdGVtX3Byb21wdBgCIAEoCzIZLndhcm1saW5lLnYxLlN5c3RlbVByb21wdBIjCgZsaW1pdHMYAyABKAsyEy53YXJtbGluZS52MS5MaW1pdHMSKQoJd29ya3NwYWNlGAQgASgLMhYud2FybWxpbmUudjEuV29ya3NwYWNlEhcKD2ZhbGxiYWNrX21vZGVscxgFIAMoCRI2CgZhZ2VudHMYBiADKAsyJi53YXJtbGluZS52MS5TZXNzaW9uQ29uZmlnLkFnZW50c0VudHJ5Eg0KBWFnZW50GAcgASgJEiEKBXRvb2xzGAggASgLMhIud2FybWxpbmUudjEuVG9vbHMSNAoPcGVybWlzc2lvbl9tb2RlGAkgASgOMhsud2FybWxpbmUudjEuUGVybWlzc2lvbk1vZGUSKQoJYXBwcm92YWxzGAogASgLMhYud2FybWxpbmUudjEuQXBwcm92YWxzEi0KDGNsaWVudF90b29scxgLIAMoCzIXLndhcm1saW5lLnYxLkNsaWVudFRvb2wSKQoJcmVhc29uaW5nGAwgASgLMhYud2FybWxpbmUudjEuUmVhc29uaW5nEi4KDW91dHB1dF9zY2hlbWEYDSABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Eg0KBWJldGFzGA4gAygJEiUKB3Byb2ZpbGUYDyABKA4yFC53YXJtbGluZS52MS5Qcm9maWxlGkEKC0FnZW50c0VudHJ5EgsKA2tleRgBIAEoCRIhCgV2YWx1ZRgCIAEoCzISLndhcm1saW5lLnYxLkFnZW50OgI4ASJiCgVBZ2VudBITCgtkZXNjcmlwdGlvbhgBIAEoCRIOCgZwcm9tcHQYAiABKAkSJQoFdG9vbHMYAyABKAsyFi53YXJtbGluZS52MS5Ub29sTmFtZXMSDQoFbW9kZWwYBCABKAkiGgoJVG9vbE5hbWVzEg0KBW5hbWVzGAEgAygJIlcKBVRvb2xzEikKCWF2YWlsYWJsZRgBIAEoCzIWLndhcm1saW5lLnYxLlRvb2xOYW1lcxIPCgdhbGxvd2VkGAIgAygJEhIKCmRpc2FsbG93ZWQYAyADKAkioAEKCUFwcHJvdmFscxIpCgRtb2RlGAEgASgOMhsud2FybWxpbmUudjEuQXBwcm92YWxzLk1vZGUSKgoHdGltZW91dBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiI8CgRNb2RlEhQKEE1PREVfVU5TUEVDSUZJRUQQABINCglNT0RFX0RFTlkQARIPCgtNT0RFX1NUUkVBTRACIp0BCgpDbGllbnRUb29sEgwKBG5hbWUYASABKAkSEwoLZGVzY3JpcHRpb24YAiABKAkSLQoMaW5wdXRfc2NoZW1hGAMgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIqCgd0aW1lb3V0GAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhEKCXJlYWRfb25seRgFIAEoCCJeCglSZWFzb25pbmcSIwoGZWZmb3J0GAEgASgOMhMud2FybWxpbmUudjEuRWZmb3J0EhoKDWJ1ZGdldF90b2tlbnMYAiABKA1IAIgBAUIQCg5fYnVkZ2V0X3Rva2VucyIZCglXb3Jrc3BhY2USDAoEbmFtZRgBIAEoCSJoCgxTeXN0ZW1Qcm9tcHQSEQoHcmVwbGFjZRgBIAEoCUgAEhAKBmFwcGVuZBgCIAEoCUgAEisKBnByZXNldBgDIAEoCzIZLndhcm1saW5lLnYxLlByZXNldFByb21wdEgAQgYKBGtpbmQiQAoMUHJlc2V0UHJvbXB0Eg4KBmFwcGVuZBgBIAEoCRIgChhleGNsdWRlX2R5bmFtaWNfc2VjdGlvbnMYAiABKAgilgEKBkxpbWl0cxIvCgx0dXJuX3RpbWVvdXQYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SMAoNc3RhbGxfdGltZW91dBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIRCgltYXhfdHVybnMYAyABKA0SFgoObWF4X2J1ZGdldF91c2QYBCABKAEqRgoHUHJvZmlsZRIXChNQUk9GSUxFX1VOU1BFQ0lGSUVEEAASEAoMUFJPRklMRV9GVUxMEAESEAoMUFJPRklMRV9CQVJFEAIq3gEKDlBlcm1pc3Npb25Nb2RlEh8KG1BFUk1JU1NJT05fTU9ERV9VTlNQRUNJRklFRBAAEhsKF1BFUk1JU1NJT05fTU9ERV9ERUZBVUxUEAESGAoUUEVSTUlTU0lPTl9NT0RFX1BMQU4QAhIgChxQRVJNSVNTSU9OX01PREVfQUNDRVBUX0VESVRTEAMSHAoYUEVSTUlTU0lPTl9NT0RFX0RPTlRfQVNLEAQSGAoUUEVSTUlTU0lPTl9NT0RFX0FVVE8QBRIaChZQRVJNSVNTSU9OX01PREVfQllQQVNTEAYqdgoGRWZmb3J0EhYKEkVGRk9SVF9VTlNQRUNJRklFRBAAEg4KCkVGRk9SVF9MT1cQARIRCg1FRkZPUlRfTUVESVVNEAISDwoLRUZGT1JUX0hJR0gQAxIQCgxFRkZPUlRfWEhJR0gQBBIOCgpFRkZPUlRfTUFYEAVCMFoud2FybWxpbmUuZGV2L2NsaWVudHMvZ28vd2FybWxpbmUvdjE7d2FybWxpbmV2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_struct]);
 
 /**
  * How a session's CLI process is set up. Every field is optional; each is checked before anything is
@@ -85,6 +85,21 @@ export type SessionConfig = Message<"warmline.v1.SessionConfig"> & {
    * @generated from field: warmline.v1.PermissionMode permission_mode = 9;
    */
   permissionMode: PermissionMode;
+
+  /**
+   * Who says yes to what is asked for.
+   *
+   * @generated from field: warmline.v1.Approvals approvals = 10;
+   */
+  approvals?: Approvals | undefined;
+
+  /**
+   * Tools that the caller runs itself: `client_tool_called` asks for it, `client_tool_result` answers. The
+   * model knows each as `mcp__client__NAME`, and it needs no approval. At most 64.
+   *
+   * @generated from field: repeated warmline.v1.ClientTool client_tools = 11;
+   */
+  clientTools: ClientTool[];
 
   /**
    * How much the model thinks.
@@ -224,6 +239,118 @@ export const ToolsSchema: GenMessage<Tools> = /*@__PURE__*/
   messageDesc(file_warmline_v1_session_config, 3);
 
 /**
+ * Who says yes to a tool call that needs an approval, and answers the model's questions to the user.
+ *
+ * @generated from message warmline.v1.Approvals
+ */
+export type Approvals = Message<"warmline.v1.Approvals"> & {
+  /**
+   * Who decides.
+   *
+   * @generated from field: warmline.v1.Approvals.Mode mode = 1;
+   */
+  mode: Approvals_Mode;
+
+  /**
+   * What nobody has answered for so long is denied: 1 s to 24 h. Not set: the service's default. The
+   * turn's `stall_timeout` rests meanwhile, its `turn_timeout` does not.
+   *
+   * @generated from field: google.protobuf.Duration timeout = 2;
+   */
+  timeout?: Duration | undefined;
+};
+
+/**
+ * Describes the message warmline.v1.Approvals.
+ * Use `create(ApprovalsSchema)` to create a new message.
+ */
+export const ApprovalsSchema: GenMessage<Approvals> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_session_config, 4);
+
+/**
+ * Who decides.
+ *
+ * @generated from enum warmline.v1.Approvals.Mode
+ */
+export enum Approvals_Mode {
+  /**
+   * DENY.
+   *
+   * @generated from enum value: MODE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Nobody: each call that needs an approval is denied.
+   *
+   * @generated from enum value: MODE_DENY = 1;
+   */
+  DENY = 1,
+
+  /**
+   * The caller: `approval_requested` asks, `approval_decision` or AnswerApproval answers.
+   *
+   * @generated from enum value: MODE_STREAM = 2;
+   */
+  STREAM = 2,
+}
+
+/**
+ * Describes the enum warmline.v1.Approvals.Mode.
+ */
+export const Approvals_ModeSchema: GenEnum<Approvals_Mode> = /*@__PURE__*/
+  enumDesc(file_warmline_v1_session_config, 4, 0);
+
+/**
+ * A tool that the caller runs.
+ *
+ * @generated from message warmline.v1.ClientTool
+ */
+export type ClientTool = Message<"warmline.v1.ClientTool"> & {
+  /**
+   * Letters, digits, `_` and `-`, at most 64; unique in the session.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * What it does, for the model. Not empty, at most 8 KiB.
+   *
+   * @generated from field: string description = 2;
+   */
+  description: string;
+
+  /**
+   * A JSON schema of its input, of `"type": "object"`. Not set: any object. At most 64 KiB as JSON.
+   *
+   * @generated from field: google.protobuf.Struct input_schema = 3;
+   */
+  inputSchema?: JsonObject | undefined;
+
+  /**
+   * A call that has no result after so long fails towards the model: 1 s to 1 h. Not set: 60 s.
+   *
+   * @generated from field: google.protobuf.Duration timeout = 4;
+   */
+  timeout?: Duration | undefined;
+
+  /**
+   * It changes nothing, so that several calls may wait at once; otherwise they come one after the other.
+   *
+   * @generated from field: bool read_only = 5;
+   */
+  readOnly: boolean;
+};
+
+/**
+ * Describes the message warmline.v1.ClientTool.
+ * Use `create(ClientToolSchema)` to create a new message.
+ */
+export const ClientToolSchema: GenMessage<ClientTool> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_session_config, 5);
+
+/**
  * How much the model thinks.
  *
  * @generated from message warmline.v1.Reasoning
@@ -251,7 +378,7 @@ export type Reasoning = Message<"warmline.v1.Reasoning"> & {
  * Use `create(ReasoningSchema)` to create a new message.
  */
 export const ReasoningSchema: GenMessage<Reasoning> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 4);
+  messageDesc(file_warmline_v1_session_config, 6);
 
 /**
  * The working directory of a session.
@@ -273,7 +400,7 @@ export type Workspace = Message<"warmline.v1.Workspace"> & {
  * Use `create(WorkspaceSchema)` to create a new message.
  */
 export const WorkspaceSchema: GenMessage<Workspace> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 5);
+  messageDesc(file_warmline_v1_session_config, 7);
 
 /**
  * The system prompt of a session.
@@ -318,7 +445,7 @@ export type SystemPrompt = Message<"warmline.v1.SystemPrompt"> & {
  * Use `create(SystemPromptSchema)` to create a new message.
  */
 export const SystemPromptSchema: GenMessage<SystemPrompt> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 6);
+  messageDesc(file_warmline_v1_session_config, 8);
 
 /**
  * The CLI's own system prompt, in a form that is asked for.
@@ -347,7 +474,7 @@ export type PresetPrompt = Message<"warmline.v1.PresetPrompt"> & {
  * Use `create(PresetPromptSchema)` to create a new message.
  */
 export const PresetPromptSchema: GenMessage<PresetPrompt> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 7);
+  messageDesc(file_warmline_v1_session_config, 9);
 
 /**
  * Bounds on each turn. A turn that reaches one ends with `turn_failed` and that bound's reason.
@@ -391,7 +518,7 @@ export type Limits = Message<"warmline.v1.Limits"> & {
  * Use `create(LimitsSchema)` to create a new message.
  */
 export const LimitsSchema: GenMessage<Limits> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 8);
+  messageDesc(file_warmline_v1_session_config, 10);
 
 /**
  * How much of the CLI's own equipment a conversation has.

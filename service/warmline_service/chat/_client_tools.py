@@ -1,0 +1,107 @@
+"""The caller's tools as the CLI sees them: an MCP server that is reached over its standard input."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from warmline_service.chat._answers import ToolAnswer
+from warmline_service.sessions import ClientTool
+
+_PROTOCOL = "2025-06-18"
+_METHOD_NOT_FOUND, _INVALID_PARAMS = -32601, -32602
+
+
+class _Meta(msgspec.Struct):
+    tool_use_id: str = msgspec.field(default="", name="claudecode/toolUseId")
+
+
+class _Params(msgspec.Struct):
+    name: str = ""
+    arguments: dict[str, Any] = {}  # msgspec copies an empty default
+    meta: _Meta = msgspec.field(default_factory=_Meta, name="_meta")
+    protocol: str = msgspec.field(default=_PROTOCOL, name="protocolVersion")
+
+
+class Request(msgspec.Struct):
+    """A message of the CLI to the server; one without an id wants no result."""
+
+    method: str = ""
+    id: str | int | None = None
+    params: _Params = msgspec.field(default_factory=_Params)
+
+
+@dataclass(frozen=True)
+class Call:
+    """The model calls a tool."""
+
+    tool: ClientTool
+    input: Mapping[str, Any]
+    tool_call_id: str
+
+
+Reply = dict[str, Any]
+
+
+def heard(message: bytes, tools: Sequence[ClientTool]) -> tuple[Request, Reply | Call]:
+    """A message of the CLI, and its answer, or the call that has to be answered."""
+    try:
+        request = msgspec.json.decode(message, type=Request)
+    except (msgspec.MsgspecError, RecursionError):
+        return Request(), failure(None, _INVALID_PARAMS, "this is no message of MCP")
+    match request.method:
+        case "initialize":
+            about = {"name": "client", "version": "1"}
+            capable: Reply = {"tools": {}}
+            protocol = request.params.protocol
+            told: Reply = {"protocolVersion": protocol, "capabilities": capable}
+            return request, result(request.id, told | {"serverInfo": about})
+        case "tools/list":
+            return request, result(request.id, {"tools": [_told(tool) for tool in tools]})
+        case "tools/call":
+            return request, _call(request, tools)
+        case "ping":
+            return request, result(request.id, {})
+    if request.id is None:
+        return request, {"jsonrpc": "2.0", "result": {}, "id": 0}
+    return request, failure(request.id, _METHOD_NOT_FOUND, f"there is no {request.method} here")
+
+
+def returned(answer: ToolAnswer) -> Reply:
+    """What a tool gave, as MCP has it."""
+    content: list[Reply] = [{"type": "text", "text": answer.text}] if answer.text else []
+    for image in answer.images:
+        data = base64.b64encode(image.data).decode()
+        content.append({"type": "image", "data": data, "mimeType": image.media_type})
+    return {"content": content, "isError": answer.is_error}
+
+
+def result(request_id: str | int | None, value: Reply) -> Reply:
+    """A good answer of JSON-RPC."""
+    return {"jsonrpc": "2.0", "id": request_id, "result": value}
+
+
+def failure(request_id: str | int | None, code: int, message: str) -> Reply:
+    """A bad one."""
+    return {"jsonrpc": "2.0", "id": request_id, "error": {"code": code, "message": message}}
+
+
+def _told(tool: ClientTool) -> Reply:
+    return {
+        "name": tool.name,
+        "description": tool.description,
+        "inputSchema": dict(tool.schema),
+        "annotations": {"readOnlyHint": tool.read_only},
+    }
+
+
+def _call(request: Request, tools: Sequence[ClientTool]) -> Reply | Call:
+    params = request.params
+    tool = next((each for each in tools if each.name == params.name), None)
+    if tool is None:
+        return failure(request.id, _INVALID_PARAMS, "there is no such tool")
+    return Call(tool, params.arguments, params.meta.tool_use_id)

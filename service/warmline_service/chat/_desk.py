@@ -1,0 +1,262 @@
+"""What a session's process asks of the caller while a turn runs, until somebody answers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from warmline_service.chat._answers import Allow, Deny, ToolAnswer
+from warmline_service.chat._client_tools import Call, Reply, heard, result, returned
+from warmline_service.chat._remember import remembered, updates_of
+from warmline_service.chat._turn import Emit, Turn
+from warmline_service.config import LimitSettings
+from warmline_service.errors import Reason, WarmlineError
+from warmline_service.sessions import CLIENT_SERVER, Session
+from warmline_service.sessions.events import (
+    ApprovalOutcome,
+    ApprovalRequested,
+    ApprovalResolved,
+    CallOutcome,
+    ClientToolCalled,
+    ClientToolReturned,
+)
+from warmline_service.worker import CliProcess, ControlCancelRequest, ControlRequest, repair
+
+# What a model asks at once; more is denied.
+_MOST = 64
+_NOBODY = "Nobody in this session can say yes to it."
+_UNANSWERED = "Nobody has said yes in time."
+_QUESTION = "AskUserQuestion"
+
+
+@dataclass
+class _Approval:
+    asked: ApprovalRequested
+    process: CliProcess
+    request_id: str
+    timer: asyncio.TimerHandle
+
+
+@dataclass
+class _Call:
+    called: ClientToolCalled
+    process: CliProcess
+    request_id: str
+    message_id: str | int | None
+    timer: asyncio.TimerHandle
+
+
+class Desk:
+    """Takes the process's questions and the caller's answers; each question has one end.
+
+    `keep` stores the session's configuration when an answer has changed it.
+    """
+
+    def __init__(
+        self, session: Session, limits: LimitSettings, emit: Emit, keep: Callable[[], None]
+    ) -> None:
+        self._session = session
+        self._limits = limits
+        self._emit = emit
+        self._keep = keep
+        self._turn: Turn | None = None
+        self._approvals: dict[str, _Approval] = {}
+        self._calls: dict[str, _Call] = {}
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the turn waits for somebody's answer."""
+        return bool(self._approvals or self._calls)
+
+    @property
+    def approvals(self) -> tuple[ApprovalRequested, ...]:
+        """What waits for a yes, the oldest first."""
+        return tuple(each.asked for each in self._approvals.values())
+
+    @property
+    def calls(self) -> tuple[ClientToolCalled, ...]:
+        """What waits for the result of a tool, the oldest first."""
+        return tuple(each.called for each in self._calls.values())
+
+    def serve(self, process: CliProcess) -> None:
+        """Answer this process from now on."""
+        process.on_question = lambda question: self._on_question(process, question)
+
+    def begin(self, turn: Turn) -> None:
+        """What is asked from now on is asked in this turn."""
+        self._turn = turn
+
+    def end(self) -> None:
+        """The turn has ended: nobody waits any more."""
+        for approval_id in tuple(self._approvals):
+            self._resolve(approval_id, ApprovalOutcome.WITHDRAWN)
+        for call_id in tuple(self._calls):
+            self._return(call_id, CallOutcome.WITHDRAWN)
+        self._turn = None
+
+    def decide(self, approval_id: str, decision: Allow | Deny) -> None:
+        """Answer an approval; raises APPROVAL_NOT_FOUND where nobody waits for it."""
+        found = self._approvals.get(approval_id)
+        if found is None:
+            raise approval_not_found(approval_id)
+        if isinstance(decision, Allow):
+            found.process.answer(found.request_id, self._allowed(found.asked, decision))
+            self._resolve(approval_id, ApprovalOutcome.ALLOWED)
+        else:
+            refused: Reply = {
+                "behavior": "deny",
+                "message": decision.message or "The user said no.",
+            }
+            if decision.interrupt:
+                refused |= {"interrupt": True}
+            found.process.answer(found.request_id, refused)
+            self._resolve(approval_id, ApprovalOutcome.DENIED)
+
+    def settle(self, call_id: str, answer: ToolAnswer) -> bool:
+        """Answer a call of the caller's tool; False where nobody waits for it."""
+        found = self._calls.get(call_id)
+        if found is None:
+            return False
+        self._reply(found, answer)
+        self._return(call_id, CallOutcome.FAILED if answer.is_error else CallOutcome.RETURNED)
+        return True
+
+    def _on_question(
+        self, process: CliProcess, question: ControlRequest | ControlCancelRequest
+    ) -> None:
+        if isinstance(question, ControlCancelRequest):
+            self._withdrawn(process, question.request_id)
+        elif question.request.subtype == "can_use_tool":
+            self._ask(process, question)
+        elif question.request.subtype == "mcp_message":
+            self._hear(process, question)
+        else:
+            process.refuse(question)
+
+    def _ask(self, process: CliProcess, question: ControlRequest) -> None:
+        turn, config = self._turn, self._session.config
+        if turn is None or not config.asks or len(self._approvals) >= _MOST:
+            process.answer(question.request_id, {"behavior": "deny", "message": _NOBODY})
+            return
+        ask = question.request
+        timeout = config.approval_timeout or self._limits.approval_timeout
+        approval_id = str(uuid.uuid4())
+        asked = ApprovalRequested(
+            approval_id,
+            ask.tool_name,
+            _decoded(ask.input, dict),
+            ask.tool_use_id,
+            time.time() + timeout,
+            ask.description,
+            tuple(
+                each
+                for each in _decoded(ask.permission_suggestions, list)
+                if isinstance(each, dict)
+            ),
+            len(bytes(ask.input)),
+        )
+        timer = self._later(timeout, lambda: self._expire(approval_id))
+        self._approvals[approval_id] = _Approval(asked, process, question.request_id, timer)
+        self._emit(asked, turn.id, "")
+
+    def _hear(self, process: CliProcess, question: ControlRequest) -> None:
+        ask, tools = question.request, self._session.config.client_tools
+        if ask.server_name != CLIENT_SERVER:
+            process.refuse(question)
+            return
+        request, reply = heard(repair(bytes(ask.message)), tools)
+        if not isinstance(reply, Call):
+            _send(process, question.request_id, reply)
+        elif self._turn is None or len(self._calls) >= _MOST:
+            busy = ToolAnswer("Too much is asked at once.", is_error=True)
+            _send(process, question.request_id, result(request.id, returned(busy)))
+        else:
+            self._call(process, question.request_id, request.id, reply)
+
+    def _call(
+        self, process: CliProcess, request_id: str, message_id: str | int | None, call: Call
+    ) -> None:
+        assert self._turn is not None
+        call_id, timeout = str(uuid.uuid4()), call.tool.timeout
+        size = len(msgspec.json.encode(call.input))
+        until = time.time() + timeout
+        called = ClientToolCalled(
+            call_id, call.tool.name, call.input, call.tool_call_id, until, size
+        )
+        timer = self._later(timeout, lambda: self._expire_call(call_id))
+        self._calls[call_id] = _Call(called, process, request_id, message_id, timer)
+        self._emit(called, self._turn.id, "")
+
+    def _allowed(self, asked: ApprovalRequested, decision: Allow) -> Reply:
+        given = dict(asked.input if decision.input is None else decision.input)
+        if decision.answers:
+            given["answers"] = dict(decision.answers)
+        answer: Reply = {"behavior": "allow", "updatedInput": given}
+        if decision.remember and asked.tool_name != _QUESTION:
+            updates = updates_of(asked)
+            answer["updatedPermissions"] = list(updates)
+            self._session.config = remembered(self._session.config, updates)
+            self._keep()
+        return answer
+
+    def _expire(self, approval_id: str) -> None:
+        found = self._approvals[approval_id]
+        found.process.answer(found.request_id, {"behavior": "deny", "message": _UNANSWERED})
+        self._resolve(approval_id, ApprovalOutcome.EXPIRED)
+
+    def _expire_call(self, call_id: str) -> None:
+        self._reply(self._calls[call_id], ToolAnswer("There was no result in time.", is_error=True))
+        self._return(call_id, CallOutcome.EXPIRED)
+
+    def _withdrawn(self, process: CliProcess, request_id: str) -> None:
+        for approval_id, approval in tuple(self._approvals.items()):
+            if (approval.process, approval.request_id) == (process, request_id):
+                self._resolve(approval_id, ApprovalOutcome.WITHDRAWN)
+        for call_id, call in tuple(self._calls.items()):
+            if (call.process, call.request_id) == (process, request_id):
+                self._return(call_id, CallOutcome.WITHDRAWN)
+
+    def _resolve(self, approval_id: str, outcome: ApprovalOutcome) -> None:
+        self._approvals.pop(approval_id).timer.cancel()
+        self._tell(ApprovalResolved(approval_id, outcome))
+
+    def _return(self, call_id: str, outcome: CallOutcome) -> None:
+        self._calls.pop(call_id).timer.cancel()
+        self._tell(ClientToolReturned(call_id, outcome))
+
+    def _tell(self, body: ApprovalResolved | ClientToolReturned) -> None:
+        assert self._turn is not None
+        self._turn.heard()
+        self._emit(body, self._turn.id, "")
+
+    def _reply(self, call: _Call, answer: ToolAnswer) -> None:
+        _send(call.process, call.request_id, result(call.message_id, returned(answer)))
+
+    def _later(self, seconds: float, act: Callable[[], None]) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(seconds, act)
+
+
+def approval_not_found(approval_id: str) -> WarmlineError:
+    """Nobody waits for this answer."""
+    return WarmlineError(
+        Reason.APPROVAL_NOT_FOUND,
+        "Nobody waits for this approval.",
+        metadata={"approvalId": approval_id[:64]},
+    )
+
+
+def _send(process: CliProcess, request_id: str, reply: Mapping[str, Any]) -> None:
+    process.answer(request_id, {"mcp_response": dict(reply)})
+
+
+def _decoded(raw: msgspec.Raw, kind: type) -> Any:
+    try:
+        return msgspec.json.decode(repair(bytes(raw)), type=kind)
+    except (msgspec.MsgspecError, RecursionError):
+        return kind()

@@ -1,0 +1,65 @@
+"""Events of what a turn waits for: a yes, or the result of a tool of the caller's."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Any
+
+from warmline_service.sessions._tagged import Tagged
+
+
+class ApprovalRequested(Tagged, frozen=True, tag="approval_requested"):
+    """A tool call needs a yes; `size` is the input's as JSON in bytes, `expires_at` Unix time."""
+
+    id: str
+    tool_name: str
+    input: Mapping[str, Any]
+    tool_call_id: str
+    expires_at: float
+    description: str = ""
+    suggestions: tuple[Mapping[str, Any], ...] = ()
+    size: int = 0
+
+
+class ApprovalOutcome(enum.StrEnum):
+    """What became of an approval."""
+
+    ALLOWED = "allowed"
+    DENIED = "denied"
+    EXPIRED = "expired"
+    WITHDRAWN = "withdrawn"
+
+
+class ApprovalResolved(Tagged, frozen=True, tag="approval_resolved"):
+    """An approval is not waited for any more."""
+
+    id: str
+    outcome: ApprovalOutcome
+
+
+class ClientToolCalled(Tagged, frozen=True, tag="client_tool_called"):
+    """The model calls a tool of the caller's; `size` and `expires_at` as above."""
+
+    id: str
+    name: str
+    input: Mapping[str, Any]
+    tool_call_id: str
+    expires_at: float
+    size: int = 0
+
+
+class CallOutcome(enum.StrEnum):
+    """What became of a call of the caller's tool."""
+
+    RETURNED = "returned"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    WITHDRAWN = "withdrawn"
+
+
+class ClientToolReturned(Tagged, frozen=True, tag="client_tool_returned"):
+    """Such a call is not waited for any more."""
+
+    id: str
+    outcome: CallOutcome

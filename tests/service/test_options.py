@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from conversing import Model
 from google.protobuf.json_format import MessageToDict, ParseDict
-from parking import client_of, failure, say, start_of
-from running import data_directory, running_client, service_in
+from parking import client_of, failure, kill_cli, parked, say, start_of
+from running import data_directory, running_client, running_service, service_in
 from warmline.v1 import events_pb2 as pb
 from warmline.v1 import session_config_pb2 as config_pb
 from warmline_client import Client, WarmlineError
@@ -92,10 +92,10 @@ async def test_a_sub_agent_has_its_own_prompt_model_and_tools(client: Client, mo
     assert [e.parent_tool_call_id for e in said] == calls[:1]
 
 
-async def test_an_agent_that_leads_is_the_session(client: Client, model: Model) -> None:
+async def test_an_agent_that_leads_is_the_session(cold: Client, model: Model) -> None:
     """Its prompt, model and tools are the session's; it is fixed when a process starts."""
     agent = _agent("YOU-LEAD")
-    events = await _turn(client, _config(agents={"lead": agent}, agent="lead"), "hi")
+    events = await _turn(cold, _config(agents={"lead": agent}, agent="lead"), "hi")
     assert _start(events) == (pb.START_KIND_COLD, ["agent"])
     asked = model.asked[0]
     assert "YOU-LEAD" in str(asked["system"])
@@ -105,10 +105,10 @@ async def test_an_agent_that_leads_is_the_session(client: Client, model: Model) 
 
 @pytest.mark.parametrize("names", [[], ["Read", "Bash"]], ids=["none", "some"])
 async def test_the_model_is_told_of_the_tools_that_are_available(
-    client: Client, model: Model, names: list[str]
+    cold: Client, model: Model, names: list[str]
 ) -> None:
     """None are really none; it is fixed when a process starts."""
-    events = await _turn(client, _config(tools={"available": {"names": names}}), "hi")
+    events = await _turn(cold, _config(tools={"available": {"names": names}}), "hi")
     assert _start(events) == (pb.START_KIND_COLD, ["tools"])
     offered = set(_names(model.asked[0])) - {"DeferredToolPlaceholder"}
     assert offered == set(names)
@@ -126,11 +126,11 @@ async def test_a_rule_allows_what_it_fits_and_no_more(client: Client) -> None:
     assert [each.tool_name for each in denied] == ["Bash"]
 
 
-async def test_what_is_disallowed_never_runs(client: Client) -> None:
+async def test_what_is_disallowed_never_runs(cold: Client) -> None:
     """Also where another rule allows it."""
     tools = {"allowed": ["Bash(echo:*)"], "disallowed": ["Bash"]}
     text = '::tool Bash {"command":"echo hi"}\n::say done'
-    events = await _turn(client, _config(tools=tools), text)
+    events = await _turn(cold, _config(tools=tools), text)
     assert [failed for _, failed in _results(events)] == [True]
 
 
@@ -168,10 +168,10 @@ async def test_an_answer_has_the_form_of_the_schema(client: Client) -> None:
         assert events[-1].turn_completed.structured_output["n"] == 6
 
 
-async def test_a_bare_profile_is_a_plain_completion(client: Client, model: Model) -> None:
+async def test_a_bare_profile_is_a_plain_completion(cold: Client, model: Model) -> None:
     """No tools, and a fiftieth of what the model reads otherwise at the most."""
-    await _turn(client, _config(), "hi")
-    events = await _turn(client, _config(profile="PROFILE_BARE"), "hi")
+    await _turn(cold, _config(), "hi")
+    events = await _turn(cold, _config(profile="PROFILE_BARE"), "hi")
     assert _start(events) == (pb.START_KIND_COLD, ["tools", "bare"])
     full, bare = (len(json.dumps(each)) for each in model.asked)
     assert bare * 20 < full
@@ -183,19 +183,19 @@ async def test_a_bare_profile_is_a_plain_completion(client: Client, model: Model
     [({"maxTurns": 1}, "TURN_LIMIT_REACHED"), ({"maxBudgetUsd": 0.0001}, "BUDGET_EXCEEDED")],
 )
 async def test_a_limit_ends_a_turn_by_its_own_name(
-    client: Client, limits: dict[str, Any], reason: str
+    cold: Client, limits: dict[str, Any], reason: str
 ) -> None:
     """One more request than allowed, or more money, is not used."""
     text = '::text 100\n::tool Bash {"command":"echo hi"}\n::say done'
-    events = await _turn(client, _config(limits=limits), text)
+    events = await _turn(cold, _config(limits=limits), text)
     assert failure(events).reason == reason
 
 
-async def test_a_preset_is_the_clis_own_prompt(client: Client, model: Model) -> None:
+async def test_a_preset_is_the_clis_own_prompt(cold: Client, model: Model) -> None:
     """With an addition, and without what differs between machines."""
     preset = {"append": "MARK", "excludeDynamicSections": True}
-    await _turn(client, _config(), "hi")
-    await _turn(client, _config(systemPrompt={"preset": preset}), "hi")
+    await _turn(cold, _config(), "hi")
+    await _turn(cold, _config(systemPrompt={"preset": preset}), "hi")
     own, same = (str(each["system"]) for each in model.asked)
     assert "MARK" in same
     assert len(same) < len(own)
@@ -221,19 +221,19 @@ async def test_another_model_answers_when_the_first_is_overloaded(model: Model) 
     ],
 )
 async def test_an_unknown_model_is_refused_wherever_it_is_named(
-    client: Client, model: Model, fields: dict[str, Any]
+    cold: Client, model: Model, fields: dict[str, Any]
 ) -> None:
     """Before anything is started."""
     with pytest.raises(WarmlineError) as caught:
-        await _turn(client, _config(**fields), "hi")
+        await _turn(cold, _config(**fields), "hi")
     assert caught.value.reason == "MODEL_NOT_FOUND"
     assert not model.asked
 
 
-async def test_what_needs_a_sandbox_is_refused_without_one(client: Client) -> None:
+async def test_what_needs_a_sandbox_is_refused_without_one(cold: Client) -> None:
     """The operator has the last word over permission modes as well."""
     with pytest.raises(WarmlineError) as caught:
-        await _turn(client, _config(permissionMode="PERMISSION_MODE_BYPASS"), "hi")
+        await _turn(cold, _config(permissionMode="PERMISSION_MODE_BYPASS"), "hi")
     assert caught.value.reason == "POLICY_DENIED"
     async with running_client(limits={"forbidden_permission_modes": ["auto"]}) as other:
         with pytest.raises(WarmlineError) as caught:
@@ -241,12 +241,12 @@ async def test_what_needs_a_sandbox_is_refused_without_one(client: Client) -> No
     assert caught.value.reason == "POLICY_DENIED"
 
 
-async def test_text_is_acted_upon_only_when_it_is_asked_for(client: Client, model: Model) -> None:
+async def test_text_is_acted_upon_only_when_it_is_asked_for(cold: Client, model: Model) -> None:
     """A slash command and a file's name are text to the model, unless `interpret` is set."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write("FILE-CONTENT")
         file.flush()
-        async with client.chat() as chat:
+        async with cold.chat() as chat:
             await say(chat, f"see @{file.name}")
             assert "FILE-CONTENT" not in json.dumps(model.asked[-1])
             await say(chat, "/nonsense of mine")
@@ -255,3 +255,45 @@ async def test_text_is_acted_upon_only_when_it_is_asked_for(client: Client, mode
             assert [e async for e in turn][-1].HasField("turn_completed")
             await say(chat, "after")
         assert "/nonsense" not in json.dumps(model.said())
+
+
+async def test_a_session_is_set_up_differently_between_turns(model: Model) -> None:
+    """The next turn has another model and mode, in the same process; and so has its next process."""
+    async with running_service(pool={"min_spares": 0, "max_spares": 0}) as service:
+        async with client_of(service) as client, client.chat() as chat:
+            await say(chat, "hi")
+            await chat.update(model="haiku", permission_mode=config_pb.PERMISSION_MODE_ACCEPT_EDITS)
+            events = await say(chat, '::tool Write {"file_path":"f","content":"x"}\n::say done')
+            assert _start(events)[0] == pb.START_KIND_HOT
+            assert [failed for _, failed in _results(events)] == [False]
+            assert "haiku" in model.asked[-1]["model"]
+            (updated,) = [e.session_updated for e in chat.notices]
+            assert "haiku" in updated.model
+            assert updated.permission_mode == config_pb.PERMISSION_MODE_ACCEPT_EDITS
+            kill_cli(service, chat.session_id)
+            await parked(service, chat.session_id)
+            await say(chat, "again")
+            assert "haiku" in model.asked[-1]["model"]
+            session = await client.session(chat.session_id)
+            assert session.config.model == "haiku"
+
+
+async def test_an_update_that_cannot_be_changes_nothing(cold: Client, model: Model) -> None:
+    """It is told by name, and the session goes on as it was."""
+    async with cold.chat() as chat:
+        await chat.update(model="none-such", permission_mode=config_pb.PERMISSION_MODE_PLAN)
+        await chat.update(permission_mode=config_pb.PERMISSION_MODE_BYPASS)
+        assert (await say(chat, "hi"))[-1].HasField("turn_completed")
+        assert [e.notice.code for e in chat.notices] == ["update_refused"] * 2
+        assert not (await cold.session(chat.session_id)).config.permission_mode
+
+
+async def test_a_running_turn_gets_another_mode(cold: Client) -> None:
+    """What is asked for before is allowed after."""
+    async with cold.chat() as chat:
+        turn = await chat.send(
+            '::delay 1s\n::tool Write {"file_path":"f","content":"x"}\n::say done'
+        )
+        await chat.update(permission_mode=config_pb.PERMISSION_MODE_ACCEPT_EDITS)
+        events = [event async for event in turn]
+    assert [failed for _, failed in _results(events)] == [False]

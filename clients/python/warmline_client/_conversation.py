@@ -14,6 +14,7 @@ from typing import Any, Self
 import grpc
 from warmline.v1 import chat_service_pb2 as pb
 from warmline.v1 import events_pb2
+from warmline.v1 import session_config_pb2 as config_pb
 
 from warmline_client._backoff import Backoff
 from warmline_client._call import ChatCall, passes
@@ -153,6 +154,25 @@ class Conversation:
                 result.cancel()  # Nobody waits for it.
                 raise
         return await result
+
+    async def update(
+        self,
+        *,
+        model: str = "",
+        permission_mode: config_pb.PermissionMode.ValueType = config_pb.PERMISSION_MODE_UNSPECIFIED,
+    ) -> None:
+        """Set the session up differently, also while a turn runs; what is not given stays as it is.
+
+        `session_updated` or a notice `update_refused` among the `notices` says how it went.
+        """
+        change = pb.Update(model=model, permission_mode=permission_mode)
+        async with self._writing:
+            self._check()
+            if self._call is None:
+                raise WarmlineError.of(
+                    grpc.StatusCode.UNAVAILABLE, "Connecting again; update after that."
+                )
+            await self._call.write(pb.ChatRequest(update=change))
 
     async def allow(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -29,11 +30,13 @@ from warmline_service.sessions.events import (
     InterruptOutcome,
     InterruptResult,
     SessionOpened,
+    SessionUpdated,
     Start,
     TurnFailed,
     TurnQueued,
 )
 from warmline_service.store import Claimed, TurnRow, TurnState
+from warmline_service.worker import PermissionMode
 
 _log = structlog.get_logger(__name__)
 
@@ -196,6 +199,25 @@ class Conversation:
         stream.may_speak()
         if not self._desk.settle(call_id, answer):
             stream.warn("client_call_unknown", "Nobody waits for the result of this call.")
+
+    async def update(self, stream: Stream, model: str | None, mode: PermissionMode | None) -> None:
+        """Set the session up differently; None leaves it as it is. The stream is told how it went."""
+        stream.may_speak()
+        session, before = self.session, self.session.config
+        wanted = replace(
+            before, model=model or before.model, permission_mode=mode or before.permission_mode
+        )
+        try:
+            self._runtime.check(wanted)
+            session.config = wanted
+            await self._runner.change()
+            await self._runtime.sessions.reconfigure(session)
+        except WarmlineError as error:
+            session.config = before
+            stream.warn("update_refused", error.message)
+            return
+        name = self._runtime.catalog.resolve(wanted.model).id
+        self._emit(SessionUpdated(name, wanted.permission_mode))
 
     async def saved(self) -> None:
         """Wait, within a bound, until the files of a process that has ended were saved."""

@@ -111,6 +111,20 @@ class Runner:
             self._context.keep_lost()
         return ending
 
+    async def change(self) -> None:
+        """Tell the session's process how the session is set up now, if it has one.
+
+        Raises MODEL_NOT_FOUND, POLICY_DENIED where the CLI refuses, CLI_CRASHED.
+        """
+        if self.process is None or not self.hot:
+            return
+        try:
+            await self.process.change(self._model_name(), self._session.config.permission_mode)
+        except ControlRefused as error:
+            own = error.subtype == "set_model"
+            reason = Reason.MODEL_NOT_FOUND if own else Reason.POLICY_DENIED
+            raise WarmlineError(reason, error.error) from error
+
     async def saved(self) -> None:
         """Wait, within a bound, until the files of a process that has ended were saved."""
         if not self.hot:

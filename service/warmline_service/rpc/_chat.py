@@ -22,7 +22,7 @@ from warmline_service.rpc._parse import (
     opening_of,
     session_id_of,
 )
-from warmline_service.rpc._parse_answers import decision_of, tool_answer_of
+from warmline_service.rpc._parse_answers import decision_of, tool_answer_of, update_of
 from warmline_service.rpc._streaming import (
     Context,
     KeyLocks,
@@ -241,6 +241,8 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
                     await conversation.submit(stream, message, deadline(context))
                 case "interrupt":
                     await conversation.interrupt(stream)
+                case "update":
+                    await conversation.update(stream, *update_of(frame.update, "update"))
                 case "approval_decision":
                     self._decide(conversation, stream, frame.approval_decision)
                 case "client_tool_result":

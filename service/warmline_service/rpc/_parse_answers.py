@@ -1,4 +1,4 @@
-"""A caller's answers from the wire, checked."""
+"""What a caller says in a running session, from the wire, checked."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from warmline.v1 import chat_service_pb2 as pb
 from warmline_service.chat import Allow, Deny, ToolAnswer
 from warmline_service.errors import field_invalid
 from warmline_service.rpc._parse import IMAGES
-from warmline_service.rpc._parse_config import json_of
+from warmline_service.rpc._parse_config import json_of, mode_of, model_of
 from warmline_service.sessions import Media
+from warmline_service.worker import PermissionMode
 
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _WHY_BYTES = 8 * 1024
@@ -49,6 +50,15 @@ def tool_answer_of(result: pb.ClientToolResult, field: str) -> tuple[str, ToolAn
             raise field_invalid(f"{field}.images[{index}].data", "must not be empty")
     images = tuple(Media("image", each.media_type, each.data) for each in result.images)
     return call_id, ToolAnswer(result.text, images, result.is_error)
+
+
+def update_of(update: pb.Update, field: str) -> tuple[str | None, PermissionMode | None]:
+    """The model and the permission mode that a session is to have; None where it keeps its own."""
+    if not update.model and not update.permission_mode:
+        raise field_invalid(field, "says nothing")
+    model = model_of(update.model, f"{field}.model")
+    mode = mode_of(update.permission_mode, f"{field}.permission_mode")
+    return model, mode if update.permission_mode else None
 
 
 def _id_of(value: str, field: str) -> str:

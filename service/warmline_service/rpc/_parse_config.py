@@ -80,7 +80,7 @@ def config_of(config: pb.SessionConfig, field: str, *, existing: bool) -> Sessio
         raise field_invalid(f"{field}.agent", "is none of `agents`")
     limits, reasoning = config.limits, config.reasoning
     return SessionConfig(
-        model=_model_of(config.model, f"{field}.model"),
+        model=model_of(config.model, f"{field}.model"),
         system_prompt=_prompt_of(config.system_prompt, f"{field}.system_prompt"),
         turn_timeout=_seconds(limits, "turn_timeout", f"{field}.limits", _TURN_TIMEOUT),
         stall_timeout=_seconds(limits, "stall_timeout", f"{field}.limits", _STALL_TIMEOUT),
@@ -91,7 +91,7 @@ def config_of(config: pb.SessionConfig, field: str, *, existing: bool) -> Sessio
         tools=_available_of(config.tools, "available", f"{field}.tools"),
         allowed_tools=_rules_of(config.tools.allowed, f"{field}.tools.allowed"),
         disallowed_tools=_rules_of(config.tools.disallowed, f"{field}.tools.disallowed"),
-        permission_mode=_known(_MODES, config.permission_mode, f"{field}.permission_mode"),
+        permission_mode=mode_of(config.permission_mode, f"{field}.permission_mode"),
         effort=_known(_EFFORTS, reasoning.effort, f"{field}.reasoning.effort"),
         thinking_tokens=_thinking_of(reasoning, f"{field}.reasoning.budget_tokens"),
         output_schema=_schema_of(config, f"{field}.output_schema"),
@@ -113,7 +113,14 @@ def _known(values: Mapping[int, Any], value: int, field: str) -> Any:
     return values[value]
 
 
-def _model_of(name: str, field: str) -> str | None:
+def mode_of(value: int, field: str) -> PermissionMode:
+    """A permission mode, DEFAULT where it is not set."""
+    mode: PermissionMode = _known(_MODES, value, field)
+    return mode
+
+
+def model_of(name: str, field: str) -> str | None:
+    """A model's name, None where it is empty."""
     if name and not _MODEL.fullmatch(name):
         raise field_invalid(field, "is not of the form of a model id")
     return name or None
@@ -156,7 +163,7 @@ def _check_count(given: Sequence[object] | Mapping[str, object], most: int, fiel
 def _fallbacks_of(names: Sequence[str], field: str) -> tuple[str, ...]:
     _check_count(names, _FALLBACKS, field)
     for index, name in enumerate(names):
-        if not _model_of(name, f"{field}[{index}]"):
+        if not model_of(name, f"{field}[{index}]"):
             raise field_invalid(f"{field}[{index}]", "must not be empty")
     return tuple(names)
 
@@ -177,7 +184,7 @@ def _agent_of(name: str, agent: pb.Agent, field: str) -> Agent:
         agent.description,
         agent.prompt,
         _available_of(agent, "tools", field),
-        _model_of(agent.model, f"{field}.model"),
+        model_of(agent.model, f"{field}.model"),
     )
 
 

@@ -7,9 +7,11 @@ from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 from warmline.v1 import events_pb2 as pb
+from warmline.v1 import session_config_pb2 as config_pb
 
 from warmline_service.rpc._status import status_of
 from warmline_service.rpc._struct import fill_struct
+from warmline_service.rpc._wire_config import MODES
 from warmline_service.sessions import events
 from warmline_service.sessions.events import Event
 
@@ -111,6 +113,11 @@ def _opened(out: pb.SessionOpened, body: events.SessionOpened) -> None:
         _approval(out.open_approvals.add(), asked)
     for called in body.client_calls:
         _client_call(out.open_client_calls.add(), called)
+
+
+def _updated(out: pb.SessionUpdated, body: events.SessionUpdated) -> None:
+    out.model = body.model
+    out.permission_mode = MODES.get(body.permission_mode, config_pb.PERMISSION_MODE_DEFAULT)
 
 
 def _draining(out: pb.ServerDraining, body: events.ServerDraining) -> None:
@@ -244,6 +251,7 @@ def _raw(out: pb.Raw, body: events.Raw) -> None:
 
 _FILL: dict[type, tuple[str, Callable[[Any, Any], None]]] = {
     events.SessionOpened: ("session_opened", _opened),
+    events.SessionUpdated: ("session_updated", _updated),
     events.ServerDraining: ("server_draining", _draining),
     events.TurnQueued: ("turn_queued", _queued),
     events.TurnAttached: ("turn_attached", _attached),

@@ -10,7 +10,7 @@ from warmline_service.rpc._struct import fill_struct
 from warmline_service.sessions import SessionConfig
 from warmline_service.worker import Agent, SystemPrompt
 
-_MODES = {
+MODES = {
     "plan": pb.PERMISSION_MODE_PLAN,
     "acceptEdits": pb.PERMISSION_MODE_ACCEPT_EDITS,
     "dontAsk": pb.PERMISSION_MODE_DONT_ASK,
@@ -26,7 +26,7 @@ def wire_config(config: SessionConfig) -> pb.SessionConfig:
         fallback_models=config.fallback_models,
         agent=config.agent,
         betas=config.betas,
-        permission_mode=_MODES.get(config.permission_mode, pb.PERMISSION_MODE_UNSPECIFIED),
+        permission_mode=MODES.get(config.permission_mode, pb.PERMISSION_MODE_UNSPECIFIED),
         profile=pb.PROFILE_BARE if config.bare else pb.PROFILE_UNSPECIFIED,
     )
     if config.system_prompt is not None:

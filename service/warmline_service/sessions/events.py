@@ -133,6 +133,13 @@ class SessionOpened(Tagged, frozen=True, tag="session_opened"):
     client_calls: tuple[ClientToolCalled, ...] = ()
 
 
+class SessionUpdated(Tagged, frozen=True, tag="session_updated"):
+    """The session is set up differently; the mode is the CLI's word for it."""
+
+    model: str
+    permission_mode: str
+
+
 class ServerDraining(Tagged, frozen=True, tag="server_draining"):
     """The server is going away; come back after so many seconds."""
 
@@ -287,6 +294,7 @@ Delta = TextDelta | ThinkingDelta | ToolInputDelta
 Ending = TurnCompleted | TurnFailed
 Body = (
     SessionOpened
+    | SessionUpdated
     | ServerDraining
     | TurnQueued
     | TurnAttached

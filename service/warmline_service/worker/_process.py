@@ -33,6 +33,7 @@ from warmline_service.worker._messages import (
     JsonObject,
     TranscriptMirror,
 )
+from warmline_service.worker._options import PermissionMode
 from warmline_service.worker._output import READ_BYTES
 from warmline_service.worker._salvage import Salvage, offer
 from warmline_service.worker._slot import Endpoint, Slot
@@ -150,6 +151,15 @@ class CliProcess:
         if options.thinking_tokens is not None:
             tokens = {"max_thinking_tokens": options.thinking_tokens}
             asks.append(("set_max_thinking_tokens", tokens))
+        await self._ask(asks, self._settings.control_timeout)
+
+    async def change(self, model: str | None, mode: PermissionMode) -> None:
+        """Another model (None: the CLI's own) and permission mode, at any time. Raises as `control` does."""
+        name = "default" if model is None else self._alias(check_model(model))
+        asks: list[_Ask] = [
+            ("set_permission_mode", {"mode": mode}),
+            ("set_model", {"model": name}),
+        ]
         await self._ask(asks, self._settings.control_timeout)
 
     async def send_user(self, content: Content, uuid: str, *, verbatim: bool = True) -> None:

@@ -145,6 +145,7 @@ type ChatRequest struct {
 	//	*ChatRequest_Interrupt
 	//	*ChatRequest_ApprovalDecision
 	//	*ChatRequest_ClientToolResult
+	//	*ChatRequest_Update
 	Frame         isChatRequest_Frame `protobuf_oneof:"frame"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -232,6 +233,15 @@ func (x *ChatRequest) GetClientToolResult() *ClientToolResult {
 	return nil
 }
 
+func (x *ChatRequest) GetUpdate() *Update {
+	if x != nil {
+		if x, ok := x.Frame.(*ChatRequest_Update); ok {
+			return x.Update
+		}
+	}
+	return nil
+}
+
 type isChatRequest_Frame interface {
 	isChatRequest_Frame()
 }
@@ -261,6 +271,11 @@ type ChatRequest_ClientToolResult struct {
 	ClientToolResult *ClientToolResult `protobuf:"bytes,5,opt,name=client_tool_result,json=clientToolResult,proto3,oneof"`
 }
 
+type ChatRequest_Update struct {
+	// Set the session up differently from now on.
+	Update *Update `protobuf:"bytes,6,opt,name=update,proto3,oneof"`
+}
+
 func (*ChatRequest_Open) isChatRequest_Frame() {}
 
 func (*ChatRequest_Message) isChatRequest_Frame() {}
@@ -270,6 +285,8 @@ func (*ChatRequest_Interrupt) isChatRequest_Frame() {}
 func (*ChatRequest_ApprovalDecision) isChatRequest_Frame() {}
 
 func (*ChatRequest_ClientToolResult) isChatRequest_Frame() {}
+
+func (*ChatRequest_Update) isChatRequest_Frame() {}
 
 // What is ready to be sent travels together, in order.
 type ChatResponse struct {
@@ -1077,6 +1094,63 @@ func (x *ClientToolResult) GetIsError() bool {
 	return false
 }
 
+// Sets a session up differently, also while a turn runs: its next request to the model, or its next tool call,
+// is the first that knows of it. `session_updated` says that it was done; a notice with the code
+// `update_refused` says why it was not, and then nothing has changed. At least one field must be set.
+type Update struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The model, an id or alias. Empty: as it is.
+	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	// What may happen without an approval. Not set: as it is.
+	PermissionMode PermissionMode `protobuf:"varint,2,opt,name=permission_mode,json=permissionMode,proto3,enum=warmline.v1.PermissionMode" json:"permission_mode,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Update) Reset() {
+	*x = Update{}
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Update) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Update) ProtoMessage() {}
+
+func (x *Update) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Update.ProtoReflect.Descriptor instead.
+func (*Update) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Update) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *Update) GetPermissionMode() PermissionMode {
+	if x != nil {
+		return x.PermissionMode
+	}
+	return PermissionMode_PERMISSION_MODE_UNSPECIFIED
+}
+
 // Stop the running turn. `interrupt_result` says what happened.
 type Interrupt struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1086,7 +1160,7 @@ type Interrupt struct {
 
 func (x *Interrupt) Reset() {
 	*x = Interrupt{}
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[12]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1098,7 +1172,7 @@ func (x *Interrupt) String() string {
 func (*Interrupt) ProtoMessage() {}
 
 func (x *Interrupt) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[12]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1111,7 +1185,7 @@ func (x *Interrupt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interrupt.ProtoReflect.Descriptor instead.
 func (*Interrupt) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{12}
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{13}
 }
 
 // One turn.
@@ -1133,7 +1207,7 @@ type AskRequest struct {
 
 func (x *AskRequest) Reset() {
 	*x = AskRequest{}
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[13]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1145,7 +1219,7 @@ func (x *AskRequest) String() string {
 func (*AskRequest) ProtoMessage() {}
 
 func (x *AskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[13]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1158,7 +1232,7 @@ func (x *AskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AskRequest.ProtoReflect.Descriptor instead.
 func (*AskRequest) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{13}
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AskRequest) GetMessage() *UserMessage {
@@ -1207,7 +1281,7 @@ type AskResponse struct {
 
 func (x *AskResponse) Reset() {
 	*x = AskResponse{}
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[14]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1219,7 +1293,7 @@ func (x *AskResponse) String() string {
 func (*AskResponse) ProtoMessage() {}
 
 func (x *AskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[14]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1232,7 +1306,7 @@ func (x *AskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AskResponse.ProtoReflect.Descriptor instead.
 func (*AskResponse) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{14}
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *AskResponse) GetEvents() []*Event {
@@ -1262,7 +1336,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[15]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1274,7 +1348,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[15]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1287,7 +1361,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{15}
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WatchRequest) GetSessionId() string {
@@ -1336,7 +1410,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[16]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1348,7 +1422,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[16]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1361,7 +1435,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{16}
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WatchResponse) GetEvents() []*Event {
@@ -1375,13 +1449,14 @@ var File_warmline_v1_chat_service_proto protoreflect.FileDescriptor
 
 const file_warmline_v1_chat_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1ewarmline/v1/chat_service.proto\x12\vwarmline.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x18warmline/v1/events.proto\x1a warmline/v1/session_config.proto\"\xca\x02\n" +
+	"\x1ewarmline/v1/chat_service.proto\x12\vwarmline.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x18warmline/v1/events.proto\x1a warmline/v1/session_config.proto\"\xf9\x02\n" +
 	"\vChatRequest\x12'\n" +
 	"\x04open\x18\x01 \x01(\v2\x11.warmline.v1.OpenH\x00R\x04open\x124\n" +
 	"\amessage\x18\x02 \x01(\v2\x18.warmline.v1.UserMessageH\x00R\amessage\x126\n" +
 	"\tinterrupt\x18\x03 \x01(\v2\x16.warmline.v1.InterruptH\x00R\tinterrupt\x12L\n" +
 	"\x11approval_decision\x18\x04 \x01(\v2\x1d.warmline.v1.ApprovalDecisionH\x00R\x10approvalDecision\x12M\n" +
-	"\x12client_tool_result\x18\x05 \x01(\v2\x1d.warmline.v1.ClientToolResultH\x00R\x10clientToolResultB\a\n" +
+	"\x12client_tool_result\x18\x05 \x01(\v2\x1d.warmline.v1.ClientToolResultH\x00R\x10clientToolResult\x12-\n" +
+	"\x06update\x18\x06 \x01(\v2\x13.warmline.v1.UpdateH\x00R\x06updateB\a\n" +
 	"\x05frame\":\n" +
 	"\fChatResponse\x12*\n" +
 	"\x06events\x18\x01 \x03(\v2\x12.warmline.v1.EventR\x06events\"0\n" +
@@ -1439,7 +1514,10 @@ const file_warmline_v1_chat_service_proto_rawDesc = "" +
 	"\acall_id\x18\x01 \x01(\tR\x06callId\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\x12*\n" +
 	"\x06images\x18\x03 \x03(\v2\x12.warmline.v1.MediaR\x06images\x12\x19\n" +
-	"\bis_error\x18\x04 \x01(\bR\aisError\"\v\n" +
+	"\bis_error\x18\x04 \x01(\bR\aisError\"d\n" +
+	"\x06Update\x12\x14\n" +
+	"\x05model\x18\x01 \x01(\tR\x05model\x12D\n" +
+	"\x0fpermission_mode\x18\x02 \x01(\x0e2\x1b.warmline.v1.PermissionModeR\x0epermissionMode\"\v\n" +
 	"\tInterrupt\"\xeb\x01\n" +
 	"\n" +
 	"AskRequest\x122\n" +
@@ -1489,7 +1567,7 @@ func file_warmline_v1_chat_service_proto_rawDescGZIP() []byte {
 }
 
 var file_warmline_v1_chat_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_warmline_v1_chat_service_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_warmline_v1_chat_service_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_warmline_v1_chat_service_proto_goTypes = []any{
 	(Detail)(0),              // 0: warmline.v1.Detail
 	(OnDisconnect)(0),        // 1: warmline.v1.OnDisconnect
@@ -1505,55 +1583,59 @@ var file_warmline_v1_chat_service_proto_goTypes = []any{
 	(*Allow)(nil),            // 11: warmline.v1.Allow
 	(*Deny)(nil),             // 12: warmline.v1.Deny
 	(*ClientToolResult)(nil), // 13: warmline.v1.ClientToolResult
-	(*Interrupt)(nil),        // 14: warmline.v1.Interrupt
-	(*AskRequest)(nil),       // 15: warmline.v1.AskRequest
-	(*AskResponse)(nil),      // 16: warmline.v1.AskResponse
-	(*WatchRequest)(nil),     // 17: warmline.v1.WatchRequest
-	(*WatchResponse)(nil),    // 18: warmline.v1.WatchResponse
-	nil,                      // 19: warmline.v1.Allow.AnswersEntry
-	(*Event)(nil),            // 20: warmline.v1.Event
-	(*SessionConfig)(nil),    // 21: warmline.v1.SessionConfig
-	(*structpb.Struct)(nil),  // 22: google.protobuf.Struct
+	(*Update)(nil),           // 14: warmline.v1.Update
+	(*Interrupt)(nil),        // 15: warmline.v1.Interrupt
+	(*AskRequest)(nil),       // 16: warmline.v1.AskRequest
+	(*AskResponse)(nil),      // 17: warmline.v1.AskResponse
+	(*WatchRequest)(nil),     // 18: warmline.v1.WatchRequest
+	(*WatchResponse)(nil),    // 19: warmline.v1.WatchResponse
+	nil,                      // 20: warmline.v1.Allow.AnswersEntry
+	(*Event)(nil),            // 21: warmline.v1.Event
+	(*SessionConfig)(nil),    // 22: warmline.v1.SessionConfig
+	(*structpb.Struct)(nil),  // 23: google.protobuf.Struct
+	(PermissionMode)(0),      // 24: warmline.v1.PermissionMode
 }
 var file_warmline_v1_chat_service_proto_depIdxs = []int32{
 	6,  // 0: warmline.v1.ChatRequest.open:type_name -> warmline.v1.Open
 	7,  // 1: warmline.v1.ChatRequest.message:type_name -> warmline.v1.UserMessage
-	14, // 2: warmline.v1.ChatRequest.interrupt:type_name -> warmline.v1.Interrupt
+	15, // 2: warmline.v1.ChatRequest.interrupt:type_name -> warmline.v1.Interrupt
 	10, // 3: warmline.v1.ChatRequest.approval_decision:type_name -> warmline.v1.ApprovalDecision
 	13, // 4: warmline.v1.ChatRequest.client_tool_result:type_name -> warmline.v1.ClientToolResult
-	20, // 5: warmline.v1.ChatResponse.events:type_name -> warmline.v1.Event
-	21, // 6: warmline.v1.Open.config:type_name -> warmline.v1.SessionConfig
-	0,  // 7: warmline.v1.Open.detail:type_name -> warmline.v1.Detail
-	4,  // 8: warmline.v1.Open.after:type_name -> warmline.v1.Cursor
-	5,  // 9: warmline.v1.Open.fork:type_name -> warmline.v1.ForkFrom
-	1,  // 10: warmline.v1.Open.on_disconnect:type_name -> warmline.v1.OnDisconnect
-	8,  // 11: warmline.v1.UserMessage.content:type_name -> warmline.v1.InputBlock
-	9,  // 12: warmline.v1.InputBlock.image:type_name -> warmline.v1.Media
-	9,  // 13: warmline.v1.InputBlock.document:type_name -> warmline.v1.Media
-	11, // 14: warmline.v1.ApprovalDecision.allow:type_name -> warmline.v1.Allow
-	12, // 15: warmline.v1.ApprovalDecision.deny:type_name -> warmline.v1.Deny
-	22, // 16: warmline.v1.Allow.updated_input:type_name -> google.protobuf.Struct
-	19, // 17: warmline.v1.Allow.answers:type_name -> warmline.v1.Allow.AnswersEntry
-	9,  // 18: warmline.v1.ClientToolResult.images:type_name -> warmline.v1.Media
-	7,  // 19: warmline.v1.AskRequest.message:type_name -> warmline.v1.UserMessage
-	21, // 20: warmline.v1.AskRequest.config:type_name -> warmline.v1.SessionConfig
-	0,  // 21: warmline.v1.AskRequest.detail:type_name -> warmline.v1.Detail
-	4,  // 22: warmline.v1.AskRequest.after:type_name -> warmline.v1.Cursor
-	20, // 23: warmline.v1.AskResponse.events:type_name -> warmline.v1.Event
-	4,  // 24: warmline.v1.WatchRequest.after:type_name -> warmline.v1.Cursor
-	0,  // 25: warmline.v1.WatchRequest.detail:type_name -> warmline.v1.Detail
-	20, // 26: warmline.v1.WatchResponse.events:type_name -> warmline.v1.Event
-	2,  // 27: warmline.v1.ChatService.Chat:input_type -> warmline.v1.ChatRequest
-	15, // 28: warmline.v1.ChatService.Ask:input_type -> warmline.v1.AskRequest
-	17, // 29: warmline.v1.ChatService.Watch:input_type -> warmline.v1.WatchRequest
-	3,  // 30: warmline.v1.ChatService.Chat:output_type -> warmline.v1.ChatResponse
-	16, // 31: warmline.v1.ChatService.Ask:output_type -> warmline.v1.AskResponse
-	18, // 32: warmline.v1.ChatService.Watch:output_type -> warmline.v1.WatchResponse
-	30, // [30:33] is the sub-list for method output_type
-	27, // [27:30] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	14, // 5: warmline.v1.ChatRequest.update:type_name -> warmline.v1.Update
+	21, // 6: warmline.v1.ChatResponse.events:type_name -> warmline.v1.Event
+	22, // 7: warmline.v1.Open.config:type_name -> warmline.v1.SessionConfig
+	0,  // 8: warmline.v1.Open.detail:type_name -> warmline.v1.Detail
+	4,  // 9: warmline.v1.Open.after:type_name -> warmline.v1.Cursor
+	5,  // 10: warmline.v1.Open.fork:type_name -> warmline.v1.ForkFrom
+	1,  // 11: warmline.v1.Open.on_disconnect:type_name -> warmline.v1.OnDisconnect
+	8,  // 12: warmline.v1.UserMessage.content:type_name -> warmline.v1.InputBlock
+	9,  // 13: warmline.v1.InputBlock.image:type_name -> warmline.v1.Media
+	9,  // 14: warmline.v1.InputBlock.document:type_name -> warmline.v1.Media
+	11, // 15: warmline.v1.ApprovalDecision.allow:type_name -> warmline.v1.Allow
+	12, // 16: warmline.v1.ApprovalDecision.deny:type_name -> warmline.v1.Deny
+	23, // 17: warmline.v1.Allow.updated_input:type_name -> google.protobuf.Struct
+	20, // 18: warmline.v1.Allow.answers:type_name -> warmline.v1.Allow.AnswersEntry
+	9,  // 19: warmline.v1.ClientToolResult.images:type_name -> warmline.v1.Media
+	24, // 20: warmline.v1.Update.permission_mode:type_name -> warmline.v1.PermissionMode
+	7,  // 21: warmline.v1.AskRequest.message:type_name -> warmline.v1.UserMessage
+	22, // 22: warmline.v1.AskRequest.config:type_name -> warmline.v1.SessionConfig
+	0,  // 23: warmline.v1.AskRequest.detail:type_name -> warmline.v1.Detail
+	4,  // 24: warmline.v1.AskRequest.after:type_name -> warmline.v1.Cursor
+	21, // 25: warmline.v1.AskResponse.events:type_name -> warmline.v1.Event
+	4,  // 26: warmline.v1.WatchRequest.after:type_name -> warmline.v1.Cursor
+	0,  // 27: warmline.v1.WatchRequest.detail:type_name -> warmline.v1.Detail
+	21, // 28: warmline.v1.WatchResponse.events:type_name -> warmline.v1.Event
+	2,  // 29: warmline.v1.ChatService.Chat:input_type -> warmline.v1.ChatRequest
+	16, // 30: warmline.v1.ChatService.Ask:input_type -> warmline.v1.AskRequest
+	18, // 31: warmline.v1.ChatService.Watch:input_type -> warmline.v1.WatchRequest
+	3,  // 32: warmline.v1.ChatService.Chat:output_type -> warmline.v1.ChatResponse
+	17, // 33: warmline.v1.ChatService.Ask:output_type -> warmline.v1.AskResponse
+	19, // 34: warmline.v1.ChatService.Watch:output_type -> warmline.v1.WatchResponse
+	32, // [32:35] is the sub-list for method output_type
+	29, // [29:32] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_warmline_v1_chat_service_proto_init() }
@@ -1569,6 +1651,7 @@ func file_warmline_v1_chat_service_proto_init() {
 		(*ChatRequest_Interrupt)(nil),
 		(*ChatRequest_ApprovalDecision)(nil),
 		(*ChatRequest_ClientToolResult)(nil),
+		(*ChatRequest_Update)(nil),
 	}
 	file_warmline_v1_chat_service_proto_msgTypes[6].OneofWrappers = []any{
 		(*InputBlock_Text)(nil),
@@ -1585,7 +1668,7 @@ func file_warmline_v1_chat_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warmline_v1_chat_service_proto_rawDesc), len(file_warmline_v1_chat_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   18,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -213,7 +213,7 @@ func (x InterruptResult_Outcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use InterruptResult_Outcome.Descriptor instead.
 func (InterruptResult_Outcome) EnumDescriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{11, 0}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{12, 0}
 }
 
 // What became of it.
@@ -274,7 +274,7 @@ func (x ApprovalResolved_Outcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ApprovalResolved_Outcome.Descriptor instead.
 func (ApprovalResolved_Outcome) EnumDescriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{21, 0}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{22, 0}
 }
 
 // What became of it.
@@ -335,7 +335,7 @@ func (x ClientToolReturned_Outcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ClientToolReturned_Outcome.Descriptor instead.
 func (ClientToolReturned_Outcome) EnumDescriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{23, 0}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{24, 0}
 }
 
 // What it is about.
@@ -412,7 +412,7 @@ func (x Notice_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Notice_Kind.Descriptor instead.
 func (Notice_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{24, 0}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{25, 0}
 }
 
 // One thing that happened in a session.
@@ -448,6 +448,7 @@ type Event struct {
 	//
 	//	*Event_SessionOpened
 	//	*Event_ServerDraining
+	//	*Event_SessionUpdated
 	//	*Event_TurnQueued
 	//	*Event_TurnStarted
 	//	*Event_TurnCompleted
@@ -563,6 +564,15 @@ func (x *Event) GetServerDraining() *ServerDraining {
 	if x != nil {
 		if x, ok := x.Kind.(*Event_ServerDraining); ok {
 			return x.ServerDraining
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetSessionUpdated() *SessionUpdated {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_SessionUpdated); ok {
+			return x.SessionUpdated
 		}
 	}
 	return nil
@@ -744,6 +754,11 @@ type Event_ServerDraining struct {
 	ServerDraining *ServerDraining `protobuf:"bytes,11,opt,name=server_draining,json=serverDraining,proto3,oneof"`
 }
 
+type Event_SessionUpdated struct {
+	// The session is set up differently from now on.
+	SessionUpdated *SessionUpdated `protobuf:"bytes,12,opt,name=session_updated,json=sessionUpdated,proto3,oneof"`
+}
+
 type Event_TurnQueued struct {
 	// A message was accepted.
 	TurnQueued *TurnQueued `protobuf:"bytes,20,opt,name=turn_queued,json=turnQueued,proto3,oneof"`
@@ -837,6 +852,8 @@ type Event_Raw struct {
 func (*Event_SessionOpened) isEvent_Kind() {}
 
 func (*Event_ServerDraining) isEvent_Kind() {}
+
+func (*Event_SessionUpdated) isEvent_Kind() {}
 
 func (*Event_TurnQueued) isEvent_Kind() {}
 
@@ -1057,6 +1074,61 @@ func (x *ServerDraining) GetSeq() uint64 {
 	return 0
 }
 
+// The session is set up differently from now on.
+type SessionUpdated struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The model that answers, as its full id.
+	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	// What may happen without an approval.
+	PermissionMode PermissionMode `protobuf:"varint,2,opt,name=permission_mode,json=permissionMode,proto3,enum=warmline.v1.PermissionMode" json:"permission_mode,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *SessionUpdated) Reset() {
+	*x = SessionUpdated{}
+	mi := &file_warmline_v1_events_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionUpdated) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionUpdated) ProtoMessage() {}
+
+func (x *SessionUpdated) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_events_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionUpdated.ProtoReflect.Descriptor instead.
+func (*SessionUpdated) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *SessionUpdated) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *SessionUpdated) GetPermissionMode() PermissionMode {
+	if x != nil {
+		return x.PermissionMode
+	}
+	return PermissionMode_PERMISSION_MODE_UNSPECIFIED
+}
+
 // A message was accepted, and its turn has an id.
 type TurnQueued struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1072,7 +1144,7 @@ type TurnQueued struct {
 
 func (x *TurnQueued) Reset() {
 	*x = TurnQueued{}
-	mi := &file_warmline_v1_events_proto_msgTypes[3]
+	mi := &file_warmline_v1_events_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1084,7 +1156,7 @@ func (x *TurnQueued) String() string {
 func (*TurnQueued) ProtoMessage() {}
 
 func (x *TurnQueued) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[3]
+	mi := &file_warmline_v1_events_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1097,7 +1169,7 @@ func (x *TurnQueued) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TurnQueued.ProtoReflect.Descriptor instead.
 func (*TurnQueued) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{3}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *TurnQueued) GetPosition() uint32 {
@@ -1133,7 +1205,7 @@ type TurnAttached struct {
 
 func (x *TurnAttached) Reset() {
 	*x = TurnAttached{}
-	mi := &file_warmline_v1_events_proto_msgTypes[4]
+	mi := &file_warmline_v1_events_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1145,7 +1217,7 @@ func (x *TurnAttached) String() string {
 func (*TurnAttached) ProtoMessage() {}
 
 func (x *TurnAttached) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[4]
+	mi := &file_warmline_v1_events_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1158,7 +1230,7 @@ func (x *TurnAttached) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TurnAttached.ProtoReflect.Descriptor instead.
 func (*TurnAttached) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{4}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *TurnAttached) GetIdempotencyKey() string {
@@ -1179,7 +1251,7 @@ type TurnStarted struct {
 
 func (x *TurnStarted) Reset() {
 	*x = TurnStarted{}
-	mi := &file_warmline_v1_events_proto_msgTypes[5]
+	mi := &file_warmline_v1_events_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1191,7 +1263,7 @@ func (x *TurnStarted) String() string {
 func (*TurnStarted) ProtoMessage() {}
 
 func (x *TurnStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[5]
+	mi := &file_warmline_v1_events_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1204,7 +1276,7 @@ func (x *TurnStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TurnStarted.ProtoReflect.Descriptor instead.
 func (*TurnStarted) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{5}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *TurnStarted) GetLatency() *LatencyReceipt {
@@ -1243,7 +1315,7 @@ type LatencyReceipt struct {
 
 func (x *LatencyReceipt) Reset() {
 	*x = LatencyReceipt{}
-	mi := &file_warmline_v1_events_proto_msgTypes[6]
+	mi := &file_warmline_v1_events_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1255,7 +1327,7 @@ func (x *LatencyReceipt) String() string {
 func (*LatencyReceipt) ProtoMessage() {}
 
 func (x *LatencyReceipt) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[6]
+	mi := &file_warmline_v1_events_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1268,7 +1340,7 @@ func (x *LatencyReceipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LatencyReceipt.ProtoReflect.Descriptor instead.
 func (*LatencyReceipt) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{6}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *LatencyReceipt) GetStart() StartKind {
@@ -1357,7 +1429,7 @@ type TurnCompleted struct {
 
 func (x *TurnCompleted) Reset() {
 	*x = TurnCompleted{}
-	mi := &file_warmline_v1_events_proto_msgTypes[7]
+	mi := &file_warmline_v1_events_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1369,7 +1441,7 @@ func (x *TurnCompleted) String() string {
 func (*TurnCompleted) ProtoMessage() {}
 
 func (x *TurnCompleted) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[7]
+	mi := &file_warmline_v1_events_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1382,7 +1454,7 @@ func (x *TurnCompleted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TurnCompleted.ProtoReflect.Descriptor instead.
 func (*TurnCompleted) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{7}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *TurnCompleted) GetStopReason() StopReason {
@@ -1455,7 +1527,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_warmline_v1_events_proto_msgTypes[8]
+	mi := &file_warmline_v1_events_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1467,7 +1539,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[8]
+	mi := &file_warmline_v1_events_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1480,7 +1552,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{8}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Usage) GetInputTokens() uint64 {
@@ -1538,7 +1610,7 @@ type PermissionDenial struct {
 
 func (x *PermissionDenial) Reset() {
 	*x = PermissionDenial{}
-	mi := &file_warmline_v1_events_proto_msgTypes[9]
+	mi := &file_warmline_v1_events_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1550,7 +1622,7 @@ func (x *PermissionDenial) String() string {
 func (*PermissionDenial) ProtoMessage() {}
 
 func (x *PermissionDenial) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[9]
+	mi := &file_warmline_v1_events_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1563,7 +1635,7 @@ func (x *PermissionDenial) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PermissionDenial.ProtoReflect.Descriptor instead.
 func (*PermissionDenial) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{9}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PermissionDenial) GetToolName() string {
@@ -1601,7 +1673,7 @@ type TurnFailed struct {
 
 func (x *TurnFailed) Reset() {
 	*x = TurnFailed{}
-	mi := &file_warmline_v1_events_proto_msgTypes[10]
+	mi := &file_warmline_v1_events_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1613,7 +1685,7 @@ func (x *TurnFailed) String() string {
 func (*TurnFailed) ProtoMessage() {}
 
 func (x *TurnFailed) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[10]
+	mi := &file_warmline_v1_events_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1626,7 +1698,7 @@ func (x *TurnFailed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TurnFailed.ProtoReflect.Descriptor instead.
 func (*TurnFailed) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{10}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *TurnFailed) GetStatus() *status.Status {
@@ -1682,7 +1754,7 @@ type InterruptResult struct {
 
 func (x *InterruptResult) Reset() {
 	*x = InterruptResult{}
-	mi := &file_warmline_v1_events_proto_msgTypes[11]
+	mi := &file_warmline_v1_events_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1694,7 +1766,7 @@ func (x *InterruptResult) String() string {
 func (*InterruptResult) ProtoMessage() {}
 
 func (x *InterruptResult) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[11]
+	mi := &file_warmline_v1_events_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1707,7 +1779,7 @@ func (x *InterruptResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InterruptResult.ProtoReflect.Descriptor instead.
 func (*InterruptResult) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{11}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *InterruptResult) GetOutcome() InterruptResult_Outcome {
@@ -1730,7 +1802,7 @@ type TextDelta struct {
 
 func (x *TextDelta) Reset() {
 	*x = TextDelta{}
-	mi := &file_warmline_v1_events_proto_msgTypes[12]
+	mi := &file_warmline_v1_events_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1742,7 +1814,7 @@ func (x *TextDelta) String() string {
 func (*TextDelta) ProtoMessage() {}
 
 func (x *TextDelta) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[12]
+	mi := &file_warmline_v1_events_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1755,7 +1827,7 @@ func (x *TextDelta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TextDelta.ProtoReflect.Descriptor instead.
 func (*TextDelta) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{12}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *TextDelta) GetText() string {
@@ -1785,7 +1857,7 @@ type ThinkingDelta struct {
 
 func (x *ThinkingDelta) Reset() {
 	*x = ThinkingDelta{}
-	mi := &file_warmline_v1_events_proto_msgTypes[13]
+	mi := &file_warmline_v1_events_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1797,7 +1869,7 @@ func (x *ThinkingDelta) String() string {
 func (*ThinkingDelta) ProtoMessage() {}
 
 func (x *ThinkingDelta) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[13]
+	mi := &file_warmline_v1_events_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1810,7 +1882,7 @@ func (x *ThinkingDelta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ThinkingDelta.ProtoReflect.Descriptor instead.
 func (*ThinkingDelta) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{13}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ThinkingDelta) GetText() string {
@@ -1840,7 +1912,7 @@ type ToolInputDelta struct {
 
 func (x *ToolInputDelta) Reset() {
 	*x = ToolInputDelta{}
-	mi := &file_warmline_v1_events_proto_msgTypes[14]
+	mi := &file_warmline_v1_events_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1852,7 +1924,7 @@ func (x *ToolInputDelta) String() string {
 func (*ToolInputDelta) ProtoMessage() {}
 
 func (x *ToolInputDelta) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[14]
+	mi := &file_warmline_v1_events_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1865,7 +1937,7 @@ func (x *ToolInputDelta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolInputDelta.ProtoReflect.Descriptor instead.
 func (*ToolInputDelta) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{14}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ToolInputDelta) GetPartialJson() string {
@@ -1899,7 +1971,7 @@ type Message struct {
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_warmline_v1_events_proto_msgTypes[15]
+	mi := &file_warmline_v1_events_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1911,7 +1983,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[15]
+	mi := &file_warmline_v1_events_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1924,7 +1996,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{15}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Message) GetId() string {
@@ -1973,7 +2045,7 @@ type ContentBlock struct {
 
 func (x *ContentBlock) Reset() {
 	*x = ContentBlock{}
-	mi := &file_warmline_v1_events_proto_msgTypes[16]
+	mi := &file_warmline_v1_events_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1985,7 +2057,7 @@ func (x *ContentBlock) String() string {
 func (*ContentBlock) ProtoMessage() {}
 
 func (x *ContentBlock) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[16]
+	mi := &file_warmline_v1_events_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1998,7 +2070,7 @@ func (x *ContentBlock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContentBlock.ProtoReflect.Descriptor instead.
 func (*ContentBlock) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{16}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ContentBlock) GetKind() isContentBlock_Kind {
@@ -2089,7 +2161,7 @@ type Thinking struct {
 
 func (x *Thinking) Reset() {
 	*x = Thinking{}
-	mi := &file_warmline_v1_events_proto_msgTypes[17]
+	mi := &file_warmline_v1_events_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2101,7 +2173,7 @@ func (x *Thinking) String() string {
 func (*Thinking) ProtoMessage() {}
 
 func (x *Thinking) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[17]
+	mi := &file_warmline_v1_events_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2114,7 +2186,7 @@ func (x *Thinking) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Thinking.ProtoReflect.Descriptor instead.
 func (*Thinking) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{17}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Thinking) GetText() string {
@@ -2146,7 +2218,7 @@ type ToolCall struct {
 
 func (x *ToolCall) Reset() {
 	*x = ToolCall{}
-	mi := &file_warmline_v1_events_proto_msgTypes[18]
+	mi := &file_warmline_v1_events_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2158,7 +2230,7 @@ func (x *ToolCall) String() string {
 func (*ToolCall) ProtoMessage() {}
 
 func (x *ToolCall) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[18]
+	mi := &file_warmline_v1_events_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2171,7 +2243,7 @@ func (x *ToolCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolCall.ProtoReflect.Descriptor instead.
 func (*ToolCall) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{18}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ToolCall) GetId() string {
@@ -2210,7 +2282,7 @@ type ToolResult struct {
 
 func (x *ToolResult) Reset() {
 	*x = ToolResult{}
-	mi := &file_warmline_v1_events_proto_msgTypes[19]
+	mi := &file_warmline_v1_events_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2222,7 +2294,7 @@ func (x *ToolResult) String() string {
 func (*ToolResult) ProtoMessage() {}
 
 func (x *ToolResult) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[19]
+	mi := &file_warmline_v1_events_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2235,7 +2307,7 @@ func (x *ToolResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolResult.ProtoReflect.Descriptor instead.
 func (*ToolResult) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{19}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ToolResult) GetToolCallId() string {
@@ -2282,7 +2354,7 @@ type ApprovalRequested struct {
 
 func (x *ApprovalRequested) Reset() {
 	*x = ApprovalRequested{}
-	mi := &file_warmline_v1_events_proto_msgTypes[20]
+	mi := &file_warmline_v1_events_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2294,7 +2366,7 @@ func (x *ApprovalRequested) String() string {
 func (*ApprovalRequested) ProtoMessage() {}
 
 func (x *ApprovalRequested) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[20]
+	mi := &file_warmline_v1_events_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2307,7 +2379,7 @@ func (x *ApprovalRequested) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApprovalRequested.ProtoReflect.Descriptor instead.
 func (*ApprovalRequested) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{20}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ApprovalRequested) GetApprovalId() string {
@@ -2372,7 +2444,7 @@ type ApprovalResolved struct {
 
 func (x *ApprovalResolved) Reset() {
 	*x = ApprovalResolved{}
-	mi := &file_warmline_v1_events_proto_msgTypes[21]
+	mi := &file_warmline_v1_events_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2384,7 +2456,7 @@ func (x *ApprovalResolved) String() string {
 func (*ApprovalResolved) ProtoMessage() {}
 
 func (x *ApprovalResolved) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[21]
+	mi := &file_warmline_v1_events_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2397,7 +2469,7 @@ func (x *ApprovalResolved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApprovalResolved.ProtoReflect.Descriptor instead.
 func (*ApprovalResolved) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{21}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ApprovalResolved) GetApprovalId() string {
@@ -2433,7 +2505,7 @@ type ClientToolCalled struct {
 
 func (x *ClientToolCalled) Reset() {
 	*x = ClientToolCalled{}
-	mi := &file_warmline_v1_events_proto_msgTypes[22]
+	mi := &file_warmline_v1_events_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2445,7 +2517,7 @@ func (x *ClientToolCalled) String() string {
 func (*ClientToolCalled) ProtoMessage() {}
 
 func (x *ClientToolCalled) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[22]
+	mi := &file_warmline_v1_events_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2458,7 +2530,7 @@ func (x *ClientToolCalled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientToolCalled.ProtoReflect.Descriptor instead.
 func (*ClientToolCalled) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{22}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ClientToolCalled) GetCallId() string {
@@ -2509,7 +2581,7 @@ type ClientToolReturned struct {
 
 func (x *ClientToolReturned) Reset() {
 	*x = ClientToolReturned{}
-	mi := &file_warmline_v1_events_proto_msgTypes[23]
+	mi := &file_warmline_v1_events_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2521,7 +2593,7 @@ func (x *ClientToolReturned) String() string {
 func (*ClientToolReturned) ProtoMessage() {}
 
 func (x *ClientToolReturned) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[23]
+	mi := &file_warmline_v1_events_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2534,7 +2606,7 @@ func (x *ClientToolReturned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientToolReturned.ProtoReflect.Descriptor instead.
 func (*ClientToolReturned) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{23}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ClientToolReturned) GetCallId() string {
@@ -2568,7 +2640,7 @@ type Notice struct {
 
 func (x *Notice) Reset() {
 	*x = Notice{}
-	mi := &file_warmline_v1_events_proto_msgTypes[24]
+	mi := &file_warmline_v1_events_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2580,7 +2652,7 @@ func (x *Notice) String() string {
 func (*Notice) ProtoMessage() {}
 
 func (x *Notice) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[24]
+	mi := &file_warmline_v1_events_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2593,7 +2665,7 @@ func (x *Notice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notice.ProtoReflect.Descriptor instead.
 func (*Notice) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{24}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Notice) GetKind() Notice_Kind {
@@ -2637,7 +2709,7 @@ type Raw struct {
 
 func (x *Raw) Reset() {
 	*x = Raw{}
-	mi := &file_warmline_v1_events_proto_msgTypes[25]
+	mi := &file_warmline_v1_events_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2649,7 +2721,7 @@ func (x *Raw) String() string {
 func (*Raw) ProtoMessage() {}
 
 func (x *Raw) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[25]
+	mi := &file_warmline_v1_events_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2662,7 +2734,7 @@ func (x *Raw) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Raw.ProtoReflect.Descriptor instead.
 func (*Raw) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{25}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Raw) GetType() string {
@@ -2683,7 +2755,7 @@ var File_warmline_v1_events_proto protoreflect.FileDescriptor
 
 const file_warmline_v1_events_proto_rawDesc = "" +
 	"\n" +
-	"\x18warmline/v1/events.proto\x12\vwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xe7\v\n" +
+	"\x18warmline/v1/events.proto\x12\vwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a warmline/v1/session_config.proto\"\xaf\f\n" +
 	"\x05Event\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n" +
@@ -2694,7 +2766,8 @@ const file_warmline_v1_events_proto_rawDesc = "" +
 	"\x13parent_tool_call_id\x18\x06 \x01(\tR\x10parentToolCallId\x12C\n" +
 	"\x0esession_opened\x18\n" +
 	" \x01(\v2\x1a.warmline.v1.SessionOpenedH\x00R\rsessionOpened\x12F\n" +
-	"\x0fserver_draining\x18\v \x01(\v2\x1b.warmline.v1.ServerDrainingH\x00R\x0eserverDraining\x12:\n" +
+	"\x0fserver_draining\x18\v \x01(\v2\x1b.warmline.v1.ServerDrainingH\x00R\x0eserverDraining\x12F\n" +
+	"\x0fsession_updated\x18\f \x01(\v2\x1b.warmline.v1.SessionUpdatedH\x00R\x0esessionUpdated\x12:\n" +
 	"\vturn_queued\x18\x14 \x01(\v2\x17.warmline.v1.TurnQueuedH\x00R\n" +
 	"turnQueued\x12=\n" +
 	"\fturn_started\x18\x15 \x01(\v2\x18.warmline.v1.TurnStartedH\x00R\vturnStarted\x12C\n" +
@@ -2734,7 +2807,10 @@ const file_warmline_v1_events_proto_rawDesc = "" +
 	"\vretry_after\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"retryAfter\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x10\n" +
-	"\x03seq\x18\x03 \x01(\x04R\x03seq\"e\n" +
+	"\x03seq\x18\x03 \x01(\x04R\x03seq\"l\n" +
+	"\x0eSessionUpdated\x12\x14\n" +
+	"\x05model\x18\x01 \x01(\tR\x05model\x12D\n" +
+	"\x0fpermission_mode\x18\x02 \x01(\x0e2\x1b.warmline.v1.PermissionModeR\x0epermissionMode\"e\n" +
 	"\n" +
 	"TurnQueued\x12\x1a\n" +
 	"\bposition\x18\x01 \x01(\rR\bposition\x12'\n" +
@@ -2918,7 +2994,7 @@ func file_warmline_v1_events_proto_rawDescGZIP() []byte {
 }
 
 var file_warmline_v1_events_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_warmline_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_warmline_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_warmline_v1_events_proto_goTypes = []any{
 	(StartKind)(0),                  // 0: warmline.v1.StartKind
 	(StopReason)(0),                 // 1: warmline.v1.StopReason
@@ -2929,101 +3005,105 @@ var file_warmline_v1_events_proto_goTypes = []any{
 	(*Event)(nil),                   // 6: warmline.v1.Event
 	(*SessionOpened)(nil),           // 7: warmline.v1.SessionOpened
 	(*ServerDraining)(nil),          // 8: warmline.v1.ServerDraining
-	(*TurnQueued)(nil),              // 9: warmline.v1.TurnQueued
-	(*TurnAttached)(nil),            // 10: warmline.v1.TurnAttached
-	(*TurnStarted)(nil),             // 11: warmline.v1.TurnStarted
-	(*LatencyReceipt)(nil),          // 12: warmline.v1.LatencyReceipt
-	(*TurnCompleted)(nil),           // 13: warmline.v1.TurnCompleted
-	(*Usage)(nil),                   // 14: warmline.v1.Usage
-	(*PermissionDenial)(nil),        // 15: warmline.v1.PermissionDenial
-	(*TurnFailed)(nil),              // 16: warmline.v1.TurnFailed
-	(*InterruptResult)(nil),         // 17: warmline.v1.InterruptResult
-	(*TextDelta)(nil),               // 18: warmline.v1.TextDelta
-	(*ThinkingDelta)(nil),           // 19: warmline.v1.ThinkingDelta
-	(*ToolInputDelta)(nil),          // 20: warmline.v1.ToolInputDelta
-	(*Message)(nil),                 // 21: warmline.v1.Message
-	(*ContentBlock)(nil),            // 22: warmline.v1.ContentBlock
-	(*Thinking)(nil),                // 23: warmline.v1.Thinking
-	(*ToolCall)(nil),                // 24: warmline.v1.ToolCall
-	(*ToolResult)(nil),              // 25: warmline.v1.ToolResult
-	(*ApprovalRequested)(nil),       // 26: warmline.v1.ApprovalRequested
-	(*ApprovalResolved)(nil),        // 27: warmline.v1.ApprovalResolved
-	(*ClientToolCalled)(nil),        // 28: warmline.v1.ClientToolCalled
-	(*ClientToolReturned)(nil),      // 29: warmline.v1.ClientToolReturned
-	(*Notice)(nil),                  // 30: warmline.v1.Notice
-	(*Raw)(nil),                     // 31: warmline.v1.Raw
-	nil,                             // 32: warmline.v1.Usage.ByModelEntry
-	nil,                             // 33: warmline.v1.Notice.MetadataEntry
-	(*timestamppb.Timestamp)(nil),   // 34: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 35: google.protobuf.Duration
-	(*structpb.Struct)(nil),         // 36: google.protobuf.Struct
-	(*status.Status)(nil),           // 37: google.rpc.Status
+	(*SessionUpdated)(nil),          // 9: warmline.v1.SessionUpdated
+	(*TurnQueued)(nil),              // 10: warmline.v1.TurnQueued
+	(*TurnAttached)(nil),            // 11: warmline.v1.TurnAttached
+	(*TurnStarted)(nil),             // 12: warmline.v1.TurnStarted
+	(*LatencyReceipt)(nil),          // 13: warmline.v1.LatencyReceipt
+	(*TurnCompleted)(nil),           // 14: warmline.v1.TurnCompleted
+	(*Usage)(nil),                   // 15: warmline.v1.Usage
+	(*PermissionDenial)(nil),        // 16: warmline.v1.PermissionDenial
+	(*TurnFailed)(nil),              // 17: warmline.v1.TurnFailed
+	(*InterruptResult)(nil),         // 18: warmline.v1.InterruptResult
+	(*TextDelta)(nil),               // 19: warmline.v1.TextDelta
+	(*ThinkingDelta)(nil),           // 20: warmline.v1.ThinkingDelta
+	(*ToolInputDelta)(nil),          // 21: warmline.v1.ToolInputDelta
+	(*Message)(nil),                 // 22: warmline.v1.Message
+	(*ContentBlock)(nil),            // 23: warmline.v1.ContentBlock
+	(*Thinking)(nil),                // 24: warmline.v1.Thinking
+	(*ToolCall)(nil),                // 25: warmline.v1.ToolCall
+	(*ToolResult)(nil),              // 26: warmline.v1.ToolResult
+	(*ApprovalRequested)(nil),       // 27: warmline.v1.ApprovalRequested
+	(*ApprovalResolved)(nil),        // 28: warmline.v1.ApprovalResolved
+	(*ClientToolCalled)(nil),        // 29: warmline.v1.ClientToolCalled
+	(*ClientToolReturned)(nil),      // 30: warmline.v1.ClientToolReturned
+	(*Notice)(nil),                  // 31: warmline.v1.Notice
+	(*Raw)(nil),                     // 32: warmline.v1.Raw
+	nil,                             // 33: warmline.v1.Usage.ByModelEntry
+	nil,                             // 34: warmline.v1.Notice.MetadataEntry
+	(*timestamppb.Timestamp)(nil),   // 35: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 36: google.protobuf.Duration
+	(PermissionMode)(0),             // 37: warmline.v1.PermissionMode
+	(*structpb.Struct)(nil),         // 38: google.protobuf.Struct
+	(*status.Status)(nil),           // 39: google.rpc.Status
 }
 var file_warmline_v1_events_proto_depIdxs = []int32{
-	34, // 0: warmline.v1.Event.time:type_name -> google.protobuf.Timestamp
+	35, // 0: warmline.v1.Event.time:type_name -> google.protobuf.Timestamp
 	7,  // 1: warmline.v1.Event.session_opened:type_name -> warmline.v1.SessionOpened
 	8,  // 2: warmline.v1.Event.server_draining:type_name -> warmline.v1.ServerDraining
-	9,  // 3: warmline.v1.Event.turn_queued:type_name -> warmline.v1.TurnQueued
-	11, // 4: warmline.v1.Event.turn_started:type_name -> warmline.v1.TurnStarted
-	13, // 5: warmline.v1.Event.turn_completed:type_name -> warmline.v1.TurnCompleted
-	16, // 6: warmline.v1.Event.turn_failed:type_name -> warmline.v1.TurnFailed
-	17, // 7: warmline.v1.Event.interrupt_result:type_name -> warmline.v1.InterruptResult
-	10, // 8: warmline.v1.Event.turn_attached:type_name -> warmline.v1.TurnAttached
-	18, // 9: warmline.v1.Event.text_delta:type_name -> warmline.v1.TextDelta
-	19, // 10: warmline.v1.Event.thinking_delta:type_name -> warmline.v1.ThinkingDelta
-	20, // 11: warmline.v1.Event.tool_input_delta:type_name -> warmline.v1.ToolInputDelta
-	21, // 12: warmline.v1.Event.message:type_name -> warmline.v1.Message
-	24, // 13: warmline.v1.Event.tool_call:type_name -> warmline.v1.ToolCall
-	25, // 14: warmline.v1.Event.tool_result:type_name -> warmline.v1.ToolResult
-	30, // 15: warmline.v1.Event.notice:type_name -> warmline.v1.Notice
-	26, // 16: warmline.v1.Event.approval_requested:type_name -> warmline.v1.ApprovalRequested
-	27, // 17: warmline.v1.Event.approval_resolved:type_name -> warmline.v1.ApprovalResolved
-	28, // 18: warmline.v1.Event.client_tool_called:type_name -> warmline.v1.ClientToolCalled
-	29, // 19: warmline.v1.Event.client_tool_returned:type_name -> warmline.v1.ClientToolReturned
-	31, // 20: warmline.v1.Event.raw:type_name -> warmline.v1.Raw
-	0,  // 21: warmline.v1.SessionOpened.start:type_name -> warmline.v1.StartKind
-	26, // 22: warmline.v1.SessionOpened.open_approvals:type_name -> warmline.v1.ApprovalRequested
-	28, // 23: warmline.v1.SessionOpened.open_client_calls:type_name -> warmline.v1.ClientToolCalled
-	35, // 24: warmline.v1.ServerDraining.retry_after:type_name -> google.protobuf.Duration
-	12, // 25: warmline.v1.TurnStarted.latency:type_name -> warmline.v1.LatencyReceipt
-	0,  // 26: warmline.v1.LatencyReceipt.start:type_name -> warmline.v1.StartKind
-	35, // 27: warmline.v1.LatencyReceipt.queue:type_name -> google.protobuf.Duration
-	35, // 28: warmline.v1.LatencyReceipt.spawn:type_name -> google.protobuf.Duration
-	35, // 29: warmline.v1.LatencyReceipt.bind:type_name -> google.protobuf.Duration
-	35, // 30: warmline.v1.LatencyReceipt.cli:type_name -> google.protobuf.Duration
-	35, // 31: warmline.v1.LatencyReceipt.first_token:type_name -> google.protobuf.Duration
-	35, // 32: warmline.v1.LatencyReceipt.total:type_name -> google.protobuf.Duration
-	35, // 33: warmline.v1.LatencyReceipt.history:type_name -> google.protobuf.Duration
-	1,  // 34: warmline.v1.TurnCompleted.stop_reason:type_name -> warmline.v1.StopReason
-	14, // 35: warmline.v1.TurnCompleted.usage:type_name -> warmline.v1.Usage
-	12, // 36: warmline.v1.TurnCompleted.latency:type_name -> warmline.v1.LatencyReceipt
-	15, // 37: warmline.v1.TurnCompleted.permission_denials:type_name -> warmline.v1.PermissionDenial
-	36, // 38: warmline.v1.TurnCompleted.structured_output:type_name -> google.protobuf.Struct
-	32, // 39: warmline.v1.Usage.by_model:type_name -> warmline.v1.Usage.ByModelEntry
-	37, // 40: warmline.v1.TurnFailed.status:type_name -> google.rpc.Status
-	14, // 41: warmline.v1.TurnFailed.usage:type_name -> warmline.v1.Usage
-	12, // 42: warmline.v1.TurnFailed.latency:type_name -> warmline.v1.LatencyReceipt
-	2,  // 43: warmline.v1.InterruptResult.outcome:type_name -> warmline.v1.InterruptResult.Outcome
-	22, // 44: warmline.v1.Message.content:type_name -> warmline.v1.ContentBlock
-	23, // 45: warmline.v1.ContentBlock.thinking:type_name -> warmline.v1.Thinking
-	24, // 46: warmline.v1.ContentBlock.tool_call:type_name -> warmline.v1.ToolCall
-	36, // 47: warmline.v1.ContentBlock.other:type_name -> google.protobuf.Struct
-	36, // 48: warmline.v1.ToolCall.input:type_name -> google.protobuf.Struct
-	36, // 49: warmline.v1.ApprovalRequested.input:type_name -> google.protobuf.Struct
-	36, // 50: warmline.v1.ApprovalRequested.suggestions:type_name -> google.protobuf.Struct
-	34, // 51: warmline.v1.ApprovalRequested.expire_time:type_name -> google.protobuf.Timestamp
-	3,  // 52: warmline.v1.ApprovalResolved.outcome:type_name -> warmline.v1.ApprovalResolved.Outcome
-	36, // 53: warmline.v1.ClientToolCalled.input:type_name -> google.protobuf.Struct
-	34, // 54: warmline.v1.ClientToolCalled.expire_time:type_name -> google.protobuf.Timestamp
-	4,  // 55: warmline.v1.ClientToolReturned.outcome:type_name -> warmline.v1.ClientToolReturned.Outcome
-	5,  // 56: warmline.v1.Notice.kind:type_name -> warmline.v1.Notice.Kind
-	33, // 57: warmline.v1.Notice.metadata:type_name -> warmline.v1.Notice.MetadataEntry
-	14, // 58: warmline.v1.Usage.ByModelEntry.value:type_name -> warmline.v1.Usage
-	59, // [59:59] is the sub-list for method output_type
-	59, // [59:59] is the sub-list for method input_type
-	59, // [59:59] is the sub-list for extension type_name
-	59, // [59:59] is the sub-list for extension extendee
-	0,  // [0:59] is the sub-list for field type_name
+	9,  // 3: warmline.v1.Event.session_updated:type_name -> warmline.v1.SessionUpdated
+	10, // 4: warmline.v1.Event.turn_queued:type_name -> warmline.v1.TurnQueued
+	12, // 5: warmline.v1.Event.turn_started:type_name -> warmline.v1.TurnStarted
+	14, // 6: warmline.v1.Event.turn_completed:type_name -> warmline.v1.TurnCompleted
+	17, // 7: warmline.v1.Event.turn_failed:type_name -> warmline.v1.TurnFailed
+	18, // 8: warmline.v1.Event.interrupt_result:type_name -> warmline.v1.InterruptResult
+	11, // 9: warmline.v1.Event.turn_attached:type_name -> warmline.v1.TurnAttached
+	19, // 10: warmline.v1.Event.text_delta:type_name -> warmline.v1.TextDelta
+	20, // 11: warmline.v1.Event.thinking_delta:type_name -> warmline.v1.ThinkingDelta
+	21, // 12: warmline.v1.Event.tool_input_delta:type_name -> warmline.v1.ToolInputDelta
+	22, // 13: warmline.v1.Event.message:type_name -> warmline.v1.Message
+	25, // 14: warmline.v1.Event.tool_call:type_name -> warmline.v1.ToolCall
+	26, // 15: warmline.v1.Event.tool_result:type_name -> warmline.v1.ToolResult
+	31, // 16: warmline.v1.Event.notice:type_name -> warmline.v1.Notice
+	27, // 17: warmline.v1.Event.approval_requested:type_name -> warmline.v1.ApprovalRequested
+	28, // 18: warmline.v1.Event.approval_resolved:type_name -> warmline.v1.ApprovalResolved
+	29, // 19: warmline.v1.Event.client_tool_called:type_name -> warmline.v1.ClientToolCalled
+	30, // 20: warmline.v1.Event.client_tool_returned:type_name -> warmline.v1.ClientToolReturned
+	32, // 21: warmline.v1.Event.raw:type_name -> warmline.v1.Raw
+	0,  // 22: warmline.v1.SessionOpened.start:type_name -> warmline.v1.StartKind
+	27, // 23: warmline.v1.SessionOpened.open_approvals:type_name -> warmline.v1.ApprovalRequested
+	29, // 24: warmline.v1.SessionOpened.open_client_calls:type_name -> warmline.v1.ClientToolCalled
+	36, // 25: warmline.v1.ServerDraining.retry_after:type_name -> google.protobuf.Duration
+	37, // 26: warmline.v1.SessionUpdated.permission_mode:type_name -> warmline.v1.PermissionMode
+	13, // 27: warmline.v1.TurnStarted.latency:type_name -> warmline.v1.LatencyReceipt
+	0,  // 28: warmline.v1.LatencyReceipt.start:type_name -> warmline.v1.StartKind
+	36, // 29: warmline.v1.LatencyReceipt.queue:type_name -> google.protobuf.Duration
+	36, // 30: warmline.v1.LatencyReceipt.spawn:type_name -> google.protobuf.Duration
+	36, // 31: warmline.v1.LatencyReceipt.bind:type_name -> google.protobuf.Duration
+	36, // 32: warmline.v1.LatencyReceipt.cli:type_name -> google.protobuf.Duration
+	36, // 33: warmline.v1.LatencyReceipt.first_token:type_name -> google.protobuf.Duration
+	36, // 34: warmline.v1.LatencyReceipt.total:type_name -> google.protobuf.Duration
+	36, // 35: warmline.v1.LatencyReceipt.history:type_name -> google.protobuf.Duration
+	1,  // 36: warmline.v1.TurnCompleted.stop_reason:type_name -> warmline.v1.StopReason
+	15, // 37: warmline.v1.TurnCompleted.usage:type_name -> warmline.v1.Usage
+	13, // 38: warmline.v1.TurnCompleted.latency:type_name -> warmline.v1.LatencyReceipt
+	16, // 39: warmline.v1.TurnCompleted.permission_denials:type_name -> warmline.v1.PermissionDenial
+	38, // 40: warmline.v1.TurnCompleted.structured_output:type_name -> google.protobuf.Struct
+	33, // 41: warmline.v1.Usage.by_model:type_name -> warmline.v1.Usage.ByModelEntry
+	39, // 42: warmline.v1.TurnFailed.status:type_name -> google.rpc.Status
+	15, // 43: warmline.v1.TurnFailed.usage:type_name -> warmline.v1.Usage
+	13, // 44: warmline.v1.TurnFailed.latency:type_name -> warmline.v1.LatencyReceipt
+	2,  // 45: warmline.v1.InterruptResult.outcome:type_name -> warmline.v1.InterruptResult.Outcome
+	23, // 46: warmline.v1.Message.content:type_name -> warmline.v1.ContentBlock
+	24, // 47: warmline.v1.ContentBlock.thinking:type_name -> warmline.v1.Thinking
+	25, // 48: warmline.v1.ContentBlock.tool_call:type_name -> warmline.v1.ToolCall
+	38, // 49: warmline.v1.ContentBlock.other:type_name -> google.protobuf.Struct
+	38, // 50: warmline.v1.ToolCall.input:type_name -> google.protobuf.Struct
+	38, // 51: warmline.v1.ApprovalRequested.input:type_name -> google.protobuf.Struct
+	38, // 52: warmline.v1.ApprovalRequested.suggestions:type_name -> google.protobuf.Struct
+	35, // 53: warmline.v1.ApprovalRequested.expire_time:type_name -> google.protobuf.Timestamp
+	3,  // 54: warmline.v1.ApprovalResolved.outcome:type_name -> warmline.v1.ApprovalResolved.Outcome
+	38, // 55: warmline.v1.ClientToolCalled.input:type_name -> google.protobuf.Struct
+	35, // 56: warmline.v1.ClientToolCalled.expire_time:type_name -> google.protobuf.Timestamp
+	4,  // 57: warmline.v1.ClientToolReturned.outcome:type_name -> warmline.v1.ClientToolReturned.Outcome
+	5,  // 58: warmline.v1.Notice.kind:type_name -> warmline.v1.Notice.Kind
+	34, // 59: warmline.v1.Notice.metadata:type_name -> warmline.v1.Notice.MetadataEntry
+	15, // 60: warmline.v1.Usage.ByModelEntry.value:type_name -> warmline.v1.Usage
+	61, // [61:61] is the sub-list for method output_type
+	61, // [61:61] is the sub-list for method input_type
+	61, // [61:61] is the sub-list for extension type_name
+	61, // [61:61] is the sub-list for extension extendee
+	0,  // [0:61] is the sub-list for field type_name
 }
 
 func init() { file_warmline_v1_events_proto_init() }
@@ -3031,9 +3111,11 @@ func file_warmline_v1_events_proto_init() {
 	if File_warmline_v1_events_proto != nil {
 		return
 	}
+	file_warmline_v1_session_config_proto_init()
 	file_warmline_v1_events_proto_msgTypes[0].OneofWrappers = []any{
 		(*Event_SessionOpened)(nil),
 		(*Event_ServerDraining)(nil),
+		(*Event_SessionUpdated)(nil),
 		(*Event_TurnQueued)(nil),
 		(*Event_TurnStarted)(nil),
 		(*Event_TurnCompleted)(nil),
@@ -3053,7 +3135,7 @@ func file_warmline_v1_events_proto_init() {
 		(*Event_ClientToolReturned)(nil),
 		(*Event_Raw)(nil),
 	}
-	file_warmline_v1_events_proto_msgTypes[16].OneofWrappers = []any{
+	file_warmline_v1_events_proto_msgTypes[17].OneofWrappers = []any{
 		(*ContentBlock_Text)(nil),
 		(*ContentBlock_Thinking)(nil),
 		(*ContentBlock_ToolCall)(nil),
@@ -3065,7 +3147,7 @@ func file_warmline_v1_events_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warmline_v1_events_proto_rawDesc), len(file_warmline_v1_events_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   28,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

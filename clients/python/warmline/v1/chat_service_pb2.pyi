@@ -89,6 +89,7 @@ class ChatRequest(_message.Message):
     INTERRUPT_FIELD_NUMBER: _builtins.int
     APPROVAL_DECISION_FIELD_NUMBER: _builtins.int
     CLIENT_TOOL_RESULT_FIELD_NUMBER: _builtins.int
+    UPDATE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def open(self) -> Global___Open:
         """Attach to a session, or begin one. First, exactly once."""
@@ -109,6 +110,10 @@ class ChatRequest(_message.Message):
     def client_tool_result(self) -> Global___ClientToolResult:
         """Answer a `client_tool_called`."""
 
+    @_builtins.property
+    def update(self) -> Global___Update:
+        """Set the session up differently from now on."""
+
     def __init__(
         self,
         *,
@@ -117,12 +122,13 @@ class ChatRequest(_message.Message):
         interrupt: Global___Interrupt | None = ...,
         approval_decision: Global___ApprovalDecision | None = ...,
         client_tool_result: Global___ClientToolResult | None = ...,
+        update: Global___Update | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_decision", b"approval_decision", "client_tool_result", b"client_tool_result", "frame", b"frame", "interrupt", b"interrupt", "message", b"message", "open", b"open"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_decision", b"approval_decision", "client_tool_result", b"client_tool_result", "frame", b"frame", "interrupt", b"interrupt", "message", b"message", "open", b"open", "update", b"update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_decision", b"approval_decision", "client_tool_result", b"client_tool_result", "frame", b"frame", "interrupt", b"interrupt", "message", b"message", "open", b"open"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_decision", b"approval_decision", "client_tool_result", b"client_tool_result", "frame", b"frame", "interrupt", b"interrupt", "message", b"message", "open", b"open", "update", b"update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["open", "message", "interrupt", "approval_decision", "client_tool_result"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["open", "message", "interrupt", "approval_decision", "client_tool_result", "update"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 
@@ -535,6 +541,35 @@ class ClientToolResult(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ClientToolResult: _TypeAlias = ClientToolResult  # noqa: Y015
+
+@_typing.final
+class Update(_message.Message):
+    """Sets a session up differently, also while a turn runs: its next request to the model, or its next tool call,
+    is the first that knows of it. `session_updated` says that it was done; a notice with the code
+    `update_refused` says why it was not, and then nothing has changed. At least one field must be set.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    PERMISSION_MODE_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model, an id or alias. Empty: as it is."""
+    permission_mode: _session_config_pb2.PermissionMode.ValueType
+    """What may happen without an approval. Not set: as it is."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        permission_mode: _session_config_pb2.PermissionMode.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "permission_mode", b"permission_mode"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Update: _TypeAlias = Update  # noqa: Y015
 
 @_typing.final
 class Interrupt(_message.Message):

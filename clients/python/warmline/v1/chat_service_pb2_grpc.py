@@ -59,7 +59,7 @@ class ChatServiceServicer:
     def Chat(self, request_iterator, context):
         """A conversation, both ways.
 
-        The first frame is `open`, exactly once; then any number of `message` and `interrupt`. The server
+        The first frame is `open`, exactly once; then any number of the others. The server
         answers `open` with `session_opened`. Every `message` that it accepts ends in exactly one
         `turn_completed` or `turn_failed`. Half-close means: no more input; the server finishes the turns
         that it has accepted and ends the stream with OK. A frame that is out of order or too large ends

@@ -36,7 +36,7 @@ class ChatServiceStub:
     Chat: _grpc.StreamStreamMultiCallable[_chat_service_pb2.ChatRequest, _chat_service_pb2.ChatResponse]
     """A conversation, both ways.
 
-    The first frame is `open`, exactly once; then any number of `message` and `interrupt`. The server
+    The first frame is `open`, exactly once; then any number of the others. The server
     answers `open` with `session_opened`. Every `message` that it accepts ends in exactly one
     `turn_completed` or `turn_failed`. Half-close means: no more input; the server finishes the turns
     that it has accepted and ends the stream with OK. A frame that is out of order or too large ends
@@ -72,7 +72,7 @@ class ChatServiceAsyncStub(ChatServiceStub):
     Chat: _aio.StreamStreamMultiCallable[_chat_service_pb2.ChatRequest, _chat_service_pb2.ChatResponse]  # type: ignore[assignment]
     """A conversation, both ways.
 
-    The first frame is `open`, exactly once; then any number of `message` and `interrupt`. The server
+    The first frame is `open`, exactly once; then any number of the others. The server
     answers `open` with `session_opened`. Every `message` that it accepts ends in exactly one
     `turn_completed` or `turn_failed`. Half-close means: no more input; the server finishes the turns
     that it has accepted and ends the stream with OK. A frame that is out of order or too large ends
@@ -111,7 +111,7 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_chat_service_pb2.ChatResponse], _abc.AsyncIterator[_chat_service_pb2.ChatResponse]]:
         """A conversation, both ways.
 
-        The first frame is `open`, exactly once; then any number of `message` and `interrupt`. The server
+        The first frame is `open`, exactly once; then any number of the others. The server
         answers `open` with `session_opened`. Every `message` that it accepts ends in exactly one
         `turn_completed` or `turn_failed`. Half-close means: no more input; the server finishes the turns
         that it has accepted and ends the stream with OK. A frame that is out of order or too large ends

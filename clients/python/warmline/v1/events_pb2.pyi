@@ -12,6 +12,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
+from warmline.v1 import session_config_pb2 as _session_config_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -121,6 +122,7 @@ class Event(_message.Message):
     PARENT_TOOL_CALL_ID_FIELD_NUMBER: _builtins.int
     SESSION_OPENED_FIELD_NUMBER: _builtins.int
     SERVER_DRAINING_FIELD_NUMBER: _builtins.int
+    SESSION_UPDATED_FIELD_NUMBER: _builtins.int
     TURN_QUEUED_FIELD_NUMBER: _builtins.int
     TURN_STARTED_FIELD_NUMBER: _builtins.int
     TURN_COMPLETED_FIELD_NUMBER: _builtins.int
@@ -160,6 +162,10 @@ class Event(_message.Message):
     @_builtins.property
     def server_draining(self) -> Global___ServerDraining:
         """The server is going away; no new turn starts here."""
+
+    @_builtins.property
+    def session_updated(self) -> Global___SessionUpdated:
+        """The session is set up differently from now on."""
 
     @_builtins.property
     def turn_queued(self) -> Global___TurnQueued:
@@ -244,6 +250,7 @@ class Event(_message.Message):
         parent_tool_call_id: _builtins.str = ...,
         session_opened: Global___SessionOpened | None = ...,
         server_draining: Global___ServerDraining | None = ...,
+        session_updated: Global___SessionUpdated | None = ...,
         turn_queued: Global___TurnQueued | None = ...,
         turn_started: Global___TurnStarted | None = ...,
         turn_completed: Global___TurnCompleted | None = ...,
@@ -263,11 +270,11 @@ class Event(_message.Message):
         client_tool_returned: Global___ClientToolReturned | None = ...,
         raw: Global___Raw | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "client_tool_called", b"client_tool_called", "client_tool_returned", b"client_tool_returned", "interrupt_result", b"interrupt_result", "kind", b"kind", "message", b"message", "notice", b"notice", "raw", b"raw", "server_draining", b"server_draining", "session_opened", b"session_opened", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta", "time", b"time", "tool_call", b"tool_call", "tool_input_delta", b"tool_input_delta", "tool_result", b"tool_result", "turn_attached", b"turn_attached", "turn_completed", b"turn_completed", "turn_failed", b"turn_failed", "turn_queued", b"turn_queued", "turn_started", b"turn_started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "client_tool_called", b"client_tool_called", "client_tool_returned", b"client_tool_returned", "interrupt_result", b"interrupt_result", "kind", b"kind", "message", b"message", "notice", b"notice", "raw", b"raw", "server_draining", b"server_draining", "session_opened", b"session_opened", "session_updated", b"session_updated", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta", "time", b"time", "tool_call", b"tool_call", "tool_input_delta", b"tool_input_delta", "tool_result", b"tool_result", "turn_attached", b"turn_attached", "turn_completed", b"turn_completed", "turn_failed", b"turn_failed", "turn_queued", b"turn_queued", "turn_started", b"turn_started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "client_tool_called", b"client_tool_called", "client_tool_returned", b"client_tool_returned", "epoch", b"epoch", "interrupt_result", b"interrupt_result", "kind", b"kind", "message", b"message", "notice", b"notice", "parent_tool_call_id", b"parent_tool_call_id", "raw", b"raw", "seq", b"seq", "server_draining", b"server_draining", "session_id", b"session_id", "session_opened", b"session_opened", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta", "time", b"time", "tool_call", b"tool_call", "tool_input_delta", b"tool_input_delta", "tool_result", b"tool_result", "turn_attached", b"turn_attached", "turn_completed", b"turn_completed", "turn_failed", b"turn_failed", "turn_id", b"turn_id", "turn_queued", b"turn_queued", "turn_started", b"turn_started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "client_tool_called", b"client_tool_called", "client_tool_returned", b"client_tool_returned", "epoch", b"epoch", "interrupt_result", b"interrupt_result", "kind", b"kind", "message", b"message", "notice", b"notice", "parent_tool_call_id", b"parent_tool_call_id", "raw", b"raw", "seq", b"seq", "server_draining", b"server_draining", "session_id", b"session_id", "session_opened", b"session_opened", "session_updated", b"session_updated", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta", "time", b"time", "tool_call", b"tool_call", "tool_input_delta", b"tool_input_delta", "tool_result", b"tool_result", "turn_attached", b"turn_attached", "turn_completed", b"turn_completed", "turn_failed", b"turn_failed", "turn_id", b"turn_id", "turn_queued", b"turn_queued", "turn_started", b"turn_started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["session_opened", "server_draining", "turn_queued", "turn_started", "turn_completed", "turn_failed", "interrupt_result", "turn_attached", "text_delta", "thinking_delta", "tool_input_delta", "message", "tool_call", "tool_result", "notice", "approval_requested", "approval_resolved", "client_tool_called", "client_tool_returned", "raw"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["session_opened", "server_draining", "session_updated", "turn_queued", "turn_started", "turn_completed", "turn_failed", "interrupt_result", "turn_attached", "text_delta", "thinking_delta", "tool_input_delta", "message", "tool_call", "tool_result", "notice", "approval_requested", "approval_resolved", "client_tool_called", "client_tool_returned", "raw"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -364,6 +371,32 @@ class ServerDraining(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ServerDraining: _TypeAlias = ServerDraining  # noqa: Y015
+
+@_typing.final
+class SessionUpdated(_message.Message):
+    """The session is set up differently from now on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    PERMISSION_MODE_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model that answers, as its full id."""
+    permission_mode: _session_config_pb2.PermissionMode.ValueType
+    """What may happen without an approval."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        permission_mode: _session_config_pb2.PermissionMode.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "permission_mode", b"permission_mode"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionUpdated: _TypeAlias = SessionUpdated  # noqa: Y015
 
 @_typing.final
 class TurnQueued(_message.Message):

@@ -8,13 +8,15 @@ import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Status } from "../../google/rpc/status_pb.js";
 import { file_google_rpc_status } from "../../google/rpc/status_pb.js";
+import type { PermissionMode } from "./session_config_pb.js";
+import { file_warmline_v1_session_config } from "./session_config_pb.js";
 import type { JsonObject, Message as Message$1 } from "@bufbuild/protobuf";
 
 /**
  * Describes the file warmline/v1/events.proto.
  */
 export const file_warmline_v1_events: GenFile = /*@__PURE__*/
-  fileDesc("Chh3YXJtbGluZS92MS9ldmVudHMucHJvdG8SC3dhcm1saW5lLnYxIp0JCgVFdmVudBISCgpzZXNzaW9uX2lkGAEgASgJEg8KB3R1cm5faWQYAiABKAkSDQoFZXBvY2gYAyABKAQSCwoDc2VxGAQgASgEEigKBHRpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhsKE3BhcmVudF90b29sX2NhbGxfaWQYBiABKAkSNAoOc2Vzc2lvbl9vcGVuZWQYCiABKAsyGi53YXJtbGluZS52MS5TZXNzaW9uT3BlbmVkSAASNgoPc2VydmVyX2RyYWluaW5nGAsgASgLMhsud2FybWxpbmUudjEuU2VydmVyRHJhaW5pbmdIABIuCgt0dXJuX3F1ZXVlZBgUIAEoCzIXLndhcm1saW5lLnYxLlR1cm5RdWV1ZWRIABIwCgx0dXJuX3N0YXJ0ZWQYFSABKAsyGC53YXJtbGluZS52MS5UdXJuU3RhcnRlZEgAEjQKDnR1cm5fY29tcGxldGVkGBYgASgLMhoud2FybWxpbmUudjEuVHVybkNvbXBsZXRlZEgAEi4KC3R1cm5fZmFpbGVkGBcgASgLMhcud2FybWxpbmUudjEuVHVybkZhaWxlZEgAEjgKEGludGVycnVwdF9yZXN1bHQYGCABKAsyHC53YXJtbGluZS52MS5JbnRlcnJ1cHRSZXN1bHRIABIyCg10dXJuX2F0dGFjaGVkGBkgASgLMhkud2FybWxpbmUudjEuVHVybkF0dGFjaGVkSAASLAoKdGV4dF9kZWx0YRgeIAEoCzIWLndhcm1saW5lLnYxLlRleHREZWx0YUgAEjQKDnRoaW5raW5nX2RlbHRhGB8gASgLMhoud2FybWxpbmUudjEuVGhpbmtpbmdEZWx0YUgAEjcKEHRvb2xfaW5wdXRfZGVsdGEYICABKAsyGy53YXJtbGluZS52MS5Ub29sSW5wdXREZWx0YUgAEicKB21lc3NhZ2UYKCABKAsyFC53YXJtbGluZS52MS5NZXNzYWdlSAASKgoJdG9vbF9jYWxsGCkgASgLMhUud2FybWxpbmUudjEuVG9vbENhbGxIABIuCgt0b29sX3Jlc3VsdBgqIAEoCzIXLndhcm1saW5lLnYxLlRvb2xSZXN1bHRIABIlCgZub3RpY2UYMiABKAsyEy53YXJtbGluZS52MS5Ob3RpY2VIABI8ChJhcHByb3ZhbF9yZXF1ZXN0ZWQYMyABKAsyHi53YXJtbGluZS52MS5BcHByb3ZhbFJlcXVlc3RlZEgAEjoKEWFwcHJvdmFsX3Jlc29sdmVkGDQgASgLMh0ud2FybWxpbmUudjEuQXBwcm92YWxSZXNvbHZlZEgAEjsKEmNsaWVudF90b29sX2NhbGxlZBg1IAEoCzIdLndhcm1saW5lLnYxLkNsaWVudFRvb2xDYWxsZWRIABI/ChRjbGllbnRfdG9vbF9yZXR1cm5lZBg2IAEoCzIfLndhcm1saW5lLnYxLkNsaWVudFRvb2xSZXR1cm5lZEgAEh8KA3JhdxhaIAEoCzIQLndhcm1saW5lLnYxLlJhd0gAQgYKBGtpbmQimgIKDVNlc3Npb25PcGVuZWQSEgoKc2Vzc2lvbl9pZBgBIAEoCRIlCgVzdGFydBgCIAEoDjIWLndhcm1saW5lLnYxLlN0YXJ0S2luZBINCgVtb2RlbBgDIAEoCRITCgtjbGlfdmVyc2lvbhgEIAEoCRIQCghsYXN0X3NlcRgFIAEoBBINCgVlcG9jaBgGIAEoBBIXCg9ydW5uaW5nX3R1cm5faWQYByABKAkSNgoOb3Blbl9hcHByb3ZhbHMYCCADKAsyHi53YXJtbGluZS52MS5BcHByb3ZhbFJlcXVlc3RlZBI4ChFvcGVuX2NsaWVudF9jYWxscxgJIAMoCzIdLndhcm1saW5lLnYxLkNsaWVudFRvb2xDYWxsZWQiXAoOU2VydmVyRHJhaW5pbmcSLgoLcmV0cnlfYWZ0ZXIYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SDQoFZXBvY2gYAiABKAQSCwoDc2VxGAMgASgEIkUKClR1cm5RdWV1ZWQSEAoIcG9zaXRpb24YASABKA0SFwoPaWRlbXBvdGVuY3lfa2V5GAIgASgJEgwKBHRleHQYAyABKAkiJwoMVHVybkF0dGFjaGVkEhcKD2lkZW1wb3RlbmN5X2tleRgBIAEoCSI7CgtUdXJuU3RhcnRlZBIsCgdsYXRlbmN5GAEgASgLMhsud2FybWxpbmUudjEuTGF0ZW5jeVJlY2VpcHQi8gIKDkxhdGVuY3lSZWNlaXB0EiUKBXN0YXJ0GAEgASgOMhYud2FybWxpbmUudjEuU3RhcnRLaW5kEigKBXF1ZXVlGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEigKBXNwYXduGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEicKBGJpbmQYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SJgoDY2xpGAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEi4KC2ZpcnN0X3Rva2VuGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEigKBXRvdGFsGAcgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEg4KBm1pc3NlcxgIIAMoCRIqCgdoaXN0b3J5GAkgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIqUCCg1UdXJuQ29tcGxldGVkEiwKC3N0b3BfcmVhc29uGAEgASgOMhcud2FybWxpbmUudjEuU3RvcFJlYXNvbhIOCgZyZXN1bHQYAiABKAkSIQoFdXNhZ2UYAyABKAsyEi53YXJtbGluZS52MS5Vc2FnZRIsCgdsYXRlbmN5GAQgASgLMhsud2FybWxpbmUudjEuTGF0ZW5jeVJlY2VpcHQSOQoScGVybWlzc2lvbl9kZW5pYWxzGAUgAygLMh0ud2FybWxpbmUudjEuUGVybWlzc2lvbkRlbmlhbBIWCg5tb2RlbF9yZXF1ZXN0cxgGIAEoDRIyChFzdHJ1Y3R1cmVkX291dHB1dBgHIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QigwIKBVVzYWdlEhQKDGlucHV0X3Rva2VucxgBIAEoBBIVCg1vdXRwdXRfdG9rZW5zGAIgASgEEh8KF2NhY2hlX3JlYWRfaW5wdXRfdG9rZW5zGAMgASgEEiMKG2NhY2hlX2NyZWF0aW9uX2lucHV0X3Rva2VucxgEIAEoBBIQCghjb3N0X3VzZBgFIAEoARIxCghieV9tb2RlbBgGIAMoCzIfLndhcm1saW5lLnYxLlVzYWdlLkJ5TW9kZWxFbnRyeRpCCgxCeU1vZGVsRW50cnkSCwoDa2V5GAEgASgJEiEKBXZhbHVlGAIgASgLMhIud2FybWxpbmUudjEuVXNhZ2U6AjgBIjsKEFBlcm1pc3Npb25EZW5pYWwSEQoJdG9vbF9uYW1lGAEgASgJEhQKDHRvb2xfY2FsbF9pZBgCIAEoCSLGAQoKVHVybkZhaWxlZBIiCgZzdGF0dXMYASABKAsyEi5nb29nbGUucnBjLlN0YXR1cxIUCgxzZXNzaW9uX2xvc3QYAiABKAgSFAoMY29udGV4dF9sb3N0GAMgASgIEiEKBXVzYWdlGAQgASgLMhIud2FybWxpbmUudjEuVXNhZ2USLAoHbGF0ZW5jeRgFIAEoCzIbLndhcm1saW5lLnYxLkxhdGVuY3lSZWNlaXB0EhcKD2lkZW1wb3RlbmN5X2tleRgGIAEoCSLHAQoPSW50ZXJydXB0UmVzdWx0EjUKB291dGNvbWUYASABKA4yJC53YXJtbGluZS52MS5JbnRlcnJ1cHRSZXN1bHQuT3V0Y29tZSJ9CgdPdXRjb21lEhcKE09VVENPTUVfVU5TUEVDSUZJRUQQABITCg9PVVRDT01FX1NUT1BQRUQQARIbChdPVVRDT01FX05PVEhJTkdfUlVOTklORxACEhMKD09VVENPTUVfTEFUQ0hFRBADEhIKDk9VVENPTUVfRk9SQ0VEEAQiLgoJVGV4dERlbHRhEgwKBHRleHQYASABKAkSEwoLYmxvY2tfaW5kZXgYAiABKA0iMgoNVGhpbmtpbmdEZWx0YRIMCgR0ZXh0GAEgASgJEhMKC2Jsb2NrX2luZGV4GAIgASgNIjsKDlRvb2xJbnB1dERlbHRhEhQKDHBhcnRpYWxfanNvbhgBIAEoCRITCgtibG9ja19pbmRleBgCIAEoDSJhCgdNZXNzYWdlEgoKAmlkGAEgASgJEg0KBW1vZGVsGAIgASgJEioKB2NvbnRlbnQYAyADKAsyGS53YXJtbGluZS52MS5Db250ZW50QmxvY2sSDwoHYWJvcnRlZBgEIAEoCCKnAQoMQ29udGVudEJsb2NrEg4KBHRleHQYASABKAlIABIpCgh0aGlua2luZxgCIAEoCzIVLndhcm1saW5lLnYxLlRoaW5raW5nSAASKgoJdG9vbF9jYWxsGAMgASgLMhUud2FybWxpbmUudjEuVG9vbENhbGxIABIoCgVvdGhlchgPIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3RIAEIGCgRraW5kIisKCFRoaW5raW5nEgwKBHRleHQYASABKAkSEQoJc2lnbmF0dXJlGAIgASgJIkwKCFRvb2xDYWxsEgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSJgoFaW5wdXQYAyABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0IkIKClRvb2xSZXN1bHQSFAoMdG9vbF9jYWxsX2lkGAEgASgJEgwKBHRleHQYAiABKAkSEAoIaXNfZXJyb3IYAyABKAgi7QEKEUFwcHJvdmFsUmVxdWVzdGVkEhMKC2FwcHJvdmFsX2lkGAEgASgJEhEKCXRvb2xfbmFtZRgCIAEoCRImCgVpbnB1dBgDIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSFAoMdG9vbF9jYWxsX2lkGAQgASgJEhMKC2Rlc2NyaXB0aW9uGAUgASgJEiwKC3N1Z2dlc3Rpb25zGAYgAygLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIvCgtleHBpcmVfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAi2AEKEEFwcHJvdmFsUmVzb2x2ZWQSEwoLYXBwcm92YWxfaWQYASABKAkSNgoHb3V0Y29tZRgCIAEoDjIlLndhcm1saW5lLnYxLkFwcHJvdmFsUmVzb2x2ZWQuT3V0Y29tZSJ3CgdPdXRjb21lEhcKE09VVENPTUVfVU5TUEVDSUZJRUQQABITCg9PVVRDT01FX0FMTE9XRUQQARISCg5PVVRDT01FX0RFTklFRBACEhMKD09VVENPTUVfRVhQSVJFRBADEhUKEU9VVENPTUVfV0lUSERSQVdOEAQioAEKEENsaWVudFRvb2xDYWxsZWQSDwoHY2FsbF9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEiYKBWlucHV0GAMgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIUCgx0b29sX2NhbGxfaWQYBCABKAkSLwoLZXhwaXJlX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wItkBChJDbGllbnRUb29sUmV0dXJuZWQSDwoHY2FsbF9pZBgBIAEoCRI4CgdvdXRjb21lGAIgASgOMicud2FybWxpbmUudjEuQ2xpZW50VG9vbFJldHVybmVkLk91dGNvbWUieAoHT3V0Y29tZRIXChNPVVRDT01FX1VOU1BFQ0lGSUVEEAASFAoQT1VUQ09NRV9SRVRVUk5FRBABEhIKDk9VVENPTUVfRkFJTEVEEAISEwoPT1VUQ09NRV9FWFBJUkVEEAMSFQoRT1VUQ09NRV9XSVRIRFJBV04QBCKBAwoGTm90aWNlEiYKBGtpbmQYASABKA4yGC53YXJtbGluZS52MS5Ob3RpY2UuS2luZBIMCgRjb2RlGAIgASgJEg8KB21lc3NhZ2UYAyABKAkSMwoIbWV0YWRhdGEYBCADKAsyIS53YXJtbGluZS52MS5Ob3RpY2UuTWV0YWRhdGFFbnRyeRovCg1NZXRhZGF0YUVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiyQEKBEtpbmQSFAoQS0lORF9VTlNQRUNJRklFRBAAEhEKDUtJTkRfUkVUUllJTkcQARITCg9LSU5EX1JBVEVfTElNSVQQAhIXChNLSU5EX01PREVMX0ZBTExCQUNLEAMSEwoPS0lORF9DT01QQUNUSU5HEAQSEAoMS0lORF9XQVJOSU5HEAUSFQoRS0lORF9DT05URVhUX0xPU1QQBhITCg9LSU5EX1RBS0VOX09WRVIQBxIXChNLSU5EX0VWRU5UU19FWFBJUkVEEAgiIQoDUmF3EgwKBHR5cGUYASABKAkSDAoEanNvbhgCIAEoCSp9CglTdGFydEtpbmQSGgoWU1RBUlRfS0lORF9VTlNQRUNJRklFRBAAEhIKDlNUQVJUX0tJTkRfSE9UEAESEwoPU1RBUlRfS0lORF9XQVJNEAISEwoPU1RBUlRfS0lORF9DT0xEEAMSFgoSU1RBUlRfS0lORF9SRVNVTUVEEAQqzgEKClN0b3BSZWFzb24SGwoXU1RPUF9SRUFTT05fVU5TUEVDSUZJRUQQABIYChRTVE9QX1JFQVNPTl9FTkRfVFVSThABEhoKFlNUT1BfUkVBU09OX01BWF9UT0tFTlMQAhIdChlTVE9QX1JFQVNPTl9TVE9QX1NFUVVFTkNFEAMSFwoTU1RPUF9SRUFTT05fUkVGVVNBTBAEEhgKFFNUT1BfUkVBU09OX1RPT0xfVVNFEAUSGwoXU1RPUF9SRUFTT05fSU5URVJSVVBURUQQBkIwWi53YXJtbGluZS5kZXYvY2xpZW50cy9nby93YXJtbGluZS92MTt3YXJtbGluZXYxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp, file_google_rpc_status]);
+  fileDesc("Chh3YXJtbGluZS92MS9ldmVudHMucHJvdG8SC3dhcm1saW5lLnYxItUJCgVFdmVudBISCgpzZXNzaW9uX2lkGAEgASgJEg8KB3R1cm5faWQYAiABKAkSDQoFZXBvY2gYAyABKAQSCwoDc2VxGAQgASgEEigKBHRpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhsKE3BhcmVudF90b29sX2NhbGxfaWQYBiABKAkSNAoOc2Vzc2lvbl9vcGVuZWQYCiABKAsyGi53YXJtbGluZS52MS5TZXNzaW9uT3BlbmVkSAASNgoPc2VydmVyX2RyYWluaW5nGAsgASgLMhsud2FybWxpbmUudjEuU2VydmVyRHJhaW5pbmdIABI2Cg9zZXNzaW9uX3VwZGF0ZWQYDCABKAsyGy53YXJtbGluZS52MS5TZXNzaW9uVXBkYXRlZEgAEi4KC3R1cm5fcXVldWVkGBQgASgLMhcud2FybWxpbmUudjEuVHVyblF1ZXVlZEgAEjAKDHR1cm5fc3RhcnRlZBgVIAEoCzIYLndhcm1saW5lLnYxLlR1cm5TdGFydGVkSAASNAoOdHVybl9jb21wbGV0ZWQYFiABKAsyGi53YXJtbGluZS52MS5UdXJuQ29tcGxldGVkSAASLgoLdHVybl9mYWlsZWQYFyABKAsyFy53YXJtbGluZS52MS5UdXJuRmFpbGVkSAASOAoQaW50ZXJydXB0X3Jlc3VsdBgYIAEoCzIcLndhcm1saW5lLnYxLkludGVycnVwdFJlc3VsdEgAEjIKDXR1cm5fYXR0YWNoZWQYGSABKAsyGS53YXJtbGluZS52MS5UdXJuQXR0YWNoZWRIABIsCgp0ZXh0X2RlbHRhGB4gASgLMhYud2FybWxpbmUudjEuVGV4dERlbHRhSAASNAoOdGhpbmtpbmdfZGVsdGEYHyABKAsyGi53YXJtbGluZS52MS5UaGlua2luZ0RlbHRhSAASNwoQdG9vbF9pbnB1dF9kZWx0YRggIAEoCzIbLndhcm1saW5lLnYxLlRvb2xJbnB1dERlbHRhSAASJwoHbWVzc2FnZRgoIAEoCzIULndhcm1saW5lLnYxLk1lc3NhZ2VIABIqCgl0b29sX2NhbGwYKSABKAsyFS53YXJtbGluZS52MS5Ub29sQ2FsbEgAEi4KC3Rvb2xfcmVzdWx0GCogASgLMhcud2FybWxpbmUudjEuVG9vbFJlc3VsdEgAEiUKBm5vdGljZRgyIAEoCzITLndhcm1saW5lLnYxLk5vdGljZUgAEjwKEmFwcHJvdmFsX3JlcXVlc3RlZBgzIAEoCzIeLndhcm1saW5lLnYxLkFwcHJvdmFsUmVxdWVzdGVkSAASOgoRYXBwcm92YWxfcmVzb2x2ZWQYNCABKAsyHS53YXJtbGluZS52MS5BcHByb3ZhbFJlc29sdmVkSAASOwoSY2xpZW50X3Rvb2xfY2FsbGVkGDUgASgLMh0ud2FybWxpbmUudjEuQ2xpZW50VG9vbENhbGxlZEgAEj8KFGNsaWVudF90b29sX3JldHVybmVkGDYgASgLMh8ud2FybWxpbmUudjEuQ2xpZW50VG9vbFJldHVybmVkSAASHwoDcmF3GFogASgLMhAud2FybWxpbmUudjEuUmF3SABCBgoEa2luZCKaAgoNU2Vzc2lvbk9wZW5lZBISCgpzZXNzaW9uX2lkGAEgASgJEiUKBXN0YXJ0GAIgASgOMhYud2FybWxpbmUudjEuU3RhcnRLaW5kEg0KBW1vZGVsGAMgASgJEhMKC2NsaV92ZXJzaW9uGAQgASgJEhAKCGxhc3Rfc2VxGAUgASgEEg0KBWVwb2NoGAYgASgEEhcKD3J1bm5pbmdfdHVybl9pZBgHIAEoCRI2Cg5vcGVuX2FwcHJvdmFscxgIIAMoCzIeLndhcm1saW5lLnYxLkFwcHJvdmFsUmVxdWVzdGVkEjgKEW9wZW5fY2xpZW50X2NhbGxzGAkgAygLMh0ud2FybWxpbmUudjEuQ2xpZW50VG9vbENhbGxlZCJcCg5TZXJ2ZXJEcmFpbmluZxIuCgtyZXRyeV9hZnRlchgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhINCgVlcG9jaBgCIAEoBBILCgNzZXEYAyABKAQiVQoOU2Vzc2lvblVwZGF0ZWQSDQoFbW9kZWwYASABKAkSNAoPcGVybWlzc2lvbl9tb2RlGAIgASgOMhsud2FybWxpbmUudjEuUGVybWlzc2lvbk1vZGUiRQoKVHVyblF1ZXVlZBIQCghwb3NpdGlvbhgBIAEoDRIXCg9pZGVtcG90ZW5jeV9rZXkYAiABKAkSDAoEdGV4dBgDIAEoCSInCgxUdXJuQXR0YWNoZWQSFwoPaWRlbXBvdGVuY3lfa2V5GAEgASgJIjsKC1R1cm5TdGFydGVkEiwKB2xhdGVuY3kYASABKAsyGy53YXJtbGluZS52MS5MYXRlbmN5UmVjZWlwdCLyAgoOTGF0ZW5jeVJlY2VpcHQSJQoFc3RhcnQYASABKA4yFi53YXJtbGluZS52MS5TdGFydEtpbmQSKAoFcXVldWUYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKAoFc3Bhd24YAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SJwoEYmluZBgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhImCgNjbGkYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLgoLZmlyc3RfdG9rZW4YBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKAoFdG90YWwYByABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SDgoGbWlzc2VzGAggAygJEioKB2hpc3RvcnkYCSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24ipQIKDVR1cm5Db21wbGV0ZWQSLAoLc3RvcF9yZWFzb24YASABKA4yFy53YXJtbGluZS52MS5TdG9wUmVhc29uEg4KBnJlc3VsdBgCIAEoCRIhCgV1c2FnZRgDIAEoCzISLndhcm1saW5lLnYxLlVzYWdlEiwKB2xhdGVuY3kYBCABKAsyGy53YXJtbGluZS52MS5MYXRlbmN5UmVjZWlwdBI5ChJwZXJtaXNzaW9uX2RlbmlhbHMYBSADKAsyHS53YXJtbGluZS52MS5QZXJtaXNzaW9uRGVuaWFsEhYKDm1vZGVsX3JlcXVlc3RzGAYgASgNEjIKEXN0cnVjdHVyZWRfb3V0cHV0GAcgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdCKDAgoFVXNhZ2USFAoMaW5wdXRfdG9rZW5zGAEgASgEEhUKDW91dHB1dF90b2tlbnMYAiABKAQSHwoXY2FjaGVfcmVhZF9pbnB1dF90b2tlbnMYAyABKAQSIwobY2FjaGVfY3JlYXRpb25faW5wdXRfdG9rZW5zGAQgASgEEhAKCGNvc3RfdXNkGAUgASgBEjEKCGJ5X21vZGVsGAYgAygLMh8ud2FybWxpbmUudjEuVXNhZ2UuQnlNb2RlbEVudHJ5GkIKDEJ5TW9kZWxFbnRyeRILCgNrZXkYASABKAkSIQoFdmFsdWUYAiABKAsyEi53YXJtbGluZS52MS5Vc2FnZToCOAEiOwoQUGVybWlzc2lvbkRlbmlhbBIRCgl0b29sX25hbWUYASABKAkSFAoMdG9vbF9jYWxsX2lkGAIgASgJIsYBCgpUdXJuRmFpbGVkEiIKBnN0YXR1cxgBIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzEhQKDHNlc3Npb25fbG9zdBgCIAEoCBIUCgxjb250ZXh0X2xvc3QYAyABKAgSIQoFdXNhZ2UYBCABKAsyEi53YXJtbGluZS52MS5Vc2FnZRIsCgdsYXRlbmN5GAUgASgLMhsud2FybWxpbmUudjEuTGF0ZW5jeVJlY2VpcHQSFwoPaWRlbXBvdGVuY3lfa2V5GAYgASgJIscBCg9JbnRlcnJ1cHRSZXN1bHQSNQoHb3V0Y29tZRgBIAEoDjIkLndhcm1saW5lLnYxLkludGVycnVwdFJlc3VsdC5PdXRjb21lIn0KB091dGNvbWUSFwoTT1VUQ09NRV9VTlNQRUNJRklFRBAAEhMKD09VVENPTUVfU1RPUFBFRBABEhsKF09VVENPTUVfTk9USElOR19SVU5OSU5HEAISEwoPT1VUQ09NRV9MQVRDSEVEEAMSEgoOT1VUQ09NRV9GT1JDRUQQBCIuCglUZXh0RGVsdGESDAoEdGV4dBgBIAEoCRITCgtibG9ja19pbmRleBgCIAEoDSIyCg1UaGlua2luZ0RlbHRhEgwKBHRleHQYASABKAkSEwoLYmxvY2tfaW5kZXgYAiABKA0iOwoOVG9vbElucHV0RGVsdGESFAoMcGFydGlhbF9qc29uGAEgASgJEhMKC2Jsb2NrX2luZGV4GAIgASgNImEKB01lc3NhZ2USCgoCaWQYASABKAkSDQoFbW9kZWwYAiABKAkSKgoHY29udGVudBgDIAMoCzIZLndhcm1saW5lLnYxLkNvbnRlbnRCbG9jaxIPCgdhYm9ydGVkGAQgASgIIqcBCgxDb250ZW50QmxvY2sSDgoEdGV4dBgBIAEoCUgAEikKCHRoaW5raW5nGAIgASgLMhUud2FybWxpbmUudjEuVGhpbmtpbmdIABIqCgl0b29sX2NhbGwYAyABKAsyFS53YXJtbGluZS52MS5Ub29sQ2FsbEgAEigKBW90aGVyGA8gASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdEgAQgYKBGtpbmQiKwoIVGhpbmtpbmcSDAoEdGV4dBgBIAEoCRIRCglzaWduYXR1cmUYAiABKAkiTAoIVG9vbENhbGwSCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRImCgVpbnB1dBgDIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QiQgoKVG9vbFJlc3VsdBIUCgx0b29sX2NhbGxfaWQYASABKAkSDAoEdGV4dBgCIAEoCRIQCghpc19lcnJvchgDIAEoCCLtAQoRQXBwcm92YWxSZXF1ZXN0ZWQSEwoLYXBwcm92YWxfaWQYASABKAkSEQoJdG9vbF9uYW1lGAIgASgJEiYKBWlucHV0GAMgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIUCgx0b29sX2NhbGxfaWQYBCABKAkSEwoLZGVzY3JpcHRpb24YBSABKAkSLAoLc3VnZ2VzdGlvbnMYBiADKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Ei8KC2V4cGlyZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCLYAQoQQXBwcm92YWxSZXNvbHZlZBITCgthcHByb3ZhbF9pZBgBIAEoCRI2CgdvdXRjb21lGAIgASgOMiUud2FybWxpbmUudjEuQXBwcm92YWxSZXNvbHZlZC5PdXRjb21lIncKB091dGNvbWUSFwoTT1VUQ09NRV9VTlNQRUNJRklFRBAAEhMKD09VVENPTUVfQUxMT1dFRBABEhIKDk9VVENPTUVfREVOSUVEEAISEwoPT1VUQ09NRV9FWFBJUkVEEAMSFQoRT1VUQ09NRV9XSVRIRFJBV04QBCKgAQoQQ2xpZW50VG9vbENhbGxlZBIPCgdjYWxsX2lkGAEgASgJEgwKBG5hbWUYAiABKAkSJgoFaW5wdXQYAyABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EhQKDHRvb2xfY2FsbF9pZBgEIAEoCRIvCgtleHBpcmVfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAi2QEKEkNsaWVudFRvb2xSZXR1cm5lZBIPCgdjYWxsX2lkGAEgASgJEjgKB291dGNvbWUYAiABKA4yJy53YXJtbGluZS52MS5DbGllbnRUb29sUmV0dXJuZWQuT3V0Y29tZSJ4CgdPdXRjb21lEhcKE09VVENPTUVfVU5TUEVDSUZJRUQQABIUChBPVVRDT01FX1JFVFVSTkVEEAESEgoOT1VUQ09NRV9GQUlMRUQQAhITCg9PVVRDT01FX0VYUElSRUQQAxIVChFPVVRDT01FX1dJVEhEUkFXThAEIoEDCgZOb3RpY2USJgoEa2luZBgBIAEoDjIYLndhcm1saW5lLnYxLk5vdGljZS5LaW5kEgwKBGNvZGUYAiABKAkSDwoHbWVzc2FnZRgDIAEoCRIzCghtZXRhZGF0YRgEIAMoCzIhLndhcm1saW5lLnYxLk5vdGljZS5NZXRhZGF0YUVudHJ5Gi8KDU1ldGFkYXRhRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASLJAQoES2luZBIUChBLSU5EX1VOU1BFQ0lGSUVEEAASEQoNS0lORF9SRVRSWUlORxABEhMKD0tJTkRfUkFURV9MSU1JVBACEhcKE0tJTkRfTU9ERUxfRkFMTEJBQ0sQAxITCg9LSU5EX0NPTVBBQ1RJTkcQBBIQCgxLSU5EX1dBUk5JTkcQBRIVChFLSU5EX0NPTlRFWFRfTE9TVBAGEhMKD0tJTkRfVEFLRU5fT1ZFUhAHEhcKE0tJTkRfRVZFTlRTX0VYUElSRUQQCCIhCgNSYXcSDAoEdHlwZRgBIAEoCRIMCgRqc29uGAIgASgJKn0KCVN0YXJ0S2luZBIaChZTVEFSVF9LSU5EX1VOU1BFQ0lGSUVEEAASEgoOU1RBUlRfS0lORF9IT1QQARITCg9TVEFSVF9LSU5EX1dBUk0QAhITCg9TVEFSVF9LSU5EX0NPTEQQAxIWChJTVEFSVF9LSU5EX1JFU1VNRUQQBCrOAQoKU3RvcFJlYXNvbhIbChdTVE9QX1JFQVNPTl9VTlNQRUNJRklFRBAAEhgKFFNUT1BfUkVBU09OX0VORF9UVVJOEAESGgoWU1RPUF9SRUFTT05fTUFYX1RPS0VOUxACEh0KGVNUT1BfUkVBU09OX1NUT1BfU0VRVUVOQ0UQAxIXChNTVE9QX1JFQVNPTl9SRUZVU0FMEAQSGAoUU1RPUF9SRUFTT05fVE9PTF9VU0UQBRIbChdTVE9QX1JFQVNPTl9JTlRFUlJVUFRFRBAGQjBaLndhcm1saW5lLmRldi9jbGllbnRzL2dvL3dhcm1saW5lL3YxO3dhcm1saW5ldjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp, file_google_rpc_status, file_warmline_v1_session_config]);
 
 /**
  * One thing that happened in a session.
@@ -97,6 +99,14 @@ export type Event = Message$1<"warmline.v1.Event"> & {
      */
     value: ServerDraining;
     case: "serverDraining";
+  } | {
+    /**
+     * The session is set up differently from now on.
+     *
+     * @generated from field: warmline.v1.SessionUpdated session_updated = 12;
+     */
+    value: SessionUpdated;
+    case: "sessionUpdated";
   } | {
     /**
      * A message was accepted.
@@ -365,6 +375,34 @@ export const ServerDrainingSchema: GenMessage<ServerDraining> = /*@__PURE__*/
   messageDesc(file_warmline_v1_events, 2);
 
 /**
+ * The session is set up differently from now on.
+ *
+ * @generated from message warmline.v1.SessionUpdated
+ */
+export type SessionUpdated = Message$1<"warmline.v1.SessionUpdated"> & {
+  /**
+   * The model that answers, as its full id.
+   *
+   * @generated from field: string model = 1;
+   */
+  model: string;
+
+  /**
+   * What may happen without an approval.
+   *
+   * @generated from field: warmline.v1.PermissionMode permission_mode = 2;
+   */
+  permissionMode: PermissionMode;
+};
+
+/**
+ * Describes the message warmline.v1.SessionUpdated.
+ * Use `create(SessionUpdatedSchema)` to create a new message.
+ */
+export const SessionUpdatedSchema: GenMessage<SessionUpdated> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_events, 3);
+
+/**
  * A message was accepted, and its turn has an id.
  *
  * @generated from message warmline.v1.TurnQueued
@@ -397,7 +435,7 @@ export type TurnQueued = Message$1<"warmline.v1.TurnQueued"> & {
  * Use `create(TurnQueuedSchema)` to create a new message.
  */
 export const TurnQueuedSchema: GenMessage<TurnQueued> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 3);
+  messageDesc(file_warmline_v1_events, 4);
 
 /**
  * The message was sent before. All of the turn's events follow, from its first one; what this stream was
@@ -419,7 +457,7 @@ export type TurnAttached = Message$1<"warmline.v1.TurnAttached"> & {
  * Use `create(TurnAttachedSchema)` to create a new message.
  */
 export const TurnAttachedSchema: GenMessage<TurnAttached> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 4);
+  messageDesc(file_warmline_v1_events, 5);
 
 /**
  * The turn has its process and begins.
@@ -440,7 +478,7 @@ export type TurnStarted = Message$1<"warmline.v1.TurnStarted"> & {
  * Use `create(TurnStartedSchema)` to create a new message.
  */
 export const TurnStartedSchema: GenMessage<TurnStarted> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 5);
+  messageDesc(file_warmline_v1_events, 6);
 
 /**
  * Where a turn's time went. Durations that do not apply are not set.
@@ -519,7 +557,7 @@ export type LatencyReceipt = Message$1<"warmline.v1.LatencyReceipt"> & {
  * Use `create(LatencyReceiptSchema)` to create a new message.
  */
 export const LatencyReceiptSchema: GenMessage<LatencyReceipt> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 6);
+  messageDesc(file_warmline_v1_events, 7);
 
 /**
  * The turn's good end.
@@ -582,7 +620,7 @@ export type TurnCompleted = Message$1<"warmline.v1.TurnCompleted"> & {
  * Use `create(TurnCompletedSchema)` to create a new message.
  */
 export const TurnCompletedSchema: GenMessage<TurnCompleted> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 7);
+  messageDesc(file_warmline_v1_events, 8);
 
 /**
  * Tokens and money.
@@ -638,7 +676,7 @@ export type Usage = Message$1<"warmline.v1.Usage"> & {
  * Use `create(UsageSchema)` to create a new message.
  */
 export const UsageSchema: GenMessage<Usage> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 8);
+  messageDesc(file_warmline_v1_events, 9);
 
 /**
  * A tool call that was not allowed to run.
@@ -666,7 +704,7 @@ export type PermissionDenial = Message$1<"warmline.v1.PermissionDenial"> & {
  * Use `create(PermissionDenialSchema)` to create a new message.
  */
 export const PermissionDenialSchema: GenMessage<PermissionDenial> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 9);
+  messageDesc(file_warmline_v1_events, 10);
 
 /**
  * The turn's bad end. The session stays usable unless `session_lost`.
@@ -722,7 +760,7 @@ export type TurnFailed = Message$1<"warmline.v1.TurnFailed"> & {
  * Use `create(TurnFailedSchema)` to create a new message.
  */
 export const TurnFailedSchema: GenMessage<TurnFailed> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 10);
+  messageDesc(file_warmline_v1_events, 11);
 
 /**
  * What became of an `interrupt`.
@@ -743,7 +781,7 @@ export type InterruptResult = Message$1<"warmline.v1.InterruptResult"> & {
  * Use `create(InterruptResultSchema)` to create a new message.
  */
 export const InterruptResultSchema: GenMessage<InterruptResult> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 11);
+  messageDesc(file_warmline_v1_events, 12);
 
 /**
  * The outcome of an interrupt.
@@ -791,7 +829,7 @@ export enum InterruptResult_Outcome {
  * Describes the enum warmline.v1.InterruptResult.Outcome.
  */
 export const InterruptResult_OutcomeSchema: GenEnum<InterruptResult_Outcome> = /*@__PURE__*/
-  enumDesc(file_warmline_v1_events, 11, 0);
+  enumDesc(file_warmline_v1_events, 12, 0);
 
 /**
  * More of the answer's text.
@@ -819,7 +857,7 @@ export type TextDelta = Message$1<"warmline.v1.TextDelta"> & {
  * Use `create(TextDeltaSchema)` to create a new message.
  */
 export const TextDeltaSchema: GenMessage<TextDelta> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 12);
+  messageDesc(file_warmline_v1_events, 13);
 
 /**
  * More of the model's thinking.
@@ -847,7 +885,7 @@ export type ThinkingDelta = Message$1<"warmline.v1.ThinkingDelta"> & {
  * Use `create(ThinkingDeltaSchema)` to create a new message.
  */
 export const ThinkingDeltaSchema: GenMessage<ThinkingDelta> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 13);
+  messageDesc(file_warmline_v1_events, 14);
 
 /**
  * More of a tool call's input.
@@ -875,7 +913,7 @@ export type ToolInputDelta = Message$1<"warmline.v1.ToolInputDelta"> & {
  * Use `create(ToolInputDeltaSchema)` to create a new message.
  */
 export const ToolInputDeltaSchema: GenMessage<ToolInputDelta> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 14);
+  messageDesc(file_warmline_v1_events, 15);
 
 /**
  * A whole assistant message, or the part of it that was written before it was cut.
@@ -917,7 +955,7 @@ export type Message = Message$1<"warmline.v1.Message"> & {
  * Use `create(MessageSchema)` to create a new message.
  */
 export const MessageSchema: GenMessage<Message> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 15);
+  messageDesc(file_warmline_v1_events, 16);
 
 /**
  * A part of a message.
@@ -970,7 +1008,7 @@ export type ContentBlock = Message$1<"warmline.v1.ContentBlock"> & {
  * Use `create(ContentBlockSchema)` to create a new message.
  */
 export const ContentBlockSchema: GenMessage<ContentBlock> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 16);
+  messageDesc(file_warmline_v1_events, 17);
 
 /**
  * The model's thinking.
@@ -998,7 +1036,7 @@ export type Thinking = Message$1<"warmline.v1.Thinking"> & {
  * Use `create(ThinkingSchema)` to create a new message.
  */
 export const ThinkingSchema: GenMessage<Thinking> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 17);
+  messageDesc(file_warmline_v1_events, 18);
 
 /**
  * A whole tool call.
@@ -1033,7 +1071,7 @@ export type ToolCall = Message$1<"warmline.v1.ToolCall"> & {
  * Use `create(ToolCallSchema)` to create a new message.
  */
 export const ToolCallSchema: GenMessage<ToolCall> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 18);
+  messageDesc(file_warmline_v1_events, 19);
 
 /**
  * What a tool gave back.
@@ -1068,7 +1106,7 @@ export type ToolResult = Message$1<"warmline.v1.ToolResult"> & {
  * Use `create(ToolResultSchema)` to create a new message.
  */
 export const ToolResultSchema: GenMessage<ToolResult> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 19);
+  messageDesc(file_warmline_v1_events, 20);
 
 /**
  * A tool call needs a yes, or the model has a question to the user; the turn waits.
@@ -1131,7 +1169,7 @@ export type ApprovalRequested = Message$1<"warmline.v1.ApprovalRequested"> & {
  * Use `create(ApprovalRequestedSchema)` to create a new message.
  */
 export const ApprovalRequestedSchema: GenMessage<ApprovalRequested> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 20);
+  messageDesc(file_warmline_v1_events, 21);
 
 /**
  * An approval is not waited for any more.
@@ -1159,7 +1197,7 @@ export type ApprovalResolved = Message$1<"warmline.v1.ApprovalResolved"> & {
  * Use `create(ApprovalResolvedSchema)` to create a new message.
  */
 export const ApprovalResolvedSchema: GenMessage<ApprovalResolved> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 21);
+  messageDesc(file_warmline_v1_events, 22);
 
 /**
  * What became of it.
@@ -1207,7 +1245,7 @@ export enum ApprovalResolved_Outcome {
  * Describes the enum warmline.v1.ApprovalResolved.Outcome.
  */
 export const ApprovalResolved_OutcomeSchema: GenEnum<ApprovalResolved_Outcome> = /*@__PURE__*/
-  enumDesc(file_warmline_v1_events, 21, 0);
+  enumDesc(file_warmline_v1_events, 22, 0);
 
 /**
  * The model calls a tool of the caller's: run it and send `client_tool_result`.
@@ -1256,7 +1294,7 @@ export type ClientToolCalled = Message$1<"warmline.v1.ClientToolCalled"> & {
  * Use `create(ClientToolCalledSchema)` to create a new message.
  */
 export const ClientToolCalledSchema: GenMessage<ClientToolCalled> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 22);
+  messageDesc(file_warmline_v1_events, 23);
 
 /**
  * A call of a caller's tool is not waited for any more.
@@ -1284,7 +1322,7 @@ export type ClientToolReturned = Message$1<"warmline.v1.ClientToolReturned"> & {
  * Use `create(ClientToolReturnedSchema)` to create a new message.
  */
 export const ClientToolReturnedSchema: GenMessage<ClientToolReturned> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 23);
+  messageDesc(file_warmline_v1_events, 24);
 
 /**
  * What became of it.
@@ -1332,7 +1370,7 @@ export enum ClientToolReturned_Outcome {
  * Describes the enum warmline.v1.ClientToolReturned.Outcome.
  */
 export const ClientToolReturned_OutcomeSchema: GenEnum<ClientToolReturned_Outcome> = /*@__PURE__*/
-  enumDesc(file_warmline_v1_events, 23, 0);
+  enumDesc(file_warmline_v1_events, 24, 0);
 
 /**
  * Something worth knowing that ends nothing.
@@ -1374,7 +1412,7 @@ export type Notice = Message$1<"warmline.v1.Notice"> & {
  * Use `create(NoticeSchema)` to create a new message.
  */
 export const NoticeSchema: GenMessage<Notice> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 24);
+  messageDesc(file_warmline_v1_events, 25);
 
 /**
  * What it is about.
@@ -1450,7 +1488,7 @@ export enum Notice_Kind {
  * Describes the enum warmline.v1.Notice.Kind.
  */
 export const Notice_KindSchema: GenEnum<Notice_Kind> = /*@__PURE__*/
-  enumDesc(file_warmline_v1_events, 24, 0);
+  enumDesc(file_warmline_v1_events, 25, 0);
 
 /**
  * A line of the CLI that has no event of its own, or every line where `detail` is RAW.
@@ -1478,7 +1516,7 @@ export type Raw = Message$1<"warmline.v1.Raw"> & {
  * Use `create(RawSchema)` to create a new message.
  */
 export const RawSchema: GenMessage<Raw> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 25);
+  messageDesc(file_warmline_v1_events, 26);
 
 /**
  * How a stream's process was had.

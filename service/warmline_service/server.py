@@ -163,7 +163,7 @@ class Service:
         credentials = await asyncio.to_thread(read_credentials, tls) if tls else None
         self._rpc = build_server(settings, conversations, catalog, Authenticator(keys), credentials)
         # Ready means warm: who connects at once shall not wait for a process.
-        await first.up(len(spare_keys(capabilities)), settings.cli.start_timeout)
+        await first.up(len(self._kinds(capabilities)), settings.cli.start_timeout)
         await self._rpc.start()
         self.port = self._rpc.port
 
@@ -192,12 +192,15 @@ class Service:
         self._pool = Pool(
             settings.pool,
             self._launcher.start,
-            spare_keys=spare_keys(capabilities),
+            spare_keys=self._kinds(capabilities),
             memory_budget=budget,
             events=first,
         )
         await self._pool.start()
         return first
+
+    def _kinds(self, capabilities: Capabilities) -> tuple[SpawnKey, ...]:
+        return spare_keys(capabilities, bare=self.settings.pool.bare_spares)
 
     async def _start_conversations(
         self, egress: Egress, catalog: ModelCatalog, capabilities: Capabilities

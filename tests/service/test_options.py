@@ -178,6 +178,16 @@ async def test_a_bare_profile_is_a_plain_completion(cold: Client, model: Model) 
     assert not model.asked[1].get("tools")
 
 
+async def test_bare_sessions_have_spares_where_the_operator_keeps_them(model: Model) -> None:
+    """The best kind takes them; what is fixed otherwise still starts cold."""
+    async with running_client(pool={"bare_spares": True, "max_starting": 4}) as client:
+        events = await _turn(client, _config(profile="PROFILE_BARE"), "hi")
+        assert _start(events) == (pb.START_KIND_WARM, [])
+        assert len(json.dumps(model.asked[-1])) < 3000
+        events = await _turn(client, _config(systemPrompt={"append": "x"}), "hi")
+        assert _start(events) == (pb.START_KIND_WARM, [])
+
+
 @pytest.mark.parametrize(
     ("limits", "reason"),
     [({"maxTurns": 1}, "TURN_LIMIT_REACHED"), ({"maxBudgetUsd": 0.0001}, "BUDGET_EXCEEDED")],

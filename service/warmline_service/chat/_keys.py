@@ -8,11 +8,20 @@ from pathlib import Path
 from warmline_service.sessions import SessionConfig
 from warmline_service.worker import Capabilities, SpawnKey
 
+# What fits the bare profile, and every session without anything that is fixed at a start.
+_BARE = SpawnKey(tools=(), bare=True)
+_KINDS = (SpawnKey(), _BARE)
 
-def spare_keys(can: Capabilities) -> tuple[SpawnKey, ...]:
-    """The kinds of spare that are worth keeping with this CLI."""
-    fresh = SpawnKey(warmed=can.warming)
-    return (SpawnKey(primed=True), fresh) if can.priming else (fresh,)
+
+def spare_keys(can: Capabilities, *, bare: bool) -> tuple[SpawnKey, ...]:
+    """The kinds of spare that are worth keeping with this CLI, with those for bare sessions or without."""
+    kinds = _KINDS if bare else _KINDS[:1]
+    return tuple(key for kind in kinds for key in _prepared(can, kind))
+
+
+def _prepared(can: Capabilities, kind: SpawnKey) -> tuple[SpawnKey, ...]:
+    fresh = replace(kind, warmed=can.warming)
+    return (replace(kind, primed=True), fresh) if can.priming else (fresh,)
 
 
 def acceptable_keys(
@@ -21,7 +30,7 @@ def acceptable_keys(
     """The kinds of process that will do, best first; the last is what a cold start makes.
 
     A primed one takes nothing that has to be said before the first turn. What cannot be bound late is
-    in the key itself, which no spare has.
+    in the key itself, which no spare has but that of the bare profile, where such are kept.
     """
     prompt = config.system_prompt
     fixed = SpawnKey(
@@ -37,8 +46,8 @@ def acceptable_keys(
     )
     # It can start where it is to work.
     cold = replace(fixed, workspace=workspace)
-    if fixed != SpawnKey() or (workspace is not None and not can.late_workspace):
+    if fixed not in _KINDS or (workspace is not None and not can.late_workspace):
         return (cold,)
     plain = prompt is None and workspace is None and not config.options.first
-    spares = [key for key in spare_keys(can) if plain or not key.primed]
+    spares = [key for key in _prepared(can, fixed) if plain or not key.primed]
     return (*(key for key in spares if key != cold), cold)

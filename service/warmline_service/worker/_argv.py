@@ -60,7 +60,7 @@ def build_argv(
     if key.system_prompt is not None:
         argv += _prompt_flags(key, files.prompt)
     if key.bare:
-        argv += ["--bare", "--disable-slash-commands"]
+        argv.append("--bare")
     if key.tools is not None:
         argv.append(f"--tools={_listed(key.tools)}")
     if key.agent is not None:

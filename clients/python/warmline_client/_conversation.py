@@ -339,6 +339,9 @@ class Conversation:
             self._answers.pop(event.approval_resolved.approval_id, None)
         elif kind == "client_tool_returned":
             self._answers.pop(event.client_tool_returned.call_id, None)
+        elif kind == "notice":  # It came too late.
+            for name in ("approvalId", "callId"):
+                self._answers.pop(event.notice.metadata.get(name, ""), None)
         if kind == "session_opened":
             self._open(event.session_opened)
         elif kind == "interrupt_result":

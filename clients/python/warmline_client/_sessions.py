@@ -130,6 +130,27 @@ class SessionCalls:
         request = pb.AnswerApprovalRequest(session_id=session_id, decision=decision)
         await self._repeated("AnswerApproval", request, 0.0)
 
+    async def files(self, session_id: str) -> list[pb.FileInfo]:
+        """The files in a session's workspace. Raises SESSION_BUSY while a turn runs."""
+        request = pb.ListFilesRequest(session_id=session_id)
+        response = await self._repeated("ListFiles", request, 0.0)
+        assert isinstance(response, pb.ListFilesResponse)
+        return list(response.files)
+
+    async def read_file(
+        self, session_id: str, path: str, *, timeout: float | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """A file of a session's workspace, piece by piece. `timeout` in seconds bounds all of it."""
+        request = pb.ReadFileRequest(session_id=session_id, path=path)
+        call = self._sessions.ReadFile(request, metadata=self._metadata, timeout=timeout)
+        try:
+            async for response in call:
+                yield response.data
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error
+        finally:
+            call.cancel()
+
     async def export(
         self, session_id: str, *, workspace: bool = True, timeout: float | None = None
     ) -> AsyncGenerator[pb.ExportSessionResponse, None]:

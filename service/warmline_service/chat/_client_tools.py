@@ -25,6 +25,7 @@ class _Params(msgspec.Struct):
     arguments: dict[str, Any] = {}  # msgspec copies an empty default
     meta: _Meta = msgspec.field(default_factory=_Meta, name="_meta")
     protocol: str = msgspec.field(default=_PROTOCOL, name="protocolVersion")
+    cancels: str | int | None = msgspec.field(default=None, name="requestId")
 
 
 class Request(msgspec.Struct):
@@ -32,7 +33,9 @@ class Request(msgspec.Struct):
 
     method: str = ""
     id: str | int | None = None
-    params: _Params = msgspec.field(default_factory=_Params)
+    params: msgspec.Raw = msgspec.Raw(b"{}")
+    # The call that is not waited for any more.
+    cancels: str | int | None = None
 
 
 @dataclass(frozen=True)
@@ -53,17 +56,22 @@ def heard(message: bytes, tools: Sequence[ClientTool]) -> tuple[Request, Reply |
         request = msgspec.json.decode(message, type=Request)
     except (msgspec.MsgspecError, RecursionError):
         return Request(), failure(None, _INVALID_PARAMS, "this is no message of MCP")
+    try:
+        params = msgspec.json.decode(request.params, type=_Params)
+    except (msgspec.MsgspecError, RecursionError):
+        # By its id, so that whoever called does not wait for ever.
+        return request, failure(request.id, _INVALID_PARAMS, "these are no parameters")
+    request.cancels = params.cancels
     match request.method:
         case "initialize":
             about = {"name": "client", "version": "1"}
             capable: Reply = {"tools": {}}
-            protocol = request.params.protocol
-            told: Reply = {"protocolVersion": protocol, "capabilities": capable}
+            told: Reply = {"protocolVersion": params.protocol, "capabilities": capable}
             return request, result(request.id, told | {"serverInfo": about})
         case "tools/list":
             return request, result(request.id, {"tools": [_told(tool) for tool in tools]})
         case "tools/call":
-            return request, _call(request, tools)
+            return request, _call(request, params, tools)
         case "ping":
             return request, result(request.id, {})
     if request.id is None:
@@ -99,8 +107,7 @@ def _told(tool: ClientTool) -> Reply:
     }
 
 
-def _call(request: Request, tools: Sequence[ClientTool]) -> Reply | Call:
-    params = request.params
+def _call(request: Request, params: _Params, tools: Sequence[ClientTool]) -> Reply | Call:
     tool = next((each for each in tools if each.name == params.name), None)
     if tool is None:
         return failure(request.id, _INVALID_PARAMS, "there is no such tool")

@@ -22,7 +22,7 @@ from warmline_service.chat._runner import Runner
 from warmline_service.chat._stream import Stream, opened_position, wanted
 from warmline_service.chat._turn import Phase, Turn
 from warmline_service.errors import Reason, WarmlineError, field_invalid
-from warmline_service.sessions import Session, UserMessage
+from warmline_service.sessions import Session, SessionConfig, UserMessage
 from warmline_service.sessions.events import (
     Body,
     Detail,
@@ -76,13 +76,16 @@ class Conversation:
         self._queue = Queue(session, runtime, self._runner, self._emit, drain)
         self._stream: Stream | None = None
         self._accepting = asyncio.Lock()
+        # One change of the configuration at a time, so that what is stored last is what holds.
+        self._changing = asyncio.Lock()
+        self._told_mode = session.config.permission_mode
         self._lost: WarmlineError | None = None
 
     @property
     def idle(self) -> bool:
         """Whether nobody has a use for it at the moment: no stream, no turn, no process."""
-        streaming = self._stream is not None or self._accepting.locked()
-        return not streaming and self._queue.quiet and self._runner.idle
+        busy = self._accepting.locked() or self._changing.locked() or self._stream is not None
+        return not busy and self._queue.quiet and self._runner.idle
 
     @property
     def hot(self) -> bool:
@@ -198,26 +201,53 @@ class Conversation:
         """Answer a call of the caller's tool; it is told where nobody waits for it any more."""
         stream.may_speak()
         if not self._desk.settle(call_id, answer):
-            stream.warn("client_call_unknown", "Nobody waits for the result of this call.")
+            text = "Nobody waits for the result of this call."
+            stream.warn("client_call_unknown", text, callId=call_id)
 
     async def update(self, stream: Stream, model: str | None, mode: PermissionMode | None) -> None:
         """Set the session up differently; None leaves it as it is. The stream is told how it went."""
         stream.may_speak()
+        try:
+            async with self._changing:
+                await self._change(model, mode)
+        except WarmlineError as error:
+            stream.warn("update_refused", error.message)
+        finally:
+            self._on_idle(self)
+
+    async def _change(self, model: str | None, mode: PermissionMode | None) -> None:
+        """All of it or nothing: what the process may have taken of a change that failed is taken back."""
         session, before = self.session, self.session.config
         wanted = replace(
             before, model=model or before.model, permission_mode=mode or before.permission_mode
         )
+        self._runtime.check(wanted)
+        session.config = wanted
         try:
-            self._runtime.check(wanted)
-            session.config = wanted
-            await self._runner.change()
             await self._runtime.sessions.reconfigure(session)
+            await self._runner.change(before)
+        except WarmlineError:
+            session.config = replace(
+                session.config, model=before.model, permission_mode=before.permission_mode
+            )
+            await self._take_back(wanted)
+            raise
+        self._tell_config()
+
+    async def _take_back(self, wanted: SessionConfig) -> None:
+        try:
+            await self._runner.change(wanted)
+            await self._runtime.sessions.reconfigure(self.session)
         except WarmlineError as error:
-            session.config = before
-            stream.warn("update_refused", error.message)
-            return
-        name = self._runtime.catalog.resolve(wanted.model).id
-        self._emit(SessionUpdated(name, wanted.permission_mode))
+            _log.warning("update not undone", session=self.session.id, reason=error.reason.value)
+            # Its next process is set up as the session is.
+            self._runtime.pool.forget(self.session.id)
+
+    def _tell_config(self) -> None:
+        config = self.session.config
+        self._told_mode = config.permission_mode
+        name = self._runtime.catalog.resolve(config.model).id
+        self._emit(SessionUpdated(name, config.permission_mode))
 
     async def saved(self) -> None:
         """Wait, within a bound, until the files of a process that has ended were saved."""
@@ -332,14 +362,19 @@ class Conversation:
         )
 
     def _keep_config(self) -> None:
+        if self.session.config.permission_mode != self._told_mode:
+            self._tell_config()
         self._spawn(self._store_config())
 
     async def _store_config(self) -> None:
         try:
-            await self._runtime.sessions.reconfigure(self.session)
+            async with self._changing:
+                await self._runtime.sessions.reconfigure(self.session)
         except WarmlineError as error:
             # It holds as long as the session is at work here.
             _log.warning("config not stored", session=self.session.id, reason=error.reason.value)
+        finally:
+            self._on_idle(self)
 
     def _emit(self, body: Body, turn_id: str = "", parent: str = "") -> None:
         session = self.session

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar
 
 import structlog
@@ -203,7 +203,14 @@ class Conversations:
         if opening.fork_session:
             source = opening.fork_session, opening.fork_turn
             return await self.copies.forked(tenant, *source, claim, opening.config)
-        return await sessions.create(tenant, opening.config, claim)
+        if not opening.files:
+            return await sessions.create(tenant, opening.config, claim)
+
+        def keep(session_id: str) -> Awaitable[str]:
+            return self._runtime.workspaces.keep_files(tenant, session_id, opening.files)
+
+        making = sessions.create(tenant, opening.config, claim, keep_files=keep)
+        return await self._wholly(making)
 
     async def _get(self, tenant: str, session_id: str) -> Conversation:
         """The session's conversation; loaded, once, where it is not."""

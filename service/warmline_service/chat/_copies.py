@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -11,7 +12,7 @@ from warmline_service.chat._conversation import Conversation
 from warmline_service.chat._drain import Drain
 from warmline_service.chat._ports import Runtime
 from warmline_service.errors import Reason, WarmlineError
-from warmline_service.sessions import Export, SessionConfig
+from warmline_service.sessions import Export, SessionConfig, config_of
 from warmline_service.store import Claim, SessionRow
 
 T = TypeVar("T")
@@ -71,6 +72,26 @@ class Copies:
         work = live.work if live is not None else None
         async with self._runtime.portable.exported(row, work, workspace=workspace) as export:
             yield export
+
+    @asynccontextmanager
+    async def files(self, row: SessionRow) -> AsyncIterator[Path | None]:
+        """A copy of a session's workspace, while the context lasts; None where it is empty.
+
+        Raises SESSION_BUSY while a turn runs, STORAGE_UNAVAILABLE, QUOTA_EXCEEDED for one that is too
+        large to be copied.
+        """
+        workspaces, name = self._runtime.workspaces, config_of(row).workspace
+        async with AsyncExitStack() as stack:
+            if name:
+                named = await asyncio.to_thread(workspaces.named, row.tenant, name)
+                archive = await stack.enter_async_context(workspaces.packed(named))
+            else:
+                exported = self.exported(row, workspace=True)
+                archive = (await stack.enter_async_context(exported)).workspace
+            if archive is None:
+                yield None
+            else:
+                yield await stack.enter_async_context(workspaces.unpacked(archive))
 
     async def import_(
         self,

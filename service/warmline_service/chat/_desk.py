@@ -94,9 +94,12 @@ class Desk:
 
     def end(self) -> None:
         """The turn has ended: nobody waits any more."""
-        for approval_id in tuple(self._approvals):
+        # The process may go on to another turn: nothing in it must wait for ever.
+        for approval_id, approval in tuple(self._approvals.items()):
+            _deny(approval.process, approval.request_id, _NOBODY)
             self._resolve(approval_id, ApprovalOutcome.WITHDRAWN)
-        for call_id in tuple(self._calls):
+        for call_id, call in tuple(self._calls.items()):
+            self._reply(call, ToolAnswer("The turn has ended.", is_error=True))
             self._return(call_id, CallOutcome.WITHDRAWN)
         self._turn = None
 
@@ -130,6 +133,8 @@ class Desk:
     def _on_question(
         self, process: CliProcess, question: ControlRequest | ControlCancelRequest
     ) -> None:
+        if not process.alive:
+            return  # What it asks while it is being ended is of no turn any more.
         if isinstance(question, ControlCancelRequest):
             self._withdrawn(process, question.request_id)
         elif question.request.subtype == "can_use_tool":
@@ -142,7 +147,7 @@ class Desk:
     def _ask(self, process: CliProcess, question: ControlRequest) -> None:
         turn, config = self._turn, self._session.config
         if turn is None or not config.asks or len(self._approvals) >= _MOST:
-            process.answer(question.request_id, {"behavior": "deny", "message": _NOBODY})
+            _deny(process, question.request_id, _NOBODY)
             return
         ask = question.request
         timeout = config.approval_timeout or self._limits.approval_timeout
@@ -171,6 +176,8 @@ class Desk:
             process.refuse(question)
             return
         request, reply = heard(repair(bytes(ask.message)), tools)
+        if request.method == "notifications/cancelled":
+            self._cancelled(process, request.cancels)
         if not isinstance(reply, Call):
             _send(process, question.request_id, reply)
         elif self._turn is None or len(self._calls) >= _MOST:
@@ -199,15 +206,16 @@ class Desk:
             given["answers"] = dict(decision.answers)
         answer: Reply = {"behavior": "allow", "updatedInput": given}
         if decision.remember and asked.tool_name != _QUESTION:
-            updates = updates_of(asked)
-            answer["updatedPermissions"] = list(updates)
-            self._session.config = remembered(self._session.config, updates)
-            self._keep()
+            updates = updates_of(asked, self._limits.forbidden_permission_modes)
+            if updates:
+                answer["updatedPermissions"] = list(updates)
+                self._session.config = remembered(self._session.config, updates)
+                self._keep()
         return answer
 
     def _expire(self, approval_id: str) -> None:
         found = self._approvals[approval_id]
-        found.process.answer(found.request_id, {"behavior": "deny", "message": _UNANSWERED})
+        _deny(found.process, found.request_id, _UNANSWERED)
         self._resolve(approval_id, ApprovalOutcome.EXPIRED)
 
     def _expire_call(self, call_id: str) -> None:
@@ -220,6 +228,11 @@ class Desk:
                 self._resolve(approval_id, ApprovalOutcome.WITHDRAWN)
         for call_id, call in tuple(self._calls.items()):
             if (call.process, call.request_id) == (process, request_id):
+                self._return(call_id, CallOutcome.WITHDRAWN)
+
+    def _cancelled(self, process: CliProcess, message_id: str | int | None) -> None:
+        for call_id, call in tuple(self._calls.items()):
+            if (call.process, call.message_id) == (process, message_id):
                 self._return(call_id, CallOutcome.WITHDRAWN)
 
     def _resolve(self, approval_id: str, outcome: ApprovalOutcome) -> None:
@@ -249,6 +262,10 @@ def approval_not_found(approval_id: str) -> WarmlineError:
         "Nobody waits for this approval.",
         metadata={"approvalId": approval_id[:64]},
     )
+
+
+def _deny(process: CliProcess, request_id: str, why: str) -> None:
+    process.answer(request_id, {"behavior": "deny", "message": why})
 
 
 def _send(process: CliProcess, request_id: str, reply: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from warmline_service.sessions import SessionConfig
+from warmline_service.sessions import PlacedFile, SessionConfig
 from warmline_service.sessions.events import Detail
 
 
@@ -13,7 +13,7 @@ class Opening:
     """What a caller wants of a session, checked. Without an id, `latest` and `fork` it is a new one.
 
     `after` is the seq after which events are told; `key` names a new session, `key_hash` what is asked
-    for under it.
+    for under it. `files` are there when a new session begins.
     """
 
     session_id: str = ""
@@ -25,5 +25,6 @@ class Opening:
     latest: bool = False
     interrupt_when_lost: bool = False
     takeover: bool = False
+    files: tuple[PlacedFile, ...] = ()
     key: str = ""
     key_hash: str = ""

@@ -19,7 +19,7 @@ from warmline_service.chat._turn import Bounds, Emit, Phase, Turn
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.pool import Lease, Want
 from warmline_service.pool import Start as PoolStart
-from warmline_service.sessions import Session
+from warmline_service.sessions import Session, SessionConfig
 from warmline_service.sessions.events import (
     Ending,
     InterruptOutcome,
@@ -111,15 +111,18 @@ class Runner:
             self._context.keep_lost()
         return ending
 
-    async def change(self) -> None:
-        """Tell the session's process how the session is set up now, if it has one.
+    async def change(self, before: SessionConfig) -> None:
+        """Tell the session's process what is set up otherwise than before, if there is one.
 
         Raises MODEL_NOT_FOUND, POLICY_DENIED where the CLI refuses, CLI_CRASHED.
         """
+        config = self._session.config
         if self.process is None or not self.hot:
             return
+        model = (self._model_name() or "default") if config.model != before.model else None
+        mode = config.permission_mode if config.permission_mode != before.permission_mode else None
         try:
-            await self.process.change(self._model_name(), self._session.config.permission_mode)
+            await self.process.change(model, mode)
         except ControlRefused as error:
             own = error.subtype == "set_model"
             reason = Reason.MODEL_NOT_FOUND if own else Reason.POLICY_DENIED

@@ -91,9 +91,9 @@ class Stream:
             error = WarmlineError(Reason.CLI_CRASHED, f"The turn failed. {text}")
             self.tell(TurnFailed(error, key=turn.key), turn.id)
 
-    def warn(self, code: str, text: str) -> None:
+    def warn(self, code: str, text: str, **metadata: str) -> None:
         """Tell of something that could not be done, and that ends nothing."""
-        self.tell(Notice(NoticeKind.WARNING, code, text))
+        self.tell(Notice(NoticeKind.WARNING, code, text, metadata))
 
     def drain(self, retry_after: float, seq: int) -> None:
         """Tell that the service is going away."""

@@ -265,7 +265,7 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
         except WarmlineError as error:
             if error.reason is not Reason.APPROVAL_NOT_FOUND:
                 raise
-            stream.warn("approval_unknown", error.message)
+            stream.warn("approval_unknown", error.message, approvalId=approval_id)
 
     def _own(self, task: asyncio.Task[T]) -> asyncio.Task[T]:
         """Keep a reader that outlives its call by a moment: gRPC ends its pending read."""

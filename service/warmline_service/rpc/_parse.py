@@ -13,6 +13,7 @@ from warmline.v1 import session_config_pb2 as config_pb
 from warmline_service.chat import Opening
 from warmline_service.errors import Reason, WarmlineError, field_invalid
 from warmline_service.rpc._parse_config import config_of
+from warmline_service.rpc._parse_files import files_of
 from warmline_service.sessions import Media, UserMessage
 from warmline_service.sessions.events import Detail
 
@@ -129,6 +130,7 @@ def opening_of(request: chat_pb.Open) -> Opening:
         fork_session=fork_session,
         fork_turn=turn_id_of(request.fork.turn_id, "open.fork.turn_id"),
         latest=request.continue_latest,
+        files=files_of(request.config.workspace, "open.config.workspace", fork=bool(fork_session)),
         interrupt_when_lost=_interrupts(request.on_disconnect),
         takeover=request.takeover,
         key=key,
@@ -139,10 +141,13 @@ def opening_of(request: chat_pb.Open) -> Opening:
 def ask_opening_of(request: chat_pb.AskRequest) -> Opening:
     """The session of an Ask, checked."""
     session_id = session_id_of(request.session_id, "session_id")
+    if request.config.client_tools:
+        raise field_invalid("config.client_tools", "need a Chat: nobody could answer their calls")
     return Opening(
         session_id=session_id,
         config=config_of(request.config, "config", existing=bool(session_id)),
         detail=detail_of(request.detail, "detail"),
+        files=files_of(request.config.workspace, "config.workspace", fork=False),
     )
 
 

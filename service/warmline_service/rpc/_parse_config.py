@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import jsonschema  # type: ignore[import-untyped]  # what is used of it is small
 import msgspec
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
@@ -15,20 +14,18 @@ from google.protobuf.struct_pb2 import Struct
 from warmline.v1 import session_config_pb2 as pb
 
 from warmline_service.errors import field_invalid
-from warmline_service.sessions import ClientTool, SessionConfig
+from warmline_service.rpc._struct import DEPTH
+from warmline_service.sessions import MOST_RULES, ClientTool, SessionConfig, is_rule
 from warmline_service.worker import Agent, PermissionMode, SystemPrompt
 
 PROMPT_BYTES = 256 * 1024
 _AGENT_PROMPT_BYTES = 64 * 1024
 _DESCRIPTION_BYTES = 8 * 1024
 _SCHEMA_BYTES = 64 * 1024
-_RULE_LETTERS = 512
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@\[\]-]{0,127}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _AGENT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _TOOL = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,127}")
-# A tool's name and, in brackets, what its input has to look like: one line of printable letters.
-_RULE = re.compile(r"[A-Za-z][A-Za-z0-9_*-]{0,127}(\([^\x00-\x1f\x7f]+\))?")
 _TURN_TIMEOUT = (1.0, 24 * 3600.0)
 _STALL_TIMEOUT = (1.0, 3600.0)
 _APPROVAL_TIMEOUT = (1.0, 24 * 3600.0)
@@ -200,10 +197,10 @@ def _available_of(holder: pb.Tools | pb.Agent, name: str, field: str) -> tuple[s
 
 
 def _rules_of(rules: Sequence[str], field: str) -> tuple[str, ...]:
-    _check_count(rules, _TOOLS, field)
+    _check_count(rules, MOST_RULES, field)
     for index, rule in enumerate(rules):
-        if len(rule) > _RULE_LETTERS or not _RULE.fullmatch(rule):
-            text = f"must be like `Read` or `Bash(git log:*)`, at most {_RULE_LETTERS} letters"
+        if not is_rule(rule):
+            text = "must be like `Read` or `Bash(git log:*)`, at most 512 letters"
             raise field_invalid(f"{field}[{index}]", text)
     return tuple(rules)
 
@@ -271,17 +268,13 @@ def _object_schema(given: Struct, field: str) -> Mapping[str, Any]:
     schema = json_of(given, _SCHEMA_BYTES, field)
     if schema.get("type") != "object":
         raise field_invalid(field, 'must have `"type": "object"`')
-    check_schema(schema, field)
+    # The rest is judged where it is used: a validator takes seconds for some, and fetches what they name.
+    properties, required = schema.get("properties", {}), schema.get("required", [])
+    if not isinstance(properties, dict):
+        raise field_invalid(f"{field}.properties", "must be an object")
+    if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
+        raise field_invalid(f"{field}.required", "must be a list of names")
     return schema
-
-
-def check_schema(schema: Mapping[str, Any], field: str) -> None:
-    """Raise FIELD_INVALID for what is no JSON schema."""
-    try:
-        jsonschema.Draft202012Validator.check_schema(schema)
-    except (jsonschema.SchemaError, RecursionError) as error:
-        why = error.message if isinstance(error, jsonschema.SchemaError) else "is too deep"
-        raise field_invalid(field, f"is no JSON schema: {why[:200]}") from None
 
 
 def json_of(given: Struct, limit: int, field: str) -> dict[str, Any]:
@@ -289,7 +282,7 @@ def json_of(given: Struct, limit: int, field: str) -> dict[str, Any]:
     if given.ByteSize() > limit:
         raise field_invalid(field, f"is longer than {limit} bytes")
     try:
-        value: dict[str, Any] = _whole(MessageToDict(given))
+        value: dict[str, Any] = _whole(MessageToDict(given), DEPTH)
         text = msgspec.json.encode(value)
     except (ValueError, RecursionError):
         raise field_invalid(field, "holds a number that JSON has not, or is too deep") from None
@@ -298,12 +291,14 @@ def json_of(given: Struct, limit: int, field: str) -> dict[str, Any]:
     return value
 
 
-def _whole(value: Any) -> Any:
-    """A Struct knows only doubles; what was an integer is one again."""
+def _whole(value: Any, levels: int) -> Any:
+    """A Struct knows only doubles; what was an integer is one again. ValueError for what is too deep."""
+    if isinstance(value, dict | list) and not levels:
+        raise ValueError("too deep")
     if isinstance(value, dict):
-        return {name: _whole(each) for name, each in value.items()}
+        return {name: _whole(each, levels - 1) for name, each in value.items()}
     if isinstance(value, list):
-        return [_whole(each) for each in value]
+        return [_whole(each, levels - 1) for each in value]
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return int(value)
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from typing import Any
 
@@ -9,17 +10,18 @@ from warmline.v1 import session_service_pb2 as pb
 from warmline.v1 import session_service_pb2_grpc as pb_grpc
 
 from warmline_service.chat import Conversations
-from warmline_service.errors import field_invalid
+from warmline_service.errors import Reason, WarmlineError, field_invalid
 from warmline_service.rpc._deserialize import checked
 from warmline_service.rpc._interceptors import principal
 from warmline_service.rpc._parse import key_of, session_id_of, turn_id_of
 from warmline_service.rpc._parse_answers import decision_of
 from warmline_service.rpc._parse_config import config_of
+from warmline_service.rpc._parse_files import path_of
 from warmline_service.rpc._session_wire import page_of, query_of, wire_session
 from warmline_service.rpc._streaming import Context, StreamCount, accept
 from warmline_service.rpc._transfer import pieces, receive
 from warmline_service.rpc._wire import OUTCOME
-from warmline_service.sessions import UserMessage
+from warmline_service.sessions import UserMessage, check_file, chunks_of, list_files
 from warmline_service.store import SessionRow
 
 _ANSWER_BYTES = 32 * 1024 * 1024
@@ -90,6 +92,35 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
         approval_id, decision = decision_of(request.decision, "decision", _ANSWER_BYTES)
         await self._conversations.decide(row, approval_id, decision)
         return pb.AnswerApprovalResponse()
+
+    async def ListFiles(
+        self, request: pb.ListFilesRequest, context: Context
+    ) -> pb.ListFilesResponse:
+        """The files in a session's workspace."""
+        del context
+        row = await self._row(request, "read")
+        out = pb.ListFilesResponse()
+        async with self._copies.files(row) as folder:
+            found = await asyncio.to_thread(list_files, folder) if folder is not None else []
+        for file in found:
+            each = out.files.add(path=file.path, size=file.size)
+            each.modify_time.FromNanoseconds(int(file.modified * 1e9))
+        return out
+
+    async def ReadFile(  # type: ignore[override]  # reader/writer style; the stub knows iterators only
+        self, request: pb.ReadFileRequest, context: Context
+    ) -> None:
+        """One file of a session's workspace."""
+        with self._streams.one_more("read"):
+            row = await self._row(request, "read")
+            path = path_of(request.path, "path")
+            async with self._copies.files(row) as folder:
+                if folder is None:
+                    raise WarmlineError(Reason.FILE_NOT_FOUND, "The session has no files.")
+                place = await asyncio.to_thread(check_file, folder, path)
+                chunks = chunks_of(place)
+                while chunk := await asyncio.to_thread(next, chunks, b""):
+                    await context.write(pb.ReadFileResponse(data=chunk))
 
     async def ExportSession(  # type: ignore[override]  # reader/writer style; the stub knows iterators only
         self, request: pb.ExportSessionRequest, context: Context

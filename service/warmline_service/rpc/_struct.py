@@ -9,14 +9,14 @@ import msgspec
 from google.protobuf.struct_pb2 import Struct
 
 # Each level of JSON is three of protobuf, whose parsers stop at 100.
-_DEPTH = 24
+DEPTH = 24
 # Beyond it a number of JSON is no double.
 _LARGEST = 10**300
 
 
 def fill_struct(out: Struct, given: Mapping[str, Any]) -> None:
     """A JSON object; what protobuf cannot carry of it travels as its JSON text."""
-    out.update({name: _fit(value, _DEPTH) for name, value in given.items()})
+    out.update({name: _fit(value, DEPTH) for name, value in given.items()})
 
 
 def _fit(value: Any, levels: int) -> Any:

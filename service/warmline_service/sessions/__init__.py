@@ -1,7 +1,20 @@
 """Conversations that outlive a stream, a process and the service: their events, their rows, their leases."""
 
-from warmline_service.sessions._config import CLIENT_SERVER, ClientTool, SessionConfig
+from warmline_service.sessions._config import (
+    CLIENT_SERVER,
+    MOST_RULES,
+    ClientTool,
+    SessionConfig,
+    is_rule,
+)
 from warmline_service.sessions._feed import Feed, Subscription
+from warmline_service.sessions._files import (
+    FileInfo,
+    PlacedFile,
+    check_file,
+    chunks_of,
+    list_files,
+)
 from warmline_service.sessions._journal import Journal
 from warmline_service.sessions._keeper import Keeper
 from warmline_service.sessions._message import Media, UserMessage
@@ -12,12 +25,15 @@ from warmline_service.sessions._workspaces import Workspaces
 
 __all__ = [
     "CLIENT_SERVER",
+    "MOST_RULES",
     "ClientTool",
     "Export",
     "Feed",
+    "FileInfo",
     "Journal",
     "Keeper",
     "Media",
+    "PlacedFile",
     "Portable",
     "Session",
     "SessionConfig",
@@ -25,5 +41,9 @@ __all__ = [
     "Subscription",
     "UserMessage",
     "Workspaces",
+    "check_file",
+    "chunks_of",
     "config_of",
+    "is_rule",
+    "list_files",
 ]

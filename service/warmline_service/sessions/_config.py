@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from warmline_service.worker import Agent, Options, PermissionMode, SystemPrompt
+
+# A tool's name and, in brackets, what its input has to look like: one line of printable letters.
+_RULE = re.compile(r"[A-Za-z][A-Za-z0-9_*-]{0,127}(\([^\x00-\x1f\x7f]+\))?")
+_RULE_LETTERS = 512
+# Rules of one kind that a session may have.
+MOST_RULES = 128
+
+
+def is_rule(text: str) -> bool:
+    """Whether it can be a rule over tools, such as `Bash(git log:*)`."""
+    return len(text) <= _RULE_LETTERS and _RULE.fullmatch(text) is not None
+
 
 # What the model sees before the names of the caller's tools.
 CLIENT_SERVER = "client"

@@ -29,13 +29,23 @@ class Sessions:
         self._keys_ttl = retention.keys_hours * 3600
 
     async def create(
-        self, tenant: str, config: SessionConfig, claim: Claim | None = None, *, title: str = ""
+        self,
+        tenant: str,
+        config: SessionConfig,
+        claim: Claim | None = None,
+        *,
+        title: str = "",
+        keep_files: Callable[[str], Awaitable[str]] | None = None,
     ) -> str:
         """Store a new session; gives its id, or that of the one that `claim`'s key has already.
 
+        `keep_files` keeps the files that it begins with, for its id, and gives their key.
         Raises QUOTA_EXCEEDED, IDEMPOTENCY_CONFLICT, STORAGE_UNAVAILABLE.
         """
         row = new_row(tenant, config, title)
+        if keep_files is not None:
+            key = await keep_files(row.id)
+            row = msgspec.structs.replace(row, workspace_key=key)
         return await self._store.create(row, claim, self._limit)
 
     async def fork(
@@ -101,9 +111,9 @@ class Sessions:
         await self._store.release(session.id, session.token)
 
     async def reconfigure(self, session: Session) -> None:
-        """Store how a session is set up now. Raises STORAGE_UNAVAILABLE."""
+        """Store how a session is set up now. Raises SESSION_ELSEWHERE, STORAGE_UNAVAILABLE."""
         config = msgspec.json.encode(session.config).decode()
-        await self._store.reconfigure(session.id, config)
+        await self._store.reconfigure(session.id, config, session.token)
 
     def claim(self, tenant: str, key: str, content_hash: str) -> Claim | None:
         """The claim to a key, None for no key."""

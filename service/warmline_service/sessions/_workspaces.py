@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import secrets
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import structlog
 
 from warmline_service.errors import Reason, WarmlineError
+from warmline_service.sessions._files import PlacedFile, write_files
 from warmline_service.sessions._own_directory import own_directory
 from warmline_service.store import (
     ArchiveRefused,
@@ -22,6 +23,7 @@ from warmline_service.store import (
     Store,
     blob_key,
     blob_prefix,
+    content_unavailable,
 )
 
 _log = structlog.get_logger(__name__)
@@ -116,6 +118,25 @@ class Workspaces:
         key = blob_key(tenant, session_id, f"{_PREFIX}{secrets.token_hex(8)}")
         await self._store.blobs.put(key, archive)
         return key
+
+    async def keep_files(self, tenant: str, session_id: str, files: Sequence[PlacedFile]) -> str:
+        """Keep files for a session that begins; gives their key. Raises STORAGE_UNAVAILABLE."""
+        async with self.scratch() as folder:
+            try:
+                await asyncio.to_thread(write_files, folder, files)
+            except OSError as error:
+                raise content_unavailable() from error
+            async with self.packed(folder) as archive:
+                assert archive is not None
+                return await self.keep(tenant, session_id, archive)
+
+    @asynccontextmanager
+    async def unpacked(self, archive: Path) -> AsyncIterator[Path]:
+        """A directory with what an archive holds, while the context lasts."""
+        async with self.scratch() as folder:
+            await asyncio.to_thread(folder.mkdir, 0o700)
+            await self._archives.unpack(archive, folder)
+            yield folder
 
     async def check(self, archive: Path) -> None:
         """Raise ArchiveRefused or ArchiveTooLarge for what cannot be restored."""

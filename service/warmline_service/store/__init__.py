@@ -15,7 +15,7 @@ from warmline_service.store._database import (
     SqliteDatabase,
     open_database,
 )
-from warmline_service.store._faults import BlobMissing, StoreMisconfigured
+from warmline_service.store._faults import BlobMissing, StoreMisconfigured, content_unavailable
 from warmline_service.store._leases import elsewhere
 from warmline_service.store._rows import (
     TURN_ENDS,
@@ -54,6 +54,7 @@ __all__ = [
     "TurnState",
     "blob_key",
     "blob_prefix",
+    "content_unavailable",
     "elsewhere",
     "event_name",
     "open_database",

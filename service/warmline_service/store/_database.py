@@ -111,11 +111,20 @@ class SqliteDatabase:
             result = work(connection)
             driver.execute("COMMIT")
         except BaseException:
-            # Some faults have ended it already.
-            if driver.in_transaction:
-                driver.execute("ROLLBACK")
+            self._undo(driver)
             raise
         return result
+
+    def _undo(self, driver: sqlite3.Connection) -> None:
+        """Roll back what some faults have rolled back already; a connection that cannot is given up."""
+        try:
+            if driver.in_transaction:
+                driver.execute("ROLLBACK")
+        except sqlite3.Error:
+            if self._connection is not None:
+                self._connection.invalidate()
+                self._connection.close()
+            self._connection = None
 
     async def read(self, work: Callable[[sa.Connection], T], timeout: float) -> T:
         """Run `work` on a snapshot."""

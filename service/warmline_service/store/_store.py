@@ -13,7 +13,7 @@ from warmline_service.errors import Reason, WarmlineError
 from warmline_service.store import _events, _leases, _sessions, _turns
 from warmline_service.store._blob_key import blob_key, blob_prefix
 from warmline_service.store._blobs import Blobs
-from warmline_service.store._database import Database
+from warmline_service.store._database import Database, unavailable
 from warmline_service.store._faults import StoreMisconfigured
 from warmline_service.store._migrate import migrate
 from warmline_service.store._rows import (
@@ -136,9 +136,13 @@ class Store:
 
         Raises IDEMPOTENCY_CONFLICT, SESSION_ELSEWHERE.
         """
-        return await self._write(
-            lambda c: _turns.accept(c, turn, title, claim, (self.node_id, token))
-        )
+        try:
+            return await self._write(
+                lambda c: _turns.accept(c, turn, title, claim, (self.node_id, token))
+            )
+        except sa.exc.IntegrityError as error:
+            # One that had been given up was stored only now, under the same number.
+            raise unavailable(error) from error
 
     async def begin(self, turn_id: str) -> None:
         """A turn that waited begins: from now on it may have had an effect."""
@@ -208,9 +212,16 @@ class Store:
         """A page of a tenant's sessions."""
         return await self._read(lambda c: _sessions.page(c, tenant, query))
 
-    async def reconfigure(self, session_id: str, config: str) -> None:
-        """A session is set up in this way from now on."""
-        await self._write(lambda c: _sessions.update(c, session_id, config=config))
+    async def reconfigure(self, session_id: str, config: str, token: int) -> None:
+        """A session is set up in this way from now on, under a lease. Raises SESSION_ELSEWHERE."""
+
+        def work(connection: sa.Connection) -> None:
+            held = _leases.held(connection, self.node_id, [session_id])
+            if held.get(session_id) != token:
+                raise _leases.elsewhere()
+            _sessions.update(connection, session_id, config=config)
+
+        await self._write(work)
 
     async def place_workspace(self, session_id: str, slot_id: str) -> None:
         """From now on a session's files are in this slot."""

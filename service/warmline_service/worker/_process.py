@@ -153,13 +153,16 @@ class CliProcess:
             asks.append(("set_max_thinking_tokens", tokens))
         await self._ask(asks, self._settings.control_timeout)
 
-    async def change(self, model: str | None, mode: PermissionMode) -> None:
-        """Another model (None: the CLI's own) and permission mode, at any time. Raises as `control` does."""
-        name = "default" if model is None else self._alias(check_model(model))
-        asks: list[_Ask] = [
-            ("set_permission_mode", {"mode": mode}),
-            ("set_model", {"model": name}),
-        ]
+    async def change(self, model: str | None, mode: PermissionMode | None) -> None:
+        """Another model (`default`: the CLI's own) or permission mode, at any time; None: as it is.
+
+        Raises as `control` does; the mode may have changed then and the model not.
+        """
+        asks: list[_Ask] = []
+        if mode is not None:
+            asks.append(("set_permission_mode", {"mode": mode}))
+        if model is not None:
+            asks.append(("set_model", {"model": self._alias(check_model(model))}))
         await self._ask(asks, self._settings.control_timeout)
 
     async def send_user(self, content: Content, uuid: str, *, verbatim: bool = True) -> None:

@@ -904,8 +904,8 @@ type Allow struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What the tool is given in place of its input. Not set: what it was asked for with.
 	UpdatedInput *structpb.Struct `protobuf:"bytes,1,opt,name=updated_input,json=updatedInput,proto3" json:"updated_input,omitempty"`
-	// Ask no more for what is like it, for the rest of the session: what `suggestions` said, otherwise
-	// the same tool with the same input.
+	// Ask no more for what is like it, for the rest of the session: what `suggestions` said; where there are
+	// none, the same command. What cannot be said by a rule is not remembered.
 	Remember bool `protobuf:"varint,2,opt,name=remember,proto3" json:"remember,omitempty"`
 	// To a question of the model (tool `AskUserQuestion`): the chosen label, or words of the user's own, by
 	// the question's text.

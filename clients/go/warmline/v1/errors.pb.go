@@ -49,6 +49,8 @@ const (
 	ErrorReason_ERROR_REASON_TURN_NOT_FOUND ErrorReason = 32
 	// Nobody waits for this approval: it was answered, has expired, or its turn has ended. Nothing to do.
 	ErrorReason_ERROR_REASON_APPROVAL_NOT_FOUND ErrorReason = 33
+	// The session's workspace has no such file. Ask ListFiles.
+	ErrorReason_ERROR_REASON_FILE_NOT_FOUND ErrorReason = 34
 	// INVALID_ARGUMENT: a field holds what it may not; `BadRequest` names the field.
 	ErrorReason_ERROR_REASON_FIELD_INVALID ErrorReason = 40
 	// INVALID_ARGUMENT: a frame came where the protocol of the stream does not allow it.
@@ -112,6 +114,7 @@ var (
 		31:  "ERROR_REASON_MODEL_NOT_FOUND",
 		32:  "ERROR_REASON_TURN_NOT_FOUND",
 		33:  "ERROR_REASON_APPROVAL_NOT_FOUND",
+		34:  "ERROR_REASON_FILE_NOT_FOUND",
 		40:  "ERROR_REASON_FIELD_INVALID",
 		41:  "ERROR_REASON_FRAME_OUT_OF_ORDER",
 		42:  "ERROR_REASON_MESSAGE_TOO_LARGE",
@@ -147,6 +150,7 @@ var (
 		"ERROR_REASON_MODEL_NOT_FOUND":      31,
 		"ERROR_REASON_TURN_NOT_FOUND":       32,
 		"ERROR_REASON_APPROVAL_NOT_FOUND":   33,
+		"ERROR_REASON_FILE_NOT_FOUND":       34,
 		"ERROR_REASON_FIELD_INVALID":        40,
 		"ERROR_REASON_FRAME_OUT_OF_ORDER":   41,
 		"ERROR_REASON_MESSAGE_TOO_LARGE":    42,
@@ -205,7 +209,7 @@ var File_warmline_v1_errors_proto protoreflect.FileDescriptor
 
 const file_warmline_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x18warmline/v1/errors.proto\x12\vwarmline.v1*\xd8\b\n" +
+	"\x18warmline/v1/errors.proto\x12\vwarmline.v1*\xf9\b\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18ERROR_REASON_KEY_INVALID\x10\n" +
@@ -216,7 +220,8 @@ const file_warmline_v1_errors_proto_rawDesc = "" +
 	"\x1eERROR_REASON_SESSION_NOT_FOUND\x10\x1e\x12 \n" +
 	"\x1cERROR_REASON_MODEL_NOT_FOUND\x10\x1f\x12\x1f\n" +
 	"\x1bERROR_REASON_TURN_NOT_FOUND\x10 \x12#\n" +
-	"\x1fERROR_REASON_APPROVAL_NOT_FOUND\x10!\x12\x1e\n" +
+	"\x1fERROR_REASON_APPROVAL_NOT_FOUND\x10!\x12\x1f\n" +
+	"\x1bERROR_REASON_FILE_NOT_FOUND\x10\"\x12\x1e\n" +
 	"\x1aERROR_REASON_FIELD_INVALID\x10(\x12#\n" +
 	"\x1fERROR_REASON_FRAME_OUT_OF_ORDER\x10)\x12\"\n" +
 	"\x1eERROR_REASON_MESSAGE_TOO_LARGE\x10*\x12\x1d\n" +

@@ -827,7 +827,10 @@ type Workspace struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A workspace of the tenant that persists and is shared by all sessions that name it: small letters,
 	// digits, `-` and `_`, at most 63. Empty: one of the session's own, which lives as long as the session.
-	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Files that are there when the session begins; only for a new session in a workspace of its own that
+	// is no fork. At most 100.
+	Files         []*WorkspaceFile `protobuf:"bytes,2,rep,name=files,proto3" json:"files,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -869,6 +872,68 @@ func (x *Workspace) GetName() string {
 	return ""
 }
 
+func (x *Workspace) GetFiles() []*WorkspaceFile {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+// A file of a workspace.
+type WorkspaceFile struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where it is, from the workspace's top, with `/` between the names: at most 1024 bytes, no `.` or `..`.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// What it holds.
+	Data          []byte `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WorkspaceFile) Reset() {
+	*x = WorkspaceFile{}
+	mi := &file_warmline_v1_session_config_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WorkspaceFile) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WorkspaceFile) ProtoMessage() {}
+
+func (x *WorkspaceFile) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_session_config_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WorkspaceFile.ProtoReflect.Descriptor instead.
+func (*WorkspaceFile) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *WorkspaceFile) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *WorkspaceFile) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 // The system prompt of a session.
 type SystemPrompt struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -886,7 +951,7 @@ type SystemPrompt struct {
 
 func (x *SystemPrompt) Reset() {
 	*x = SystemPrompt{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[8]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -898,7 +963,7 @@ func (x *SystemPrompt) String() string {
 func (*SystemPrompt) ProtoMessage() {}
 
 func (x *SystemPrompt) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[8]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -911,7 +976,7 @@ func (x *SystemPrompt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SystemPrompt.ProtoReflect.Descriptor instead.
 func (*SystemPrompt) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{8}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SystemPrompt) GetKind() isSystemPrompt_Kind {
@@ -987,7 +1052,7 @@ type PresetPrompt struct {
 
 func (x *PresetPrompt) Reset() {
 	*x = PresetPrompt{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[9]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -999,7 +1064,7 @@ func (x *PresetPrompt) String() string {
 func (*PresetPrompt) ProtoMessage() {}
 
 func (x *PresetPrompt) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[9]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1012,7 +1077,7 @@ func (x *PresetPrompt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PresetPrompt.ProtoReflect.Descriptor instead.
 func (*PresetPrompt) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{9}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PresetPrompt) GetAppend() string {
@@ -1048,7 +1113,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[10]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1060,7 +1125,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[10]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1073,7 +1138,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{10}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Limits) GetTurnTimeout() *durationpb.Duration {
@@ -1159,9 +1224,13 @@ const file_warmline_v1_session_config_proto_rawDesc = "" +
 	"\tReasoning\x12+\n" +
 	"\x06effort\x18\x01 \x01(\x0e2\x13.warmline.v1.EffortR\x06effort\x12(\n" +
 	"\rbudget_tokens\x18\x02 \x01(\rH\x00R\fbudgetTokens\x88\x01\x01B\x10\n" +
-	"\x0e_budget_tokens\"\x1f\n" +
+	"\x0e_budget_tokens\"Q\n" +
 	"\tWorkspace\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\x81\x01\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x120\n" +
+	"\x05files\x18\x02 \x03(\v2\x1a.warmline.v1.WorkspaceFileR\x05files\"7\n" +
+	"\rWorkspaceFile\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\"\x81\x01\n" +
 	"\fSystemPrompt\x12\x1a\n" +
 	"\areplace\x18\x01 \x01(\tH\x00R\areplace\x12\x18\n" +
 	"\x06append\x18\x02 \x01(\tH\x00R\x06append\x123\n" +
@@ -1210,7 +1279,7 @@ func file_warmline_v1_session_config_proto_rawDescGZIP() []byte {
 }
 
 var file_warmline_v1_session_config_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_warmline_v1_session_config_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_warmline_v1_session_config_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_warmline_v1_session_config_proto_goTypes = []any{
 	(Profile)(0),                // 0: warmline.v1.Profile
 	(PermissionMode)(0),         // 1: warmline.v1.PermissionMode
@@ -1224,41 +1293,43 @@ var file_warmline_v1_session_config_proto_goTypes = []any{
 	(*ClientTool)(nil),          // 9: warmline.v1.ClientTool
 	(*Reasoning)(nil),           // 10: warmline.v1.Reasoning
 	(*Workspace)(nil),           // 11: warmline.v1.Workspace
-	(*SystemPrompt)(nil),        // 12: warmline.v1.SystemPrompt
-	(*PresetPrompt)(nil),        // 13: warmline.v1.PresetPrompt
-	(*Limits)(nil),              // 14: warmline.v1.Limits
-	nil,                         // 15: warmline.v1.SessionConfig.AgentsEntry
-	(*structpb.Struct)(nil),     // 16: google.protobuf.Struct
-	(*durationpb.Duration)(nil), // 17: google.protobuf.Duration
+	(*WorkspaceFile)(nil),       // 12: warmline.v1.WorkspaceFile
+	(*SystemPrompt)(nil),        // 13: warmline.v1.SystemPrompt
+	(*PresetPrompt)(nil),        // 14: warmline.v1.PresetPrompt
+	(*Limits)(nil),              // 15: warmline.v1.Limits
+	nil,                         // 16: warmline.v1.SessionConfig.AgentsEntry
+	(*structpb.Struct)(nil),     // 17: google.protobuf.Struct
+	(*durationpb.Duration)(nil), // 18: google.protobuf.Duration
 }
 var file_warmline_v1_session_config_proto_depIdxs = []int32{
-	12, // 0: warmline.v1.SessionConfig.system_prompt:type_name -> warmline.v1.SystemPrompt
-	14, // 1: warmline.v1.SessionConfig.limits:type_name -> warmline.v1.Limits
+	13, // 0: warmline.v1.SessionConfig.system_prompt:type_name -> warmline.v1.SystemPrompt
+	15, // 1: warmline.v1.SessionConfig.limits:type_name -> warmline.v1.Limits
 	11, // 2: warmline.v1.SessionConfig.workspace:type_name -> warmline.v1.Workspace
-	15, // 3: warmline.v1.SessionConfig.agents:type_name -> warmline.v1.SessionConfig.AgentsEntry
+	16, // 3: warmline.v1.SessionConfig.agents:type_name -> warmline.v1.SessionConfig.AgentsEntry
 	7,  // 4: warmline.v1.SessionConfig.tools:type_name -> warmline.v1.Tools
 	1,  // 5: warmline.v1.SessionConfig.permission_mode:type_name -> warmline.v1.PermissionMode
 	8,  // 6: warmline.v1.SessionConfig.approvals:type_name -> warmline.v1.Approvals
 	9,  // 7: warmline.v1.SessionConfig.client_tools:type_name -> warmline.v1.ClientTool
 	10, // 8: warmline.v1.SessionConfig.reasoning:type_name -> warmline.v1.Reasoning
-	16, // 9: warmline.v1.SessionConfig.output_schema:type_name -> google.protobuf.Struct
+	17, // 9: warmline.v1.SessionConfig.output_schema:type_name -> google.protobuf.Struct
 	0,  // 10: warmline.v1.SessionConfig.profile:type_name -> warmline.v1.Profile
 	6,  // 11: warmline.v1.Agent.tools:type_name -> warmline.v1.ToolNames
 	6,  // 12: warmline.v1.Tools.available:type_name -> warmline.v1.ToolNames
 	3,  // 13: warmline.v1.Approvals.mode:type_name -> warmline.v1.Approvals.Mode
-	17, // 14: warmline.v1.Approvals.timeout:type_name -> google.protobuf.Duration
-	16, // 15: warmline.v1.ClientTool.input_schema:type_name -> google.protobuf.Struct
-	17, // 16: warmline.v1.ClientTool.timeout:type_name -> google.protobuf.Duration
+	18, // 14: warmline.v1.Approvals.timeout:type_name -> google.protobuf.Duration
+	17, // 15: warmline.v1.ClientTool.input_schema:type_name -> google.protobuf.Struct
+	18, // 16: warmline.v1.ClientTool.timeout:type_name -> google.protobuf.Duration
 	2,  // 17: warmline.v1.Reasoning.effort:type_name -> warmline.v1.Effort
-	13, // 18: warmline.v1.SystemPrompt.preset:type_name -> warmline.v1.PresetPrompt
-	17, // 19: warmline.v1.Limits.turn_timeout:type_name -> google.protobuf.Duration
-	17, // 20: warmline.v1.Limits.stall_timeout:type_name -> google.protobuf.Duration
-	5,  // 21: warmline.v1.SessionConfig.AgentsEntry.value:type_name -> warmline.v1.Agent
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	12, // 18: warmline.v1.Workspace.files:type_name -> warmline.v1.WorkspaceFile
+	14, // 19: warmline.v1.SystemPrompt.preset:type_name -> warmline.v1.PresetPrompt
+	18, // 20: warmline.v1.Limits.turn_timeout:type_name -> google.protobuf.Duration
+	18, // 21: warmline.v1.Limits.stall_timeout:type_name -> google.protobuf.Duration
+	5,  // 22: warmline.v1.SessionConfig.AgentsEntry.value:type_name -> warmline.v1.Agent
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_warmline_v1_session_config_proto_init() }
@@ -1267,7 +1338,7 @@ func file_warmline_v1_session_config_proto_init() {
 		return
 	}
 	file_warmline_v1_session_config_proto_msgTypes[6].OneofWrappers = []any{}
-	file_warmline_v1_session_config_proto_msgTypes[8].OneofWrappers = []any{
+	file_warmline_v1_session_config_proto_msgTypes[9].OneofWrappers = []any{
 		(*SystemPrompt_Replace)(nil),
 		(*SystemPrompt_Append)(nil),
 		(*SystemPrompt_Preset)(nil),
@@ -1278,7 +1349,7 @@ func file_warmline_v1_session_config_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warmline_v1_session_config_proto_rawDesc), len(file_warmline_v1_session_config_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

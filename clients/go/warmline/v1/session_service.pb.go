@@ -1203,6 +1203,263 @@ func (*AnswerApprovalResponse) Descriptor() ([]byte, []int) {
 	return file_warmline_v1_session_service_proto_rawDescGZIP(), []int{17}
 }
 
+// Whose files.
+type ListFilesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The session.
+	SessionId     string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListFilesRequest) Reset() {
+	*x = ListFilesRequest{}
+	mi := &file_warmline_v1_session_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListFilesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListFilesRequest) ProtoMessage() {}
+
+func (x *ListFilesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_session_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListFilesRequest.ProtoReflect.Descriptor instead.
+func (*ListFilesRequest) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_session_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ListFilesRequest) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+// The files; links and what is neither file nor directory are left out.
+type ListFilesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of their paths.
+	Files         []*FileInfo `protobuf:"bytes,1,rep,name=files,proto3" json:"files,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListFilesResponse) Reset() {
+	*x = ListFilesResponse{}
+	mi := &file_warmline_v1_session_service_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListFilesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListFilesResponse) ProtoMessage() {}
+
+func (x *ListFilesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_session_service_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListFilesResponse.ProtoReflect.Descriptor instead.
+func (*ListFilesResponse) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_session_service_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ListFilesResponse) GetFiles() []*FileInfo {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+// A file of a workspace, without what it holds.
+type FileInfo struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where it is, from the workspace's top.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// Its size in bytes.
+	Size uint64 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	// When it was last changed.
+	ModifyTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=modify_time,json=modifyTime,proto3" json:"modify_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FileInfo) Reset() {
+	*x = FileInfo{}
+	mi := &file_warmline_v1_session_service_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FileInfo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FileInfo) ProtoMessage() {}
+
+func (x *FileInfo) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_session_service_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FileInfo.ProtoReflect.Descriptor instead.
+func (*FileInfo) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_session_service_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *FileInfo) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *FileInfo) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *FileInfo) GetModifyTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ModifyTime
+	}
+	return nil
+}
+
+// Which file.
+type ReadFileRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The session.
+	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// Where it is, as ListFiles gives it.
+	Path          string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadFileRequest) Reset() {
+	*x = ReadFileRequest{}
+	mi := &file_warmline_v1_session_service_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadFileRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadFileRequest) ProtoMessage() {}
+
+func (x *ReadFileRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_session_service_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadFileRequest.ProtoReflect.Descriptor instead.
+func (*ReadFileRequest) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_session_service_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ReadFileRequest) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *ReadFileRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+// A piece of the file; an empty file has none.
+type ReadFileResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 1 MiB.
+	Data          []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadFileResponse) Reset() {
+	*x = ReadFileResponse{}
+	mi := &file_warmline_v1_session_service_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadFileResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadFileResponse) ProtoMessage() {}
+
+func (x *ReadFileResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_session_service_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadFileResponse.ProtoReflect.Descriptor instead.
+func (*ReadFileResponse) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_session_service_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ReadFileResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 var File_warmline_v1_session_service_proto protoreflect.FileDescriptor
 
 const file_warmline_v1_session_service_proto_rawDesc = "" +
@@ -1284,12 +1541,28 @@ const file_warmline_v1_session_service_proto_rawDesc = "" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x129\n" +
 	"\bdecision\x18\x02 \x01(\v2\x1d.warmline.v1.ApprovalDecisionR\bdecision\"\x18\n" +
-	"\x16AnswerApprovalResponse*y\n" +
+	"\x16AnswerApprovalResponse\"1\n" +
+	"\x10ListFilesRequest\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x01 \x01(\tR\tsessionId\"@\n" +
+	"\x11ListFilesResponse\x12+\n" +
+	"\x05files\x18\x01 \x03(\v2\x15.warmline.v1.FileInfoR\x05files\"o\n" +
+	"\bFileInfo\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\x12;\n" +
+	"\vmodify_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"modifyTime\"D\n" +
+	"\x0fReadFileRequest\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\"&\n" +
+	"\x10ReadFileResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data*y\n" +
 	"\fSessionState\x12\x1d\n" +
 	"\x19SESSION_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14SESSION_STATE_PARKED\x10\x01\x12\x15\n" +
 	"\x11SESSION_STATE_HOT\x10\x02\x12\x19\n" +
-	"\x15SESSION_STATE_RUNNING\x10\x032\xc5\x05\n" +
+	"\x15SESSION_STATE_RUNNING\x10\x032\xdc\x06\n" +
 	"\x0eSessionService\x12M\n" +
 	"\n" +
 	"GetSession\x12\x1e.warmline.v1.GetSessionRequest\x1a\x1f.warmline.v1.GetSessionResponse\x12S\n" +
@@ -1297,7 +1570,9 @@ const file_warmline_v1_session_service_proto_rawDesc = "" +
 	"\vForkSession\x12\x1f.warmline.v1.ForkSessionRequest\x1a .warmline.v1.ForkSessionResponse\x12V\n" +
 	"\rDeleteSession\x12!.warmline.v1.DeleteSessionRequest\x1a\".warmline.v1.DeleteSessionResponse\x12V\n" +
 	"\rInterruptTurn\x12!.warmline.v1.InterruptTurnRequest\x1a\".warmline.v1.InterruptTurnResponse\x12Y\n" +
-	"\x0eAnswerApproval\x12\".warmline.v1.AnswerApprovalRequest\x1a#.warmline.v1.AnswerApprovalResponse\x12X\n" +
+	"\x0eAnswerApproval\x12\".warmline.v1.AnswerApprovalRequest\x1a#.warmline.v1.AnswerApprovalResponse\x12J\n" +
+	"\tListFiles\x12\x1d.warmline.v1.ListFilesRequest\x1a\x1e.warmline.v1.ListFilesResponse\x12I\n" +
+	"\bReadFile\x12\x1c.warmline.v1.ReadFileRequest\x1a\x1d.warmline.v1.ReadFileResponse0\x01\x12X\n" +
 	"\rExportSession\x12!.warmline.v1.ExportSessionRequest\x1a\".warmline.v1.ExportSessionResponse0\x01\x12X\n" +
 	"\rImportSession\x12!.warmline.v1.ImportSessionRequest\x1a\".warmline.v1.ImportSessionResponse(\x01B0Z.warmline.dev/clients/go/warmline/v1;warmlinev1b\x06proto3"
 
@@ -1314,7 +1589,7 @@ func file_warmline_v1_session_service_proto_rawDescGZIP() []byte {
 }
 
 var file_warmline_v1_session_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_warmline_v1_session_service_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_warmline_v1_session_service_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_warmline_v1_session_service_proto_goTypes = []any{
 	(SessionState)(0),              // 0: warmline.v1.SessionState
 	(*Session)(nil),                // 1: warmline.v1.Session
@@ -1335,48 +1610,59 @@ var file_warmline_v1_session_service_proto_goTypes = []any{
 	(*ImportSessionResponse)(nil),  // 16: warmline.v1.ImportSessionResponse
 	(*AnswerApprovalRequest)(nil),  // 17: warmline.v1.AnswerApprovalRequest
 	(*AnswerApprovalResponse)(nil), // 18: warmline.v1.AnswerApprovalResponse
-	(*SessionConfig)(nil),          // 19: warmline.v1.SessionConfig
-	(*timestamppb.Timestamp)(nil),  // 20: google.protobuf.Timestamp
-	(InterruptResult_Outcome)(0),   // 21: warmline.v1.InterruptResult.Outcome
-	(*ApprovalDecision)(nil),       // 22: warmline.v1.ApprovalDecision
+	(*ListFilesRequest)(nil),       // 19: warmline.v1.ListFilesRequest
+	(*ListFilesResponse)(nil),      // 20: warmline.v1.ListFilesResponse
+	(*FileInfo)(nil),               // 21: warmline.v1.FileInfo
+	(*ReadFileRequest)(nil),        // 22: warmline.v1.ReadFileRequest
+	(*ReadFileResponse)(nil),       // 23: warmline.v1.ReadFileResponse
+	(*SessionConfig)(nil),          // 24: warmline.v1.SessionConfig
+	(*timestamppb.Timestamp)(nil),  // 25: google.protobuf.Timestamp
+	(InterruptResult_Outcome)(0),   // 26: warmline.v1.InterruptResult.Outcome
+	(*ApprovalDecision)(nil),       // 27: warmline.v1.ApprovalDecision
 }
 var file_warmline_v1_session_service_proto_depIdxs = []int32{
 	0,  // 0: warmline.v1.Session.state:type_name -> warmline.v1.SessionState
-	19, // 1: warmline.v1.Session.config:type_name -> warmline.v1.SessionConfig
-	20, // 2: warmline.v1.Session.create_time:type_name -> google.protobuf.Timestamp
-	20, // 3: warmline.v1.Session.update_time:type_name -> google.protobuf.Timestamp
+	24, // 1: warmline.v1.Session.config:type_name -> warmline.v1.SessionConfig
+	25, // 2: warmline.v1.Session.create_time:type_name -> google.protobuf.Timestamp
+	25, // 3: warmline.v1.Session.update_time:type_name -> google.protobuf.Timestamp
 	1,  // 4: warmline.v1.GetSessionResponse.session:type_name -> warmline.v1.Session
 	5,  // 5: warmline.v1.ListSessionsRequest.filter:type_name -> warmline.v1.SessionFilter
-	20, // 6: warmline.v1.SessionFilter.updated_after:type_name -> google.protobuf.Timestamp
-	20, // 7: warmline.v1.SessionFilter.updated_before:type_name -> google.protobuf.Timestamp
+	25, // 6: warmline.v1.SessionFilter.updated_after:type_name -> google.protobuf.Timestamp
+	25, // 7: warmline.v1.SessionFilter.updated_before:type_name -> google.protobuf.Timestamp
 	1,  // 8: warmline.v1.ListSessionsResponse.sessions:type_name -> warmline.v1.Session
 	1,  // 9: warmline.v1.ForkSessionResponse.session:type_name -> warmline.v1.Session
-	21, // 10: warmline.v1.InterruptTurnResponse.outcome:type_name -> warmline.v1.InterruptResult.Outcome
+	26, // 10: warmline.v1.InterruptTurnResponse.outcome:type_name -> warmline.v1.InterruptResult.Outcome
 	1,  // 11: warmline.v1.ExportSessionResponse.session:type_name -> warmline.v1.Session
 	1,  // 12: warmline.v1.ImportSessionRequest.session:type_name -> warmline.v1.Session
 	1,  // 13: warmline.v1.ImportSessionResponse.session:type_name -> warmline.v1.Session
-	22, // 14: warmline.v1.AnswerApprovalRequest.decision:type_name -> warmline.v1.ApprovalDecision
-	2,  // 15: warmline.v1.SessionService.GetSession:input_type -> warmline.v1.GetSessionRequest
-	4,  // 16: warmline.v1.SessionService.ListSessions:input_type -> warmline.v1.ListSessionsRequest
-	7,  // 17: warmline.v1.SessionService.ForkSession:input_type -> warmline.v1.ForkSessionRequest
-	9,  // 18: warmline.v1.SessionService.DeleteSession:input_type -> warmline.v1.DeleteSessionRequest
-	11, // 19: warmline.v1.SessionService.InterruptTurn:input_type -> warmline.v1.InterruptTurnRequest
-	17, // 20: warmline.v1.SessionService.AnswerApproval:input_type -> warmline.v1.AnswerApprovalRequest
-	13, // 21: warmline.v1.SessionService.ExportSession:input_type -> warmline.v1.ExportSessionRequest
-	15, // 22: warmline.v1.SessionService.ImportSession:input_type -> warmline.v1.ImportSessionRequest
-	3,  // 23: warmline.v1.SessionService.GetSession:output_type -> warmline.v1.GetSessionResponse
-	6,  // 24: warmline.v1.SessionService.ListSessions:output_type -> warmline.v1.ListSessionsResponse
-	8,  // 25: warmline.v1.SessionService.ForkSession:output_type -> warmline.v1.ForkSessionResponse
-	10, // 26: warmline.v1.SessionService.DeleteSession:output_type -> warmline.v1.DeleteSessionResponse
-	12, // 27: warmline.v1.SessionService.InterruptTurn:output_type -> warmline.v1.InterruptTurnResponse
-	18, // 28: warmline.v1.SessionService.AnswerApproval:output_type -> warmline.v1.AnswerApprovalResponse
-	14, // 29: warmline.v1.SessionService.ExportSession:output_type -> warmline.v1.ExportSessionResponse
-	16, // 30: warmline.v1.SessionService.ImportSession:output_type -> warmline.v1.ImportSessionResponse
-	23, // [23:31] is the sub-list for method output_type
-	15, // [15:23] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	27, // 14: warmline.v1.AnswerApprovalRequest.decision:type_name -> warmline.v1.ApprovalDecision
+	21, // 15: warmline.v1.ListFilesResponse.files:type_name -> warmline.v1.FileInfo
+	25, // 16: warmline.v1.FileInfo.modify_time:type_name -> google.protobuf.Timestamp
+	2,  // 17: warmline.v1.SessionService.GetSession:input_type -> warmline.v1.GetSessionRequest
+	4,  // 18: warmline.v1.SessionService.ListSessions:input_type -> warmline.v1.ListSessionsRequest
+	7,  // 19: warmline.v1.SessionService.ForkSession:input_type -> warmline.v1.ForkSessionRequest
+	9,  // 20: warmline.v1.SessionService.DeleteSession:input_type -> warmline.v1.DeleteSessionRequest
+	11, // 21: warmline.v1.SessionService.InterruptTurn:input_type -> warmline.v1.InterruptTurnRequest
+	17, // 22: warmline.v1.SessionService.AnswerApproval:input_type -> warmline.v1.AnswerApprovalRequest
+	19, // 23: warmline.v1.SessionService.ListFiles:input_type -> warmline.v1.ListFilesRequest
+	22, // 24: warmline.v1.SessionService.ReadFile:input_type -> warmline.v1.ReadFileRequest
+	13, // 25: warmline.v1.SessionService.ExportSession:input_type -> warmline.v1.ExportSessionRequest
+	15, // 26: warmline.v1.SessionService.ImportSession:input_type -> warmline.v1.ImportSessionRequest
+	3,  // 27: warmline.v1.SessionService.GetSession:output_type -> warmline.v1.GetSessionResponse
+	6,  // 28: warmline.v1.SessionService.ListSessions:output_type -> warmline.v1.ListSessionsResponse
+	8,  // 29: warmline.v1.SessionService.ForkSession:output_type -> warmline.v1.ForkSessionResponse
+	10, // 30: warmline.v1.SessionService.DeleteSession:output_type -> warmline.v1.DeleteSessionResponse
+	12, // 31: warmline.v1.SessionService.InterruptTurn:output_type -> warmline.v1.InterruptTurnResponse
+	18, // 32: warmline.v1.SessionService.AnswerApproval:output_type -> warmline.v1.AnswerApprovalResponse
+	20, // 33: warmline.v1.SessionService.ListFiles:output_type -> warmline.v1.ListFilesResponse
+	23, // 34: warmline.v1.SessionService.ReadFile:output_type -> warmline.v1.ReadFileResponse
+	14, // 35: warmline.v1.SessionService.ExportSession:output_type -> warmline.v1.ExportSessionResponse
+	16, // 36: warmline.v1.SessionService.ImportSession:output_type -> warmline.v1.ImportSessionResponse
+	27, // [27:37] is the sub-list for method output_type
+	17, // [17:27] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_warmline_v1_session_service_proto_init() }
@@ -1403,7 +1689,7 @@ func file_warmline_v1_session_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warmline_v1_session_service_proto_rawDesc), len(file_warmline_v1_session_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   18,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,6 +25,8 @@ const (
 	SessionService_DeleteSession_FullMethodName  = "/warmline.v1.SessionService/DeleteSession"
 	SessionService_InterruptTurn_FullMethodName  = "/warmline.v1.SessionService/InterruptTurn"
 	SessionService_AnswerApproval_FullMethodName = "/warmline.v1.SessionService/AnswerApproval"
+	SessionService_ListFiles_FullMethodName      = "/warmline.v1.SessionService/ListFiles"
+	SessionService_ReadFile_FullMethodName       = "/warmline.v1.SessionService/ReadFile"
 	SessionService_ExportSession_FullMethodName  = "/warmline.v1.SessionService/ExportSession"
 	SessionService_ImportSession_FullMethodName  = "/warmline.v1.SessionService/ImportSession"
 )
@@ -50,6 +52,10 @@ type SessionServiceClient interface {
 	// Answers an `approval_requested`, as `approval_decision` in a Chat does: from another client, or when the
 	// stream that it was asked on is gone. APPROVAL_NOT_FOUND where nobody waits for it.
 	AnswerApproval(ctx context.Context, in *AnswerApprovalRequest, opts ...grpc.CallOption) (*AnswerApprovalResponse, error)
+	// The files in a session's workspace, by their paths. SESSION_BUSY while a turn runs or waits.
+	ListFiles(ctx context.Context, in *ListFilesRequest, opts ...grpc.CallOption) (*ListFilesResponse, error)
+	// One file of a session's workspace, piece by piece. SESSION_BUSY while a turn runs or waits.
+	ReadFile(ctx context.Context, in *ReadFileRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadFileResponse], error)
 	// A session as it can be taken elsewhere: what it is, its transcript, its workspace.
 	ExportSession(ctx context.Context, in *ExportSessionRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportSessionResponse], error)
 	// A new session from an export: the frames of ExportSession in their order.
@@ -124,9 +130,38 @@ func (c *sessionServiceClient) AnswerApproval(ctx context.Context, in *AnswerApp
 	return out, nil
 }
 
+func (c *sessionServiceClient) ListFiles(ctx context.Context, in *ListFilesRequest, opts ...grpc.CallOption) (*ListFilesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListFilesResponse)
+	err := c.cc.Invoke(ctx, SessionService_ListFiles_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *sessionServiceClient) ReadFile(ctx context.Context, in *ReadFileRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadFileResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &SessionService_ServiceDesc.Streams[0], SessionService_ReadFile_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ReadFileRequest, ReadFileResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type SessionService_ReadFileClient = grpc.ServerStreamingClient[ReadFileResponse]
+
 func (c *sessionServiceClient) ExportSession(ctx context.Context, in *ExportSessionRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportSessionResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &SessionService_ServiceDesc.Streams[0], SessionService_ExportSession_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &SessionService_ServiceDesc.Streams[1], SessionService_ExportSession_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +180,7 @@ type SessionService_ExportSessionClient = grpc.ServerStreamingClient[ExportSessi
 
 func (c *sessionServiceClient) ImportSession(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ImportSessionRequest, ImportSessionResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &SessionService_ServiceDesc.Streams[1], SessionService_ImportSession_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &SessionService_ServiceDesc.Streams[2], SessionService_ImportSession_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -177,6 +212,10 @@ type SessionServiceServer interface {
 	// Answers an `approval_requested`, as `approval_decision` in a Chat does: from another client, or when the
 	// stream that it was asked on is gone. APPROVAL_NOT_FOUND where nobody waits for it.
 	AnswerApproval(context.Context, *AnswerApprovalRequest) (*AnswerApprovalResponse, error)
+	// The files in a session's workspace, by their paths. SESSION_BUSY while a turn runs or waits.
+	ListFiles(context.Context, *ListFilesRequest) (*ListFilesResponse, error)
+	// One file of a session's workspace, piece by piece. SESSION_BUSY while a turn runs or waits.
+	ReadFile(*ReadFileRequest, grpc.ServerStreamingServer[ReadFileResponse]) error
 	// A session as it can be taken elsewhere: what it is, its transcript, its workspace.
 	ExportSession(*ExportSessionRequest, grpc.ServerStreamingServer[ExportSessionResponse]) error
 	// A new session from an export: the frames of ExportSession in their order.
@@ -208,6 +247,12 @@ func (UnimplementedSessionServiceServer) InterruptTurn(context.Context, *Interru
 }
 func (UnimplementedSessionServiceServer) AnswerApproval(context.Context, *AnswerApprovalRequest) (*AnswerApprovalResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method AnswerApproval not implemented")
+}
+func (UnimplementedSessionServiceServer) ListFiles(context.Context, *ListFilesRequest) (*ListFilesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListFiles not implemented")
+}
+func (UnimplementedSessionServiceServer) ReadFile(*ReadFileRequest, grpc.ServerStreamingServer[ReadFileResponse]) error {
+	return status.Error(codes.Unimplemented, "method ReadFile not implemented")
 }
 func (UnimplementedSessionServiceServer) ExportSession(*ExportSessionRequest, grpc.ServerStreamingServer[ExportSessionResponse]) error {
 	return status.Error(codes.Unimplemented, "method ExportSession not implemented")
@@ -344,6 +389,35 @@ func _SessionService_AnswerApproval_Handler(srv interface{}, ctx context.Context
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SessionService_ListFiles_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListFilesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SessionServiceServer).ListFiles(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SessionService_ListFiles_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SessionServiceServer).ListFiles(ctx, req.(*ListFilesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _SessionService_ReadFile_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ReadFileRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(SessionServiceServer).ReadFile(m, &grpc.GenericServerStream[ReadFileRequest, ReadFileResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type SessionService_ReadFileServer = grpc.ServerStreamingServer[ReadFileResponse]
+
 func _SessionService_ExportSession_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(ExportSessionRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -393,8 +467,17 @@ var SessionService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "AnswerApproval",
 			Handler:    _SessionService_AnswerApproval_Handler,
 		},
+		{
+			MethodName: "ListFiles",
+			Handler:    _SessionService_ListFiles_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "ReadFile",
+			Handler:       _SessionService_ReadFile_Handler,
+			ServerStreams: true,
+		},
 		{
 			StreamName:    "ExportSession",
 			Handler:       _SessionService_ExportSession_Handler,

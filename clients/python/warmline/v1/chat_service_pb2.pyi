@@ -450,8 +450,8 @@ class Allow(_message.Message):
     REMEMBER_FIELD_NUMBER: _builtins.int
     ANSWERS_FIELD_NUMBER: _builtins.int
     remember: _builtins.bool
-    """Ask no more for what is like it, for the rest of the session: what `suggestions` said, otherwise
-    the same tool with the same input.
+    """Ask no more for what is like it, for the rest of the session: what `suggestions` said; where there are
+    none, the same command. What cannot be said by a rule is not remembered.
     """
     @_builtins.property
     def updated_input(self) -> _struct_pb2.Struct:

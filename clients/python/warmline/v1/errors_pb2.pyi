@@ -40,6 +40,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """NOT_FOUND: the session has no such turn."""
     ERROR_REASON_APPROVAL_NOT_FOUND: _ErrorReason.ValueType  # 33
     """Nobody waits for this approval: it was answered, has expired, or its turn has ended. Nothing to do."""
+    ERROR_REASON_FILE_NOT_FOUND: _ErrorReason.ValueType  # 34
+    """The session's workspace has no such file. Ask ListFiles."""
     ERROR_REASON_FIELD_INVALID: _ErrorReason.ValueType  # 40
     """INVALID_ARGUMENT: a field holds what it may not; `BadRequest` names the field."""
     ERROR_REASON_FRAME_OUT_OF_ORDER: _ErrorReason.ValueType  # 41
@@ -119,6 +121,8 @@ ERROR_REASON_TURN_NOT_FOUND: ErrorReason.ValueType  # 32
 """NOT_FOUND: the session has no such turn."""
 ERROR_REASON_APPROVAL_NOT_FOUND: ErrorReason.ValueType  # 33
 """Nobody waits for this approval: it was answered, has expired, or its turn has ended. Nothing to do."""
+ERROR_REASON_FILE_NOT_FOUND: ErrorReason.ValueType  # 34
+"""The session's workspace has no such file. Ask ListFiles."""
 ERROR_REASON_FIELD_INVALID: ErrorReason.ValueType  # 40
 """INVALID_ARGUMENT: a field holds what it may not; `BadRequest` names the field."""
 ERROR_REASON_FRAME_OUT_OF_ORDER: ErrorReason.ValueType  # 41

@@ -66,6 +66,16 @@ class SessionServiceStub:
                 request_serializer=warmline_dot_v1_dot_session__service__pb2.AnswerApprovalRequest.SerializeToString,
                 response_deserializer=warmline_dot_v1_dot_session__service__pb2.AnswerApprovalResponse.FromString,
                 _registered_method=True)
+        self.ListFiles = channel.unary_unary(
+                '/warmline.v1.SessionService/ListFiles',
+                request_serializer=warmline_dot_v1_dot_session__service__pb2.ListFilesRequest.SerializeToString,
+                response_deserializer=warmline_dot_v1_dot_session__service__pb2.ListFilesResponse.FromString,
+                _registered_method=True)
+        self.ReadFile = channel.unary_stream(
+                '/warmline.v1.SessionService/ReadFile',
+                request_serializer=warmline_dot_v1_dot_session__service__pb2.ReadFileRequest.SerializeToString,
+                response_deserializer=warmline_dot_v1_dot_session__service__pb2.ReadFileResponse.FromString,
+                _registered_method=True)
         self.ExportSession = channel.unary_stream(
                 '/warmline.v1.SessionService/ExportSession',
                 request_serializer=warmline_dot_v1_dot_session__service__pb2.ExportSessionRequest.SerializeToString,
@@ -127,6 +137,20 @@ class SessionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListFiles(self, request, context):
+        """The files in a session's workspace, by their paths. SESSION_BUSY while a turn runs or waits.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadFile(self, request, context):
+        """One file of a session's workspace, piece by piece. SESSION_BUSY while a turn runs or waits.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ExportSession(self, request, context):
         """A session as it can be taken elsewhere: what it is, its transcript, its workspace.
         """
@@ -173,6 +197,16 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.AnswerApproval,
                     request_deserializer=warmline_dot_v1_dot_session__service__pb2.AnswerApprovalRequest.FromString,
                     response_serializer=warmline_dot_v1_dot_session__service__pb2.AnswerApprovalResponse.SerializeToString,
+            ),
+            'ListFiles': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFiles,
+                    request_deserializer=warmline_dot_v1_dot_session__service__pb2.ListFilesRequest.FromString,
+                    response_serializer=warmline_dot_v1_dot_session__service__pb2.ListFilesResponse.SerializeToString,
+            ),
+            'ReadFile': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadFile,
+                    request_deserializer=warmline_dot_v1_dot_session__service__pb2.ReadFileRequest.FromString,
+                    response_serializer=warmline_dot_v1_dot_session__service__pb2.ReadFileResponse.SerializeToString,
             ),
             'ExportSession': grpc.unary_stream_rpc_method_handler(
                     servicer.ExportSession,
@@ -349,6 +383,60 @@ class SessionService:
             '/warmline.v1.SessionService/AnswerApproval',
             warmline_dot_v1_dot_session__service__pb2.AnswerApprovalRequest.SerializeToString,
             warmline_dot_v1_dot_session__service__pb2.AnswerApprovalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFiles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/warmline.v1.SessionService/ListFiles',
+            warmline_dot_v1_dot_session__service__pb2.ListFilesRequest.SerializeToString,
+            warmline_dot_v1_dot_session__service__pb2.ListFilesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/warmline.v1.SessionService/ReadFile',
+            warmline_dot_v1_dot_session__service__pb2.ReadFileRequest.SerializeToString,
+            warmline_dot_v1_dot_session__service__pb2.ReadFileResponse.FromString,
             options,
             channel_credentials,
             insecure,

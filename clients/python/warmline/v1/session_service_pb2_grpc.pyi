@@ -51,6 +51,10 @@ class SessionServiceStub:
     """Answers an `approval_requested`, as `approval_decision` in a Chat does: from another client, or when the
     stream that it was asked on is gone. APPROVAL_NOT_FOUND where nobody waits for it.
     """
+    ListFiles: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ListFilesRequest, _session_service_pb2.ListFilesResponse]
+    """The files in a session's workspace, by their paths. SESSION_BUSY while a turn runs or waits."""
+    ReadFile: _grpc.UnaryStreamMultiCallable[_session_service_pb2.ReadFileRequest, _session_service_pb2.ReadFileResponse]
+    """One file of a session's workspace, piece by piece. SESSION_BUSY while a turn runs or waits."""
     ExportSession: _grpc.UnaryStreamMultiCallable[_session_service_pb2.ExportSessionRequest, _session_service_pb2.ExportSessionResponse]
     """A session as it can be taken elsewhere: what it is, its transcript, its workspace."""
     ImportSession: _grpc.StreamUnaryMultiCallable[_session_service_pb2.ImportSessionRequest, _session_service_pb2.ImportSessionResponse]
@@ -79,6 +83,10 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """Answers an `approval_requested`, as `approval_decision` in a Chat does: from another client, or when the
     stream that it was asked on is gone. APPROVAL_NOT_FOUND where nobody waits for it.
     """
+    ListFiles: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ListFilesRequest, _session_service_pb2.ListFilesResponse]  # type: ignore[assignment]
+    """The files in a session's workspace, by their paths. SESSION_BUSY while a turn runs or waits."""
+    ReadFile: _aio.UnaryStreamMultiCallable[_session_service_pb2.ReadFileRequest, _session_service_pb2.ReadFileResponse]  # type: ignore[assignment]
+    """One file of a session's workspace, piece by piece. SESSION_BUSY while a turn runs or waits."""
     ExportSession: _aio.UnaryStreamMultiCallable[_session_service_pb2.ExportSessionRequest, _session_service_pb2.ExportSessionResponse]  # type: ignore[assignment]
     """A session as it can be taken elsewhere: what it is, its transcript, its workspace."""
     ImportSession: _aio.StreamUnaryMultiCallable[_session_service_pb2.ImportSessionRequest, _session_service_pb2.ImportSessionResponse]  # type: ignore[assignment]
@@ -140,6 +148,22 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Answers an `approval_requested`, as `approval_decision` in a Chat does: from another client, or when the
         stream that it was asked on is gone. APPROVAL_NOT_FOUND where nobody waits for it.
         """
+
+    @_abc_1.abstractmethod
+    def ListFiles(
+        self,
+        request: _session_service_pb2.ListFilesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.ListFilesResponse, _abc.Awaitable[_session_service_pb2.ListFilesResponse]]:
+        """The files in a session's workspace, by their paths. SESSION_BUSY while a turn runs or waits."""
+
+    @_abc_1.abstractmethod
+    def ReadFile(
+        self,
+        request: _session_service_pb2.ReadFileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_session_service_pb2.ReadFileResponse], _abc.AsyncIterator[_session_service_pb2.ReadFileResponse]]:
+        """One file of a session's workspace, piece by piece. SESSION_BUSY while a turn runs or waits."""
 
     @_abc_1.abstractmethod
     def ExportSession(

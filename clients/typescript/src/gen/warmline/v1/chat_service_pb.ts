@@ -422,8 +422,8 @@ export type Allow = Message<"warmline.v1.Allow"> & {
   updatedInput?: JsonObject | undefined;
 
   /**
-   * Ask no more for what is like it, for the rest of the session: what `suggestions` said, otherwise
-   * the same tool with the same input.
+   * Ask no more for what is like it, for the rest of the session: what `suggestions` said; where there are
+   * none, the same command. What cannot be said by a rule is not remembered.
    *
    * @generated from field: bool remember = 2;
    */

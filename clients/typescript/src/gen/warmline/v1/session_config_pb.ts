@@ -12,7 +12,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file warmline/v1/session_config.proto.
  */
 export const file_warmline_v1_session_config: GenFile = /*@__PURE__*/
-  fileDesc("CiB3YXJtbGluZS92MS9zZXNzaW9uX2NvbmZpZy5wcm90bxILd2FybWxpbmUudjEihwUKDVNlc3Npb25Db25maWcSDQoFbW9kZWwYASABKAkSMAoNc3lzdGVtX3Byb21wdBgCIAEoCzIZLndhcm1saW5lLnYxLlN5c3RlbVByb21wdBIjCgZsaW1pdHMYAyABKAsyEy53YXJtbGluZS52MS5MaW1pdHMSKQoJd29ya3NwYWNlGAQgASgLMhYud2FybWxpbmUudjEuV29ya3NwYWNlEhcKD2ZhbGxiYWNrX21vZGVscxgFIAMoCRI2CgZhZ2VudHMYBiADKAsyJi53YXJtbGluZS52MS5TZXNzaW9uQ29uZmlnLkFnZW50c0VudHJ5Eg0KBWFnZW50GAcgASgJEiEKBXRvb2xzGAggASgLMhIud2FybWxpbmUudjEuVG9vbHMSNAoPcGVybWlzc2lvbl9tb2RlGAkgASgOMhsud2FybWxpbmUudjEuUGVybWlzc2lvbk1vZGUSKQoJYXBwcm92YWxzGAogASgLMhYud2FybWxpbmUudjEuQXBwcm92YWxzEi0KDGNsaWVudF90b29scxgLIAMoCzIXLndhcm1saW5lLnYxLkNsaWVudFRvb2wSKQoJcmVhc29uaW5nGAwgASgLMhYud2FybWxpbmUudjEuUmVhc29uaW5nEi4KDW91dHB1dF9zY2hlbWEYDSABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Eg0KBWJldGFzGA4gAygJEiUKB3Byb2ZpbGUYDyABKA4yFC53YXJtbGluZS52MS5Qcm9maWxlGkEKC0FnZW50c0VudHJ5EgsKA2tleRgBIAEoCRIhCgV2YWx1ZRgCIAEoCzISLndhcm1saW5lLnYxLkFnZW50OgI4ASJiCgVBZ2VudBITCgtkZXNjcmlwdGlvbhgBIAEoCRIOCgZwcm9tcHQYAiABKAkSJQoFdG9vbHMYAyABKAsyFi53YXJtbGluZS52MS5Ub29sTmFtZXMSDQoFbW9kZWwYBCABKAkiGgoJVG9vbE5hbWVzEg0KBW5hbWVzGAEgAygJIlcKBVRvb2xzEikKCWF2YWlsYWJsZRgBIAEoCzIWLndhcm1saW5lLnYxLlRvb2xOYW1lcxIPCgdhbGxvd2VkGAIgAygJEhIKCmRpc2FsbG93ZWQYAyADKAkioAEKCUFwcHJvdmFscxIpCgRtb2RlGAEgASgOMhsud2FybWxpbmUudjEuQXBwcm92YWxzLk1vZGUSKgoHdGltZW91dBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiI8CgRNb2RlEhQKEE1PREVfVU5TUEVDSUZJRUQQABINCglNT0RFX0RFTlkQARIPCgtNT0RFX1NUUkVBTRACIp0BCgpDbGllbnRUb29sEgwKBG5hbWUYASABKAkSEwoLZGVzY3JpcHRpb24YAiABKAkSLQoMaW5wdXRfc2NoZW1hGAMgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIqCgd0aW1lb3V0GAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhEKCXJlYWRfb25seRgFIAEoCCJeCglSZWFzb25pbmcSIwoGZWZmb3J0GAEgASgOMhMud2FybWxpbmUudjEuRWZmb3J0EhoKDWJ1ZGdldF90b2tlbnMYAiABKA1IAIgBAUIQCg5fYnVkZ2V0X3Rva2VucyIZCglXb3Jrc3BhY2USDAoEbmFtZRgBIAEoCSJoCgxTeXN0ZW1Qcm9tcHQSEQoHcmVwbGFjZRgBIAEoCUgAEhAKBmFwcGVuZBgCIAEoCUgAEisKBnByZXNldBgDIAEoCzIZLndhcm1saW5lLnYxLlByZXNldFByb21wdEgAQgYKBGtpbmQiQAoMUHJlc2V0UHJvbXB0Eg4KBmFwcGVuZBgBIAEoCRIgChhleGNsdWRlX2R5bmFtaWNfc2VjdGlvbnMYAiABKAgilgEKBkxpbWl0cxIvCgx0dXJuX3RpbWVvdXQYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SMAoNc3RhbGxfdGltZW91dBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIRCgltYXhfdHVybnMYAyABKA0SFgoObWF4X2J1ZGdldF91c2QYBCABKAEqRgoHUHJvZmlsZRIXChNQUk9GSUxFX1VOU1BFQ0lGSUVEEAASEAoMUFJPRklMRV9GVUxMEAESEAoMUFJPRklMRV9CQVJFEAIq3gEKDlBlcm1pc3Npb25Nb2RlEh8KG1BFUk1JU1NJT05fTU9ERV9VTlNQRUNJRklFRBAAEhsKF1BFUk1JU1NJT05fTU9ERV9ERUZBVUxUEAESGAoUUEVSTUlTU0lPTl9NT0RFX1BMQU4QAhIgChxQRVJNSVNTSU9OX01PREVfQUNDRVBUX0VESVRTEAMSHAoYUEVSTUlTU0lPTl9NT0RFX0RPTlRfQVNLEAQSGAoUUEVSTUlTU0lPTl9NT0RFX0FVVE8QBRIaChZQRVJNSVNTSU9OX01PREVfQllQQVNTEAYqdgoGRWZmb3J0EhYKEkVGRk9SVF9VTlNQRUNJRklFRBAAEg4KCkVGRk9SVF9MT1cQARIRCg1FRkZPUlRfTUVESVVNEAISDwoLRUZGT1JUX0hJR0gQAxIQCgxFRkZPUlRfWEhJR0gQBBIOCgpFRkZPUlRfTUFYEAVCMFoud2FybWxpbmUuZGV2L2NsaWVudHMvZ28vd2FybWxpbmUvdjE7d2FybWxpbmV2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_struct]);
+  fileDesc("CiB3YXJtbGluZS92MS9zZXNzaW9uX2NvbmZpZy5wcm90bxILd2FybWxpbmUudjEihwUKDVNlc3Npb25Db25maWcSDQoFbW9kZWwYASABKAkSMAoNc3lzdGVtX3Byb21wdBgCIAEoCzIZLndhcm1saW5lLnYxLlN5c3RlbVByb21wdBIjCgZsaW1pdHMYAyABKAsyEy53YXJtbGluZS52MS5MaW1pdHMSKQoJd29ya3NwYWNlGAQgASgLMhYud2FybWxpbmUudjEuV29ya3NwYWNlEhcKD2ZhbGxiYWNrX21vZGVscxgFIAMoCRI2CgZhZ2VudHMYBiADKAsyJi53YXJtbGluZS52MS5TZXNzaW9uQ29uZmlnLkFnZW50c0VudHJ5Eg0KBWFnZW50GAcgASgJEiEKBXRvb2xzGAggASgLMhIud2FybWxpbmUudjEuVG9vbHMSNAoPcGVybWlzc2lvbl9tb2RlGAkgASgOMhsud2FybWxpbmUudjEuUGVybWlzc2lvbk1vZGUSKQoJYXBwcm92YWxzGAogASgLMhYud2FybWxpbmUudjEuQXBwcm92YWxzEi0KDGNsaWVudF90b29scxgLIAMoCzIXLndhcm1saW5lLnYxLkNsaWVudFRvb2wSKQoJcmVhc29uaW5nGAwgASgLMhYud2FybWxpbmUudjEuUmVhc29uaW5nEi4KDW91dHB1dF9zY2hlbWEYDSABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Eg0KBWJldGFzGA4gAygJEiUKB3Byb2ZpbGUYDyABKA4yFC53YXJtbGluZS52MS5Qcm9maWxlGkEKC0FnZW50c0VudHJ5EgsKA2tleRgBIAEoCRIhCgV2YWx1ZRgCIAEoCzISLndhcm1saW5lLnYxLkFnZW50OgI4ASJiCgVBZ2VudBITCgtkZXNjcmlwdGlvbhgBIAEoCRIOCgZwcm9tcHQYAiABKAkSJQoFdG9vbHMYAyABKAsyFi53YXJtbGluZS52MS5Ub29sTmFtZXMSDQoFbW9kZWwYBCABKAkiGgoJVG9vbE5hbWVzEg0KBW5hbWVzGAEgAygJIlcKBVRvb2xzEikKCWF2YWlsYWJsZRgBIAEoCzIWLndhcm1saW5lLnYxLlRvb2xOYW1lcxIPCgdhbGxvd2VkGAIgAygJEhIKCmRpc2FsbG93ZWQYAyADKAkioAEKCUFwcHJvdmFscxIpCgRtb2RlGAEgASgOMhsud2FybWxpbmUudjEuQXBwcm92YWxzLk1vZGUSKgoHdGltZW91dBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiI8CgRNb2RlEhQKEE1PREVfVU5TUEVDSUZJRUQQABINCglNT0RFX0RFTlkQARIPCgtNT0RFX1NUUkVBTRACIp0BCgpDbGllbnRUb29sEgwKBG5hbWUYASABKAkSEwoLZGVzY3JpcHRpb24YAiABKAkSLQoMaW5wdXRfc2NoZW1hGAMgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIqCgd0aW1lb3V0GAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhEKCXJlYWRfb25seRgFIAEoCCJeCglSZWFzb25pbmcSIwoGZWZmb3J0GAEgASgOMhMud2FybWxpbmUudjEuRWZmb3J0EhoKDWJ1ZGdldF90b2tlbnMYAiABKA1IAIgBAUIQCg5fYnVkZ2V0X3Rva2VucyJECglXb3Jrc3BhY2USDAoEbmFtZRgBIAEoCRIpCgVmaWxlcxgCIAMoCzIaLndhcm1saW5lLnYxLldvcmtzcGFjZUZpbGUiKwoNV29ya3NwYWNlRmlsZRIMCgRwYXRoGAEgASgJEgwKBGRhdGEYAiABKAwiaAoMU3lzdGVtUHJvbXB0EhEKB3JlcGxhY2UYASABKAlIABIQCgZhcHBlbmQYAiABKAlIABIrCgZwcmVzZXQYAyABKAsyGS53YXJtbGluZS52MS5QcmVzZXRQcm9tcHRIAEIGCgRraW5kIkAKDFByZXNldFByb21wdBIOCgZhcHBlbmQYASABKAkSIAoYZXhjbHVkZV9keW5hbWljX3NlY3Rpb25zGAIgASgIIpYBCgZMaW1pdHMSLwoMdHVybl90aW1lb3V0GAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjAKDXN0YWxsX3RpbWVvdXQYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEQoJbWF4X3R1cm5zGAMgASgNEhYKDm1heF9idWRnZXRfdXNkGAQgASgBKkYKB1Byb2ZpbGUSFwoTUFJPRklMRV9VTlNQRUNJRklFRBAAEhAKDFBST0ZJTEVfRlVMTBABEhAKDFBST0ZJTEVfQkFSRRACKt4BCg5QZXJtaXNzaW9uTW9kZRIfChtQRVJNSVNTSU9OX01PREVfVU5TUEVDSUZJRUQQABIbChdQRVJNSVNTSU9OX01PREVfREVGQVVMVBABEhgKFFBFUk1JU1NJT05fTU9ERV9QTEFOEAISIAocUEVSTUlTU0lPTl9NT0RFX0FDQ0VQVF9FRElUUxADEhwKGFBFUk1JU1NJT05fTU9ERV9ET05UX0FTSxAEEhgKFFBFUk1JU1NJT05fTU9ERV9BVVRPEAUSGgoWUEVSTUlTU0lPTl9NT0RFX0JZUEFTUxAGKnYKBkVmZm9ydBIWChJFRkZPUlRfVU5TUEVDSUZJRUQQABIOCgpFRkZPUlRfTE9XEAESEQoNRUZGT1JUX01FRElVTRACEg8KC0VGRk9SVF9ISUdIEAMSEAoMRUZGT1JUX1hISUdIEAQSDgoKRUZGT1JUX01BWBAFQjBaLndhcm1saW5lLmRldi9jbGllbnRzL2dvL3dhcm1saW5lL3YxO3dhcm1saW5ldjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_struct]);
 
 /**
  * How a session's CLI process is set up. Every field is optional; each is checked before anything is
@@ -393,6 +393,14 @@ export type Workspace = Message<"warmline.v1.Workspace"> & {
    * @generated from field: string name = 1;
    */
   name: string;
+
+  /**
+   * Files that are there when the session begins; only for a new session in a workspace of its own that
+   * is no fork. At most 100.
+   *
+   * @generated from field: repeated warmline.v1.WorkspaceFile files = 2;
+   */
+  files: WorkspaceFile[];
 };
 
 /**
@@ -401,6 +409,34 @@ export type Workspace = Message<"warmline.v1.Workspace"> & {
  */
 export const WorkspaceSchema: GenMessage<Workspace> = /*@__PURE__*/
   messageDesc(file_warmline_v1_session_config, 7);
+
+/**
+ * A file of a workspace.
+ *
+ * @generated from message warmline.v1.WorkspaceFile
+ */
+export type WorkspaceFile = Message<"warmline.v1.WorkspaceFile"> & {
+  /**
+   * Where it is, from the workspace's top, with `/` between the names: at most 1024 bytes, no `.` or `..`.
+   *
+   * @generated from field: string path = 1;
+   */
+  path: string;
+
+  /**
+   * What it holds.
+   *
+   * @generated from field: bytes data = 2;
+   */
+  data: Uint8Array;
+};
+
+/**
+ * Describes the message warmline.v1.WorkspaceFile.
+ * Use `create(WorkspaceFileSchema)` to create a new message.
+ */
+export const WorkspaceFileSchema: GenMessage<WorkspaceFile> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_session_config, 8);
 
 /**
  * The system prompt of a session.
@@ -445,7 +481,7 @@ export type SystemPrompt = Message<"warmline.v1.SystemPrompt"> & {
  * Use `create(SystemPromptSchema)` to create a new message.
  */
 export const SystemPromptSchema: GenMessage<SystemPrompt> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 8);
+  messageDesc(file_warmline_v1_session_config, 9);
 
 /**
  * The CLI's own system prompt, in a form that is asked for.
@@ -474,7 +510,7 @@ export type PresetPrompt = Message<"warmline.v1.PresetPrompt"> & {
  * Use `create(PresetPromptSchema)` to create a new message.
  */
 export const PresetPromptSchema: GenMessage<PresetPrompt> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 9);
+  messageDesc(file_warmline_v1_session_config, 10);
 
 /**
  * Bounds on each turn. A turn that reaches one ends with `turn_failed` and that bound's reason.
@@ -518,7 +554,7 @@ export type Limits = Message<"warmline.v1.Limits"> & {
  * Use `create(LimitsSchema)` to create a new message.
  */
 export const LimitsSchema: GenMessage<Limits> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 10);
+  messageDesc(file_warmline_v1_session_config, 11);
 
 /**
  * How much of the CLI's own equipment a conversation has.

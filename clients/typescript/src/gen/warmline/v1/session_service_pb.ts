@@ -18,7 +18,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file warmline/v1/session_service.proto.
  */
 export const file_warmline_v1_session_service: GenFile = /*@__PURE__*/
-  fileDesc("CiF3YXJtbGluZS92MS9zZXNzaW9uX3NlcnZpY2UucHJvdG8SC3dhcm1saW5lLnYxIswCCgdTZXNzaW9uEgoKAmlkGAEgASgJEigKBXN0YXRlGAIgASgOMhkud2FybWxpbmUudjEuU2Vzc2lvblN0YXRlEg0KBXRpdGxlGAMgASgJEioKBmNvbmZpZxgEIAEoCzIaLndhcm1saW5lLnYxLlNlc3Npb25Db25maWcSLwoLY3JlYXRlX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVlcG9jaBgHIAEoBBIQCghsYXN0X3NlcRgIIAEoBBISCgp0dXJuX2NvdW50GAkgASgNEh4KFmZvcmtlZF9mcm9tX3Nlc3Npb25faWQYCiABKAkSGQoRZm9ya2VkX2F0X3R1cm5faWQYCyABKAkiJwoRR2V0U2Vzc2lvblJlcXVlc3QSEgoKc2Vzc2lvbl9pZBgBIAEoCSI7ChJHZXRTZXNzaW9uUmVzcG9uc2USJQoHc2Vzc2lvbhgBIAEoCzIULndhcm1saW5lLnYxLlNlc3Npb24iegoTTGlzdFNlc3Npb25zUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCRIqCgZmaWx0ZXIYAyABKAsyGi53YXJtbGluZS52MS5TZXNzaW9uRmlsdGVyEhAKCG9yZGVyX2J5GAQgASgJIq4BCg1TZXNzaW9uRmlsdGVyEjEKDXVwZGF0ZWRfYWZ0ZXIYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjIKDnVwZGF0ZWRfYmVmb3JlGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIWCg50aXRsZV9jb250YWlucxgDIAEoCRIeChZmb3JrZWRfZnJvbV9zZXNzaW9uX2lkGAQgASgJIlcKFExpc3RTZXNzaW9uc1Jlc3BvbnNlEiYKCHNlc3Npb25zGAEgAygLMhQud2FybWxpbmUudjEuU2Vzc2lvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiUgoSRm9ya1Nlc3Npb25SZXF1ZXN0EhIKCnNlc3Npb25faWQYASABKAkSDwoHdHVybl9pZBgCIAEoCRIXCg9pZGVtcG90ZW5jeV9rZXkYAyABKAkiPAoTRm9ya1Nlc3Npb25SZXNwb25zZRIlCgdzZXNzaW9uGAEgASgLMhQud2FybWxpbmUudjEuU2Vzc2lvbiIqChREZWxldGVTZXNzaW9uUmVxdWVzdBISCgpzZXNzaW9uX2lkGAEgASgJIhcKFURlbGV0ZVNlc3Npb25SZXNwb25zZSIqChRJbnRlcnJ1cHRUdXJuUmVxdWVzdBISCgpzZXNzaW9uX2lkGAEgASgJIl8KFUludGVycnVwdFR1cm5SZXNwb25zZRI1CgdvdXRjb21lGAEgASgOMiQud2FybWxpbmUudjEuSW50ZXJydXB0UmVzdWx0Lk91dGNvbWUSDwoHdHVybl9pZBgCIAEoCSJFChRFeHBvcnRTZXNzaW9uUmVxdWVzdBISCgpzZXNzaW9uX2lkGAEgASgJEhkKEXdpdGhvdXRfd29ya3NwYWNlGAIgASgIInMKFUV4cG9ydFNlc3Npb25SZXNwb25zZRInCgdzZXNzaW9uGAEgASgLMhQud2FybWxpbmUudjEuU2Vzc2lvbkgAEhQKCnRyYW5zY3JpcHQYAiABKAxIABITCgl3b3Jrc3BhY2UYAyABKAxIAEIGCgRwYXJ0InIKFEltcG9ydFNlc3Npb25SZXF1ZXN0EicKB3Nlc3Npb24YASABKAsyFC53YXJtbGluZS52MS5TZXNzaW9uSAASFAoKdHJhbnNjcmlwdBgCIAEoDEgAEhMKCXdvcmtzcGFjZRgDIAEoDEgAQgYKBHBhcnQiPgoVSW1wb3J0U2Vzc2lvblJlc3BvbnNlEiUKB3Nlc3Npb24YASABKAsyFC53YXJtbGluZS52MS5TZXNzaW9uIlwKFUFuc3dlckFwcHJvdmFsUmVxdWVzdBISCgpzZXNzaW9uX2lkGAEgASgJEi8KCGRlY2lzaW9uGAIgASgLMh0ud2FybWxpbmUudjEuQXBwcm92YWxEZWNpc2lvbiIYChZBbnN3ZXJBcHByb3ZhbFJlc3BvbnNlKnkKDFNlc3Npb25TdGF0ZRIdChlTRVNTSU9OX1NUQVRFX1VOU1BFQ0lGSUVEEAASGAoUU0VTU0lPTl9TVEFURV9QQVJLRUQQARIVChFTRVNTSU9OX1NUQVRFX0hPVBACEhkKFVNFU1NJT05fU1RBVEVfUlVOTklORxADMsUFCg5TZXNzaW9uU2VydmljZRJNCgpHZXRTZXNzaW9uEh4ud2FybWxpbmUudjEuR2V0U2Vzc2lvblJlcXVlc3QaHy53YXJtbGluZS52MS5HZXRTZXNzaW9uUmVzcG9uc2USUwoMTGlzdFNlc3Npb25zEiAud2FybWxpbmUudjEuTGlzdFNlc3Npb25zUmVxdWVzdBohLndhcm1saW5lLnYxLkxpc3RTZXNzaW9uc1Jlc3BvbnNlElAKC0ZvcmtTZXNzaW9uEh8ud2FybWxpbmUudjEuRm9ya1Nlc3Npb25SZXF1ZXN0GiAud2FybWxpbmUudjEuRm9ya1Nlc3Npb25SZXNwb25zZRJWCg1EZWxldGVTZXNzaW9uEiEud2FybWxpbmUudjEuRGVsZXRlU2Vzc2lvblJlcXVlc3QaIi53YXJtbGluZS52MS5EZWxldGVTZXNzaW9uUmVzcG9uc2USVgoNSW50ZXJydXB0VHVybhIhLndhcm1saW5lLnYxLkludGVycnVwdFR1cm5SZXF1ZXN0GiIud2FybWxpbmUudjEuSW50ZXJydXB0VHVyblJlc3BvbnNlElkKDkFuc3dlckFwcHJvdmFsEiIud2FybWxpbmUudjEuQW5zd2VyQXBwcm92YWxSZXF1ZXN0GiMud2FybWxpbmUudjEuQW5zd2VyQXBwcm92YWxSZXNwb25zZRJYCg1FeHBvcnRTZXNzaW9uEiEud2FybWxpbmUudjEuRXhwb3J0U2Vzc2lvblJlcXVlc3QaIi53YXJtbGluZS52MS5FeHBvcnRTZXNzaW9uUmVzcG9uc2UwARJYCg1JbXBvcnRTZXNzaW9uEiEud2FybWxpbmUudjEuSW1wb3J0U2Vzc2lvblJlcXVlc3QaIi53YXJtbGluZS52MS5JbXBvcnRTZXNzaW9uUmVzcG9uc2UoAUIwWi53YXJtbGluZS5kZXYvY2xpZW50cy9nby93YXJtbGluZS92MTt3YXJtbGluZXYxYgZwcm90bzM", [file_google_protobuf_timestamp, file_warmline_v1_chat_service, file_warmline_v1_events, file_warmline_v1_session_config]);
+  fileDesc("CiF3YXJtbGluZS92MS9zZXNzaW9uX3NlcnZpY2UucHJvdG8SC3dhcm1saW5lLnYxIswCCgdTZXNzaW9uEgoKAmlkGAEgASgJEigKBXN0YXRlGAIgASgOMhkud2FybWxpbmUudjEuU2Vzc2lvblN0YXRlEg0KBXRpdGxlGAMgASgJEioKBmNvbmZpZxgEIAEoCzIaLndhcm1saW5lLnYxLlNlc3Npb25Db25maWcSLwoLY3JlYXRlX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVlcG9jaBgHIAEoBBIQCghsYXN0X3NlcRgIIAEoBBISCgp0dXJuX2NvdW50GAkgASgNEh4KFmZvcmtlZF9mcm9tX3Nlc3Npb25faWQYCiABKAkSGQoRZm9ya2VkX2F0X3R1cm5faWQYCyABKAkiJwoRR2V0U2Vzc2lvblJlcXVlc3QSEgoKc2Vzc2lvbl9pZBgBIAEoCSI7ChJHZXRTZXNzaW9uUmVzcG9uc2USJQoHc2Vzc2lvbhgBIAEoCzIULndhcm1saW5lLnYxLlNlc3Npb24iegoTTGlzdFNlc3Npb25zUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCRIqCgZmaWx0ZXIYAyABKAsyGi53YXJtbGluZS52MS5TZXNzaW9uRmlsdGVyEhAKCG9yZGVyX2J5GAQgASgJIq4BCg1TZXNzaW9uRmlsdGVyEjEKDXVwZGF0ZWRfYWZ0ZXIYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjIKDnVwZGF0ZWRfYmVmb3JlGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIWCg50aXRsZV9jb250YWlucxgDIAEoCRIeChZmb3JrZWRfZnJvbV9zZXNzaW9uX2lkGAQgASgJIlcKFExpc3RTZXNzaW9uc1Jlc3BvbnNlEiYKCHNlc3Npb25zGAEgAygLMhQud2FybWxpbmUudjEuU2Vzc2lvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiUgoSRm9ya1Nlc3Npb25SZXF1ZXN0EhIKCnNlc3Npb25faWQYASABKAkSDwoHdHVybl9pZBgCIAEoCRIXCg9pZGVtcG90ZW5jeV9rZXkYAyABKAkiPAoTRm9ya1Nlc3Npb25SZXNwb25zZRIlCgdzZXNzaW9uGAEgASgLMhQud2FybWxpbmUudjEuU2Vzc2lvbiIqChREZWxldGVTZXNzaW9uUmVxdWVzdBISCgpzZXNzaW9uX2lkGAEgASgJIhcKFURlbGV0ZVNlc3Npb25SZXNwb25zZSIqChRJbnRlcnJ1cHRUdXJuUmVxdWVzdBISCgpzZXNzaW9uX2lkGAEgASgJIl8KFUludGVycnVwdFR1cm5SZXNwb25zZRI1CgdvdXRjb21lGAEgASgOMiQud2FybWxpbmUudjEuSW50ZXJydXB0UmVzdWx0Lk91dGNvbWUSDwoHdHVybl9pZBgCIAEoCSJFChRFeHBvcnRTZXNzaW9uUmVxdWVzdBISCgpzZXNzaW9uX2lkGAEgASgJEhkKEXdpdGhvdXRfd29ya3NwYWNlGAIgASgIInMKFUV4cG9ydFNlc3Npb25SZXNwb25zZRInCgdzZXNzaW9uGAEgASgLMhQud2FybWxpbmUudjEuU2Vzc2lvbkgAEhQKCnRyYW5zY3JpcHQYAiABKAxIABITCgl3b3Jrc3BhY2UYAyABKAxIAEIGCgRwYXJ0InIKFEltcG9ydFNlc3Npb25SZXF1ZXN0EicKB3Nlc3Npb24YASABKAsyFC53YXJtbGluZS52MS5TZXNzaW9uSAASFAoKdHJhbnNjcmlwdBgCIAEoDEgAEhMKCXdvcmtzcGFjZRgDIAEoDEgAQgYKBHBhcnQiPgoVSW1wb3J0U2Vzc2lvblJlc3BvbnNlEiUKB3Nlc3Npb24YASABKAsyFC53YXJtbGluZS52MS5TZXNzaW9uIlwKFUFuc3dlckFwcHJvdmFsUmVxdWVzdBISCgpzZXNzaW9uX2lkGAEgASgJEi8KCGRlY2lzaW9uGAIgASgLMh0ud2FybWxpbmUudjEuQXBwcm92YWxEZWNpc2lvbiIYChZBbnN3ZXJBcHByb3ZhbFJlc3BvbnNlIiYKEExpc3RGaWxlc1JlcXVlc3QSEgoKc2Vzc2lvbl9pZBgBIAEoCSI5ChFMaXN0RmlsZXNSZXNwb25zZRIkCgVmaWxlcxgBIAMoCzIVLndhcm1saW5lLnYxLkZpbGVJbmZvIlcKCEZpbGVJbmZvEgwKBHBhdGgYASABKAkSDAoEc2l6ZRgCIAEoBBIvCgttb2RpZnlfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiMwoPUmVhZEZpbGVSZXF1ZXN0EhIKCnNlc3Npb25faWQYASABKAkSDAoEcGF0aBgCIAEoCSIgChBSZWFkRmlsZVJlc3BvbnNlEgwKBGRhdGEYASABKAwqeQoMU2Vzc2lvblN0YXRlEh0KGVNFU1NJT05fU1RBVEVfVU5TUEVDSUZJRUQQABIYChRTRVNTSU9OX1NUQVRFX1BBUktFRBABEhUKEVNFU1NJT05fU1RBVEVfSE9UEAISGQoVU0VTU0lPTl9TVEFURV9SVU5OSU5HEAMy3AYKDlNlc3Npb25TZXJ2aWNlEk0KCkdldFNlc3Npb24SHi53YXJtbGluZS52MS5HZXRTZXNzaW9uUmVxdWVzdBofLndhcm1saW5lLnYxLkdldFNlc3Npb25SZXNwb25zZRJTCgxMaXN0U2Vzc2lvbnMSIC53YXJtbGluZS52MS5MaXN0U2Vzc2lvbnNSZXF1ZXN0GiEud2FybWxpbmUudjEuTGlzdFNlc3Npb25zUmVzcG9uc2USUAoLRm9ya1Nlc3Npb24SHy53YXJtbGluZS52MS5Gb3JrU2Vzc2lvblJlcXVlc3QaIC53YXJtbGluZS52MS5Gb3JrU2Vzc2lvblJlc3BvbnNlElYKDURlbGV0ZVNlc3Npb24SIS53YXJtbGluZS52MS5EZWxldGVTZXNzaW9uUmVxdWVzdBoiLndhcm1saW5lLnYxLkRlbGV0ZVNlc3Npb25SZXNwb25zZRJWCg1JbnRlcnJ1cHRUdXJuEiEud2FybWxpbmUudjEuSW50ZXJydXB0VHVyblJlcXVlc3QaIi53YXJtbGluZS52MS5JbnRlcnJ1cHRUdXJuUmVzcG9uc2USWQoOQW5zd2VyQXBwcm92YWwSIi53YXJtbGluZS52MS5BbnN3ZXJBcHByb3ZhbFJlcXVlc3QaIy53YXJtbGluZS52MS5BbnN3ZXJBcHByb3ZhbFJlc3BvbnNlEkoKCUxpc3RGaWxlcxIdLndhcm1saW5lLnYxLkxpc3RGaWxlc1JlcXVlc3QaHi53YXJtbGluZS52MS5MaXN0RmlsZXNSZXNwb25zZRJJCghSZWFkRmlsZRIcLndhcm1saW5lLnYxLlJlYWRGaWxlUmVxdWVzdBodLndhcm1saW5lLnYxLlJlYWRGaWxlUmVzcG9uc2UwARJYCg1FeHBvcnRTZXNzaW9uEiEud2FybWxpbmUudjEuRXhwb3J0U2Vzc2lvblJlcXVlc3QaIi53YXJtbGluZS52MS5FeHBvcnRTZXNzaW9uUmVzcG9uc2UwARJYCg1JbXBvcnRTZXNzaW9uEiEud2FybWxpbmUudjEuSW1wb3J0U2Vzc2lvblJlcXVlc3QaIi53YXJtbGluZS52MS5JbXBvcnRTZXNzaW9uUmVzcG9uc2UoAUIwWi53YXJtbGluZS5kZXYvY2xpZW50cy9nby93YXJtbGluZS92MTt3YXJtbGluZXYxYgZwcm90bzM", [file_google_protobuf_timestamp, file_warmline_v1_chat_service, file_warmline_v1_events, file_warmline_v1_session_config]);
 
 /**
  * A conversation.
@@ -589,6 +589,132 @@ export const AnswerApprovalResponseSchema: GenMessage<AnswerApprovalResponse> = 
   messageDesc(file_warmline_v1_session_service, 17);
 
 /**
+ * Whose files.
+ *
+ * @generated from message warmline.v1.ListFilesRequest
+ */
+export type ListFilesRequest = Message<"warmline.v1.ListFilesRequest"> & {
+  /**
+   * The session.
+   *
+   * @generated from field: string session_id = 1;
+   */
+  sessionId: string;
+};
+
+/**
+ * Describes the message warmline.v1.ListFilesRequest.
+ * Use `create(ListFilesRequestSchema)` to create a new message.
+ */
+export const ListFilesRequestSchema: GenMessage<ListFilesRequest> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_session_service, 18);
+
+/**
+ * The files; links and what is neither file nor directory are left out.
+ *
+ * @generated from message warmline.v1.ListFilesResponse
+ */
+export type ListFilesResponse = Message<"warmline.v1.ListFilesResponse"> & {
+  /**
+   * In the order of their paths.
+   *
+   * @generated from field: repeated warmline.v1.FileInfo files = 1;
+   */
+  files: FileInfo[];
+};
+
+/**
+ * Describes the message warmline.v1.ListFilesResponse.
+ * Use `create(ListFilesResponseSchema)` to create a new message.
+ */
+export const ListFilesResponseSchema: GenMessage<ListFilesResponse> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_session_service, 19);
+
+/**
+ * A file of a workspace, without what it holds.
+ *
+ * @generated from message warmline.v1.FileInfo
+ */
+export type FileInfo = Message<"warmline.v1.FileInfo"> & {
+  /**
+   * Where it is, from the workspace's top.
+   *
+   * @generated from field: string path = 1;
+   */
+  path: string;
+
+  /**
+   * Its size in bytes.
+   *
+   * @generated from field: uint64 size = 2;
+   */
+  size: bigint;
+
+  /**
+   * When it was last changed.
+   *
+   * @generated from field: google.protobuf.Timestamp modify_time = 3;
+   */
+  modifyTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message warmline.v1.FileInfo.
+ * Use `create(FileInfoSchema)` to create a new message.
+ */
+export const FileInfoSchema: GenMessage<FileInfo> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_session_service, 20);
+
+/**
+ * Which file.
+ *
+ * @generated from message warmline.v1.ReadFileRequest
+ */
+export type ReadFileRequest = Message<"warmline.v1.ReadFileRequest"> & {
+  /**
+   * The session.
+   *
+   * @generated from field: string session_id = 1;
+   */
+  sessionId: string;
+
+  /**
+   * Where it is, as ListFiles gives it.
+   *
+   * @generated from field: string path = 2;
+   */
+  path: string;
+};
+
+/**
+ * Describes the message warmline.v1.ReadFileRequest.
+ * Use `create(ReadFileRequestSchema)` to create a new message.
+ */
+export const ReadFileRequestSchema: GenMessage<ReadFileRequest> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_session_service, 21);
+
+/**
+ * A piece of the file; an empty file has none.
+ *
+ * @generated from message warmline.v1.ReadFileResponse
+ */
+export type ReadFileResponse = Message<"warmline.v1.ReadFileResponse"> & {
+  /**
+   * At most 1 MiB.
+   *
+   * @generated from field: bytes data = 1;
+   */
+  data: Uint8Array;
+};
+
+/**
+ * Describes the message warmline.v1.ReadFileResponse.
+ * Use `create(ReadFileResponseSchema)` to create a new message.
+ */
+export const ReadFileResponseSchema: GenMessage<ReadFileResponse> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_session_service, 22);
+
+/**
  * What a session does.
  *
  * @generated from enum warmline.v1.SessionState
@@ -697,6 +823,26 @@ export const SessionService: GenService<{
     methodKind: "unary";
     input: typeof AnswerApprovalRequestSchema;
     output: typeof AnswerApprovalResponseSchema;
+  },
+  /**
+   * The files in a session's workspace, by their paths. SESSION_BUSY while a turn runs or waits.
+   *
+   * @generated from rpc warmline.v1.SessionService.ListFiles
+   */
+  listFiles: {
+    methodKind: "unary";
+    input: typeof ListFilesRequestSchema;
+    output: typeof ListFilesResponseSchema;
+  },
+  /**
+   * One file of a session's workspace, piece by piece. SESSION_BUSY while a turn runs or waits.
+   *
+   * @generated from rpc warmline.v1.SessionService.ReadFile
+   */
+  readFile: {
+    methodKind: "server_streaming";
+    input: typeof ReadFileRequestSchema;
+    output: typeof ReadFileResponseSchema;
   },
   /**
    * A session as it can be taken elsewhere: what it is, its transcript, its workspace.

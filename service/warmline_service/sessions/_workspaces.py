@@ -27,6 +27,8 @@ from warmline_service.store import (
 _log = structlog.get_logger(__name__)
 
 _PREFIX = "workspace-"
+# Saving is bounded by the worker; this is what whoever needs the files waits for it.
+_SETTLE_TIMEOUT = 35.0
 
 
 class Workspaces:
@@ -39,6 +41,21 @@ class Workspaces:
         self._store = store
         self._archives = archives
         self._root = root
+        # By slot: done when what a process of this service wrote there has been saved.
+        self._expected: dict[str, asyncio.Future[None]] = {}
+
+    def expect(self, slot_id: str) -> asyncio.Future[None]:
+        """A session's files are in this slot until the future is done, which is for the caller to say."""
+        saving: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._expected[slot_id] = saving
+        saving.add_done_callback(lambda _: self._expected.pop(slot_id))
+        return saving
+
+    async def settled(self, slot_id: str) -> None:
+        """Wait, within a bound, until what is in a slot of this service's was saved, whoever had it."""
+        saving = self._expected.get(slot_id)
+        if saving is not None:
+            await asyncio.wait({saving}, timeout=_SETTLE_TIMEOUT)
 
     async def save(self, tenant: str, session_id: str, directory: Path, slot_id: str) -> None:
         """Keep what is in a slot's directory in place of what was kept before.

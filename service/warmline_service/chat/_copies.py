@@ -59,9 +59,7 @@ class Copies:
         """
         live = self._live.get(row.id)
         if live is not None and live.running:
-            raise WarmlineError(
-                Reason.SESSION_BUSY, "A turn of this session runs or waits.", retry_after=1.0
-            )
+            raise _busy("A turn of this session runs or waits.")
         if live is None:
             await self._runtime.store.check_here(row.id)
         else:
@@ -69,6 +67,8 @@ class Copies:
         row = await self._settled(row)
         work = live.work if live is not None else None
         async with self._runtime.portable.exported(row, work, workspace=workspace) as export:
+            if live is not None and live.work != work:
+                raise _busy("The session's process has ended just now.")
             yield export
 
     async def import_(
@@ -138,3 +138,7 @@ class Copies:
             await self._runtime.workspaces.settled(row.slot_id)
             row = await store.session(row.tenant, row.id)
         return row
+
+
+def _busy(why: str) -> WarmlineError:
+    return WarmlineError(Reason.SESSION_BUSY, why, retry_after=1.0)

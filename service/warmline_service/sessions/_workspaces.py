@@ -68,8 +68,7 @@ class Workspaces:
         try:
             await self._save(tenant, session_id, directory, slot_id)
         except BaseException:
-            if directory != self._aside(slot_id):
-                await asyncio.to_thread(self._set_aside, directory, slot_id)
+            await asyncio.to_thread(self._set_aside, directory, slot_id)
             raise
 
     async def save_late(self, row: SessionRow) -> None:
@@ -79,6 +78,16 @@ class Workspaces:
             await self._check_place(aside)
             await self._save(row.tenant, row.id, aside, row.slot_id)
             await asyncio.to_thread(_remove, aside)
+
+    async def forget(self, row: SessionRow) -> None:
+        """Remove what was set aside of a session that is deleted."""
+        if not row.slot_id:
+            return
+        try:
+            await asyncio.to_thread(self._discard, row.slot_id)
+        except WarmlineError as error:
+            # A link in its way: what that leads to is not the session's.
+            _log.error("files set aside not removed", session=row.id, error=str(error))
 
     async def _save(self, tenant: str, session_id: str, directory: Path, slot_id: str) -> None:
         async with self.scratch() as target:
@@ -112,6 +121,10 @@ class Workspaces:
     def _set_aside(self, directory: Path, slot_id: str) -> None:
         own_directory(self._root, "unsaved")
         directory.rename(self._aside(slot_id))
+
+    def _discard(self, slot_id: str) -> None:
+        own_directory(self._root, "unsaved")
+        _remove(self._aside(slot_id))
 
     async def restore(self, key: str, directory: Path) -> None:
         """Fill an empty directory with what was kept under a key. Raises STORAGE_UNAVAILABLE."""

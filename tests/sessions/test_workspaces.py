@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from store.archives import small_archives
 from stores import TENANT, forbid_writing, opened, row
-from warmline_service.errors import WarmlineError
+from warmline_service.errors import Reason, WarmlineError
 from warmline_service.sessions import Workspaces
 from warmline_service.store import SessionRow, Store
 
@@ -81,6 +81,8 @@ async def test_files_that_cannot_be_saved_are_set_aside_and_saved_later(place: P
     await place.save_late()
     assert await place.restored() == "mine"
     assert (await place.row()).slot_id == ""
+    # What was kept when its row could not be changed is what counts now.
+    assert len(place.blobs()) == 1
     assert not place.aside.exists()
 
 
@@ -164,6 +166,23 @@ async def test_a_session_that_is_deleted_while_its_files_are_saved_has_none(
     await place.save()
     assert place.blobs() == []
     assert not list((place.root / "blobs").glob(f"*/{place.session.id}"))
+    assert not place.aside.exists()
+
+
+async def test_old_files_that_cannot_be_removed_stop_no_new_ones(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new ones count, and are not set aside."""
+    await place.save()
+    await place.store.place_workspace(place.session.id, SLOT)
+    (place.work / "file").write_text("newer")
+
+    async def down(*_: object) -> None:
+        raise WarmlineError(Reason.STORAGE_UNAVAILABLE, "down")
+
+    monkeypatch.setattr(place.store.blobs, "delete", down)
+    await place.save()
+    assert await place.restored() == "newer"
     assert not place.aside.exists()
 
 

@@ -43,6 +43,8 @@ class Workspaces:
         self._root = root
         # By slot: done when what a process of this service wrote there has been saved.
         self._expected: dict[str, asyncio.Future[None]] = {}
+        # By slot: under which key its files are kept already, though the session's row may not say so.
+        self._unsure: dict[str, str] = {}
 
     def expect(self, slot_id: str) -> asyncio.Future[None]:
         """A session's files are in this slot until the future is done, which is for the caller to say."""
@@ -83,6 +85,7 @@ class Workspaces:
         """Remove what was set aside of a session that is deleted."""
         if not row.slot_id:
             return
+        self._unsure.pop(row.slot_id, None)
         try:
             await asyncio.to_thread(self._discard, row.slot_id)
         except WarmlineError as error:
@@ -90,14 +93,24 @@ class Workspaces:
             _log.error("files set aside not removed", session=row.id, error=str(error))
 
     async def _save(self, tenant: str, session_id: str, directory: Path, slot_id: str) -> None:
-        async with self.scratch() as target:
-            try:
-                stats = await self._archives.pack(directory, target)
-            except (ArchiveTooLarge, ArchiveRefused) as error:
-                _log.error("workspace not kept", session=session_id, error=str(error))
-                return
-            key = await self.keep(tenant, session_id, target) if stats is not None else ""
-        before = await self._store.replace_workspace(session_id, slot_id, key)
+        key = self._unsure.pop(slot_id, None)
+        if key is None:
+            key = await self._pack(tenant, session_id, directory)
+        if key is None:
+            return
+        try:
+            before = await self._store.replace_workspace(session_id, slot_id, key)
+        except BaseException:
+            self._unsure[slot_id] = key
+            raise
+        try:
+            await self._tidy(tenant, session_id, key, before)
+        except WarmlineError as error:
+            # The files are kept, and what is too much goes with the session.
+            _log.warning("old workspace not removed", session=session_id, error=str(error))
+
+    async def _tidy(self, tenant: str, session_id: str, key: str, before: str | None) -> None:
+        """Remove the content that no row refers to any more."""
         if before is None and key:
             await self._store.blobs.delete(key)  # The session is gone, or has another process.
             if await self._is_gone(tenant, session_id):
@@ -105,6 +118,16 @@ class Workspaces:
                 await self._store.blobs.delete_prefix(blob_prefix(tenant, session_id))
         elif before:
             await self._store.blobs.delete(before)
+
+    async def _pack(self, tenant: str, session_id: str, directory: Path) -> str | None:
+        """Keep a directory's content; gives its key, empty where there is none. None: it cannot be."""
+        async with self.scratch() as target:
+            try:
+                stats = await self._archives.pack(directory, target)
+            except (ArchiveTooLarge, ArchiveRefused) as error:
+                _log.error("workspace not kept", session=session_id, error=str(error))
+                return None
+            return await self.keep(tenant, session_id, target) if stats is not None else ""
 
     async def _is_gone(self, tenant: str, session_id: str) -> bool:
         try:

@@ -14,12 +14,13 @@ from running import (
     running_service,
     service_in,
     text_of,
+    until,
 )
 from warmline.v1 import events_pb2
 from warmline_client import Client, WarmlineError, connect
 from warmline_service.errors import Reason
 from warmline_service.errors import WarmlineError as WarmlineFault
-from warmline_service.store import Query
+from warmline_service.store import Claimed, Query
 
 
 async def asked(client: Client, text: str, key: str, **more: Any) -> list[events_pb2.Event]:
@@ -190,3 +191,40 @@ async def test_a_message_that_was_stored_and_refused_can_be_sent_again(
             assert await said(client, chat.session_id) == ["another", "hello"]
             (row,) = await store.sessions("dev", Query())
             assert row.turn_count == 2
+
+
+@pytest.mark.parametrize("stored", [True, False])
+async def test_who_goes_while_a_message_is_accepted_leaves_one_that_runs_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, stored: bool
+) -> None:
+    """Stored, it runs to its end with nobody there; refused, it is nowhere. Asked again, it ran once."""
+    async with running_service(cli=faking(tmp_path)) as service:
+        store, conversations = service._store, service._conversations
+        assert store is not None
+        assert conversations is not None
+        accept, arrived, go = store.accept, asyncio.Event(), asyncio.Event()
+
+        async def slow(*args: Any) -> Claimed:
+            arrived.set()
+            await go.wait()
+            if not stored:
+                raise WarmlineFault(Reason.STORAGE_UNAVAILABLE, "down")
+            return await accept(*args)
+
+        monkeypatch.setattr(store, "accept", slow)
+        async with connect(f"127.0.0.1:{service.port}") as client:
+            asking = asyncio.create_task(asked(client, "hello", "k"))
+            await asyncio.wait_for(arrived.wait(), 10)
+            (row,) = await store.sessions("dev", Query())
+            live = conversations.at_work(row.id)
+            assert live is not None
+            asking.cancel()
+            await until(lambda: live._stream is None)
+            go.set()
+            await until(lambda: not conversations._tasks)
+            monkeypatch.undo()
+            assert [turn.state for turn in await store.turns(row.id)] == ["completed"] * stored
+            assert await said(client, row.id) == ["hello"] * stored
+            once(await asked(client, "hello", "k", session_id=row.id), "echo: hello")
+            assert await said(client, row.id) == ["hello"]
+            assert await store.unfinished(row.id) == []

@@ -1,7 +1,7 @@
 """A session that was deleted is gone everywhere, and another tenant's was never there."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ from running import (
 )
 from tenancies import tenant, two_tenants
 from warmline.v1 import chat_service_pb2 as chat_pb
+from warmline.v1 import session_service_pb2 as session_pb
 from warmline_client import Client, Conversation, WarmlineError, connect
+from warmline_service.sessions import Session
 
 NOBODYS = "01234567-89ab-cdef-0123-456789abcdef"
 
@@ -160,6 +162,55 @@ async def test_nobody_gets_in_while_a_session_is_deleted(tmp_path: Path) -> None
             with pytest.raises(WarmlineError, match="SESSION_NOT_FOUND"):
                 await client.chat(session_id=chat.session_id, takeover=True).__aenter__()
             await deleting
+
+
+@pytest.mark.parametrize("first", ["delete", "open"])
+async def test_who_waits_for_a_session_that_is_deleted_learns_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    """Both come while it is being loaded: whoever opens it is told, at once or in the stream."""
+    async with running_service(cli=faking(tmp_path)) as service:
+        async with connect(f"127.0.0.1:{service.port}") as client:
+            session_id = (await client.import_(only_a_session())).id
+            assert service._conversations is not None
+            sessions = service._conversations._runtime.sessions
+            load, loading, go = sessions.load, asyncio.Event(), asyncio.Event()
+
+            async def slow(tenant: str, name: str) -> Session:
+                loading.set()
+                await go.wait()
+                return await load(tenant, name)
+
+            monkeypatch.setattr(sessions, "load", slow)
+            both = [client.delete(session_id), refused(client, session_id)]
+            if first == "open":
+                both.reverse()
+            waiting = [asyncio.create_task(each) for each in both]
+            await asyncio.wait_for(loading.wait(), 10)
+            await asyncio.wait(waiting, timeout=0.2)
+            assert not any(task.done() for task in waiting)
+            go.set()
+            async with asyncio.timeout(10):
+                await asyncio.gather(*waiting)
+            assert [each.id async for each in client.sessions()] == []
+            assert service._conversations.at_work(session_id) is None
+
+
+async def only_a_session() -> AsyncIterator[session_pb.ImportSessionRequest]:
+    """A session that nobody has opened yet."""
+    yield session_pb.ImportSessionRequest(session=session_pb.Session(title="new"))
+
+
+async def refused(client: Client, session_id: str) -> None:
+    """Open a session that is not there, or not for long."""
+    chat = client.chat(session_id=session_id)
+    try:
+        await chat.__aenter__()
+    except WarmlineError as error:
+        assert error.reason == "SESSION_NOT_FOUND"  # noqa: PT017  # one of two ways to learn of it
+    else:
+        await broken(chat)
+        await chat.__aexit__(None, None, None)
 
 
 async def test_it_can_be_deleted_by_two_at_once(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import pytest
 import zstandard
+from parking import kill_cli, parked
 from running import events_of, faking, running_client, running_service, text_of, until
 from warmline.v1 import session_config_pb2 as config_pb
 from warmline.v1 import session_service_pb2 as pb
@@ -20,6 +21,7 @@ from warmline_client import Client, WarmlineError, connect
 from warmline_service.rpc import _transfer
 from warmline_service.server import Service
 from warmline_service.sessions import SessionConfig
+from warmline_service.store import ArchiveStats
 
 UUID = "01234567-89ab-cdef-0123-456789abcde{}"
 
@@ -120,17 +122,50 @@ async def test_an_empty_session_can_be_carried_too(tmp_path: Path) -> None:
         assert (await bound(client, made.id))["history"] == ["!bound"]
 
 
-async def test_a_session_is_not_exported_while_a_turn_runs(tmp_path: Path) -> None:
-    """SESSION_BUSY says to come again; when the turn has ended it is."""
-    async with running_client(cli=faking(tmp_path)) as client, client.chat() as chat:
-        turn = await chat.send("!hang")
-        await anext(aiter(turn))
-        with pytest.raises(WarmlineError, match="SESSION_BUSY") as caught:
-            await anext(client.export(chat.session_id))
-        assert caught.value.retry_after
-        await chat.interrupt()
-        await turn.completed()
-        assert (await anext(client.export(chat.session_id))).session.id == chat.session_id
+@pytest.mark.parametrize("state", ["runs", "waits"])
+async def test_a_session_is_not_exported_while_it_has_a_turn(tmp_path: Path, state: str) -> None:
+    """SESSION_BUSY says to come again, also of one that waits for a process; then it is."""
+    pool = {"max_processes": 1, "min_spares": 0, "max_spares": 0}
+    async with running_client(cli=faking(tmp_path), pool=pool) as client:
+        async with client.chat() as busy, client.chat() as chat:
+            first = busy if state == "waits" else chat
+            running = await first.send("!hang")
+            async for event in running:
+                if event.HasField("text_delta"):
+                    break
+            turn = await chat.send("next")
+            await anext(aiter(turn))
+            with pytest.raises(WarmlineError, match="SESSION_BUSY") as caught:
+                await anext(client.export(chat.session_id))
+            assert caught.value.retry_after
+            await first.interrupt()
+            await turn.completed()
+            assert (await anext(client.export(chat.session_id))).session.id == chat.session_id
+
+
+async def test_a_session_is_exported_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process ends while its files are packed, and they go with it: SESSION_BUSY, and come again."""
+    async with running_service(cli=faking(tmp_path)) as service:
+        async with connect(f"127.0.0.1:{service.port}") as client:
+            session_id = await session_with_a_file(client, service)
+            archives = service._archives
+            assert archives is not None
+
+            async def too_late(directory: Path, target: Path) -> ArchiveStats | None:
+                del directory, target
+                monkeypatch.undo()
+                kill_cli(service, session_id)
+                await parked(service, session_id)
+                return None  # As of a directory of which nothing is left.
+
+            monkeypatch.setattr(archives, "pack", too_late)
+            with pytest.raises(WarmlineError, match="SESSION_BUSY") as caught:
+                await anext(client.export(session_id))
+            assert caught.value.retry_after
+            parts = [part async for part in client.export(session_id)]
+            assert parts[-1].WhichOneof("part") == "workspace"
 
 
 NAMED = config_pb.SessionConfig(workspace=config_pb.Workspace(name="w"))

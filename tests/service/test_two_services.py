@@ -9,7 +9,7 @@ from typing import Any
 import fake_cli
 import pytest
 from parking import RESUMED, client_of, conversation_of, notices, say, start_of
-from running import data_directory, faking, service_in, text_of, until
+from running import data_directory, faking, kinds, service_in, text_of, until
 from serving import ends, journal, served
 from warmline.v1 import events_pb2 as pb
 from warmline_client import Client, Conversation, WarmlineError, connect
@@ -84,6 +84,42 @@ async def test_a_session_is_at_work_in_one_service(
             await knows(chat, "!write mine", "!deltas 100 20")
             assert text_of(await say(chat, "!read")) == "mine"
         await journal(second, session_id)
+
+
+async def test_a_key_is_asked_for_in_the_other_service(
+    tmp_path: Path, roots: tuple[Path, Path], postgres_url: str
+) -> None:
+    """Its turn is told from there: while it runs, when it has ended, and when nobody has the session."""
+    settings = on(postgres_url, tmp_path, pool={"idle_ttl": 0.3})
+    async with (
+        service_in(roots[0], **settings) as one,
+        service_in(roots[1], **settings) as two,
+        client_of(one) as first,
+        client_of(two) as second,
+    ):
+        text = "!deltas 40 20"
+        async with first.chat() as chat:
+            turn = await chat.send(text, key="k")
+            async for event in turn:
+                if event.HasField("text_delta"):
+                    break
+            running = await _asked(second, text)
+            assert conversation_of(two, chat.session_id) is None
+            ended = await _asked(second, text, session_id=chat.session_id)
+        await until(lambda: conversation_of(one, chat.session_id) is None)
+        parked = await _asked(second, text)
+        assert conversation_of(two, chat.session_id) is None
+        for events in (running, ended, parked):
+            assert kinds(events)[0] == "turn_attached"
+            assert text_of(events) == "x" * 320
+            assert {event.turn_id for event in events} == {turn.id}
+            assert kinds(events).count("turn_completed") == 1
+        assert ends(await journal(second, chat.session_id)) == {text: "done"}
+
+
+async def _asked(client: Client, text: str, **more: Any) -> list[pb.Event]:
+    async with asyncio.timeout(20):
+        return [event async for event in client.ask(text, key="k", **more)]
 
 
 async def _until_the_end(client: Client, session_id: str) -> list[pb.Event]:

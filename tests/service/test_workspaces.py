@@ -1,15 +1,20 @@
 """The files of a session outlive its process, and those of a named workspace its sessions."""
 
+import asyncio
+import io
 import json
 import shutil
+import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 from conversing import Model
 from parking import (
     client_of,
+    conversation_of,
     failure,
     kill_cli,
     notices,
@@ -20,7 +25,8 @@ from parking import (
     start_of,
     work_of,
 )
-from running import data_directory, faking, running_service, service_in, text_of
+from running import data_directory, faking, running_service, service_in, text_of, until
+from stores import forbid_writing
 from warmline.v1 import chat_service_pb2 as chat_pb
 from warmline.v1 import events_pb2 as pb
 from warmline.v1 import session_config_pb2 as config_pb
@@ -160,6 +166,80 @@ async def forked(service: Service, client: Client, session_id: str) -> str:
         found = await read(service, chat.session_id)
         await write(service, chat.session_id, "the fork's")
         return found
+
+
+@pytest.mark.parametrize("who", ["turn", "fork", "export"])
+async def test_a_session_that_comes_back_while_its_files_are_saved_has_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, who: str
+) -> None:
+    """Lost, and loaded again at once: whoever needs them waits for the process that it had before."""
+    async with running_service(cli=faking(tmp_path)) as service, client_of(service) as client:
+        async with client.chat() as chat:
+            await say(chat, "!write mine")
+        live = conversation_of(service, chat.session_id)
+        assert live is not None
+        conversations, workspaces = service._conversations, service._workspaces
+        assert conversations is not None
+        assert workspaces is not None
+        keep, saving, go = workspaces.keep, asyncio.Event(), asyncio.Event()
+
+        async def slow(*arguments: Any) -> str:
+            saving.set()
+            await go.wait()
+            return await keep(*arguments)
+
+        monkeypatch.setattr(workspaces, "keep", slow)
+        conversations._on_lost(live.session)
+        await asyncio.wait_for(saving.wait(), 10)
+        monkeypatch.undo()
+        finding = asyncio.create_task(found_by(client, chat.session_id, who))
+        await asyncio.wait({finding}, timeout=0.3)
+        assert not finding.done()
+        go.set()
+        assert await asyncio.wait_for(finding, 20) == "mine"
+
+
+async def found_by(client: Client, session_id: str, who: str) -> str:
+    """What is in the file that the session wrote last."""
+    if who == "export":
+        parts = [part.workspace async for part in client.export(session_id)]
+        made = zstandard.decompress(b"".join(parts), max_output_size=100_000)
+        with tarfile.open(fileobj=io.BytesIO(made)) as tar:
+            file = tar.extractfile("file")
+            assert file is not None
+            return file.read().decode()
+    fork = chat_pb.ForkFrom(session_id=session_id) if who == "fork" else None
+    async with client.chat(session_id=session_id if fork is None else "", fork=fork) as chat:
+        events = await say(chat, "!read")
+        resumed(events)
+        return text_of(events)
+
+
+@pytest.mark.parametrize("then", ["turn", "delete"])
+async def test_files_of_a_process_that_ends_in_an_outage(
+    tmp_path: Path, data: Path, then: str
+) -> None:
+    """They are set aside: the next turn has them, and a session that is deleted leaves none."""
+    async with service_in(data, cli=faking(tmp_path)) as service, client_of(service) as client:
+        async with client.chat() as chat:
+            await say(chat, "!write mine")
+            assert service._store is not None
+            await asyncio.to_thread(forbid_writing, service._store, forbid=True)
+            kill_cli(service, chat.session_id)
+            await until(lambda: set_aside(data) != [])
+            await asyncio.to_thread(forbid_writing, service._store, forbid=False)
+            if then == "turn":
+                await finds(chat, "mine")
+                assert len(archives(data)) == 1
+            else:
+                await client.delete(chat.session_id)
+                assert not [path for path in archives(data) if chat.session_id in str(path)]
+            assert set_aside(data) == []
+
+
+def set_aside(data: Path) -> list[Path]:
+    """Files that could not be saved yet."""
+    return list(data.glob("unsaved/*/file"))
 
 
 async def place_of(chat: Conversation) -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from msgspec import structs
 from running import until
 from stores import TENANT, event, journal_of, opened, session, tell_sqlite
 from warmline_service.config import LimitSettings, StoreSettings
@@ -145,6 +146,36 @@ async def test_who_waits_for_a_session_that_goes_is_told_what_others_store(store
     async with journal_of(store) as elsewhere:
         elsewhere.append(of, event(of, TextDelta("a", 0)))
         assert text_of(await waiting) == "a"
+
+
+async def test_what_the_store_refuses_by_itself_costs_one_session(store: Store) -> None:
+    """Its streams end by name and no more of it is stored; who shared the group goes on."""
+    bad, good = await session(store), await session(store)
+    async with journal_of(store) as journal:
+        gone: list[Session] = []
+        journal.on_lost = gone.append
+        readers = []
+        for of in (good, bad):
+            journal.feed(of.id, 0)
+            readers.append(subscribe(journal, of))
+        # In one group; the second can be written in no database's text.
+        refused = structs.replace(event(bad, TextDelta("x", 0)), parent="\ud800")
+        for of, each in (
+            (good, event(good, TextDelta("a", 0))),
+            (bad, refused),
+            (good, event(good, TextDelta("b", 0))),
+            (bad, event(bad, TextDelta("y", 0))),
+        ):
+            journal.append(of, each)
+        assert text_of(await take(readers[0], 2)) == "ab"
+        with pytest.raises(WarmlineError, match="SESSION_ELSEWHERE"):
+            await asyncio.wait_for(readers[1].get(), 10)
+        assert gone == [bad]
+        assert await store.events(bad.id, 0, 10) == []
+        journal.check()
+        journal.append(good, event(good, TextDelta("c", 0)))
+        assert text_of(await take(readers[0], 3)) == "c"
+        assert (journal._pending_bytes, journal._storing) == (0, [])
 
 
 def fill(store: Store, pages: int) -> None:

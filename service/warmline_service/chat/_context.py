@@ -29,9 +29,6 @@ from warmline_service.worker import (
 
 _log = structlog.get_logger(__name__)
 
-# Saving a workspace is bounded by the worker; this is what the next turn waits for it.
-_SETTLE_TIMEOUT = 35.0
-
 
 class Context:
     """What a session is apart from its process; listens to the process between turns.
@@ -45,6 +42,7 @@ class Context:
         self._session = session
         self._runtime = runtime
         self._on_gone = on_gone
+        self._slot_id = ""
         self._saving: asyncio.Future[None] | None = None
 
     @property
@@ -120,12 +118,12 @@ class Context:
         if session.workspace_key:
             whole &= await self._restore(process)
         await self._runtime.store.place_workspace(session.id, process.slot.id)
-        saving: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        workspaces = self._runtime.workspaces
+        saving = workspaces.expect(process.slot.id)
         saving.add_done_callback(lambda _: self._on_gone())
-        self._saving = saving
+        self._slot_id, self._saving = process.slot.id, saving
 
         async def save(slot: Slot) -> None:
-            workspaces = self._runtime.workspaces
             try:
                 await workspaces.save(session.tenant, session.id, slot.work, slot.id)
             finally:
@@ -137,8 +135,7 @@ class Context:
 
     async def saved(self) -> None:
         """Wait, within a bound, until the files of a process that has ended were saved."""
-        if self._saving is not None:
-            await asyncio.wait({self._saving}, timeout=_SETTLE_TIMEOUT)
+        await self._runtime.workspaces.settled(self._slot_id)
 
     async def _look(self) -> bool:
         """See where the last process's files were saved; False if they were not."""
@@ -146,10 +143,15 @@ class Context:
         session = self._session
         if self._saving is None and not self.told:
             return True  # It has had no process yet.
-        row = await self._runtime.store.session(session.tenant, session.id)
+        store, workspaces = self._runtime.store, self._runtime.workspaces
+        row = await store.session(session.tenant, session.id)
+        if row.slot_id not in ("", self._slot_id):
+            # That of a process which the session had here before it was lost and loaded again.
+            await workspaces.settled(row.slot_id)
+            row = await store.session(session.tenant, session.id)
         if row.slot_id:
-            await self._runtime.workspaces.save_late(row)
-            row = await self._runtime.store.session(session.tenant, session.id)
+            await workspaces.save_late(row)
+            row = await store.session(session.tenant, session.id)
         session.workspace_key = row.workspace_key
         return not row.slot_id
 

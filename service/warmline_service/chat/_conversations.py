@@ -128,6 +128,7 @@ class Conversations:
             # Also those that may only read, because another has taken the session over.
             self._runtime.journal.feed(row.id).fail(gone)
             await self._runtime.store.delete(row)
+            await self._runtime.workspaces.forget(row)
         finally:
             self._drop(conversation)
         self.observers.fail(gone, row.id)

@@ -60,17 +60,16 @@ class Copies:
         """
         live = self._live.get(row.id)
         if live is not None and live.running:
-            raise WarmlineError(
-                Reason.SESSION_BUSY, "A turn of this session runs or waits.", retry_after=1.0
-            )
+            raise _busy("A turn of this session runs or waits.")
         if live is None:
             await self._runtime.store.check_here(row.id)
         else:
             await self._runtime.journal.flushed(live.session)
-            await live.saved()
-            row = await self._runtime.store.session(row.tenant, row.id)
+        row = await self._settled(row)
         work = live.work if live is not None else None
         async with self._runtime.portable.exported(row, work, workspace=workspace) as export:
+            if live is not None and live.work != work:
+                raise _busy("The session's process has ended just now.")
             yield export
 
     @asynccontextmanager
@@ -144,10 +143,23 @@ class Copies:
             except WarmlineError:
                 if live.work == work:
                     raise
-        if live is not None:
-            # Its process has ended, maybe while the files were looked at: they are being saved.
-            await live.saved()
-            row = await self._runtime.store.session(row.tenant, row.id)
+        # Its process has ended, maybe while the files were looked at: they are being saved.
+        row = await self._settled(row)
         if row.workspace_key:
             return await workspaces.copy(row.tenant, row.workspace_key, session_id)
         return ""
+
+    async def _settled(self, row: SessionRow) -> SessionRow:
+        """The session's row when the files of a process that has ended here were saved."""
+        store, live = self._runtime.store, self._live.get(row.id)
+        if live is not None and live.hot:
+            return row
+        row = await store.session(row.tenant, row.id)
+        if row.slot_id:
+            await self._runtime.workspaces.settled(row.slot_id)
+            row = await store.session(row.tenant, row.id)
+        return row
+
+
+def _busy(why: str) -> WarmlineError:
+    return WarmlineError(Reason.SESSION_BUSY, why, retry_after=1.0)

@@ -29,6 +29,8 @@ from warmline_service.store import (
 _log = structlog.get_logger(__name__)
 
 _PREFIX = "workspace-"
+# Saving is bounded by the worker; this is what whoever needs the files waits for it.
+_SETTLE_TIMEOUT = 35.0
 
 
 class Workspaces:
@@ -41,6 +43,23 @@ class Workspaces:
         self._store = store
         self._archives = archives
         self._root = root
+        # By slot: done when what a process of this service wrote there has been saved.
+        self._expected: dict[str, asyncio.Future[None]] = {}
+        # By slot: under which key its files are kept already, though the session's row may not say so.
+        self._unsure: dict[str, str] = {}
+
+    def expect(self, slot_id: str) -> asyncio.Future[None]:
+        """A session's files are in this slot until the future is done, which is for the caller to say."""
+        saving: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._expected[slot_id] = saving
+        saving.add_done_callback(lambda _: self._expected.pop(slot_id))
+        return saving
+
+    async def settled(self, slot_id: str) -> None:
+        """Wait, within a bound, until what is in a slot of this service's was saved, whoever had it."""
+        saving = self._expected.get(slot_id)
+        if saving is not None:
+            await asyncio.wait({saving}, timeout=_SETTLE_TIMEOUT)
 
     async def save(self, tenant: str, session_id: str, directory: Path, slot_id: str) -> None:
         """Keep what is in a slot's directory in place of what was kept before.
@@ -53,8 +72,7 @@ class Workspaces:
         try:
             await self._save(tenant, session_id, directory, slot_id)
         except BaseException:
-            if directory != self._aside(slot_id):
-                await asyncio.to_thread(self._set_aside, directory, slot_id)
+            await asyncio.to_thread(self._set_aside, directory, slot_id)
             raise
 
     async def save_late(self, row: SessionRow) -> None:
@@ -65,15 +83,36 @@ class Workspaces:
             await self._save(row.tenant, row.id, aside, row.slot_id)
             await asyncio.to_thread(_remove, aside)
 
+    async def forget(self, row: SessionRow) -> None:
+        """Remove what was set aside of a session that is deleted."""
+        if not row.slot_id:
+            return
+        self._unsure.pop(row.slot_id, None)
+        try:
+            await asyncio.to_thread(self._discard, row.slot_id)
+        except WarmlineError as error:
+            # A link in its way: what that leads to is not the session's.
+            _log.error("files set aside not removed", session=row.id, error=str(error))
+
     async def _save(self, tenant: str, session_id: str, directory: Path, slot_id: str) -> None:
-        async with self.scratch() as target:
-            try:
-                stats = await self._archives.pack(directory, target)
-            except (ArchiveTooLarge, ArchiveRefused) as error:
-                _log.error("workspace not kept", session=session_id, error=str(error))
-                return
-            key = await self.keep(tenant, session_id, target) if stats is not None else ""
-        before = await self._store.replace_workspace(session_id, slot_id, key)
+        key = self._unsure.pop(slot_id, None)
+        if key is None:
+            key = await self._pack(tenant, session_id, directory)
+        if key is None:
+            return
+        try:
+            before = await self._store.replace_workspace(session_id, slot_id, key)
+        except BaseException:
+            self._unsure[slot_id] = key
+            raise
+        try:
+            await self._tidy(tenant, session_id, key, before)
+        except WarmlineError as error:
+            # The files are kept, and what is too much goes with the session.
+            _log.warning("old workspace not removed", session=session_id, error=str(error))
+
+    async def _tidy(self, tenant: str, session_id: str, key: str, before: str | None) -> None:
+        """Remove the content that no row refers to any more."""
         if before is None and key:
             await self._store.blobs.delete(key)  # The session is gone, or has another process.
             if await self._is_gone(tenant, session_id):
@@ -81,6 +120,16 @@ class Workspaces:
                 await self._store.blobs.delete_prefix(blob_prefix(tenant, session_id))
         elif before:
             await self._store.blobs.delete(before)
+
+    async def _pack(self, tenant: str, session_id: str, directory: Path) -> str | None:
+        """Keep a directory's content; gives its key, empty where there is none. None: it cannot be."""
+        async with self.scratch() as target:
+            try:
+                stats = await self._archives.pack(directory, target)
+            except (ArchiveTooLarge, ArchiveRefused) as error:
+                _log.error("workspace not kept", session=session_id, error=str(error))
+                return None
+            return await self.keep(tenant, session_id, target) if stats is not None else ""
 
     async def _is_gone(self, tenant: str, session_id: str) -> bool:
         try:
@@ -97,6 +146,10 @@ class Workspaces:
     def _set_aside(self, directory: Path, slot_id: str) -> None:
         own_directory(self._root, "unsaved")
         directory.rename(self._aside(slot_id))
+
+    def _discard(self, slot_id: str) -> None:
+        own_directory(self._root, "unsaved")
+        _remove(self._aside(slot_id))
 
     async def restore(self, key: str, directory: Path) -> None:
         """Fill an empty directory with what was kept under a key. Raises STORAGE_UNAVAILABLE."""

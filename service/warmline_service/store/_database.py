@@ -33,13 +33,22 @@ _CHECKPOINT_BYTES = 16 * 1024 * 1024
 _CONNECTIONS = 5
 _CONNECT_TIMEOUT = 5.0
 _RETRY_AFTER = 2.0
+_REFUSALS = (
+    sa.exc.IntegrityError,
+    sa.exc.DataError,
+    sqlite3.IntegrityError,
+    sqlite3.DataError,
+)
+# PostgreSQL's class of codes for it; asyncpg has no exception of its own for what it refuses itself.
+_DATA_EXCEPTION = "22"
 
 
 class Database(Protocol):
     """Runs transactions.
 
     Both raise STORAGE_UNAVAILABLE where the database cannot be used at this moment, and then nothing
-    was done, or, after a time-out or a lost connection, all of it may have been.
+    was done, or, after a time-out or a lost connection, all of it may have been. What the database
+    takes from nobody raises the driver's own error.
     """
 
     async def write(self, work: Callable[[sa.Connection], T], timeout: float) -> T:
@@ -237,11 +246,17 @@ async def _bounded(work: Awaitable[T], timeout: float) -> T:
     try:
         async with asyncio.timeout(timeout):
             return await work
-    except (sa.exc.IntegrityError, sqlite3.IntegrityError):
-        raise
     except (sa.exc.DBAPIError, sa.exc.TimeoutError, sqlite3.Error, OSError) as error:
         # A TimeoutError is an OSError.
+        if _refused(error):
+            raise
         raise unavailable(error) from error
+
+
+def _refused(error: Exception) -> bool:
+    """Whether it is what was to be stored that is at fault: another try would do no better."""
+    code = getattr(getattr(error, "orig", None), "sqlstate", None)
+    return isinstance(error, _REFUSALS) or str(code).startswith(_DATA_EXCEPTION)
 
 
 def _sqlite_engine(path: Path, *, read_only: bool) -> sa.Engine:

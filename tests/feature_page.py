@@ -9,7 +9,8 @@ from typing import Literal
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "features.md").read_text()
 _BLOCK = re.compile(
-    r"^```(json|python)\n(.*?)^```\n\n(Told|Refused|Prints): (.*?)\n(?=\n|\Z)", re.M | re.S
+    r"^```(json|python)\n(.*?)^```\n\n(Told|Refused|Prints): (.*?)\n(?=\n|\Z)",
+    re.MULTILINE | re.DOTALL,
 )
 _BREAKS = ", and then the stream breaks"
 
@@ -20,8 +21,9 @@ class Example:
 
     code: str
     answer: Literal["Told", "Refused", "Prints"]
-    # What stands in backticks in the answer.
+    # What stands in backticks in the answer, and in what the model was sent.
     words: tuple[str, ...]
+    sent: tuple[str, ...]
     # The caller goes away when the last of it has been told.
     breaks: bool
 
@@ -34,25 +36,30 @@ class Example:
 
 def sections() -> dict[str, list[Example]]:
     """The examples below each heading that has some."""
-    parts = re.split(r"^## (.*)\n", PAGE, flags=re.M)[1:]
+    parts = re.split(r"^## (.*)\n", PAGE, flags=re.MULTILINE)[1:]
     found = {title: _examples(text) for title, text in zip(parts[::2], parts[1::2], strict=True)}
     return {title: examples for title, examples in found.items() if examples}
 
 
 def _examples(text: str) -> list[Example]:
-    found = [
-        Example(code, answer, tuple(re.findall("`([^`]+)`", line)), line.endswith(_BREAKS))
-        for _, code, answer, line in _BLOCK.findall(text)
-    ]
+    found = []
+    for _, code, answer, line in _BLOCK.findall(text):
+        words, _, sent = line.partition(". Sent:")
+        breaks = words.endswith(_BREAKS)
+        found.append(Example(code, answer, _quoted(words), _quoted(sent), breaks))
     assert len(found) == text.count("```") // 2, f"a block without an answer in: {text[:200]}"
     return found
 
 
+def _quoted(text: str) -> tuple[str, ...]:
+    return tuple(re.findall("`([^`]+)`", text))
+
+
 def table() -> dict[str, tuple[str, set[str]]]:
     """By each field of SessionConfig: what it starts on, and its names in `misses`."""
-    rows = re.findall(r"^\| (`.*) \| (primed|warmed|cold) \| (.*)\|$", PAGE, re.M)
+    rows = re.findall(r"^\| (`.*) \| (primed|warmed|cold) \| (.*)\|$", PAGE, re.MULTILINE)
     return {
-        field: (start, set(re.findall("`([^`]+)`", misses)))
+        field: (start, set(_quoted(misses)))
         for fields, start, misses in rows
-        for field in re.findall("`([^`]+)`", fields)
+        for field in _quoted(fields)
     }

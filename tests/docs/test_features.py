@@ -214,7 +214,8 @@ async def test_each_example_is_answered_as_the_page_says(
 
 def _config_fields() -> set[str]:
     """Every field of a configuration, those of some messages one by one."""
-    apart = {"tools": config_pb.Tools, "reasoning": config_pb.Reasoning, "limits": config_pb.Limits}
+    config = config_pb.SessionConfig()
+    apart = {"tools": config.tools, "reasoning": config.reasoning, "limits": config.limits}
     whole = {field.name for field in config_pb.SessionConfig.DESCRIPTOR.fields} - set(apart)
     parts = {f"{name}.{field.name}" for name in apart for field in apart[name].DESCRIPTOR.fields}
     return whole | parts

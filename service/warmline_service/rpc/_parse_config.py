@@ -15,6 +15,7 @@ from google.protobuf.struct_pb2 import Struct
 from warmline.v1 import session_config_pb2 as pb
 
 from warmline_service.errors import field_invalid
+from warmline_service.rpc._struct import LEVELS, fits_struct
 from warmline_service.sessions import ClientTool, SessionConfig
 from warmline_service.worker import Agent, PermissionMode, SystemPrompt
 
@@ -262,6 +263,8 @@ def _schema_of(config: pb.SessionConfig, field: str) -> Mapping[str, Any] | None
 
 def _object_schema(given: Struct, field: str) -> Mapping[str, Any]:
     schema = json_of(given, _SCHEMA_BYTES, field)
+    if not fits_struct(schema):
+        raise field_invalid(field, f"is more than {LEVELS} levels deep")
     if schema.get("type") != "object":
         raise field_invalid(field, 'must have `"type": "object"`')
     check_schema(schema, field)
@@ -272,9 +275,12 @@ def check_schema(schema: Mapping[str, Any], field: str) -> None:
     """Raise FIELD_INVALID for what is no JSON schema."""
     try:
         jsonschema.Draft202012Validator.check_schema(schema)
-    except (jsonschema.SchemaError, RecursionError) as error:
-        why = error.message if isinstance(error, jsonschema.SchemaError) else "is too deep"
-        raise field_invalid(field, f"is no JSON schema: {why[:200]}") from None
+    except jsonschema.SchemaError as error:
+        raise field_invalid(field, f"is no JSON schema: {error.message[:200]}") from None
+    except (RecursionError, OverflowError):
+        # The latter is a pattern's, such as `a{99999999999}`.
+        why = "is no JSON schema that can be read: too deep, or a number in a pattern is too large"
+        raise field_invalid(field, why) from None
 
 
 def json_of(given: Struct, limit: int, field: str) -> dict[str, Any]:

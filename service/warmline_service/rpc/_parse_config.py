@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import jsonschema  # type: ignore[import-untyped]  # what is used of it is small
 import msgspec
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
@@ -15,6 +14,7 @@ from google.protobuf.struct_pb2 import Struct
 from warmline.v1 import session_config_pb2 as pb
 
 from warmline_service.errors import field_invalid
+from warmline_service.rpc._json_schema import check_schema
 from warmline_service.rpc._struct import LEVELS, fits_struct
 from warmline_service.sessions import ClientTool, SessionConfig
 from warmline_service.worker import Agent, PermissionMode, SystemPrompt
@@ -23,6 +23,7 @@ PROMPT_BYTES = 256 * 1024
 _AGENT_PROMPT_BYTES = 64 * 1024
 _DESCRIPTION_BYTES = 8 * 1024
 _SCHEMA_BYTES = 64 * 1024
+_SCHEMAS_BYTES = 256 * 1024
 _RULE_LETTERS = 512
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@\[\]-]{0,127}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -241,6 +242,8 @@ def _client_tools_of(tools: Sequence[pb.ClientTool], field: str) -> tuple[Client
             text = "must be letters, digits, `_` and `-`, at most 64, and unique"
             raise field_invalid(f"{field}[{index}].name", text)
         names.add(tool.name)
+    if sum(tool.input_schema.ByteSize() for tool in tools) > _SCHEMAS_BYTES:
+        raise field_invalid(field, f"has schemas of more than {_SCHEMAS_BYTES} bytes together")
     return tuple(_client_tool_of(tool, f"{field}[{index}]") for index, tool in enumerate(tools))
 
 
@@ -269,18 +272,6 @@ def _object_schema(given: Struct, field: str) -> Mapping[str, Any]:
         raise field_invalid(field, 'must have `"type": "object"`')
     check_schema(schema, field)
     return schema
-
-
-def check_schema(schema: Mapping[str, Any], field: str) -> None:
-    """Raise FIELD_INVALID for what is no JSON schema."""
-    try:
-        jsonschema.Draft202012Validator.check_schema(schema)
-    except jsonschema.SchemaError as error:
-        raise field_invalid(field, f"is no JSON schema: {error.message[:200]}") from None
-    except (RecursionError, OverflowError):
-        # The latter is a pattern's, such as `a{99999999999}`.
-        why = "is no JSON schema that can be read: too deep, or a number in a pattern is too large"
-        raise field_invalid(field, why) from None
 
 
 def json_of(given: Struct, limit: int, field: str) -> dict[str, Any]:
@@ -317,7 +308,8 @@ def _seconds(
     if not limits.HasField(name):  # type: ignore[arg-type]  # the stub wants a literal
         return None
     duration: Duration = getattr(limits, name)
-    seconds = duration.seconds + duration.nanos / 1e9
+    # In one division: the same time written otherwise is the same number.
+    seconds = (duration.seconds * 10**9 + duration.nanos) / 10**9
     low, high = bounds
     if not low <= seconds <= high:
         raise field_invalid(f"{field}.{name}", f"must be from {low:g} s to {high:g} s")

@@ -38,8 +38,8 @@ _BOUNDS: Mapping[int, tuple[int, int]] = {
 _UUID = "01234567-89ab-cdef-0123-456789abcdef"
 # By the field's name: what it accepts.
 _WANTED: Mapping[str, tuple[Any, ...]] = {
-    "model": ("", "opus", "sonnet", "claude-opus-4[1m]", "eu.anthropic/x:1@2"),
-    "fallback_models": ("haiku", "sonnet"),
+    "model": ("", "", "", "opus", "haiku", "claude-opus-4[1m]", "eu.anthropic/x:1@2"),
+    "fallback_models": ("haiku", "opus"),
     "agent": ("", "", "lead"),
     "names": ("Read", "Bash", "mcp__x__y"),
     "allowed": ("Read", "Bash(git log:*)", "mcp__a__*", "Bash(\u2028--x)"),
@@ -69,6 +69,10 @@ def messages(kind: type[M], seed: str, count: int) -> Iterator[M]:
         message = kind()
         _Filler(rng, rng.choice((0.0, 0.0, 0.02, 0.1, 0.5, 1.0))).fill(message, _DEPTH)
         yield message
+
+
+def _owner(field: FieldDescriptor) -> str:
+    return field.containing_type.full_name if field.containing_type is not None else ""
 
 
 class _Filler:
@@ -111,8 +115,8 @@ class _Filler:
         holder = getattr(message, field.name)
         if not field.is_repeated:
             self._set_one(message, holder, field, depth)
-        elif field.message_type is not None and field.message_type.GetOptions().map_entry:
-            self._set_map(holder, field, depth)
+        elif (kind := field.message_type) is not None and kind.GetOptions().map_entry:
+            self._set_map(holder, kind, depth)
         else:
             for _ in range(self._count()):
                 if field.message_type is None:
@@ -127,8 +131,8 @@ class _Filler:
             holder.SetInParent()
             self.fill(holder, depth - 1)
 
-    def _set_map(self, holder: Any, field: FieldDescriptor, depth: int) -> None:
-        _, value = field.message_type.fields
+    def _set_map(self, holder: Any, entry: Descriptor, depth: int) -> None:
+        _, value = entry.fields
         for _ in range(self._count()):
             name = self._text() if self._hurts() else self._rng.choice(("lead", "helper", "type"))
             if value.message_type is None:
@@ -148,7 +152,7 @@ class _Filler:
         match field.cpp_type:
             case FieldDescriptor.CPPTYPE_STRING:
                 text = self._text()
-                if field.name in _TOLD or field.containing_type.full_name == _STRUCT:
+                if field.name in _TOLD or _owner(field).startswith("google.protobuf."):
                     text = f"{text}{MARK}" if text.strip() else text
                 return text.encode() if field.type == FieldDescriptor.TYPE_BYTES else text
             case FieldDescriptor.CPPTYPE_BOOL:
@@ -162,7 +166,7 @@ class _Filler:
         if field.enum_type is not None:
             return self._rng.choice([value.number for value in field.enum_type.values])
         if field.name == "name":
-            tool = field.containing_type.name == "ClientTool"
+            tool = _owner(field) == "warmline.v1.ClientTool"
             return self._rng.choice(_TOOLS if tool else _WORKSPACES)
         if field.name in _TOLD:
             return f"{self._text()}{MARK}"

@@ -146,6 +146,13 @@ class FakeCli(Speaker):
 
     on_get_binary_version = on_get_session_cost
 
+    def on_apply_flag_settings(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Take any setting; nothing here depends on one."""
+        return {}
+
+    on_mcp_set_servers = on_set_permission_mode = on_apply_flag_settings
+    on_set_max_thinking_tokens = on_apply_flag_settings
+
     def run(self, line: dict[str, Any]) -> None:
         """One turn, from its first line to its result."""
         text = text_of(line["message"]["content"])

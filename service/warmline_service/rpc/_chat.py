@@ -79,7 +79,7 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
         checked(request)
         with self._streams.one_more("chat") as tenant:
             message = message_of(request.message, "message", self._limits.message_bytes)
-            opening = ask_opening_of(request)
+            opening = await asyncio.to_thread(ask_opening_of, request)
             # One by one: who asks the same at the same time finds the turn of the first.
             async with self._keys.only(tenant, message.key):
                 claimed = await self._conversations.claimed(tenant, message)
@@ -163,7 +163,8 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
             raise WarmlineError(
                 Reason.FRAME_OUT_OF_ORDER, "The first frame of a Chat must be `open`."
             )
-        return opening_of(frame.open)
+        # To check many schemas takes a while.
+        return await asyncio.to_thread(opening_of, frame.open)
 
     async def _first_frame(self, context: Context) -> Any:
         reading: asyncio.Task[Any] = self._own(asyncio.create_task(read(context)))

@@ -14,7 +14,8 @@ from google.protobuf.struct_pb2 import Struct
 from warmline.v1 import session_config_pb2 as pb
 
 from warmline_service.errors import field_invalid
-from warmline_service.rpc._struct import DEPTH
+from warmline_service.rpc._json_schema import check_schema
+from warmline_service.rpc._struct import LEVELS, fits_struct
 from warmline_service.sessions import MOST_RULES, ClientTool, SessionConfig, is_rule
 from warmline_service.worker import Agent, PermissionMode, SystemPrompt
 
@@ -22,6 +23,7 @@ PROMPT_BYTES = 256 * 1024
 _AGENT_PROMPT_BYTES = 64 * 1024
 _DESCRIPTION_BYTES = 8 * 1024
 _SCHEMA_BYTES = 64 * 1024
+_SCHEMAS_BYTES = 256 * 1024
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@\[\]-]{0,127}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _AGENT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -244,6 +246,8 @@ def _client_tools_of(tools: Sequence[pb.ClientTool], field: str) -> tuple[Client
             text = "must be letters, digits, `_` and `-`, at most 64, and unique"
             raise field_invalid(f"{field}[{index}].name", text)
         names.add(tool.name)
+    if sum(tool.input_schema.ByteSize() for tool in tools) > _SCHEMAS_BYTES:
+        raise field_invalid(field, f"has schemas of more than {_SCHEMAS_BYTES} bytes together")
     return tuple(_client_tool_of(tool, f"{field}[{index}]") for index, tool in enumerate(tools))
 
 
@@ -266,14 +270,11 @@ def _schema_of(config: pb.SessionConfig, field: str) -> Mapping[str, Any] | None
 
 def _object_schema(given: Struct, field: str) -> Mapping[str, Any]:
     schema = json_of(given, _SCHEMA_BYTES, field)
+    if not fits_struct(schema):
+        raise field_invalid(field, f"is more than {LEVELS} levels deep")
     if schema.get("type") != "object":
         raise field_invalid(field, 'must have `"type": "object"`')
-    # The rest is judged where it is used: a validator takes seconds for some, and fetches what they name.
-    properties, required = schema.get("properties", {}), schema.get("required", [])
-    if not isinstance(properties, dict):
-        raise field_invalid(f"{field}.properties", "must be an object")
-    if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
-        raise field_invalid(f"{field}.required", "must be a list of names")
+    check_schema(schema, field)
     return schema
 
 
@@ -282,7 +283,7 @@ def json_of(given: Struct, limit: int, field: str) -> dict[str, Any]:
     if given.ByteSize() > limit:
         raise field_invalid(field, f"is longer than {limit} bytes")
     try:
-        value: dict[str, Any] = _whole(MessageToDict(given), DEPTH)
+        value: dict[str, Any] = _whole(MessageToDict(given))
         text = msgspec.json.encode(value)
     except (ValueError, RecursionError):
         raise field_invalid(field, "holds a number that JSON has not, or is too deep") from None
@@ -291,14 +292,12 @@ def json_of(given: Struct, limit: int, field: str) -> dict[str, Any]:
     return value
 
 
-def _whole(value: Any, levels: int) -> Any:
-    """A Struct knows only doubles; what was an integer is one again. ValueError for what is too deep."""
-    if isinstance(value, dict | list) and not levels:
-        raise ValueError("too deep")
+def _whole(value: Any) -> Any:
+    """A Struct knows only doubles; what was an integer is one again."""
     if isinstance(value, dict):
-        return {name: _whole(each, levels - 1) for name, each in value.items()}
+        return {name: _whole(each) for name, each in value.items()}
     if isinstance(value, list):
-        return [_whole(each, levels - 1) for each in value]
+        return [_whole(each) for each in value]
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return int(value)
     return value
@@ -313,7 +312,8 @@ def _seconds(
     if not limits.HasField(name):  # type: ignore[arg-type]  # the stub wants a literal
         return None
     duration: Duration = getattr(limits, name)
-    seconds = duration.seconds + duration.nanos / 1e9
+    # In one division: the same time written otherwise is the same number.
+    seconds = (duration.seconds * 10**9 + duration.nanos) / 10**9
     low, high = bounds
     if not low <= seconds <= high:
         raise field_invalid(f"{field}.{name}", f"must be from {low:g} s to {high:g} s")

@@ -148,9 +148,11 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
     async def _imported(self, tenant: str, context: Context) -> SessionRow:
         async with self._copies.scratch() as path:
             received = await receive(context, path)
+            given = received.session.config
+            config = await asyncio.to_thread(config_of, given, "session.config", existing=False)
             return await self._copies.import_(
                 tenant,
-                config_of(received.session.config, "session.config", existing=False),
+                config,
                 # A caller's text: made one line, as that of a message is.
                 UserMessage(received.session.title).title,
                 received.transcript,

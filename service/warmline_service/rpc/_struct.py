@@ -9,14 +9,19 @@ import msgspec
 from google.protobuf.struct_pb2 import Struct
 
 # Each level of JSON is three of protobuf, whose parsers stop at 100.
-DEPTH = 24
+LEVELS = 25
 # Beyond it a number of JSON is no double.
 _LARGEST = 10**300
 
 
 def fill_struct(out: Struct, given: Mapping[str, Any]) -> None:
     """A JSON object; what protobuf cannot carry of it travels as its JSON text."""
-    out.update({name: _fit(value, DEPTH) for name, value in given.items()})
+    out.update(_fit(dict(given), LEVELS))
+
+
+def fits_struct(given: Mapping[str, Any]) -> bool:
+    """Whether all of a JSON object travels as it is."""
+    return bool(_fit(dict(given), LEVELS) == given)
 
 
 def _fit(value: Any, levels: int) -> Any:

@@ -292,12 +292,13 @@ type SessionConfig struct {
 	// Who says yes to what is asked for.
 	Approvals *Approvals `protobuf:"bytes,10,opt,name=approvals,proto3" json:"approvals,omitempty"`
 	// Tools that the caller runs itself: `client_tool_called` asks for it, `client_tool_result` answers. The
-	// model knows each as `mcp__client__NAME`, and it needs no approval. At most 64.
+	// model knows each as `mcp__client__NAME`, and it needs no approval. At most 64, and their schemas 256 KiB
+	// together.
 	ClientTools []*ClientTool `protobuf:"bytes,11,rep,name=client_tools,json=clientTools,proto3" json:"client_tools,omitempty"`
 	// How much the model thinks.
 	Reasoning *Reasoning `protobuf:"bytes,12,opt,name=reasoning,proto3" json:"reasoning,omitempty"`
 	// A JSON schema, of `"type": "object"`: the answer of each turn is an object of that form, in
-	// `TurnCompleted.structured_output`. At most 64 KiB as JSON.
+	// `TurnCompleted.structured_output`. At most 64 KiB as JSON, and 25 levels deep.
 	OutputSchema *structpb.Struct `protobuf:"bytes,13,opt,name=output_schema,json=outputSchema,proto3" json:"output_schema,omitempty"`
 	// Beta features of the provider, by the names that it gives them: small letters, digits and `-`. At most
 	// 8; the CLI leaves out what it does not know.
@@ -690,7 +691,8 @@ type ClientTool struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// What it does, for the model. Not empty, at most 8 KiB.
 	Description string `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
-	// A JSON schema of its input, of `"type": "object"`. Not set: any object. At most 64 KiB as JSON.
+	// A JSON schema of its input, of `"type": "object"`. Not set: any object. At most 64 KiB as JSON, and 25
+	// levels deep.
 	InputSchema *structpb.Struct `protobuf:"bytes,3,opt,name=input_schema,json=inputSchema,proto3" json:"input_schema,omitempty"`
 	// A call that has no result after so long fails towards the model: 1 s to 1 h. Not set: 60 s.
 	Timeout *durationpb.Duration `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"`

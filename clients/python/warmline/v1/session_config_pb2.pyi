@@ -214,7 +214,8 @@ class SessionConfig(_message.Message):
     @_builtins.property
     def client_tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClientTool]:
         """Tools that the caller runs itself: `client_tool_called` asks for it, `client_tool_result` answers. The
-        model knows each as `mcp__client__NAME`, and it needs no approval. At most 64.
+        model knows each as `mcp__client__NAME`, and it needs no approval. At most 64, and their schemas 256 KiB
+        together.
         """
 
     @_builtins.property
@@ -224,7 +225,7 @@ class SessionConfig(_message.Message):
     @_builtins.property
     def output_schema(self) -> _struct_pb2.Struct:
         """A JSON schema, of `"type": "object"`: the answer of each turn is an object of that form, in
-        `TurnCompleted.structured_output`. At most 64 KiB as JSON.
+        `TurnCompleted.structured_output`. At most 64 KiB as JSON, and 25 levels deep.
         """
 
     @_builtins.property
@@ -430,7 +431,9 @@ class ClientTool(_message.Message):
     """It changes nothing, so that several calls may wait at once; otherwise they come one after the other."""
     @_builtins.property
     def input_schema(self) -> _struct_pb2.Struct:
-        """A JSON schema of its input, of `"type": "object"`. Not set: any object. At most 64 KiB as JSON."""
+        """A JSON schema of its input, of `"type": "object"`. Not set: any object. At most 64 KiB as JSON, and 25
+        levels deep.
+        """
 
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:

@@ -95,7 +95,8 @@ export type SessionConfig = Message<"warmline.v1.SessionConfig"> & {
 
   /**
    * Tools that the caller runs itself: `client_tool_called` asks for it, `client_tool_result` answers. The
-   * model knows each as `mcp__client__NAME`, and it needs no approval. At most 64.
+   * model knows each as `mcp__client__NAME`, and it needs no approval. At most 64, and their schemas 256 KiB
+   * together.
    *
    * @generated from field: repeated warmline.v1.ClientTool client_tools = 11;
    */
@@ -110,7 +111,7 @@ export type SessionConfig = Message<"warmline.v1.SessionConfig"> & {
 
   /**
    * A JSON schema, of `"type": "object"`: the answer of each turn is an object of that form, in
-   * `TurnCompleted.structured_output`. At most 64 KiB as JSON.
+   * `TurnCompleted.structured_output`. At most 64 KiB as JSON, and 25 levels deep.
    *
    * @generated from field: google.protobuf.Struct output_schema = 13;
    */
@@ -322,7 +323,8 @@ export type ClientTool = Message<"warmline.v1.ClientTool"> & {
   description: string;
 
   /**
-   * A JSON schema of its input, of `"type": "object"`. Not set: any object. At most 64 KiB as JSON.
+   * A JSON schema of its input, of `"type": "object"`. Not set: any object. At most 64 KiB as JSON, and 25
+   * levels deep.
    *
    * @generated from field: google.protobuf.Struct input_schema = 3;
    */

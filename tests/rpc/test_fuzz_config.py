@@ -1,0 +1,138 @@
+"""Whatever a caller sends is taken whole or refused by its field, and what is taken survives."""
+
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from hostile import MARK, messages
+from warmline.v1 import chat_service_pb2 as chat_pb
+from warmline.v1 import session_config_pb2 as pb
+from warmline.v1 import session_service_pb2 as session_pb
+from warmline_service.chat._keys import acceptable_keys
+from warmline_service.errors import Reason, WarmlineError
+from warmline_service.rpc._parse import ask_opening_of, message_of, opening_of
+from warmline_service.rpc._parse_answers import decision_of, tool_answer_of
+from warmline_service.rpc._parse_config import config_of
+from warmline_service.rpc._wire_config import wire_config
+from warmline_service.sessions import SessionConfig
+from warmline_service.sessions import config_of as stored_config_of
+from warmline_service.sessions._sessions import new_row
+from warmline_service.worker import Capabilities
+from warmline_service.worker._argv import Files, build_argv
+from warmline_service.worker._control import encode_line
+
+_LIMIT = 100_000
+_ABLE = Capabilities("1", (), True, True, True, True, True, True, True, True)
+_BINARY = Path("/opt/claude")
+_FILES = Files(Path("/slot/system-prompt"), Path("/slot/agents.json"))
+SEEDS = range(10)
+EACH = 1000
+
+
+def _taken(config: pb.SessionConfig) -> SessionConfig | None:
+    """The configuration, or None where it is refused as it should be."""
+    try:
+        return config_of(config, "open.config", existing=False)
+    except WarmlineError as error:
+        refused = error
+    assert refused.reason is Reason.FIELD_INVALID
+    fields = [violation.field for violation in refused.violations]
+    assert len(fields) == 1
+    assert fields[0].startswith("open.config.")
+    assert fields[0].isprintable()
+    return None
+
+
+def _accepted(seed: int) -> Iterator[SessionConfig]:
+    for config in messages(pb.SessionConfig, f"config{seed}", EACH):
+        taken = _taken(config)
+        if taken is not None:
+            yield taken
+
+
+def _check_kept(config: SessionConfig) -> None:
+    """It comes back from the store and from the wire as it was, however deep it is in an answer."""
+    assert stored_config_of(new_row("dev", config, "")) == config
+    sent = session_pb.ListSessionsResponse(
+        sessions=[session_pb.Session(config=wire_config(config))]
+    )
+    received = session_pb.ListSessionsResponse.FromString(sent.SerializeToString())
+    assert config_of(received.sessions[0].config, "config", existing=False) == config
+
+
+def _check_command(config: SessionConfig, can: Capabilities) -> None:
+    """Every argument is one of ours or a flag of ours, on one line, without a word for the model."""
+    for key in acceptable_keys(can, config, config.model, Path("/workspaces/dev")):
+        binary, *arguments = build_argv(_BINARY, key, _FILES, mirror=True)
+        assert binary == str(_BINARY)
+        for argument in arguments:
+            assert argument == "-p" or argument.startswith("--")
+            assert not any(unicodedata.category(letter) == "Cc" for letter in argument)
+            assert MARK not in argument
+
+
+def _check_lines(config: SessionConfig) -> None:
+    """What is told over standard input is one line each."""
+    for told in (config.options.first, config.options.settings):
+        assert encode_line(told).count(b"\n") == 1
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_hostile_config_is_refused_by_field_or_survives(seed: int) -> None:
+    """Of a thousand a good part is taken; none raises anything else, none gets into the command."""
+    taken = list(_accepted(seed))
+    assert EACH // 5 < len(taken) < EACH * 4 // 5
+    for config in taken:
+        _check_kept(config)
+        _check_command(config, _ABLE)
+        _check_command(config, Capabilities("1"))
+        _check_lines(config)
+
+
+def test_every_field_of_a_config_is_among_those_that_are_taken() -> None:
+    """Otherwise the test above says nothing about it."""
+    seen: set[str] = set()
+    for config in _accepted(0):
+        seen |= {field.name for field, _ in wire_config(config).ListFields()}
+    assert seen == set(pb.SessionConfig.DESCRIPTOR.fields_by_name)
+
+
+def _frame_of(frame: chat_pb.ChatRequest) -> object:
+    match frame.WhichOneof("frame"):
+        case "open":
+            return opening_of(frame.open)
+        case "message":
+            return message_of(frame.message, "message", _LIMIT)
+        case "approval_decision":
+            return decision_of(frame.approval_decision, "approval_decision", _LIMIT)
+        case "client_tool_result":
+            return tool_answer_of(frame.client_tool_result, "client_tool_result")
+    return None
+
+
+def _ask_of(request: chat_pb.AskRequest) -> object:
+    return message_of(request.message, "message", _LIMIT), ask_opening_of(request)
+
+
+def _outcomes(requests: Sequence[object], parse: Callable[..., object]) -> list[Reason | None]:
+    """What each is refused with; None for what is taken."""
+    outcomes: list[Reason | None] = []
+    for request in requests:
+        try:
+            parse(request)
+            outcomes.append(None)
+        except WarmlineError as error:
+            outcomes.append(error.reason)
+    return outcomes
+
+
+@pytest.mark.parametrize("kind", [chat_pb.ChatRequest, chat_pb.AskRequest])
+def test_a_hostile_frame_is_refused_by_field_or_by_size(
+    kind: type[chat_pb.ChatRequest | chat_pb.AskRequest],
+) -> None:
+    """Every kind of frame: taken, or FIELD_INVALID, or MESSAGE_TOO_LARGE."""
+    parse: Callable[..., object] = _frame_of if kind is chat_pb.ChatRequest else _ask_of
+    outcomes = _outcomes(list(messages(kind, "frame", 2000)), parse)
+    assert set(outcomes) == {None, Reason.FIELD_INVALID, Reason.MESSAGE_TOO_LARGE}
+    assert outcomes.count(None) > 200

@@ -47,6 +47,14 @@ async def test_an_empty_pool_starts_cold_and_says_what_it_took() -> None:
         lease.release()
 
 
+async def test_a_start_for_want_of_a_spare_says_so() -> None:
+    """A spare would have done, whatever more its cold start is given; there was none."""
+    async with pool_of(Factory()) as pool:
+        lease = await pool.acquire(want("a", "ann", FRESH, ODD), soon())
+        assert (lease.start, lease.misses) == (Start.COLD, ("no_spare",))
+        lease.release()
+
+
 async def test_a_lease_dies_on_release() -> None:
     """Late use of a lease raises, the second release too."""
     async with pool_of(Factory()) as pool:

@@ -283,6 +283,8 @@ class Core:
             return ()
         if start is Start.WARM:
             return waiter.want.keys[0].misses(member.key)
+        if any(key in self.demand for key in waiter.want.keys):
+            return ("no_spare",)  # One of a kind that is kept would have done.
         nearest = min((member.key.misses(spare) for spare in self.demand), key=len, default=())
         return nearest or ("no_spare",)
 

@@ -107,6 +107,19 @@ def test_sub_agents_are_told_apart() -> None:
     ]
 
 
+def test_a_sub_agents_message_comes_before_what_it_gave() -> None:
+    """Its last one is whole when its call has a result."""
+    text = {"type": "text", "text": "a"}
+    result = {"type": "tool_result", "tool_use_id": "tool-1", "content": "a"}
+    told = bodies(
+        assistant("m9", text, "tool-1"), {"type": "user", "message": {"content": [result]}}
+    )
+    assert [(parent, type(body).__name__) for parent, body in told] == [
+        ("tool-1", "Message"),
+        ("", "ToolResult"),
+    ]
+
+
 def test_the_clis_own_words_are_no_answer() -> None:
     """A synthetic message, such as the text of an API error, is not the model's."""
     line = assistant("m", {"type": "text", "text": "API Error"})

@@ -83,7 +83,11 @@ class Translator:
             case User():
                 parent = message.parent_tool_use_id or ""
                 yield from self.flush(parent)
-                yield from ((parent, body) for body in _tool_results(message))
+                for result in _tool_results(message):
+                    # Nothing says that a sub-agent's message is whole, but that it has come back.
+                    if result.tool_call_id:
+                        yield from self.flush(result.tool_call_id)
+                    yield parent, result
             case ApiRetry() | ModelFallback() | CompactBoundary() | RateLimitEvent():
                 yield "", _notice(message)
             case Unknown():

@@ -307,3 +307,20 @@ async def test_a_running_turn_gets_another_mode(cold: Client) -> None:
         await chat.update(permission_mode=config_pb.PERMISSION_MODE_ACCEPT_EDITS)
         events = [event async for event in turn]
     assert [failed for _, failed in _results(events)] == [False]
+
+
+async def test_what_is_forbidden_later_holds_for_sessions_that_have_it(model: Model) -> None:
+    """A turn fails by name; another mode brings the session back."""
+    spares = {"min_spares": 0, "max_spares": 0}
+    plan = _config(permissionMode="PERMISSION_MODE_PLAN")
+    with data_directory() as data:
+        async with service_in(data, pool=spares) as service, client_of(service) as client:
+            async with client.chat(config=plan) as chat:
+                await say(chat, "hi")
+                session_id = chat.session_id
+        forbidden = {"forbidden_permission_modes": ["plan"]}
+        async with service_in(data, pool=spares, limits=forbidden) as service:
+            async with client_of(service) as client, client.chat(session_id=session_id) as chat:
+                assert failure(await say(chat, "again")).reason == "POLICY_DENIED"
+                await chat.update(permission_mode=config_pb.PERMISSION_MODE_DEFAULT)
+                assert (await say(chat, "again"))[-1].HasField("turn_completed")

@@ -163,6 +163,9 @@ class Runner:
         """Get a process for the turn and make it this session's."""
         loop = asyncio.get_running_loop()
         deadline = turn.deadline or loop.time() + _NO_DEADLINE
+        if not self.hot:
+            # What the operator allows may have changed since the session was set up.
+            self._runtime.check(self._session.config)
         # Looked up only where a process will be told it: the session's own knows it.
         past = None if self.hot else await self._recall.past()
         lease = await self._acquire(past, deadline)

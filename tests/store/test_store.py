@@ -3,6 +3,7 @@
 import asyncio
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ from warmline_service.store import (
     TurnRow,
     TurnState,
     blob_key,
+    open_database,
 )
 from warmline_service.store._schema import metadata
 
@@ -395,3 +397,23 @@ async def test_what_is_past_its_time_is_forgotten(store: Store) -> None:
     size = oldest[1][1].bytes
     assert await store.oversize(size - 1) == [(TENANT, 1)]
     assert await store.oversize(size) == []
+
+
+async def test_transactions_that_want_each_others_rows_are_both_done(postgres_url: str) -> None:
+    """PostgreSQL undoes one of them; it is done again, and nobody hears of it."""
+    database = open_database(postgres_url, Path("unused"))
+    tries: list[int] = []
+
+    def swap(first: int, second: int) -> Callable[[sa.Connection], None]:
+        def work(connection: sa.Connection) -> None:
+            tries.append(first)
+            for number in (first, second):
+                connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({number})"))
+                if number == first and len(tries) <= 2:
+                    connection.execute(sa.text("SELECT pg_sleep(0.3)"))
+
+        return work
+
+    await asyncio.gather(database.write(swap(1, 2), 30), database.write(swap(2, 1), 30))
+    assert len(tries) == 3
+    await database.aclose()

@@ -21,6 +21,8 @@ T = TypeVar("T")
 _FILE = frozenset({"file", "local"})
 _THREADS = 8
 _TIMEOUT = 60.0
+# At the least, for the first use: a client of S3 loads for a second and more before it asks anything.
+_OPEN_TIMEOUT = 60.0
 
 
 class Blobs:
@@ -50,7 +52,7 @@ class Blobs:
 
     async def start(self) -> None:
         """Make ready for use; StoreMisconfigured where the URL leads nowhere."""
-        await self._run(self._timeout, self._backend.open)
+        await self._run(max(self._timeout, _OPEN_TIMEOUT), self._backend.open)
 
     async def aclose(self) -> None:
         """Close connections; calls that run are not waited for."""

@@ -32,6 +32,9 @@ _PAGE_SIZE = 1024
 _CHECKPOINT_BYTES = 16 * 1024 * 1024
 _CONNECTIONS = 5
 _CONNECT_TIMEOUT = 5.0
+# Two transactions that want each other's rows: PostgreSQL undoes one of them, which is tried again.
+_AGAIN = ("40P01", "40001")
+_TRIES = 3
 _RETRY_AFTER = 2.0
 _REFUSALS = (
     sa.exc.IntegrityError,
@@ -189,6 +192,15 @@ class PostgresDatabase:
         """Run `work` in a transaction that is committed on return."""
 
         async def run() -> T:
+            for _ in range(_TRIES - 1):
+                try:
+                    return await once()
+                except sa.exc.DBAPIError as error:
+                    if getattr(error.orig, "sqlstate", None) not in _AGAIN:
+                        raise
+            return await once()
+
+        async def once() -> T:
             async with self._engine.begin() as connection:
                 return await connection.run_sync(work)
 

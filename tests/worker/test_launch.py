@@ -1,6 +1,8 @@
 """A start that fails says why, and leaves nothing."""
 
 import asyncio
+import os
+import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from warmline_service.worker import (
     SystemPrompt,
     probe,
 )
+from warmline_service.worker._probe import _Trial
 
 Start = Callable[..., Awaitable[CliProcess]]
 NewSite = Callable[..., Awaitable[Site]]
@@ -141,3 +144,23 @@ async def test_what_the_cli_refuses_is_a_cold_spawn(
     can = await probe(await new_site(**scenario))
     facts = ("late_model", "late_system_prompt", "priming", "unix_socket")
     assert {name for name in facts if not getattr(can, name)} == missing
+
+
+async def test_a_probe_that_is_cut_short_says_nothing(
+    new_site: NewSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in the middle, it is begun again: what it had not tried yet is not what the CLI lacks."""
+    begin = _Trial._bind_prompt
+    killed: list[int] = []
+
+    async def kill_first(trial: _Trial) -> object:
+        if not killed:
+            killed.append(trial._process.pid)
+            os.kill(trial._process.pid, signal.SIGKILL)
+        return await begin(trial)
+
+    monkeypatch.setattr(_Trial, "_bind_prompt", kill_first)
+    can = await probe(await new_site())
+    assert killed
+    assert can.mirror
+    assert can.priming

@@ -29,6 +29,7 @@ _log = structlog.get_logger(__name__)
 
 _SUPPORTED = ((2, 1, 300), (3, 0, 0))
 _VERSION_TIMEOUT = 10.0
+_TRIALS = 3
 # What the CLI says of a flag that it does not have: the mirror's is the only one that may be missing.
 _UNKNOWN_FLAG = "unknown option"
 # Words that nothing but the first turn says.
@@ -55,13 +56,24 @@ async def probe(site: Site) -> Capabilities:
 async def _try(site: Site, model: ProbeModel, can: Capabilities) -> Capabilities:
     launcher = Launcher(site, model.open_endpoint, can)
     try:
-        process = await launcher.start(SpawnKey())
-        try:
-            return await _Trial(process, model, can.version).run(site.settings.start_timeout)
-        finally:
-            await process.stop()
+        # One that is cut short says nothing about the CLI: it may have been killed, or had no time.
+        for _ in range(_TRIALS - 1):
+            trial = await _trial(launcher, site, model, can)
+            if trial.whole:
+                return trial.found
+        return (await _trial(launcher, site, model, can)).found
     finally:
         await launcher.aclose()
+
+
+async def _trial(launcher: Launcher, site: Site, model: ProbeModel, can: Capabilities) -> _Trial:
+    process = await launcher.start(SpawnKey())
+    try:
+        trial = _Trial(process, model, can.version)
+        await trial.run(site.settings.start_timeout)
+        return trial
+    finally:
+        await process.stop()
 
 
 async def read_version(binary: Path) -> str:
@@ -108,15 +120,18 @@ class _Trial:
         self._process = process
         self._model = model
         self.found = Capabilities(version)
+        # Whether every fact was tried.
+        self.whole = False
 
-    async def run(self, timeout: float) -> Capabilities:
+    async def run(self, timeout: float) -> None:
         try:
             async with asyncio.timeout(timeout):
                 first = await self._bind_prompt()
                 await self._clear_and_bind_model(first)
         except (WarmlineError, TimeoutError) as error:
             _log.warning("the CLI lacks a capability", found=repr(self.found), error=str(error))
-        return self.found
+        else:
+            self.whole = True
 
     async def _bind_prompt(self) -> ModelRequest:
         """Warm a process up, bind a directory and a prompt, and see just that in the first request."""

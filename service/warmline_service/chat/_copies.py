@@ -53,7 +53,9 @@ class Copies:
         return await self._runtime.store.session(tenant, fork_id)
 
     @asynccontextmanager
-    async def exported(self, row: SessionRow, *, workspace: bool) -> AsyncIterator[Export]:
+    async def exported(
+        self, row: SessionRow, *, workspace: bool, transcript: bool = True
+    ) -> AsyncIterator[Export]:
         """A session's export while the context lasts.
 
         Raises SESSION_BUSY while a turn runs, STORAGE_UNAVAILABLE.
@@ -67,7 +69,10 @@ class Copies:
             await self._runtime.journal.flushed(live.session)
         row = await self._settled(row)
         work = live.work if live is not None else None
-        async with self._runtime.portable.exported(row, work, workspace=workspace) as export:
+        exporting = self._runtime.portable.exported(
+            row, work, workspace=workspace, transcript=transcript
+        )
+        async with exporting as export:
             if live is not None and live.work != work:
                 raise _busy("The session's process has ended just now.")
             yield export
@@ -85,7 +90,7 @@ class Copies:
                 named = await asyncio.to_thread(workspaces.named, row.tenant, name)
                 archive = await stack.enter_async_context(workspaces.packed(named))
             else:
-                exported = self.exported(row, workspace=True)
+                exported = self.exported(row, workspace=True, transcript=False)
                 archive = (await stack.enter_async_context(exported)).workspace
             if archive is None:
                 yield None

@@ -177,7 +177,7 @@ class Desk:
             return
         request, reply = heard(repair(bytes(ask.message)), tools)
         if request.method == "notifications/cancelled":
-            self._cancelled(process, request.cancels)
+            self._withdraw_calls(process, lambda call: call.message_id == request.cancels)
         if not isinstance(reply, Call):
             _send(process, question.request_id, reply)
         elif self._turn is None or len(self._calls) >= _MOST:
@@ -226,13 +226,11 @@ class Desk:
         for approval_id, approval in tuple(self._approvals.items()):
             if (approval.process, approval.request_id) == (process, request_id):
                 self._resolve(approval_id, ApprovalOutcome.WITHDRAWN)
-        for call_id, call in tuple(self._calls.items()):
-            if (call.process, call.request_id) == (process, request_id):
-                self._return(call_id, CallOutcome.WITHDRAWN)
+        self._withdraw_calls(process, lambda call: call.request_id == request_id)
 
-    def _cancelled(self, process: CliProcess, message_id: str | int | None) -> None:
+    def _withdraw_calls(self, process: CliProcess, meant: Callable[[_Call], bool]) -> None:
         for call_id, call in tuple(self._calls.items()):
-            if (call.process, call.message_id) == (process, message_id):
+            if call.process is process and meant(call):
                 self._return(call_id, CallOutcome.WITHDRAWN)
 
     def _resolve(self, approval_id: str, outcome: ApprovalOutcome) -> None:

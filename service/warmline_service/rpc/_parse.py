@@ -17,7 +17,7 @@ from warmline_service.rpc._parse_files import files_of
 from warmline_service.sessions import Media, UserMessage
 from warmline_service.sessions.events import Detail
 
-_SESSION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _KEY = re.compile(r"[!-~]{1,128}")
 IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _MEDIA = {
@@ -40,14 +40,14 @@ def detail_of(value: int, field: str) -> Detail:
 
 def session_id_of(value: str, field: str) -> str:
     """Empty, or a UUID in lower case."""
-    if value and not _SESSION_ID.fullmatch(value):
+    if value and not ID.fullmatch(value):
         raise field_invalid(field, "a session id is a UUID in lower case, as the service gave it")
     return value
 
 
 def turn_id_of(value: str, field: str) -> str:
     """Empty, or a UUID in lower case."""
-    if value and not _SESSION_ID.fullmatch(value):
+    if value and not ID.fullmatch(value):
         raise field_invalid(field, "a turn id is a UUID in lower case, as the service gave it")
     return value
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
-
 from warmline.v1 import chat_service_pb2 as pb
 
 from warmline_service.chat import Allow, Deny, ToolAnswer
 from warmline_service.errors import field_invalid
-from warmline_service.rpc._parse import IMAGES
+from warmline_service.rpc._parse import ID, IMAGES
 from warmline_service.rpc._parse_config import json_of, mode_of, model_of
 from warmline_service.sessions import Media
 from warmline_service.worker import PermissionMode
 
-_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _WHY_BYTES = 8 * 1024
 _ANSWERS, _IMAGES = 100, 20
 
@@ -62,6 +59,6 @@ def update_of(update: pb.Update, field: str) -> tuple[str | None, PermissionMode
 
 
 def _id_of(value: str, field: str) -> str:
-    if not _ID.fullmatch(value):
+    if not ID.fullmatch(value):
         raise field_invalid(field, "must be a UUID in lower case, as the service gave it")
     return value

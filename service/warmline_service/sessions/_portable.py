@@ -57,7 +57,7 @@ class Portable:
 
     @asynccontextmanager
     async def exported(
-        self, row: SessionRow, live: Path | None, *, workspace: bool
+        self, row: SessionRow, live: Path | None, *, workspace: bool, transcript: bool = True
     ) -> AsyncIterator[Export]:
         """A session's export while the context lasts; `live` is its directory, where a process has it.
 
@@ -65,7 +65,9 @@ class Portable:
         """
         async with AsyncExitStack() as stack:
             try:
-                lines = await self._sessions.transcript(row.tenant, row.id)
+                lines: Sequence[bytes] = ()
+                if transcript:
+                    lines = await self._sessions.transcript(row.tenant, row.id)
                 path: Path | None = None
                 if workspace and live is not None:
                     path = await stack.enter_async_context(self._workspaces.packed(live))

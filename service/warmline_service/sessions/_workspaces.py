@@ -193,9 +193,8 @@ class Workspaces:
 
     async def check(self, archive: Path) -> None:
         """Raise ArchiveRefused or ArchiveTooLarge for what cannot be restored."""
-        async with self.scratch() as folder:
-            await asyncio.to_thread(folder.mkdir, 0o700)
-            await self._archives.unpack(archive, folder)
+        async with self.unpacked(archive):
+            pass
 
     @asynccontextmanager
     async def packed(self, directory: Path) -> AsyncIterator[Path | None]:

@@ -98,7 +98,9 @@ class FakeCli(Speaker):
             self.transcript.add(line["message"], line.get("uuid"))
 
     def take_turns(self) -> None:
-        """Run one message after another, until there is a None."""
+        """Run one message after another, until there is a None; first the turn that it goes on from."""
+        if self.transcript.pending:
+            self.go_on(self.transcript.pending)
         while line := self.waiting.get():
             self.interrupted.clear()
             self.run(line)
@@ -320,6 +322,15 @@ class FakeCli(Speaker):
         self.emit({"type": "control_request", "request_id": "q1", "request": request})
         self.told.wait()
         self.say(asked, json.dumps(self.answer))
+
+    def go_on(self, call: dict[str, Any]) -> None:
+        """Ask about the call that the transcript ends with, and end its turn."""
+        asked = {"tool_name": call["toolName"], "input": call["toolInput"]}
+        asked |= {"subtype": "can_use_tool", "tool_use_id": call["toolUseID"]}
+        self.emit({"type": "control_request", "request_id": "q0", "request": asked})
+        self.told.wait()
+        self.told.clear()
+        self.say(None, json.dumps(self.answer))
 
     def do_error(self, asked: str | None, args: list[str]) -> None:
         """STATUS."""

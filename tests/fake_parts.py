@@ -38,6 +38,8 @@ class FakeTranscript:
         self._emit = emit
         self._untold: list[dict[str, Any]] = []
         self._last: str | None = None
+        # The call that the transcript ends with, where it is to go on from there.
+        self.pending: dict[str, Any] = {}
         for arg in argv:
             if arg.startswith("--resume="):
                 self._resume(arg[9:])
@@ -79,6 +81,9 @@ class FakeTranscript:
         self.session = path.rsplit("/", 1)[-1].removesuffix(".jsonl")
         for entry in entries:
             self._last = entry.get("uuid", self._last)
+            attached = entry.get("attachment", {})
+            if attached.get("type") == "hook_deferred_tool":
+                self.pending = attached
             if entry["type"] in ("user", "assistant"):
                 message = entry["message"]
                 self.messages.append({"role": message["role"], "content": message["content"]})

@@ -8,7 +8,7 @@ from warmline_service.worker._control import ControlRefused
 from warmline_service.worker._decode import decode, decode_blocks, repair
 from warmline_service.worker._exit import Exit, Sink
 from warmline_service.worker._guard import find_guard
-from warmline_service.worker._history import History, Told, Unfit, history, rehydrate
+from warmline_service.worker._history import History, Told, Unfit, going_on, history, rehydrate
 from warmline_service.worker._import import imported
 from warmline_service.worker._inject import inject
 from warmline_service.worker._key import (
@@ -44,6 +44,7 @@ from warmline_service.worker._messages import (
     User,
 )
 from warmline_service.worker._options import Agent, Options, PermissionMode
+from warmline_service.worker._pending import Pending, unanswered
 from warmline_service.worker._probe import probe, read_version
 from warmline_service.worker._process import CliProcess
 from warmline_service.worker._salvage import Salvage

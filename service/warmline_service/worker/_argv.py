@@ -9,6 +9,7 @@ from pathlib import Path
 
 from warmline_service.errors import WarmlineError, field_invalid
 from warmline_service.worker._key import SpawnKey
+from warmline_service.worker._pending import Pending
 
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@\[\]-]{0,127}")
 
@@ -72,7 +73,20 @@ def build_argv(
         argv.append(f"--max-turns={key.max_turns:d}")
     if key.max_budget_usd:
         argv.append(f"--max-budget-usd={key.max_budget_usd:f}")
+    if key.pending is not None:
+        argv += _pending_flags(key, key.pending, files.agents)
     return tuple(argv)
+
+
+def _pending_flags(key: SpawnKey, pending: Pending, agents: Path) -> list[str]:
+    """What a process needs at its start which begins with a turn: nothing bound to it would hold in that."""
+    options = pending.options
+    flags = [f"--permission-mode={pending.mode}"]
+    if options.agents and key.agent is None:
+        flags.append(f"--agents={agents}")
+    if options.effort:
+        flags.append(f"--effort={_listed([options.effort])}")
+    return flags
 
 
 def _prompt_flags(key: SpawnKey, file: Path) -> list[str]:

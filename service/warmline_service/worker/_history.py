@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from warmline_service.worker._key import Capabilities
+from warmline_service.worker._pending import Pending
 from warmline_service.worker._transcript import (
     EARLIER,
     FORGOTTEN,
@@ -102,6 +103,11 @@ def rehydrate(lines: Iterable[bytes], can: Capabilities) -> History | Transcript
         if isinstance(told, History) and _is_small(told):
             return told if told.messages else None
     return transcript_of(kept)
+
+
+def going_on(lines: Iterable[bytes], pending: Pending) -> Transcript | None:
+    """A conversation up to a call that waits for an answer, for a process that goes on from there."""
+    return transcript_of(_remembered(list(lines)), pending)
 
 
 def _remembered(lines: list[bytes]) -> list[bytes]:

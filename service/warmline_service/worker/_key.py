@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from warmline_service.worker._options import Agent, Options
+from warmline_service.worker._pending import Pending
 from warmline_service.worker._transcript import Transcript
 
 
@@ -48,6 +49,11 @@ class SpawnKey:
     max_budget_usd: float = 0.0
     bare: bool = False
     resume: Transcript | None = None
+
+    @property
+    def pending(self) -> Pending | None:
+        """The call that it goes on from, if it begins with one."""
+        return None if self.resume is None else self.resume.pending
 
     @property
     def prepared(self) -> bool:
@@ -92,7 +98,8 @@ class Capabilities:
     """What this CLI version was seen to do; what it cannot bind late needs a cold spawn.
 
     `mirror`: it tells what it adds to its transcript. `injection`: it takes a history in while it
-    runs; without that a history needs `SpawnKey.resume`.
+    runs; without that a history needs `SpawnKey.resume`. `goes_on`: started with a transcript that
+    ends in a call, it asks for the approval of that call again.
     """
 
     version: str
@@ -105,6 +112,7 @@ class Capabilities:
     unix_socket: bool = False
     mirror: bool = False
     injection: bool = False
+    goes_on: bool = False
 
     @property
     def default_model(self) -> str:

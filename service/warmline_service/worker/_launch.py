@@ -19,6 +19,8 @@ from warmline_service.worker._child import Child
 from warmline_service.worker._environment import build_environment
 from warmline_service.worker._guard import find_guard, kill_marked
 from warmline_service.worker._key import Capabilities, SpawnKey
+from warmline_service.worker._messages import JsonObject
+from warmline_service.worker._pending import RESUME_PROMPT
 from warmline_service.worker._prime import prime, warm
 from warmline_service.worker._priority import give_way
 from warmline_service.worker._process import CliProcess
@@ -135,6 +137,9 @@ class _Attempt:
             process.control("get_binary_version", timeout=settings.start_timeout),
             asyncio.to_thread(give_way, process.pid, settings.nice),
         )
+        if self._key.pending is not None:
+            # What is bound to it afterwards must not decide about the call.
+            await process.asks()
         if self._key.warmed:
             await warm(process)
         if self._key.primed:
@@ -175,9 +180,8 @@ class _Attempt:
             make(slot)
             if self._key.system_prompt is not None:
                 _prompt_file(slot).write_text(self._key.system_prompt.text, encoding="utf-8")
-            if self._key.agent is not None:
-                name, agent = self._key.agent
-                _agents_file(slot).write_bytes(msgspec.json.encode({name: agent.as_json()}))
+            if agents := _agents_of(self._key):
+                _agents_file(slot).write_bytes(msgspec.json.encode(agents))
             if self._key.resume is not None:
                 _transcript_file(slot, self._key.resume).write_bytes(self._key.resume.text)
         except BaseException:
@@ -195,7 +199,17 @@ class _Attempt:
         files = Files(_prompt_file(slot), _agents_file(slot), transcript)
         argv = build_argv(self._site.binary, key, files, mirror=self._can.mirror)
         env = build_environment(slot, endpoint.env, self._site.settings.max_retries)
+        if key.pending is not None:
+            env["CLAUDE_CODE_RESUME_PROMPT"] = RESUME_PROMPT
         return await Child.spawn((*self._site.guard, *argv), env, key.workspace or slot.work)
+
+
+def _agents_of(key: SpawnKey) -> JsonObject:
+    """What a process is told of agents at its start: who leads, and all where nobody could tell it later."""
+    known = {} if key.pending is None else dict(key.pending.options.agents)
+    if key.agent is not None:
+        known[key.agent[0]] = key.agent[1]
+    return {name: agent.as_json() for name, agent in known.items()}
 
 
 def _prompt_file(slot: Slot) -> Path:

@@ -16,11 +16,13 @@ import structlog
 
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.worker._control import ControlRefused
-from warmline_service.worker._history import History, Told
+from warmline_service.worker._history import History, Told, going_on
 from warmline_service.worker._inject import inject
 from warmline_service.worker._key import Binding, Capabilities, ModelInfo, SpawnKey
 from warmline_service.worker._launch import Launcher, Site
 from warmline_service.worker._messages import JsonObject
+from warmline_service.worker._options import Options
+from warmline_service.worker._pending import Pending
 from warmline_service.worker._prime import TurnEnd, run_turn, warm
 from warmline_service.worker._probe_model import ModelRequest, ProbeModel
 from warmline_service.worker._process import CliProcess
@@ -30,6 +32,8 @@ _log = structlog.get_logger(__name__)
 _SUPPORTED = ((2, 1, 300), (3, 0, 0))
 _VERSION_TIMEOUT = 10.0
 _TRIALS = 3
+# It asks within a tenth of a second; one that does not must not hold the service up for long.
+_ASK_TIMEOUT = 15.0
 # What the CLI says of a flag that it does not have: the mirror's is the only one that may be missing.
 _UNKNOWN_FLAG = "unknown option"
 # Words that nothing but the first turn says.
@@ -54,6 +58,49 @@ async def probe(site: Site) -> Capabilities:
 
 
 async def _try(site: Site, model: ProbeModel, can: Capabilities) -> Capabilities:
+    goes_on = asyncio.create_task(_goes_on(site, can))
+    try:
+        found = await _try_facts(site, model, can)
+        return replace(found, goes_on=found.mirror and await goes_on)
+    finally:
+        goes_on.cancel()
+        await asyncio.wait({goes_on})
+
+
+async def _goes_on(site: Site, can: Capabilities) -> bool:
+    """Start one with a transcript that ends in a call, and see it ask about just that by itself."""
+    launcher = Launcher(site, ProbeModel().open_endpoint, can)
+    call = Pending(f"toolu_{secrets.token_hex(8)}", "Bash", {"command": "touch probe"}, Options())
+    try:
+        async with asyncio.timeout(_ASK_TIMEOUT):
+            process = await launcher.start(SpawnKey(resume=going_on(_up_to(call), call)))
+    except (WarmlineError, TimeoutError) as error:
+        _log.warning("the CLI does not go on from a call", error=str(error))
+        return False
+    else:
+        asked = await process.asks()
+        await process.stop()
+        return asked == call.id
+    finally:
+        await launcher.aclose()
+
+
+def _up_to(call: Pending) -> list[bytes]:
+    """A transcript that ends in a call."""
+    block = {"type": "tool_use", "id": call.id, "name": call.tool, "input": dict(call.input)}
+    answer = {"role": "assistant", "id": "msg_probe", "model": "m", "type": "message"}
+    messages: list[JsonObject] = [
+        {"role": "user", "content": _FIRST},
+        answer | {"content": [block], "stop_reason": "tool_use", "usage": {}},
+    ]
+    entries = [
+        {"type": each["role"], "uuid": str(uuid.uuid4()), "isSidechain": False, "message": each}
+        for each in messages
+    ]
+    return [msgspec.json.encode(each) for each in entries]
+
+
+async def _try_facts(site: Site, model: ProbeModel, can: Capabilities) -> Capabilities:
     launcher = Launcher(site, model.open_endpoint, can)
     try:
         # One that is cut short says nothing about the CLI: it may have been killed, or had no time.

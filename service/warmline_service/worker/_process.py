@@ -48,6 +48,7 @@ _log = structlog.get_logger(__name__)
 # The CLI reads 20 MB a second or more; a write may take as long as at this rate, and a bit.
 _SLOWEST_WRITE = 1024 * 1024
 
+OnQuestion = Callable[[ControlRequest | ControlCancelRequest], None]
 _Ask = tuple[str, JsonObject]  # a subtype and its fields
 
 
@@ -59,7 +60,8 @@ class CliProcess:
     """A running process in its slot. Whoever holds it must `stop` it; it cleans up by itself.
 
     `before_wipe`, once set, is offered the slot when nothing runs in it any more. `on_question`, once
-    set, is given what the CLI asks, and what it asks no more; each question wants an `answer`.
+    set, is given what the CLI asks, and what it asks no more; each question wants an `answer`. What one
+    that goes on from a call asks before that is kept for it.
     """
 
     def __init__(
@@ -82,7 +84,9 @@ class CliProcess:
         self.spawn_seconds = 0.0
         self.dropped = 0
         self.before_wipe: Salvage | None = None
-        self.on_question: Callable[[ControlRequest | ControlCancelRequest], None] | None = None
+        self._on_question: OnQuestion | None = None
+        self._early: list[ControlRequest | ControlCancelRequest] = []
+        self._asks: asyncio.Future[str] = loop.create_future()
         self.control_timeout = settings.control_timeout
         self.exited: asyncio.Future[Exit] = loop.create_future()
         self._child = child
@@ -106,6 +110,32 @@ class CliProcess:
     def alive(self) -> bool:
         """Whether it runs and has not been given up."""
         return not (self.exited.done() or self._cause or self._stopping)
+
+    @property
+    def on_question(self) -> OnQuestion | None:
+        """Who is given what the CLI asks; nobody at first."""
+        return self._on_question
+
+    @on_question.setter
+    def on_question(self, listener: OnQuestion | None) -> None:
+        self._on_question = listener
+        early, self._early = self._early, []
+        for question in early:
+            self._asked(question)
+
+    async def asks(self) -> str:
+        """Wait until one that goes on from a call asks, and give the id of the call that it asks about.
+
+        Raises CLI_CRASHED where it ends first.
+        """
+        await asyncio.wait({self._asks, self.exited}, return_when=asyncio.FIRST_COMPLETED)
+        if not self._asks.done():
+            raise self.exited.result().error()
+        return self._asks.result()
+
+    def give_up(self, cause: str) -> None:
+        """End it at once, where nothing more of it is wanted; `stop` is still to be called."""
+        self._give_up(cause)
 
     @property
     def stderr_tail(self) -> str:
@@ -374,8 +404,12 @@ class CliProcess:
         return [news] if news.entries else []
 
     def _asked(self, message: ControlRequest | ControlCancelRequest) -> None:
-        if self.on_question is not None:
-            self.on_question(message)
+        if self._on_question is not None:
+            self._on_question(message)
+        elif self.key.pending is not None:
+            self._early.append(message)
+            if isinstance(message, ControlRequest) and not self._asks.done():
+                self._asks.set_result(message.request.tool_use_id)
         elif isinstance(message, ControlRequest):
             self.refuse(message)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from msgspec import Raw, Struct
 
 from warmline_service.worker._decode import repair
 from warmline_service.worker._messages import TranscriptMirror
+from warmline_service.worker._pending import Pending
 
 # What carries context, or links what does. The rest is the CLI's own bookkeeping of one process.
 _LASTING = frozenset({"user", "assistant", "system", "attachment", "content-replacement"})
@@ -88,11 +90,15 @@ class Entry(Struct, rename="camel"):
 
 @dataclass(frozen=True, eq=False)
 class Transcript:
-    """A transcript that the CLI can resume, under a session id of its own; equal only to itself."""
+    """A transcript that the CLI can resume, under a session id of its own; equal only to itself.
+
+    `pending`: the call at its end that the CLI asks about by itself as soon as it has started.
+    """
 
     session_id: str
     entries: int
     text: bytes = field(repr=False)
+    pending: Pending | None = None
 
 
 _entries = msgspec.json.Decoder(Entry)
@@ -142,17 +148,18 @@ def without(mirror: TranscriptMirror, uuids: Set[str]) -> tuple[TranscriptMirror
     return TranscriptMirror(mirror.line, mirror.file_path, kept), found
 
 
-def transcript(lines: Iterable[bytes]) -> Transcript | None:
+def transcript(lines: Iterable[bytes], pending: Pending | None = None) -> Transcript | None:
     """One conversation out of what its processes wrote, in order; None where there is nothing.
 
-    A parent that is not among them is replaced by the entry before, so that the chain holds from one
+    `pending` is the call that it ends with, if a process is to go on from there. A parent that is not among them is replaced by the entry before, so that the chain holds from one
     process to the next; a compaction stays the new beginning that it is.
     """
     session_id = str(uuid.uuid4())
     written: list[bytes] = []
     known: set[str] = set()
     last: str | None = None
-    for line, entry in read_entries(lines):
+    marked = itertools.chain(lines, () if pending is None else [_marker(pending)])
+    for line, entry in read_entries(marked):
         fields = _fields(line)
         if entry.uuid:
             fields["parentUuid"] = _json(_parent(entry, known, last))
@@ -168,7 +175,13 @@ def transcript(lines: Iterable[bytes]) -> Transcript | None:
         written.append(msgspec.json.encode(fields).replace(b"\n", b" "))
     if last is None:
         return None
-    return Transcript(session_id, len(written), b"".join(line + b"\n" for line in written))
+    text = b"".join(line + b"\n" for line in written)
+    return Transcript(session_id, len(written), text, pending)
+
+
+def _marker(pending: Pending) -> bytes:
+    entry = {"type": "attachment", "uuid": str(uuid.uuid4()), "isSidechain": False}
+    return msgspec.json.encode(entry | {"attachment": pending.marker()})
 
 
 def _fields(line: bytes) -> dict[str, Raw]:

@@ -158,6 +158,14 @@ class LimitSettings(_Section):
     approval_timeout: Seconds = Field(
         300.0, description="How long an approval is waited for, where the session sets nothing."
     )
+    deferred_timeout: Seconds = Field(
+        24 * 3600.0,
+        description="The same where approvals are deferred: a process is kept for none of it.",
+    )
+    approval_park: Seconds = Field(
+        60.0,
+        description="A deferred approval keeps its process so long, then the process is given up.",
+    )
     keepalive_min_interval: Seconds = Field(
         10.0, description="Clients that ping more often are disconnected."
     )

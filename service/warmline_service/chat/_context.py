@@ -21,10 +21,13 @@ from warmline_service.worker import (
     CliProcess,
     Exit,
     History,
+    Pending,
     Slot,
     Transcript,
     TranscriptMirror,
+    going_on,
     rehydrate,
+    unanswered,
 )
 
 _log = structlog.get_logger(__name__)
@@ -55,10 +58,10 @@ class Context:
         """Whether there is anything that a new process has to be told."""
         return self._session.parts > 0
 
-    def begin(self, turn: Turn) -> None:
-        """What is added to the transcript from now on is this turn's."""
+    def begin(self, turn: Turn, *, going_on: bool = False) -> None:
+        """What is added to the transcript from now on is this turn's; `going_on`: its message is there."""
         self._turn_id = turn.id
-        self._capture = Capture(turn.id, turn.message.blocks())
+        self._capture = Capture(turn.id, None if going_on else turn.message.blocks())
 
     def keep_lost(self) -> None:
         """The process has ended in the turn: keep what it has shown of it."""
@@ -85,13 +88,30 @@ class Context:
         Without `injecting` it is for a process that starts with it. Raises STORAGE_UNAVAILABLE;
         BlobMissing where a part of it is gone.
         """
+        lines = await self._lines()
+        can = self._runtime.capabilities
+        can = replace(can, injection=can.injection and injecting)
+        return await asyncio.to_thread(rehydrate, lines, can)
+
+    async def pending(self, pending: Pending) -> Transcript | None:
+        """The conversation up to a call that waits, for a process that goes on. Raises as `load` does."""
+        lines = await self._lines()
+        return await asyncio.to_thread(going_on, lines, pending)
+
+    async def unanswered(self) -> set[str]:
+        """The tool calls of the model's last answer that have no result yet. Raises STORAGE_UNAVAILABLE."""
+        try:
+            lines = await self._lines()
+        except BlobMissing:
+            return set()
+        shown = self._capture.lost() if self._capture is not None else []
+        return await asyncio.to_thread(unanswered, [*lines, *shown])
+
+    async def _lines(self) -> list[bytes]:
         session, runtime = self._session, self._runtime
         # The last process may have ended a moment ago.
         await runtime.journal.flushed(session)
-        lines = await runtime.sessions.transcript(session.tenant, session.id)
-        can = runtime.capabilities
-        can = replace(can, injection=can.injection and injecting)
-        return await asyncio.to_thread(rehydrate, lines, can)
+        return await runtime.sessions.transcript(session.tenant, session.id)
 
     def forget(self, turn_id: str) -> None:
         """What was said before this turn is told to no process any more."""

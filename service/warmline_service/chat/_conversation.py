@@ -24,6 +24,7 @@ from warmline_service.chat._turn import Phase, Turn
 from warmline_service.errors import Reason, WarmlineError, field_invalid
 from warmline_service.sessions import Session, SessionConfig, UserMessage
 from warmline_service.sessions.events import (
+    ApprovalRequested,
     Body,
     Detail,
     Event,
@@ -71,7 +72,8 @@ class Conversation:
         self._on_idle = on_idle
         self._drain = drain
         self._acceptance = Acceptance(session, runtime)
-        self._desk = Desk(session, runtime.limits, self._emit, self._keep_config)
+        can, limits = runtime.capabilities, runtime.limits
+        self._desk = Desk(session, limits, can, self._emit, self._keep_config)
         self._runner = Runner(session, runtime, self._emit, self._desk, lambda: on_idle(self))
         self._queue = Queue(session, runtime, self._runner, self._emit, drain)
         self._stream: Stream | None = None
@@ -96,6 +98,16 @@ class Conversation:
     def work(self) -> Path | None:
         """Where the session's own files are, while a process has them."""
         return self._runner.work
+
+    @property
+    def deferred(self) -> bool:
+        """Whether its turn waits for an approval, and no process with it."""
+        return self._queue.running is not None and self._queue.running.phase is Phase.PARKED
+
+    @property
+    def approvals(self) -> tuple[ApprovalRequested, ...]:
+        """What waits for a yes, the oldest first."""
+        return self._desk.approvals
 
     @property
     def running(self) -> bool:
@@ -258,13 +270,14 @@ class Conversation:
         await self._queue.until_quiet()
 
     def tell_drain(self, error: WarmlineError) -> None:
-        """Tell the stream that the service is going away."""
+        """Tell the stream that the service is going away; a turn that only waits is left to the next one."""
+        self._desk.hurry(error)
         if self._stream is not None:
             self._stream.drain(error.retry_after or 1.0, self.session.seq)
 
-    async def cut(self, error: WarmlineError) -> None:
-        """End what runs and what waits with this error."""
-        await self._queue.cut(error)
+    async def cut(self, error: WarmlineError, *, spare_parked: bool = False) -> None:
+        """End what runs and what waits with this error; a turn that no process has, unless it is spared."""
+        await self._queue.cut(error, spare_parked=spare_parked)
 
     def fail_stream(self, error: WarmlineError) -> None:
         """End the stream; the session goes on."""
@@ -278,6 +291,13 @@ class Conversation:
         self._runtime.journal.discard(self.session)
         self._runtime.pool.forget(self.session.id)
         await self.cut(error)
+
+    def take_up(self, row: TurnRow, asked: ApprovalRequested) -> None:
+        """Go on waiting with a turn that an earlier service has left parked."""
+        turn = Turn.left(row.id, row.key, self._emit)
+        self._desk.restore(turn, asked)
+        if self._queue.add(turn):
+            self._spawn(self._work())
 
     def fail_turns(self, turns: list[TurnRow]) -> None:
         """End the turns that an earlier service left without an end."""

@@ -11,6 +11,7 @@ import structlog
 from warmline_service.chat._answers import Allow, Deny
 from warmline_service.chat._conversation import Conversation
 from warmline_service.chat._copies import Copies
+from warmline_service.chat._deferred import parked_turn
 from warmline_service.chat._desk import approval_not_found
 from warmline_service.chat._drain import Drain
 from warmline_service.chat._observers import Observers
@@ -90,22 +91,33 @@ class Conversations:
 
     async def interrupt(self, row: SessionRow) -> tuple[InterruptOutcome, str]:
         """Stop a session's running turn from outside its stream."""
-        conversation = self._live.get(row.id)
+        conversation = await self._busy(row)
         if conversation is None:
-            await self._runtime.store.check_here(row.id)
             return InterruptOutcome.NOTHING_RUNNING, ""
         return await conversation.interrupt(None)
 
     async def decide(self, row: SessionRow, approval_id: str, decision: Allow | Deny) -> None:
         """Answer what a session asked, from outside its stream.
 
-        Raises APPROVAL_NOT_FOUND, SESSION_ELSEWHERE.
+        Raises APPROVAL_NOT_FOUND, SESSION_ELSEWHERE, STORAGE_UNAVAILABLE.
         """
-        conversation = self._live.get(row.id)
+        conversation = await self._busy(row)
         if conversation is None:
-            await self._runtime.store.check_here(row.id)
             raise approval_not_found(approval_id)
         conversation.decide(approval_id, decision, None)
+        if conversation.session.config.defers:
+            # Whoever has answered will not ask again whether it was heard.
+            await self._runtime.journal.flushed(conversation.session)
+
+    async def _busy(self, row: SessionRow) -> Conversation | None:
+        """The session where it is at work, or has a turn to go on with. Raises SESSION_ELSEWHERE."""
+        conversation, store = self._live.get(row.id), self._runtime.store
+        if conversation is not None:
+            return conversation
+        await store.check_here(row.id)
+        if self._drain.error is None and await store.unfinished(row.id):
+            return await self._get(row.tenant, row.id)
+        return None
 
     def at_work(self, session_id: str) -> Conversation | None:
         """The session's conversation, where it is loaded."""
@@ -240,7 +252,14 @@ class Conversations:
         unfinished = await runtime.store.unfinished(session_id)
         runtime.journal.feed(session_id, session.seq).epoch = session.token
         conversation = Conversation(session, runtime, self._spawn, self._on_idle, self._drain)
+        found = None
+        if runtime.capabilities.goes_on:
+            found = await parked_turn(runtime.journal, session, unfinished)
         self._live[session_id] = conversation
+        if found is not None:
+            row, asked = found
+            unfinished.remove(row)
+            conversation.take_up(row, asked)
         conversation.fail_turns(unfinished)
         return conversation
 
@@ -285,7 +304,7 @@ class Conversations:
     def _on_outage(self, error: WarmlineError) -> None:
         _log.error("running turns are given up for want of a store")
         conversations = list(self._live.values())
-        self._spawn_upkeep(self._cut(error, conversations))
+        self._spawn_upkeep(self._cut(error, conversations, spare_parked=True))
         # Their ends are told when they are stored, to whoever comes for them then.
         for conversation in conversations:
             conversation.fail_stream(error)
@@ -297,8 +316,16 @@ class Conversations:
             self._drop(conversation)
             self._spawn_upkeep(conversation.lose(elsewhere()))
 
-    async def _cut(self, error: WarmlineError, conversations: list[Conversation]) -> None:
-        cuts = [asyncio.create_task(each.cut(error)) for each in conversations]
+    async def _cut(
+        self,
+        error: WarmlineError,
+        conversations: list[Conversation],
+        *,
+        spare_parked: bool = False,
+    ) -> None:
+        """End turns with an error; those that no process has, unless they are spared."""
+        cutting = [each.cut(error, spare_parked=spare_parked) for each in conversations]
+        cuts = [asyncio.create_task(each) for each in cutting]
         if cuts:
             await asyncio.wait(cuts, timeout=2 * self._runtime.cli.interrupt_timeout)
         for cut in cuts:

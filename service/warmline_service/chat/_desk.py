@@ -13,6 +13,7 @@ import msgspec
 
 from warmline_service.chat._answers import Allow, Deny, ToolAnswer
 from warmline_service.chat._client_tools import Call, Reply, heard, result, returned
+from warmline_service.chat._deferred import Deferral, deferrable
 from warmline_service.chat._remember import remembered, updates_of
 from warmline_service.chat._turn import Emit, Turn
 from warmline_service.config import LimitSettings
@@ -26,7 +27,13 @@ from warmline_service.sessions.events import (
     ClientToolCalled,
     ClientToolReturned,
 )
-from warmline_service.worker import CliProcess, ControlCancelRequest, ControlRequest, repair
+from warmline_service.worker import (
+    Capabilities,
+    CliProcess,
+    ControlCancelRequest,
+    ControlRequest,
+    repair,
+)
 
 # What a model asks at once; more is denied.
 _MOST = 64
@@ -37,8 +44,10 @@ _QUESTION = "AskUserQuestion"
 
 @dataclass
 class _Approval:
+    """`process` is the one that asks; None while none does."""
+
     asked: ApprovalRequested
-    process: CliProcess
+    process: CliProcess | None
     request_id: str
     timer: asyncio.TimerHandle
 
@@ -55,14 +64,27 @@ class _Call:
 class Desk:
     """Takes the process's questions and the caller's answers; each question has one end.
 
-    `keep` stores the session's configuration when an answer has changed it.
+    `keep` stores the session's configuration when an answer has changed it. `deferral` is the approval
+    that no process waits for. `hurried`: the service is going away, so none is to wait for one.
     """
 
     def __init__(
-        self, session: Session, limits: LimitSettings, emit: Emit, keep: Callable[[], None]
+        self,
+        session: Session,
+        limits: LimitSettings,
+        can: Capabilities,
+        emit: Emit,
+        keep: Callable[[], None],
     ) -> None:
+        self.deferral: Deferral | None = None
+        self.hurried: WarmlineError | None = None
+        self._left = False
+        self._changed = asyncio.Event()
+        self._rested = 0.0
+        self._resting: float | None = None
         self._session = session
         self._limits = limits
+        self._can = can
         self._emit = emit
         self._keep = keep
         self._turn: Turn | None = None
@@ -84,32 +106,89 @@ class Desk:
         """What waits for the result of a tool, the oldest first."""
         return tuple(each.called for each in self._calls.values())
 
+    @property
+    def alone(self) -> ApprovalRequested | None:
+        """The approval for which no process has to wait, while a process waits for nothing else."""
+        if len(self._approvals) != 1 or self._calls:
+            return None
+        (only,) = self._approvals.values()
+        able = deferrable(self._can, self._session.config, only.asked.tool_name)
+        return only.asked if able and only.process is not None else None
+
+    def rested(self) -> float:
+        """For how many seconds the turn has waited for approvals that may take long."""
+        now = asyncio.get_running_loop().time()
+        return self._rested + (now - self._resting if self._resting is not None else 0.0)
+
+    async def changed_within(self, seconds: float | None) -> bool:
+        """Wait until what is asked changes, or the service is going away; False where it does not."""
+        self._changed.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def hurry(self, error: WarmlineError) -> None:
+        """The service is going away."""
+        self.hurried = error
+        self._changed.set()
+        if self.deferral is not None:
+            self.deferral.woken.set()
+
+    def park(self) -> None:
+        """No process waits any more for the approval that is alone."""
+        (only,) = self._approvals.values()
+        only.process = None
+        self.deferral = Deferral(only.asked)
+
+    def restore(self, turn: Turn, asked: ApprovalRequested) -> None:
+        """What an earlier service has left open is asked in this turn."""
+        self.begin(turn)
+        timer = self._later(asked.expires_at - time.time(), lambda: self._expire(asked.id))
+        self._approvals[asked.id] = _Approval(asked, None, "", timer)
+        self.deferral = Deferral(asked)
+        self._note()
+
+    def leave(self) -> None:
+        """Answer nothing more: what is open is another service's."""
+        self._left = True
+        for approval in self._approvals.values():
+            approval.timer.cancel()
+
     def serve(self, process: CliProcess) -> None:
         """Answer this process from now on."""
         process.on_question = lambda question: self._on_question(process, question)
 
     def begin(self, turn: Turn) -> None:
         """What is asked from now on is asked in this turn."""
+        if self._turn is not turn:
+            self._rested, self._resting = 0.0, None
         self._turn = turn
 
     def end(self) -> None:
         """The turn has ended: nobody waits any more."""
         # The process may go on to another turn: nothing in it must wait for ever.
         for approval_id, approval in tuple(self._approvals.items()):
-            _deny(approval.process, approval.request_id, _NOBODY)
+            if approval.process is not None:
+                _deny(approval.process, approval.request_id, _NOBODY)
             self._resolve(approval_id, ApprovalOutcome.WITHDRAWN)
+        self.deferral = None
         for call_id, call in tuple(self._calls.items()):
             self._reply(call, ToolAnswer("The turn has ended.", is_error=True))
             self._return(call_id, CallOutcome.WITHDRAWN)
         self._turn = None
 
     def decide(self, approval_id: str, decision: Allow | Deny) -> None:
-        """Answer an approval; raises APPROVAL_NOT_FOUND where nobody waits for it."""
+        """Answer an approval; raises APPROVAL_NOT_FOUND where nobody waits for it, DRAINING."""
+        if self._left and self.hurried is not None:
+            raise self.hurried
         found = self._approvals.get(approval_id)
         if found is None:
             raise approval_not_found(approval_id)
         if isinstance(decision, Allow):
-            found.process.answer(found.request_id, self._allowed(found.asked, decision))
+            self._answer(found, self._allowed(found.asked, decision))
             self._resolve(approval_id, ApprovalOutcome.ALLOWED)
         else:
             refused: Reply = {
@@ -118,7 +197,7 @@ class Desk:
             }
             if decision.interrupt:
                 refused |= {"interrupt": True}
-            found.process.answer(found.request_id, refused)
+            self._answer(found, refused)
             self._resolve(approval_id, ApprovalOutcome.DENIED)
 
     def settle(self, call_id: str, answer: ToolAnswer) -> bool:
@@ -149,8 +228,11 @@ class Desk:
         if turn is None or not config.asks or len(self._approvals) >= _MOST:
             _deny(process, question.request_id, _NOBODY)
             return
-        ask = question.request
-        timeout = config.approval_timeout or self._limits.approval_timeout
+        if self.deferral is not None and self.deferral.takes(process, question):
+            return  # Not asked anew: the runner gives the answer, which has come.
+        ask, limits = question.request, self._limits
+        default = limits.deferred_timeout if config.defers else limits.approval_timeout
+        timeout = config.approval_timeout or default
         approval_id = str(uuid.uuid4())
         asked = ApprovalRequested(
             approval_id,
@@ -168,6 +250,7 @@ class Desk:
         )
         timer = self._later(timeout, lambda: self._expire(approval_id))
         self._approvals[approval_id] = _Approval(asked, process, question.request_id, timer)
+        self._note()
         self._emit(asked, turn.id, "")
 
     def _hear(self, process: CliProcess, question: ControlRequest) -> None:
@@ -197,6 +280,7 @@ class Desk:
             call_id, call.tool.name, call.input, call.tool_call_id, until, size
         )
         timer = self._later(timeout, lambda: self._expire_call(call_id))
+        self._note()
         self._calls[call_id] = _Call(called, process, request_id, message_id, timer)
         self._emit(called, self._turn.id, "")
 
@@ -214,8 +298,7 @@ class Desk:
         return answer
 
     def _expire(self, approval_id: str) -> None:
-        found = self._approvals[approval_id]
-        _deny(found.process, found.request_id, _UNANSWERED)
+        self._answer(self._approvals[approval_id], _denial(_UNANSWERED))
         self._resolve(approval_id, ApprovalOutcome.EXPIRED)
 
     def _expire_call(self, call_id: str) -> None:
@@ -235,10 +318,26 @@ class Desk:
 
     def _resolve(self, approval_id: str, outcome: ApprovalOutcome) -> None:
         self._approvals.pop(approval_id).timer.cancel()
+        self._note()
         self._tell(ApprovalResolved(approval_id, outcome))
+
+    def _answer(self, approval: _Approval, reply: Reply) -> None:
+        if approval.process is not None:
+            approval.process.answer(approval.request_id, reply)
+        elif self.deferral is not None:
+            self.deferral.answer(reply)
+
+    def _note(self) -> None:
+        """What is asked has changed."""
+        now = asyncio.get_running_loop().time()
+        if self._resting is not None:
+            self._rested += now - self._resting
+        self._resting = now if self._approvals and self._session.config.defers else None
+        self._changed.set()
 
     def _return(self, call_id: str, outcome: CallOutcome) -> None:
         self._calls.pop(call_id).timer.cancel()
+        self._note()
         self._tell(ClientToolReturned(call_id, outcome))
 
     def _tell(self, body: ApprovalResolved | ClientToolReturned) -> None:
@@ -263,7 +362,11 @@ def approval_not_found(approval_id: str) -> WarmlineError:
 
 
 def _deny(process: CliProcess, request_id: str, why: str) -> None:
-    process.answer(request_id, {"behavior": "deny", "message": why})
+    process.answer(request_id, _denial(why))
+
+
+def _denial(why: str) -> Reply:
+    return {"behavior": "deny", "message": why}
 
 
 def _send(process: CliProcess, request_id: str, reply: Mapping[str, Any]) -> None:

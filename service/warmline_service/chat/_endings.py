@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from warmline_service.chat._ports import UpstreamFault
 from warmline_service.errors import Reason, WarmlineError, field_invalid
@@ -148,6 +149,14 @@ def unformed(ending: TurnCompleted, schema: Mapping[str, Any] | None) -> Warmlin
     return WarmlineError(Reason.OUTPUT_INVALID, "The answer did not take the form of the schema.")
 
 
+def with_earlier(ending: Ending, used: Usage, requests: int) -> Ending:
+    """The end of a turn that was in other processes before, with what it used there."""
+    whole = structs.replace(ending, usage=ending.usage.plus(used))
+    if isinstance(whole, TurnCompleted):
+        return structs.replace(whole, model_requests=whole.model_requests + requests)
+    return whole
+
+
 def _stop_reason(end: Result) -> StopReason:
     if end.interrupted:
         return StopReason.INTERRUPTED
@@ -172,6 +181,11 @@ def _usage(end: Result | None, before: Metered, after: Metered) -> Usage:
                 for model, used in end.turn_usage.items()
             }
         )
+    return used_between(before, after)
+
+
+def used_between(before: Metered, after: Metered) -> Usage:
+    """What a process has used between two moments, as its meter says."""
     grown = {model: _minus(used, before.get(model, Tokens())) for model, used in after.items()}
     return Usage({model: used for model, used in grown.items() if used != Tokens()})
 

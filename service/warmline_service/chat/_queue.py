@@ -8,6 +8,7 @@ from collections import deque
 
 import structlog
 
+from warmline_service.chat._deferred import StillParked
 from warmline_service.chat._drain import Drain
 from warmline_service.chat._ports import Runtime
 from warmline_service.chat._runner import Runner
@@ -92,6 +93,9 @@ class Queue:
                 ending = await self._end_of(self._running)
                 turn, self._running = self._running, None
                 self._emit_end(ending, turn)
+        except StillParked:
+            self._running = None  # Its end is for another service to tell.
+            self._give_up()
         except asyncio.CancelledError:
             self._give_up()
             raise
@@ -112,11 +116,13 @@ class Queue:
         if self._running is not None:
             await self._runner.stop(self._running)
 
-    async def cut(self, error: WarmlineError) -> None:
-        """End what runs and what waits with this error."""
+    async def cut(self, error: WarmlineError, *, spare_parked: bool = False) -> None:
+        """End what runs and what waits with this error; a turn that no process has, unless it is spared."""
         while self._waiting:
             self._emit_end(TurnFailed(error), self._waiting.popleft())
         turn = self._running
+        if turn is not None and spare_parked and turn.phase is Phase.PARKED:
+            return
         if turn is not None:
             turn.denied_by = turn.denied_by or error
             await self._runner.stop(turn)
@@ -139,6 +145,8 @@ class Queue:
             return await self._runner.run(turn)
         except WarmlineError as error:
             return TurnFailed(error)
+        except StillParked:
+            raise
         except Exception:  # noqa: BLE001  # a turn ends once, whatever happens
             error_id = turn.id
             _log.exception("turn failed by a fault of the service", error_id=error_id)

@@ -6,7 +6,7 @@ from warmline_service.chat._context import Context
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.sessions.events import Notice, NoticeKind
 from warmline_service.store import BlobMissing
-from warmline_service.worker import History, Transcript
+from warmline_service.worker import History, Pending, Transcript
 
 # One refusal may be chance; the CLI reads a file twice in the same way.
 _REFUSALS = 2
@@ -17,10 +17,14 @@ Past = History | Transcript | None
 
 
 class Recall:
-    """One turn's attempts: injection or resume, as it is better; then resume; then without the past."""
+    """One turn's attempts: injection or resume, as it is better; then resume; then without the past.
 
-    def __init__(self, context: Context) -> None:
+    `pending`: the call that the turn goes on from; without the past that is not possible.
+    """
+
+    def __init__(self, context: Context, pending: Pending | None = None) -> None:
         self._context = context
+        self._pending = pending
         self._injecting = True
         self._refusals = 0
         self._unreadable = False
@@ -35,6 +39,8 @@ class Recall:
 
         Raises STORAGE_UNAVAILABLE.
         """
+        if self._pending is not None:
+            return await self._going_on(self._pending)
         if not self._context.told or self.given_up:
             return None
         try:
@@ -42,6 +48,16 @@ class Recall:
         except BlobMissing:
             self._unreadable = True
             return None
+
+    async def _going_on(self, pending: Pending) -> Transcript:
+        try:
+            past = await self._context.pending(pending)
+        except BlobMissing:
+            past = None
+        if past is None or self.given_up:
+            text = "The turn cannot go on: what was said before its call could not be read again."
+            raise WarmlineError(Reason.CLI_CRASHED, text)
+        return past
 
     def not_injected(self) -> None:
         """A running process did not take it in: the next one has it from its start."""

@@ -10,12 +10,22 @@ from pathlib import Path
 from msgspec import structs
 
 from warmline_service.chat._context import Context
+from warmline_service.chat._deferred import StillParked, parked
 from warmline_service.chat._desk import Desk
-from warmline_service.chat._endings import completed, failed, failure_of, unformed, withheld
+from warmline_service.chat._endings import (
+    completed,
+    failed,
+    failure_of,
+    unformed,
+    used_between,
+    with_earlier,
+    withheld,
+)
 from warmline_service.chat._keys import acceptable_keys
+from warmline_service.chat._parking import Parking
 from warmline_service.chat._ports import Runtime
 from warmline_service.chat._recall import Past, Recall
-from warmline_service.chat._turn import Bounds, Emit, Phase, Turn
+from warmline_service.chat._turn import Bounds, Emit, Parked, Phase, Turn
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.pool import Lease, Want
 from warmline_service.pool import Start as PoolStart
@@ -96,8 +106,43 @@ class Runner:
         return self.process.slot.work if own and self.process is not None else None
 
     async def run(self, turn: Turn) -> Ending:
-        """Run a turn; again where its process died before it had taken the message."""
-        self._recall = Recall(self._context)
+        """Run a turn; again where its process died before it had taken the message.
+
+        Raises StillParked where it waits for an answer and the service is going away.
+        """
+        try:
+            ending = None if turn.phase is Phase.PARKED else await self._run(turn)
+            while ending is None:
+                answered = await self._answered(turn)
+                ending = await self._run(turn) if answered else withheld(turn.denied_by)
+        except StillParked:
+            self._desk.leave()
+            raise
+        except BaseException:
+            self._desk.end()
+            raise
+        self._desk.end()
+        return ending if not turn.used.by_model else with_earlier(ending, turn.used, turn.requests)
+
+    async def _answered(self, turn: Turn) -> bool:
+        """Wait until a parked turn can go on; False where it was stopped."""
+        deferral = self._desk.deferral
+        assert deferral is not None
+        while not turn.latched.is_set():
+            if deferral.reply is not None:
+                turn.phase = Phase.WAITING
+                return True
+            if self._desk.hurried is not None:
+                raise StillParked
+            await deferral.woken.wait()
+            deferral.woken.clear()
+        return False
+
+    async def _run(self, turn: Turn) -> Ending | None:
+        """The turn's end, in as many processes as it takes; None where it goes without one."""
+        deferral = self._desk.deferral
+        pending = None if deferral is None else deferral.pending(self._session.config)
+        self._recall = Recall(self._context, pending)
         for _ in range(_ATTEMPTS - 1):
             try:
                 ending = await self._attempt(turn)
@@ -135,12 +180,16 @@ class Runner:
 
     async def stop(self, turn: Turn) -> InterruptOutcome:
         """Stop a turn that runs or waits."""
+        if turn.phase is Phase.PARKED and self._desk.deferral is not None:
+            turn.latched.set()
+            self._desk.deferral.woken.set()
+            return InterruptOutcome.STOPPED
         if turn.phase is Phase.WAITING or self.process is None:
             turn.latched.set()
             return InterruptOutcome.LATCHED
         return await turn.interrupt(self.process, self._runtime.cli.interrupt_timeout)
 
-    async def _attempt(self, turn: Turn) -> Ending:
+    async def _attempt(self, turn: Turn) -> Ending | None:
         self._crashed = False
         starting = asyncio.create_task(self._begin(turn))
         latched = asyncio.create_task(turn.latched.wait())
@@ -175,7 +224,7 @@ class Runner:
             told = None
             if not lease.bound:
                 told = await self._bind(lease, turn, past)
-            self._context.begin(turn)
+            self._context.begin(turn, going_on=self._desk.deferral is not None)
             lease.begin_turn()
         except BaseException as error:
             alive = lease.process.alive
@@ -252,17 +301,25 @@ class Runner:
             return Notice(NoticeKind.CONTEXT_LOST, "context_lost", text)
         return None
 
-    async def _converse(self, turn: Turn, lease: Lease[CliProcess], latency: Latency) -> Ending:
+    async def _converse(
+        self, turn: Turn, lease: Lease[CliProcess], latency: Latency
+    ) -> Ending | None:
+        """The turn's end in a process; None where it goes on in another."""
         process = lease.process
         access, slot = self._runtime.access, process.slot.id
         poisoned = True
         try:
             before, requests = dict(access.metered(slot)), access.requests(slot)
             self._emit(TurnStarted(latency), turn.id, "")
-            self._desk.begin(turn)
-            end = await turn.run(process, self._bounds(), self._context, lambda: self._desk.waiting)
+            end = await self._talk(turn, process)
             poisoned = not isinstance(end, Result)
             receipt, after = turn.latency(latency), access.metered(slot)
+            requests = access.requests(slot) - requests
+            if isinstance(end, Parked):
+                turn.leave(used_between(before, after), requests)
+                self._park(turn, process)
+                return None
+            self._desk.end()
             error = failure_of(end, access.last_fault(slot))
             if isinstance(end, Exit) or end.failed:
                 error = turn.denied_by or error  # An answer that came all the same is one.
@@ -272,18 +329,46 @@ class Runner:
                 bad = failed(error, end, receipt, before, after)
                 return structs.replace(bad, context_lost=lost)
             assert isinstance(end, Result)  # An Exit is always a failure.
-            ending = completed(end, receipt, before, after, access.requests(slot) - requests)
+            ending = completed(end, receipt, before, after, requests)
             error = unformed(ending, self._session.config.output_schema)
             return failed(error, end, receipt, before, after) if error else ending
         finally:
-            self._desk.end()
             lease.release(poisoned=poisoned)
+
+    async def _talk(self, turn: Turn, process: CliProcess) -> Result | Exit | Parked:
+        """Run the turn in a process, which may be left when it has to wait for long."""
+        desk, limits = self._desk, self._runtime.limits
+        deferral, desk.deferral = desk.deferral, None
+        desk.begin(turn)
+        go_on = None if deferral is None else deferral.give
+        parking = Parking(desk, self._context, limits.approval_park)
+        watching = asyncio.create_task(parking.watch(turn))
+        try:
+            end = await turn.run(process, self._bounds(), self._context, desk, go_on)
+            if isinstance(end, Exit) and not turn.stopping and await parking.survives():
+                return Parked()  # It has only waited, and what it waited with is known.
+            return end
+        finally:
+            watching.cancel()
+            await asyncio.wait({watching})
+
+    def _park(self, turn: Turn, process: CliProcess) -> None:
+        """Leave the process: what it has said is known, and what it would say is not the turn's."""
+        process.attach(None)
+        process.give_up("was left")
+        self._context.keep_lost()
+        turn.rest()
+        self._emit(parked(), turn.id, "")
 
     def _want(self, past: Past, workspace: Path | None) -> Want:
         can, config = self._runtime.capabilities, self._session.config
         keys = acceptable_keys(can, config, self._model_name(), workspace)
         if isinstance(past, Transcript):
             keys = (replace(keys[-1], resume=past),)
+            if past.pending is not None:
+                # It begins with the turn: what is bound to it later comes too late.
+                model, prompt = self._model_name(), config.system_prompt
+                keys = (replace(keys[0], model=model, system_prompt=prompt),)
         return Want(self._session.tenant, self._session.id, keys)
 
     def _model_name(self) -> str | None:

@@ -22,14 +22,18 @@ from warmline_service.sessions.events import (
     Raw,
     TextDelta,
     ThinkingDelta,
+    Usage,
 )
 from warmline_service.worker import (
     Assistant,
     CliMessage,
     CliProcess,
     Exit,
+    MessageStart,
+    MessageStop,
     Result,
     Sink,
+    StreamEvent,
     TranscriptMirror,
     User,
 )
@@ -50,11 +54,25 @@ class Listener(Sink, Protocol):
         ...
 
 
+class Wait(Protocol):
+    """Says what others keep a turn waiting for."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether they do, so that its silence is not its own."""
+        ...
+
+    def rested(self) -> float:
+        """For how many seconds they have, of those that are not counted."""
+        ...
+
+
 class Phase(enum.Enum):
-    """How far a turn is."""
+    """How far a turn is; PARKED: it waits for an answer, and no process with it."""
 
     WAITING = "waiting"
     RUNNING = "running"
+    PARKED = "parked"
     ENDED = "ended"
 
 
@@ -65,6 +83,10 @@ class Bounds:
     turn: float
     stall: float
     interrupt: float
+
+
+class Parked:
+    """A turn goes on in another process than it was in."""
 
 
 class Turn:
@@ -88,26 +110,77 @@ class Turn:
         self._translator = Translator()
         self._begun: asyncio.Future[None] = self._loop.create_future()
         self._interrupted = False
-        self.end: asyncio.Future[Result | Exit] = self._loop.create_future()
+        # Whether the model is not in the middle of an answer.
+        self.spoken = asyncio.Event()
+        self.spoken.set()
+        # What it used in processes that it is in no more, and how often it asked the model there.
+        self.used = Usage()
+        self.requests = 0
+        self._ran_from: float | None = None
+        self.end: asyncio.Future[Result | Exit | Parked] = self._loop.create_future()
         self._last_heard = self.accepted_at
         self._first_token: float | None = None
 
+    @classmethod
+    def left(cls, turn_id: str, key: str, emit: Emit) -> Turn:
+        """A turn that an earlier service has left parked."""
+        turn = cls(UserMessage("", key), emit, None)
+        turn.id = turn_id
+        turn._begun.set_result(None)
+        turn.rest()
+        return turn
+
+    def park(self) -> bool:
+        """Go on in another process, later; False where it is ending."""
+        if self.end.done() or self._interrupted:
+            return False
+        for parent, body in self._translator.flush():
+            self._emit(body, self.id, parent)
+        self.end.set_result(Parked())
+        return True
+
+    @property
+    def stopping(self) -> bool:
+        """Whether somebody, or a bound, has asked it to end."""
+        return self._interrupted or self.denied_by is not None
+
+    def leave(self, used: Usage, requests: int) -> None:
+        """A process has been left that has used so much for the turn."""
+        self.used = self.used.plus(used)
+        self.requests += requests
+
+    def rest(self) -> None:
+        """It is in no process any more, and in none yet."""
+        self.phase = Phase.PARKED
+        self.deadline = None  # Of who waited for its process then.
+        self.end = self._loop.create_future()
+        self._translator = Translator()
+        self.spoken.set()
+
     async def run(
-        self, process: CliProcess, bounds: Bounds, rest: Listener, held: Callable[[], bool]
-    ) -> Result | Exit:
+        self,
+        process: CliProcess,
+        bounds: Bounds,
+        rest: Listener,
+        wait: Wait,
+        go_on: Callable[[], None] | None = None,
+    ) -> Result | Exit | Parked:
         """Send the message and wait for the end: an Exit when the process was lost or given up.
 
         `denied_by` says so when a bound ended the turn. `rest` hears what is added to the transcript,
-        and listens when the turn does no longer. While it is `held` by others its silence is not its own.
+        and listens when the turn does no longer. With `go_on` the process has the message, and goes on
+        when that is called.
         """
         self.phase = Phase.RUNNING
         self._rest = rest
         process.attach(self)
         self._last_heard = self._loop.time()
         # By itself: a process that does not read must not keep a bound or an interrupt waiting.
-        sending = asyncio.create_task(self._send(process))
+        sending = asyncio.create_task(self._begin(process, go_on))
+        if self._ran_from is None:
+            self._ran_from = self._loop.time()
         try:
-            reason = await self._watch(self._loop.time() + bounds.turn, bounds.stall, held)
+            reason = await self._watch(self._ran_from + bounds.turn, bounds.stall, wait)
             if reason is not None:
                 self.denied_by = self.denied_by or reason
                 await self.interrupt(process, bounds.interrupt)
@@ -122,21 +195,25 @@ class Turn:
     async def interrupt(self, process: CliProcess, timeout: float) -> InterruptOutcome:
         """Stop the turn within `timeout` seconds, or give the process up: FORCED."""
         self._interrupted = True
+        ended = self.end
         until = self._loop.time() + timeout
-        either: set[asyncio.Future[Any]] = {self._begun, self.end}
+        either: set[asyncio.Future[Any]] = {self._begun, ended}
         await asyncio.wait(either, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        while not self.end.done() and (left := until - self._loop.time()) > 0:
+        while not ended.done() and (left := until - self._loop.time()) > 0:
             # One that is not answered is no worse than one that does not help.
             with contextlib.suppress(WarmlineError, TimeoutError):
                 async with asyncio.timeout(left):
                     await process.interrupt()
             left = max(0.0, until - self._loop.time())
-            await asyncio.wait({self.end}, timeout=min(left, _INTERRUPT_AGAIN))
-        if not self.end.done():
-            self.end.set_result(Exit(None, None, "", "did not stop when interrupted"))
-        if self.end.exception() is not None:
+            await asyncio.wait({ended}, timeout=min(left, _INTERRUPT_AGAIN))
+        if not ended.done():
+            ended.set_result(Exit(None, None, "", "did not stop when interrupted"))
+        if ended.exception() is not None:
             return InterruptOutcome.NOTHING_RUNNING
-        end = self.end.result()
+        end = ended.result()
+        if isinstance(end, Parked):
+            self.latched.set()
+            return InterruptOutcome.STOPPED
         if isinstance(end, Exit):
             return InterruptOutcome.FORCED
         return InterruptOutcome.STOPPED if end.interrupted else InterruptOutcome.NOTHING_RUNNING
@@ -199,7 +276,10 @@ class Turn:
         if not self.end.done():
             self.end.set_result(exit)
 
-    async def _send(self, process: CliProcess) -> None:
+    async def _begin(self, process: CliProcess, go_on: Callable[[], None] | None) -> None:
+        if go_on is not None:
+            go_on()
+            return
         try:
             verbatim = not self.message.interpret
             await process.send_user(self.message.blocks(), self.id, verbatim=verbatim)
@@ -210,6 +290,12 @@ class Turn:
                 self.end.set_exception(error)
 
     def _tell(self, message: CliMessage) -> None:
+        if type(message) is StreamEvent and message.parent_tool_use_id is None:
+            kind = type(message.event)
+            if kind is MessageStart:
+                self.spoken.clear()
+            elif kind is MessageStop:
+                self.spoken.set()
         told = list(self._translator.translate(message))
         if self.raw and not any(isinstance(body, Raw) for _, body in told):
             self._emit(raw(message, echo=True), self.id, "")
@@ -218,12 +304,10 @@ class Turn:
                 self._first_token = self._last_heard
             self._emit(body, self.id, parent)
 
-    async def _watch(
-        self, deadline: float, stall: float, held: Callable[[], bool]
-    ) -> WarmlineError | None:
+    async def _watch(self, limit: float, stall: float, wait: Wait) -> WarmlineError | None:
         while not self.end.done():
-            now = self._loop.time()
-            if held():
+            now, deadline = self._loop.time(), limit + wait.rested()
+            if wait.waiting:
                 self._last_heard = now
             if now >= deadline:
                 return WarmlineError(Reason.TURN_TIMEOUT, "The turn took longer than its limit.")

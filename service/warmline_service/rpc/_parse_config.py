@@ -31,6 +31,7 @@ _TOOL = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,127}")
 _TURN_TIMEOUT = (1.0, 24 * 3600.0)
 _STALL_TIMEOUT = (1.0, 3600.0)
 _APPROVAL_TIMEOUT = (1.0, 24 * 3600.0)
+_DEFERRED_TIMEOUT = (1.0, 7 * 24 * 3600.0)
 _TOOL_TIMEOUT = (1.0, 3600.0)
 _DEFAULT_TOOL_TIMEOUT = 60.0
 _CLIENT_TOOLS = 64
@@ -59,6 +60,7 @@ _ASKS: Mapping[int, bool] = {
     pb.Approvals.MODE_UNSPECIFIED: False,
     pb.Approvals.MODE_DENY: False,
     pb.Approvals.MODE_STREAM: True,
+    pb.Approvals.MODE_DEFER: True,
 }
 _EFFORTS: Mapping[int, str] = {
     pb.EFFORT_UNSPECIFIED: "",
@@ -78,6 +80,7 @@ def config_of(config: pb.SessionConfig, field: str, *, existing: bool) -> Sessio
     if config.agent and config.agent not in agents:
         raise field_invalid(f"{field}.agent", "is none of `agents`")
     limits, reasoning = config.limits, config.reasoning
+    defers = config.approvals.mode == pb.Approvals.MODE_DEFER
     return SessionConfig(
         model=model_of(config.model, f"{field}.model"),
         system_prompt=_prompt_of(config.system_prompt, f"{field}.system_prompt"),
@@ -99,8 +102,12 @@ def config_of(config: pb.SessionConfig, field: str, *, existing: bool) -> Sessio
         max_budget_usd=_budget_of(limits.max_budget_usd, f"{field}.limits.max_budget_usd"),
         asks=_known(_ASKS, config.approvals.mode, f"{field}.approvals.mode"),
         approval_timeout=_seconds(
-            config.approvals, "timeout", f"{field}.approvals", _APPROVAL_TIMEOUT
+            config.approvals,
+            "timeout",
+            f"{field}.approvals",
+            _DEFERRED_TIMEOUT if defers else _APPROVAL_TIMEOUT,
         ),
+        defers=defers,
         client_tools=_client_tools_of(config.client_tools, f"{field}.client_tools"),
         bare=_known(_PROFILES, config.profile, f"{field}.profile"),
     )

@@ -20,7 +20,7 @@ from warmline_service.rpc._parse_files import path_of
 from warmline_service.rpc._session_wire import page_of, query_of, wire_session
 from warmline_service.rpc._streaming import Context, StreamCount, accept
 from warmline_service.rpc._transfer import pieces, receive
-from warmline_service.rpc._wire import OUTCOME
+from warmline_service.rpc._wire import OUTCOME, wire_approval
 from warmline_service.sessions import UserMessage, check_file, chunks_of, list_files
 from warmline_service.store import SessionRow
 
@@ -41,7 +41,11 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
         """One session."""
         del context
         row = await self._row(request, "read")
-        return pb.GetSessionResponse(session=self._session(row))
+        session = self._session(row)
+        if (live := self._conversations.at_work(row.id)) is not None:
+            for asked in live.approvals:
+                wire_approval(session.open_approvals.add(), asked)
+        return pb.GetSessionResponse(session=session)
 
     async def ListSessions(
         self, request: pb.ListSessionsRequest, context: Context
@@ -174,7 +178,7 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
             return wire_session(row, pb.SESSION_STATE_PARKED, row.last_seq)
         state = pb.SESSION_STATE_HOT if live.hot else pb.SESSION_STATE_PARKED
         if live.running:
-            state = pb.SESSION_STATE_RUNNING
+            state = pb.SESSION_STATE_DEFERRED if live.deferred else pb.SESSION_STATE_RUNNING
         return wire_session(row, state, live.session.seq)
 
 

@@ -110,7 +110,7 @@ def _opened(out: pb.SessionOpened, body: events.SessionOpened) -> None:
     out.epoch = body.epoch
     out.running_turn_id = body.running_turn_id
     for asked in body.approvals:
-        _approval(out.open_approvals.add(), asked)
+        wire_approval(out.open_approvals.add(), asked)
     for called in body.client_calls:
         _client_call(out.open_client_calls.add(), called)
 
@@ -186,7 +186,8 @@ def _tool_result(out: pb.ToolResult, body: events.ToolResult) -> None:
     out.is_error = body.is_error
 
 
-def _approval(out: pb.ApprovalRequested, body: events.ApprovalRequested) -> None:
+def wire_approval(out: pb.ApprovalRequested, body: events.ApprovalRequested) -> None:
+    """Fill in what needs a yes."""
     out.approval_id = body.id
     out.tool_name = body.tool_name
     fill_struct(out.input, body.input)
@@ -259,7 +260,7 @@ _FILL: dict[type, tuple[str, Callable[[Any, Any], None]]] = {
     events.TurnCompleted: ("turn_completed", _completed),
     events.TurnFailed: ("turn_failed", _failed),
     events.InterruptResult: ("interrupt_result", _interrupt),
-    events.ApprovalRequested: ("approval_requested", _approval),
+    events.ApprovalRequested: ("approval_requested", wire_approval),
     events.ApprovalResolved: ("approval_resolved", _resolved),
     events.ClientToolCalled: ("client_tool_called", _client_call),
     events.ClientToolReturned: ("client_tool_returned", _client_return),

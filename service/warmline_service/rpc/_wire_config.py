@@ -37,7 +37,8 @@ def wire_config(config: SessionConfig) -> pb.SessionConfig:
     _tools(out, config)
     _limits(out, config)
     if config.asks:
-        out.approvals.mode = pb.Approvals.MODE_STREAM
+        defers = config.defers
+        out.approvals.mode = pb.Approvals.MODE_DEFER if defers else pb.Approvals.MODE_STREAM
     if config.approval_timeout is not None:
         out.approvals.timeout.FromNanoseconds(round(config.approval_timeout * 1e9))
     for tool in config.client_tools:

@@ -65,9 +65,11 @@ class SessionConfig:
     max_turns: int = 0
     max_budget_usd: float = 0.0
     bare: bool = False
-    # Whether somebody is asked for approvals, and for how long each time.
+    # Whether somebody is asked for approvals, and for how long each time; whether that may take so long
+    # that no process waits with it.
     asks: bool = False
     approval_timeout: float | None = None
+    defers: bool = False
     client_tools: tuple[ClientTool, ...] = ()
 
     @property

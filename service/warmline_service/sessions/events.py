@@ -73,6 +73,7 @@ class NoticeKind(enum.StrEnum):
     CONTEXT_LOST = "context_lost"
     TAKEN_OVER = "taken_over"
     EVENTS_EXPIRED = "events_expired"
+    PARKED = "parked"
 
 
 class Tokens(Struct, frozen=True):
@@ -103,6 +104,12 @@ class Usage(Struct, frozen=True):
     def total(self) -> Tokens:
         """The sum over all models."""
         return sum(self.by_model.values(), Tokens())
+
+    def plus(self, other: Usage) -> Usage:
+        """What both used together."""
+        models = dict.fromkeys((*self.by_model, *other.by_model))
+        none = Tokens()
+        return Usage({m: self.by_model.get(m, none) + other.by_model.get(m, none) for m in models})
 
 
 class Latency(Struct, frozen=True):

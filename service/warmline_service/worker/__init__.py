@@ -102,6 +102,7 @@ __all__ = [
     "ModelUsage",
     "OpenEndpoint",
     "Options",
+    "Pending",
     "PermissionMode",
     "ProcessState",
     "RateLimitEvent",
@@ -130,6 +131,7 @@ __all__ = [
     "decode_blocks",
     "find_cli",
     "find_guard",
+    "going_on",
     "history",
     "imported",
     "inject",
@@ -139,4 +141,5 @@ __all__ = [
     "rehydrate",
     "repair",
     "transcript",
+    "unanswered",
 ]

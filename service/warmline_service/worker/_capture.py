@@ -29,15 +29,17 @@ _line = msgspec.json.Decoder(_Line)
 
 
 class Capture:
-    """Takes every message of a turn in order, and says what is to be stored.
+    """Takes every message of a turn in order, and says what is to be stored; `content` begins it.
 
     The CLI tells of an entry up to a tenth of a second after the line that shows it; `lost` is what a
     process that ended had shown and not told.
     """
 
-    def __init__(self, turn_id: str, content: Content) -> None:
-        message = {"role": "user", "content": content}
-        self._shown = {turn_id: msgspec.json.encode(_Said("user", turn_id, message))}
+    def __init__(self, turn_id: str, content: Content | None) -> None:
+        self._shown: dict[str, bytes] = {}
+        if content is not None:
+            message = {"role": "user", "content": content}
+            self._shown[turn_id] = msgspec.json.encode(_Said("user", turn_id, message))
 
     def hear(self, message: CliMessage) -> list[bytes]:
         """The entries to store now, a line without newline each."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any
 
 import structlog
 
@@ -128,7 +129,8 @@ class CliProcess:
 
         Raises CLI_CRASHED where it ends first.
         """
-        await asyncio.wait({self._asks, self.exited}, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {self._asks, self.exited}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not self._asks.done():
             raise self.exited.result().error()
         return self._asks.result()

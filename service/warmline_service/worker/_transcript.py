@@ -151,8 +151,9 @@ def without(mirror: TranscriptMirror, uuids: Set[str]) -> tuple[TranscriptMirror
 def transcript(lines: Iterable[bytes], pending: Pending | None = None) -> Transcript | None:
     """One conversation out of what its processes wrote, in order; None where there is nothing.
 
-    `pending` is the call that it ends with, if a process is to go on from there. A parent that is not among them is replaced by the entry before, so that the chain holds from one
-    process to the next; a compaction stays the new beginning that it is.
+    `pending` is the call that it ends with, if a process is to go on from there. A parent that is not
+    among them is replaced by the entry before, so that the chain holds from one process to the next; a
+    compaction stays the new beginning that it is.
     """
     session_id = str(uuid.uuid4())
     written: list[bytes] = []

@@ -360,6 +360,9 @@ const (
 	Notice_KIND_TAKEN_OVER Notice_Kind = 7
 	// Events after the cursor are no longer kept; what follows begins later.
 	Notice_KIND_EVENTS_EXPIRED Notice_Kind = 8
+	// The turn waits for an approval, and no process for it. `turn_started` is told again when the answer has
+	// found one. See `Approvals.MODE_DEFER`.
+	Notice_KIND_PARKED Notice_Kind = 9
 )
 
 // Enum value maps for Notice_Kind.
@@ -374,6 +377,7 @@ var (
 		6: "KIND_CONTEXT_LOST",
 		7: "KIND_TAKEN_OVER",
 		8: "KIND_EVENTS_EXPIRED",
+		9: "KIND_PARKED",
 	}
 	Notice_Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED":    0,
@@ -385,6 +389,7 @@ var (
 		"KIND_CONTEXT_LOST":   6,
 		"KIND_TAKEN_OVER":     7,
 		"KIND_EVENTS_EXPIRED": 8,
+		"KIND_PARKED":         9,
 	}
 )
 
@@ -2943,7 +2948,7 @@ const file_warmline_v1_events_proto_rawDesc = "" +
 	"\x10OUTCOME_RETURNED\x10\x01\x12\x12\n" +
 	"\x0eOUTCOME_FAILED\x10\x02\x12\x13\n" +
 	"\x0fOUTCOME_EXPIRED\x10\x03\x12\x15\n" +
-	"\x11OUTCOME_WITHDRAWN\x10\x04\"\xac\x03\n" +
+	"\x11OUTCOME_WITHDRAWN\x10\x04\"\xbd\x03\n" +
 	"\x06Notice\x12,\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x18.warmline.v1.Notice.KindR\x04kind\x12\x12\n" +
 	"\x04code\x18\x02 \x01(\tR\x04code\x12\x18\n" +
@@ -2951,7 +2956,7 @@ const file_warmline_v1_events_proto_rawDesc = "" +
 	"\bmetadata\x18\x04 \x03(\v2!.warmline.v1.Notice.MetadataEntryR\bmetadata\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc9\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xda\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rKIND_RETRYING\x10\x01\x12\x13\n" +
@@ -2961,7 +2966,8 @@ const file_warmline_v1_events_proto_rawDesc = "" +
 	"\fKIND_WARNING\x10\x05\x12\x15\n" +
 	"\x11KIND_CONTEXT_LOST\x10\x06\x12\x13\n" +
 	"\x0fKIND_TAKEN_OVER\x10\a\x12\x17\n" +
-	"\x13KIND_EVENTS_EXPIRED\x10\b\"-\n" +
+	"\x13KIND_EVENTS_EXPIRED\x10\b\x12\x0f\n" +
+	"\vKIND_PARKED\x10\t\"-\n" +
 	"\x03Raw\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x12\n" +
 	"\x04json\x18\x02 \x01(\tR\x04json*}\n" +

@@ -222,6 +222,10 @@ const (
 	Approvals_MODE_DENY Approvals_Mode = 1
 	// The caller: `approval_requested` asks, `approval_decision` or AnswerApproval answers.
 	Approvals_MODE_STREAM Approvals_Mode = 2
+	// The same, however long it takes. When nobody has answered for a while the turn's process is given up;
+	// the answer finds another one, which goes on with the turn, also after a restart of the service. A
+	// notice of KIND_PARKED says so. See docs/features.md for what keeps its process all the same.
+	Approvals_MODE_DEFER Approvals_Mode = 3
 )
 
 // Enum value maps for Approvals_Mode.
@@ -230,11 +234,13 @@ var (
 		0: "MODE_UNSPECIFIED",
 		1: "MODE_DENY",
 		2: "MODE_STREAM",
+		3: "MODE_DEFER",
 	}
 	Approvals_Mode_value = map[string]int32{
 		"MODE_UNSPECIFIED": 0,
 		"MODE_DENY":        1,
 		"MODE_STREAM":      2,
+		"MODE_DEFER":       3,
 	}
 )
 
@@ -633,8 +639,9 @@ type Approvals struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Who decides.
 	Mode Approvals_Mode `protobuf:"varint,1,opt,name=mode,proto3,enum=warmline.v1.Approvals_Mode" json:"mode,omitempty"`
-	// What nobody has answered for so long is denied: 1 s to 24 h. Not set: the service's default. The
-	// turn's `stall_timeout` rests meanwhile, its `turn_timeout` does not.
+	// What nobody has answered for so long is denied: 1 s to 24 h, with MODE_DEFER to 7 days. Not set: the
+	// service's default. The turn's `stall_timeout` rests meanwhile; its `turn_timeout` does so with
+	// MODE_DEFER only.
 	Timeout       *durationpb.Duration `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1208,14 +1215,16 @@ const file_warmline_v1_session_config_proto_rawDesc = "" +
 	"\aallowed\x18\x02 \x03(\tR\aallowed\x12\x1e\n" +
 	"\n" +
 	"disallowed\x18\x03 \x03(\tR\n" +
-	"disallowed\"\xaf\x01\n" +
+	"disallowed\"\xbf\x01\n" +
 	"\tApprovals\x12/\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x1b.warmline.v1.Approvals.ModeR\x04mode\x123\n" +
-	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"<\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"L\n" +
 	"\x04Mode\x12\x14\n" +
 	"\x10MODE_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tMODE_DENY\x10\x01\x12\x0f\n" +
-	"\vMODE_STREAM\x10\x02\"\xd0\x01\n" +
+	"\vMODE_STREAM\x10\x02\x12\x0e\n" +
+	"\n" +
+	"MODE_DEFER\x10\x03\"\xd0\x01\n" +
 	"\n" +
 	"ClientTool\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +

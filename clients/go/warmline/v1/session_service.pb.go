@@ -34,6 +34,8 @@ const (
 	SessionState_SESSION_STATE_HOT SessionState = 2
 	// A turn runs or waits.
 	SessionState_SESSION_STATE_RUNNING SessionState = 3
+	// A turn waits for an approval, and no process is kept for it. See `Approvals.MODE_DEFER`.
+	SessionState_SESSION_STATE_DEFERRED SessionState = 4
 )
 
 // Enum value maps for SessionState.
@@ -43,12 +45,14 @@ var (
 		1: "SESSION_STATE_PARKED",
 		2: "SESSION_STATE_HOT",
 		3: "SESSION_STATE_RUNNING",
+		4: "SESSION_STATE_DEFERRED",
 	}
 	SessionState_value = map[string]int32{
 		"SESSION_STATE_UNSPECIFIED": 0,
 		"SESSION_STATE_PARKED":      1,
 		"SESSION_STATE_HOT":         2,
 		"SESSION_STATE_RUNNING":     3,
+		"SESSION_STATE_DEFERRED":    4,
 	}
 )
 
@@ -104,8 +108,10 @@ type Session struct {
 	ForkedFromSessionId string `protobuf:"bytes,10,opt,name=forked_from_session_id,json=forkedFromSessionId,proto3" json:"forked_from_session_id,omitempty"`
 	// The turn up to which it was forked.
 	ForkedAtTurnId string `protobuf:"bytes,11,opt,name=forked_at_turn_id,json=forkedAtTurnId,proto3" json:"forked_at_turn_id,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// What waits for `AnswerApproval` at this moment, the oldest first. GetSession says so, ListSessions does not.
+	OpenApprovals []*ApprovalRequested `protobuf:"bytes,12,rep,name=open_approvals,json=openApprovals,proto3" json:"open_approvals,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Session) Reset() {
@@ -213,6 +219,13 @@ func (x *Session) GetForkedAtTurnId() string {
 		return x.ForkedAtTurnId
 	}
 	return ""
+}
+
+func (x *Session) GetOpenApprovals() []*ApprovalRequested {
+	if x != nil {
+		return x.OpenApprovals
+	}
+	return nil
 }
 
 // Which session.
@@ -1464,7 +1477,7 @@ var File_warmline_v1_session_service_proto protoreflect.FileDescriptor
 
 const file_warmline_v1_session_service_proto_rawDesc = "" +
 	"\n" +
-	"!warmline/v1/session_service.proto\x12\vwarmline.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ewarmline/v1/chat_service.proto\x1a\x18warmline/v1/events.proto\x1a warmline/v1/session_config.proto\"\xbe\x03\n" +
+	"!warmline/v1/session_service.proto\x12\vwarmline.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ewarmline/v1/chat_service.proto\x1a\x18warmline/v1/events.proto\x1a warmline/v1/session_config.proto\"\x85\x04\n" +
 	"\aSession\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12/\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x19.warmline.v1.SessionStateR\x05state\x12\x14\n" +
@@ -1480,7 +1493,8 @@ const file_warmline_v1_session_service_proto_rawDesc = "" +
 	"turn_count\x18\t \x01(\rR\tturnCount\x123\n" +
 	"\x16forked_from_session_id\x18\n" +
 	" \x01(\tR\x13forkedFromSessionId\x12)\n" +
-	"\x11forked_at_turn_id\x18\v \x01(\tR\x0eforkedAtTurnId\"2\n" +
+	"\x11forked_at_turn_id\x18\v \x01(\tR\x0eforkedAtTurnId\x12E\n" +
+	"\x0eopen_approvals\x18\f \x03(\v2\x1e.warmline.v1.ApprovalRequestedR\ropenApprovals\"2\n" +
 	"\x11GetSessionRequest\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\"D\n" +
@@ -1557,12 +1571,13 @@ const file_warmline_v1_session_service_proto_rawDesc = "" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\"&\n" +
 	"\x10ReadFileResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data*y\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data*\x95\x01\n" +
 	"\fSessionState\x12\x1d\n" +
 	"\x19SESSION_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14SESSION_STATE_PARKED\x10\x01\x12\x15\n" +
 	"\x11SESSION_STATE_HOT\x10\x02\x12\x19\n" +
-	"\x15SESSION_STATE_RUNNING\x10\x032\xdc\x06\n" +
+	"\x15SESSION_STATE_RUNNING\x10\x03\x12\x1a\n" +
+	"\x16SESSION_STATE_DEFERRED\x10\x042\xdc\x06\n" +
 	"\x0eSessionService\x12M\n" +
 	"\n" +
 	"GetSession\x12\x1e.warmline.v1.GetSessionRequest\x1a\x1f.warmline.v1.GetSessionResponse\x12S\n" +
@@ -1617,52 +1632,54 @@ var file_warmline_v1_session_service_proto_goTypes = []any{
 	(*ReadFileResponse)(nil),       // 23: warmline.v1.ReadFileResponse
 	(*SessionConfig)(nil),          // 24: warmline.v1.SessionConfig
 	(*timestamppb.Timestamp)(nil),  // 25: google.protobuf.Timestamp
-	(InterruptResult_Outcome)(0),   // 26: warmline.v1.InterruptResult.Outcome
-	(*ApprovalDecision)(nil),       // 27: warmline.v1.ApprovalDecision
+	(*ApprovalRequested)(nil),      // 26: warmline.v1.ApprovalRequested
+	(InterruptResult_Outcome)(0),   // 27: warmline.v1.InterruptResult.Outcome
+	(*ApprovalDecision)(nil),       // 28: warmline.v1.ApprovalDecision
 }
 var file_warmline_v1_session_service_proto_depIdxs = []int32{
 	0,  // 0: warmline.v1.Session.state:type_name -> warmline.v1.SessionState
 	24, // 1: warmline.v1.Session.config:type_name -> warmline.v1.SessionConfig
 	25, // 2: warmline.v1.Session.create_time:type_name -> google.protobuf.Timestamp
 	25, // 3: warmline.v1.Session.update_time:type_name -> google.protobuf.Timestamp
-	1,  // 4: warmline.v1.GetSessionResponse.session:type_name -> warmline.v1.Session
-	5,  // 5: warmline.v1.ListSessionsRequest.filter:type_name -> warmline.v1.SessionFilter
-	25, // 6: warmline.v1.SessionFilter.updated_after:type_name -> google.protobuf.Timestamp
-	25, // 7: warmline.v1.SessionFilter.updated_before:type_name -> google.protobuf.Timestamp
-	1,  // 8: warmline.v1.ListSessionsResponse.sessions:type_name -> warmline.v1.Session
-	1,  // 9: warmline.v1.ForkSessionResponse.session:type_name -> warmline.v1.Session
-	26, // 10: warmline.v1.InterruptTurnResponse.outcome:type_name -> warmline.v1.InterruptResult.Outcome
-	1,  // 11: warmline.v1.ExportSessionResponse.session:type_name -> warmline.v1.Session
-	1,  // 12: warmline.v1.ImportSessionRequest.session:type_name -> warmline.v1.Session
-	1,  // 13: warmline.v1.ImportSessionResponse.session:type_name -> warmline.v1.Session
-	27, // 14: warmline.v1.AnswerApprovalRequest.decision:type_name -> warmline.v1.ApprovalDecision
-	21, // 15: warmline.v1.ListFilesResponse.files:type_name -> warmline.v1.FileInfo
-	25, // 16: warmline.v1.FileInfo.modify_time:type_name -> google.protobuf.Timestamp
-	2,  // 17: warmline.v1.SessionService.GetSession:input_type -> warmline.v1.GetSessionRequest
-	4,  // 18: warmline.v1.SessionService.ListSessions:input_type -> warmline.v1.ListSessionsRequest
-	7,  // 19: warmline.v1.SessionService.ForkSession:input_type -> warmline.v1.ForkSessionRequest
-	9,  // 20: warmline.v1.SessionService.DeleteSession:input_type -> warmline.v1.DeleteSessionRequest
-	11, // 21: warmline.v1.SessionService.InterruptTurn:input_type -> warmline.v1.InterruptTurnRequest
-	17, // 22: warmline.v1.SessionService.AnswerApproval:input_type -> warmline.v1.AnswerApprovalRequest
-	19, // 23: warmline.v1.SessionService.ListFiles:input_type -> warmline.v1.ListFilesRequest
-	22, // 24: warmline.v1.SessionService.ReadFile:input_type -> warmline.v1.ReadFileRequest
-	13, // 25: warmline.v1.SessionService.ExportSession:input_type -> warmline.v1.ExportSessionRequest
-	15, // 26: warmline.v1.SessionService.ImportSession:input_type -> warmline.v1.ImportSessionRequest
-	3,  // 27: warmline.v1.SessionService.GetSession:output_type -> warmline.v1.GetSessionResponse
-	6,  // 28: warmline.v1.SessionService.ListSessions:output_type -> warmline.v1.ListSessionsResponse
-	8,  // 29: warmline.v1.SessionService.ForkSession:output_type -> warmline.v1.ForkSessionResponse
-	10, // 30: warmline.v1.SessionService.DeleteSession:output_type -> warmline.v1.DeleteSessionResponse
-	12, // 31: warmline.v1.SessionService.InterruptTurn:output_type -> warmline.v1.InterruptTurnResponse
-	18, // 32: warmline.v1.SessionService.AnswerApproval:output_type -> warmline.v1.AnswerApprovalResponse
-	20, // 33: warmline.v1.SessionService.ListFiles:output_type -> warmline.v1.ListFilesResponse
-	23, // 34: warmline.v1.SessionService.ReadFile:output_type -> warmline.v1.ReadFileResponse
-	14, // 35: warmline.v1.SessionService.ExportSession:output_type -> warmline.v1.ExportSessionResponse
-	16, // 36: warmline.v1.SessionService.ImportSession:output_type -> warmline.v1.ImportSessionResponse
-	27, // [27:37] is the sub-list for method output_type
-	17, // [17:27] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	26, // 4: warmline.v1.Session.open_approvals:type_name -> warmline.v1.ApprovalRequested
+	1,  // 5: warmline.v1.GetSessionResponse.session:type_name -> warmline.v1.Session
+	5,  // 6: warmline.v1.ListSessionsRequest.filter:type_name -> warmline.v1.SessionFilter
+	25, // 7: warmline.v1.SessionFilter.updated_after:type_name -> google.protobuf.Timestamp
+	25, // 8: warmline.v1.SessionFilter.updated_before:type_name -> google.protobuf.Timestamp
+	1,  // 9: warmline.v1.ListSessionsResponse.sessions:type_name -> warmline.v1.Session
+	1,  // 10: warmline.v1.ForkSessionResponse.session:type_name -> warmline.v1.Session
+	27, // 11: warmline.v1.InterruptTurnResponse.outcome:type_name -> warmline.v1.InterruptResult.Outcome
+	1,  // 12: warmline.v1.ExportSessionResponse.session:type_name -> warmline.v1.Session
+	1,  // 13: warmline.v1.ImportSessionRequest.session:type_name -> warmline.v1.Session
+	1,  // 14: warmline.v1.ImportSessionResponse.session:type_name -> warmline.v1.Session
+	28, // 15: warmline.v1.AnswerApprovalRequest.decision:type_name -> warmline.v1.ApprovalDecision
+	21, // 16: warmline.v1.ListFilesResponse.files:type_name -> warmline.v1.FileInfo
+	25, // 17: warmline.v1.FileInfo.modify_time:type_name -> google.protobuf.Timestamp
+	2,  // 18: warmline.v1.SessionService.GetSession:input_type -> warmline.v1.GetSessionRequest
+	4,  // 19: warmline.v1.SessionService.ListSessions:input_type -> warmline.v1.ListSessionsRequest
+	7,  // 20: warmline.v1.SessionService.ForkSession:input_type -> warmline.v1.ForkSessionRequest
+	9,  // 21: warmline.v1.SessionService.DeleteSession:input_type -> warmline.v1.DeleteSessionRequest
+	11, // 22: warmline.v1.SessionService.InterruptTurn:input_type -> warmline.v1.InterruptTurnRequest
+	17, // 23: warmline.v1.SessionService.AnswerApproval:input_type -> warmline.v1.AnswerApprovalRequest
+	19, // 24: warmline.v1.SessionService.ListFiles:input_type -> warmline.v1.ListFilesRequest
+	22, // 25: warmline.v1.SessionService.ReadFile:input_type -> warmline.v1.ReadFileRequest
+	13, // 26: warmline.v1.SessionService.ExportSession:input_type -> warmline.v1.ExportSessionRequest
+	15, // 27: warmline.v1.SessionService.ImportSession:input_type -> warmline.v1.ImportSessionRequest
+	3,  // 28: warmline.v1.SessionService.GetSession:output_type -> warmline.v1.GetSessionResponse
+	6,  // 29: warmline.v1.SessionService.ListSessions:output_type -> warmline.v1.ListSessionsResponse
+	8,  // 30: warmline.v1.SessionService.ForkSession:output_type -> warmline.v1.ForkSessionResponse
+	10, // 31: warmline.v1.SessionService.DeleteSession:output_type -> warmline.v1.DeleteSessionResponse
+	12, // 32: warmline.v1.SessionService.InterruptTurn:output_type -> warmline.v1.InterruptTurnResponse
+	18, // 33: warmline.v1.SessionService.AnswerApproval:output_type -> warmline.v1.AnswerApprovalResponse
+	20, // 34: warmline.v1.SessionService.ListFiles:output_type -> warmline.v1.ListFilesResponse
+	23, // 35: warmline.v1.SessionService.ReadFile:output_type -> warmline.v1.ReadFileResponse
+	14, // 36: warmline.v1.SessionService.ExportSession:output_type -> warmline.v1.ExportSessionResponse
+	16, // 37: warmline.v1.SessionService.ImportSession:output_type -> warmline.v1.ImportSessionResponse
+	28, // [28:38] is the sub-list for method output_type
+	18, // [18:28] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_warmline_v1_session_service_proto_init() }

@@ -1277,6 +1277,10 @@ class Notice(_message.Message):
         """Another stream has taken the session over; this one can only read."""
         KIND_EVENTS_EXPIRED: Notice._Kind.ValueType  # 8
         """Events after the cursor are no longer kept; what follows begins later."""
+        KIND_PARKED: Notice._Kind.ValueType  # 9
+        """The turn waits for an approval, and no process for it. `turn_started` is told again when the answer has
+        found one. See `Approvals.MODE_DEFER`.
+        """
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """What it is about."""
@@ -1299,6 +1303,10 @@ class Notice(_message.Message):
     """Another stream has taken the session over; this one can only read."""
     KIND_EVENTS_EXPIRED: Notice.Kind.ValueType  # 8
     """Events after the cursor are no longer kept; what follows begins later."""
+    KIND_PARKED: Notice.Kind.ValueType  # 9
+    """The turn waits for an approval, and no process for it. `turn_started` is told again when the answer has
+    found one. See `Approvals.MODE_DEFER`.
+    """
 
     @_typing.final
     class MetadataEntry(_message.Message):

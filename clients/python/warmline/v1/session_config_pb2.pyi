@@ -377,6 +377,11 @@ class Approvals(_message.Message):
         """Nobody: each call that needs an approval is denied."""
         MODE_STREAM: Approvals._Mode.ValueType  # 2
         """The caller: `approval_requested` asks, `approval_decision` or AnswerApproval answers."""
+        MODE_DEFER: Approvals._Mode.ValueType  # 3
+        """The same, however long it takes. When nobody has answered for a while the turn's process is given up;
+        the answer finds another one, which goes on with the turn, also after a restart of the service. A
+        notice of KIND_PARKED says so. See docs/features.md for what keeps its process all the same.
+        """
 
     class Mode(_Mode, metaclass=_ModeEnumTypeWrapper):
         """Who decides."""
@@ -387,6 +392,11 @@ class Approvals(_message.Message):
     """Nobody: each call that needs an approval is denied."""
     MODE_STREAM: Approvals.Mode.ValueType  # 2
     """The caller: `approval_requested` asks, `approval_decision` or AnswerApproval answers."""
+    MODE_DEFER: Approvals.Mode.ValueType  # 3
+    """The same, however long it takes. When nobody has answered for a while the turn's process is given up;
+    the answer finds another one, which goes on with the turn, also after a restart of the service. A
+    notice of KIND_PARKED says so. See docs/features.md for what keeps its process all the same.
+    """
 
     MODE_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
@@ -394,8 +404,9 @@ class Approvals(_message.Message):
     """Who decides."""
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
-        """What nobody has answered for so long is denied: 1 s to 24 h. Not set: the service's default. The
-        turn's `stall_timeout` rests meanwhile, its `turn_timeout` does not.
+        """What nobody has answered for so long is denied: 1 s to 24 h, with MODE_DEFER to 7 days. Not set: the
+        service's default. The turn's `stall_timeout` rests meanwhile; its `turn_timeout` does so with
+        MODE_DEFER only.
         """
 
     def __init__(

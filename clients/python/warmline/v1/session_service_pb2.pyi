@@ -37,6 +37,8 @@ class _SessionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SessionS
     """No turn runs; its process waits for the next."""
     SESSION_STATE_RUNNING: _SessionState.ValueType  # 3
     """A turn runs or waits."""
+    SESSION_STATE_DEFERRED: _SessionState.ValueType  # 4
+    """A turn waits for an approval, and no process is kept for it. See `Approvals.MODE_DEFER`."""
 
 class SessionState(_SessionState, metaclass=_SessionStateEnumTypeWrapper):
     """What a session does."""
@@ -49,6 +51,8 @@ SESSION_STATE_HOT: SessionState.ValueType  # 2
 """No turn runs; its process waits for the next."""
 SESSION_STATE_RUNNING: SessionState.ValueType  # 3
 """A turn runs or waits."""
+SESSION_STATE_DEFERRED: SessionState.ValueType  # 4
+"""A turn waits for an approval, and no process is kept for it. See `Approvals.MODE_DEFER`."""
 Global___SessionState: _TypeAlias = SessionState  # noqa: Y015
 
 @_typing.final
@@ -68,6 +72,7 @@ class Session(_message.Message):
     TURN_COUNT_FIELD_NUMBER: _builtins.int
     FORKED_FROM_SESSION_ID_FIELD_NUMBER: _builtins.int
     FORKED_AT_TURN_ID_FIELD_NUMBER: _builtins.int
+    OPEN_APPROVALS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Names it; a UUID."""
     state: Global___SessionState.ValueType
@@ -96,6 +101,10 @@ class Session(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When its last turn began or ended, or it was opened last."""
 
+    @_builtins.property
+    def open_approvals(self) -> _containers.RepeatedCompositeFieldContainer[_events_pb2.ApprovalRequested]:
+        """What waits for `AnswerApproval` at this moment, the oldest first. GetSession says so, ListSessions does not."""
+
     def __init__(
         self,
         *,
@@ -110,10 +119,11 @@ class Session(_message.Message):
         turn_count: _builtins.int = ...,
         forked_from_session_id: _builtins.str = ...,
         forked_at_turn_id: _builtins.str = ...,
+        open_approvals: _abc.Iterable[_events_pb2.ApprovalRequested] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "create_time", b"create_time", "epoch", b"epoch", "forked_at_turn_id", b"forked_at_turn_id", "forked_from_session_id", b"forked_from_session_id", "id", b"id", "last_seq", b"last_seq", "state", b"state", "title", b"title", "turn_count", b"turn_count", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "create_time", b"create_time", "epoch", b"epoch", "forked_at_turn_id", b"forked_at_turn_id", "forked_from_session_id", b"forked_from_session_id", "id", b"id", "last_seq", b"last_seq", "open_approvals", b"open_approvals", "state", b"state", "title", b"title", "turn_count", b"turn_count", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,342 @@
+"""An approval that nobody answers for long: the process goes, and the turn goes on; with the real CLI."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from google.protobuf.json_format import ParseDict
+from parking import client_of, conversation_of, failure, kill_cli, notices, say, start_of
+from running import data_directory, service_in, text_of, until
+from warmline.v1 import chat_service_pb2 as chat_pb
+from warmline.v1 import events_pb2 as pb
+from warmline.v1 import session_config_pb2 as config_pb
+from warmline.v1 import session_service_pb2 as session_pb
+from warmline_client import Client, Conversation, Turn, WarmlineError
+from warmline_service.server import Service
+
+pytestmark = pytest.mark.real_cli
+
+QUICK: dict[str, Any] = {
+    "pool": {"min_spares": 0, "max_spares": 0},
+    "limits": {"approval_park": 0.2},
+}
+CALL = '::tool Bash {"command":"echo ran >> log"}\n'
+SCRIPT = f"{CALL}::echo messages"
+READ = '::tool Bash {"command":"cat log"}\n::say read'
+RESOLVED = pb.ApprovalResolved
+
+
+def config_of(**fields: Any) -> config_pb.SessionConfig:
+    """A session that defers its approvals."""
+    return ParseDict(
+        {"approvals": {"mode": "MODE_DEFER"}, "tools": {"allowed": ["Bash(cat log)"]}} | fields,
+        config_pb.SessionConfig(),
+    )
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[Service]:
+    """A service of the test's own."""
+    with data_directory() as directory:
+        async with service_in(directory, **QUICK) as service:
+            yield service
+
+
+@pytest.fixture
+async def client(service: Service) -> AsyncIterator[Client]:
+    """Its client."""
+    async with client_of(service) as client:
+        yield client
+
+
+async def parks(turn: Turn) -> pb.ApprovalRequested:
+    """What the turn asks, once no process waits with it."""
+    asked = pb.ApprovalRequested()
+    async with asyncio.timeout(60):
+        async for event in turn:
+            if event.HasField("approval_requested"):
+                asked = event.approval_requested
+            if event.HasField("notice") and event.notice.kind == pb.Notice.KIND_PARKED:
+                return asked
+    raise AssertionError("the turn ended")
+
+
+async def rest(turn: Turn) -> list[pb.Event]:
+    """The turn's other events."""
+    async with asyncio.timeout(60):
+        return [event async for event in turn]
+
+
+def outcomes(events: list[pb.Event]) -> list[int]:
+    """What became of approvals."""
+    return [e.approval_resolved.outcome for e in events if e.HasField("approval_resolved")]
+
+
+def results(events: list[pb.Event]) -> list[tuple[str, bool]]:
+    """What tools gave, and whether that was an error."""
+    return [
+        (e.tool_result.text, e.tool_result.is_error) for e in events if e.HasField("tool_result")
+    ]
+
+
+def sent(events: list[pb.Event]) -> list[Any]:
+    """The blocks of the conversation that the model was sent last, but what the CLI reminds it of."""
+    blocks = [
+        block
+        for message in json.loads(text_of(events))
+        if message["role"] != "system" and isinstance(message["content"], list)
+        for block in message["content"]
+    ]
+    return [b for b in blocks if not str(b.get("text")).startswith("<system-reminder>")]
+
+
+async def ran(chat: Conversation) -> str:
+    """How often the tool ran, as its file says."""
+    return "".join(text for text, failed in results(await say(chat, READ)) if not failed)
+
+
+async def test_the_turn_goes_on_in_another_process(client: Client, service: Service) -> None:
+    """No process waits; another client answers, the tool runs once, and the model knows no difference."""
+    async with client.chat(config=config_of()) as chat:
+        turn = await chat.send(SCRIPT)
+        asked = await parks(turn)
+        live = conversation_of(service, chat.session_id)
+        assert live is not None
+        assert not live.hot
+        session = await client.session(chat.session_id)
+        assert session.state == session_pb.SESSION_STATE_DEFERRED
+        assert [each.approval_id for each in session.open_approvals] == [asked.approval_id]
+        async with client_of(service) as other:
+            decision = chat_pb.ApprovalDecision(approval_id=asked.approval_id)
+            decision.allow.SetInParent()
+            await other.answer_approval(chat.session_id, decision)
+        events = await rest(turn)
+        assert outcomes(events) == [RESOLVED.OUTCOME_ALLOWED]
+        assert start_of(events).start == pb.START_KIND_RESUMED
+        assert not notices(events)
+        told = sent(events)
+        assert [each["type"] for each in told] == ["tool_use", "tool_result"]
+        assert told[0]["id"] == told[1]["tool_use_id"] == asked.tool_call_id
+        assert events[-1].turn_completed.model_requests == 2
+        assert await ran(chat) == "ran"
+
+
+async def test_a_yes_may_change_what_the_tool_is_given(client: Client) -> None:
+    """What the caller wrote is run, in place of what the model wrote."""
+    async with client.chat(config=config_of()) as chat:
+        turn = await chat.send(SCRIPT)
+        asked = await parks(turn)
+        await chat.allow(asked.approval_id, updated_input={"command": "echo other >> log"})
+        await rest(turn)
+        assert await ran(chat) == "other"
+
+
+async def test_a_yes_is_remembered(client: Client) -> None:
+    """The next process does not ask again."""
+    async with client.chat(config=config_of()) as chat:
+        turn = await chat.send(SCRIPT)
+        await chat.allow((await parks(turn)).approval_id, remember=True)
+        await rest(turn)
+        again = await say(chat, SCRIPT)
+        assert not [e for e in again if e.HasField("approval_requested")]
+        assert await ran(chat) == "ran\nran"
+
+
+async def test_a_no_tells_the_model_why(client: Client) -> None:
+    """The tool does not run, and the turn goes on with the caller's words as its result."""
+    async with client.chat(config=config_of()) as chat:
+        turn = await chat.send(SCRIPT)
+        await chat.deny((await parks(turn)).approval_id, "not in this house")
+        events = await rest(turn)
+        assert outcomes(events) == [RESOLVED.OUTCOME_DENIED]
+        ((text, failed),) = results(events)
+        assert failed
+        assert "not in this house" in text
+        assert [each["type"] for each in sent(events)] == ["tool_use", "tool_result"]
+        assert await ran(chat) == ""
+
+
+async def test_a_no_may_stop_the_turn(client: Client) -> None:
+    """It ends as an interrupted one; the session goes on."""
+    async with client.chat(config=config_of()) as chat:
+        turn = await chat.send(SCRIPT)
+        await chat.deny((await parks(turn)).approval_id, "stop", interrupt=True)
+        events = await rest(turn)
+        assert events[-1].turn_completed.stop_reason == pb.STOP_REASON_INTERRUPTED
+        assert await ran(chat) == ""
+
+
+async def test_nobody_answers_in_time(client: Client) -> None:
+    """It is denied by itself, and the turn goes on; its own bounds have rested meanwhile."""
+    bounds = {"turnTimeout": "6s", "stallTimeout": "2s"}
+    approvals = {"mode": "MODE_DEFER", "timeout": "7s"}
+    async with client.chat(config=config_of(limits=bounds, approvals=approvals)) as chat:
+        events = await say(chat, f"{CALL}::say done")
+    assert outcomes(events) == [RESOLVED.OUTCOME_EXPIRED]
+    assert notices(events) == ["turn_parked"]
+    assert events[-1].turn_completed.result == "done"
+
+
+async def test_the_model_asks_the_user(client: Client) -> None:
+    """A question travels the same way."""
+    question = (
+        '::tool AskUserQuestion {"questions":[{"question":"Which one?","header":"One",'
+        '"multiSelect":false,"options":[{"label":"Red","description":"r"},'
+        '{"label":"Blue","description":"b"}]}]}\n::say done'
+    )
+    async with client.chat(config=config_of()) as chat:
+        turn = await chat.send(question)
+        asked = await parks(turn)
+        assert asked.tool_name == "AskUserQuestion"
+        await chat.allow(asked.approval_id, answers={"Which one?": "Blue"})
+        events = await rest(turn)
+    ((text, failed),) = results(events)
+    assert not failed
+    assert "Blue" in text
+    assert events[-1].turn_completed.result == "done"
+
+
+async def test_what_is_set_up_holds_for_the_rest_of_the_turn(client: Client) -> None:
+    """Model, prompt, effort and agents are the session's in the process that goes on."""
+    config = config_of(
+        model="haiku",
+        systemPrompt={"replace": "PROMPT-MARK"},
+        reasoning={"effort": "EFFORT_HIGH"},
+        agents={"helper": {"description": "AGENT-MARK", "prompt": "p"}},
+    )
+    async with client.chat(config=config) as chat:
+        turn = await chat.send(f"{CALL}::echo request")
+        await chat.allow((await parks(turn)).approval_id)
+        events = await rest(turn)
+    request = json.loads(text_of(events))
+    assert "haiku" in request["model"]
+    assert "PROMPT-MARK" in json.dumps(request["system"])
+    assert "AGENT-MARK" in json.dumps(request)
+    assert request["output_config"]["effort"] == "high"
+
+
+async def test_several_questions_of_one_turn(client: Client) -> None:
+    """A turn may be parked as often as it asks, and each tool runs once."""
+    async with client.chat(config=config_of()) as chat:
+        turn = await chat.send(f"{CALL}::say between\n{CALL}::say done")
+        for _ in range(2):
+            await chat.allow((await parks(turn)).approval_id)
+        events = await rest(turn)
+        assert events[-1].turn_completed.result == "done"
+        assert events[-1].turn_completed.model_requests == 3
+        assert await ran(chat) == "ran\nran"
+
+
+async def test_of_calls_that_are_made_together_the_last_one_is_parked(
+    client: Client, service: Service
+) -> None:
+    """Another process could go on from one alone: until then this one is kept."""
+    async with client.chat(config=config_of()) as chat:
+        turn = await chat.send(f"{CALL}{CALL}::say done")
+        first = await _asked(turn)
+        await asyncio.sleep(1)
+        assert _hot(service, chat)
+        await chat.allow(first.approval_id)
+        await chat.allow((await parks(turn)).approval_id)
+        assert (await rest(turn))[-1].turn_completed.result == "done"
+        assert await ran(chat) == "ran\nran"
+
+
+async def test_a_sub_agent_keeps_its_process(client: Client, service: Service) -> None:
+    """What it has said so far no other process would know."""
+    task = {"subagent_type": "general-purpose", "description": "d", "prompt": f"{CALL}::say sub"}
+    async with client.chat(config=config_of()) as chat:
+        turn = await chat.send(f"::tool Agent {json.dumps(task)}\n::say done")
+        asked = await _asked(turn)
+        await asyncio.sleep(1)
+        assert _hot(service, chat)
+        await chat.allow(asked.approval_id)
+        events = await rest(turn)
+    assert "turn_parked" not in notices(events)
+    assert events[-1].turn_completed.result == "done"
+
+
+async def test_a_process_that_dies_parks_its_turn(client: Client, service: Service) -> None:
+    """It has only waited; what it waited with is known."""
+    async with client.chat(config=config_of(clientTools=[])) as chat:
+        turn = await chat.send(SCRIPT)
+        await _asked(turn)
+        kill_cli(service, chat.session_id)
+        await chat.allow((await parks(turn)).approval_id)
+        assert (await rest(turn))[-1].HasField("turn_completed")
+        assert await ran(chat) == "ran"
+
+
+async def test_an_interrupt_ends_a_parked_turn(client: Client) -> None:
+    """At once; the question is withdrawn, and the next message runs."""
+    async with client.chat(config=config_of()) as chat:
+        turn = await chat.send(SCRIPT)
+        await parks(turn)
+        await chat.interrupt()
+        events = await rest(turn)
+        assert outcomes(events) == [RESOLVED.OUTCOME_WITHDRAWN]
+        assert events[-1].turn_completed.stop_reason == pb.STOP_REASON_INTERRUPTED
+        assert await ran(chat) == ""
+
+
+async def test_a_message_waits_behind_a_parked_turn(client: Client) -> None:
+    """It runs when that has ended, in the process that it ended in."""
+    async with client.chat(config=config_of()) as chat:
+        turn = await chat.send(SCRIPT)
+        asked = await parks(turn)
+        second = await chat.send(READ)
+        await chat.allow(asked.approval_id)
+        await rest(turn)
+        events = await rest(second)
+        assert results(events) == [("ran", False)]
+        assert start_of(events).start == pb.START_KIND_HOT
+
+
+async def test_a_parked_session_is_forked_and_removed(client: Client) -> None:
+    """A fork begins before the turn; removing the session ends it."""
+    async with client.chat(config=config_of()) as chat:
+        await say(chat, "::say one")
+        turn = await chat.send(SCRIPT)
+        asked = await parks(turn)
+        fork = await client.fork(chat.session_id)
+        async with client.chat(session_id=fork.id) as forked:
+            told = sent(await say(forked, "::echo messages"))
+            assert "tool_use" not in [each["type"] for each in told]
+        await client.delete(chat.session_id)
+        decision = chat_pb.ApprovalDecision(approval_id=asked.approval_id)
+        decision.allow.SetInParent()
+        with pytest.raises(WarmlineError) as caught:
+            await client.answer_approval(chat.session_id, decision)
+        assert caught.value.reason == "SESSION_NOT_FOUND"
+
+
+async def test_what_nobody_can_go_on_from_keeps_its_process(
+    client: Client, service: Service
+) -> None:
+    """The caller's tools are connected to a process when it has started."""
+    tool = {"name": "own", "description": "d"}
+    async with client.chat(config=config_of(clientTools=[tool])) as chat:
+        turn = await chat.send(f"{CALL}::say done")
+        asked = await _asked(turn)
+        await asyncio.sleep(1)
+        assert _hot(service, chat)
+        kill_cli(service, chat.session_id)
+        events = await rest(turn)
+        assert outcomes(events) == [RESOLVED.OUTCOME_WITHDRAWN]
+        assert failure(events).reason == "CLI_CRASHED"
+        assert asked.approval_id
+
+
+async def _asked(turn: Turn) -> pb.ApprovalRequested:
+    async with asyncio.timeout(60):
+        async for event in turn:
+            if event.HasField("approval_requested"):
+                return event.approval_requested
+    raise AssertionError("the turn ended")
+
+
+def _hot(service: Service, chat: Conversation) -> bool:
+    live = conversation_of(service, chat.session_id)
+    return live is not None and live.hot

@@ -6,14 +6,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from google.protobuf.json_format import ParseDict
+from deferring import CALL, READ, SCRIPT, asks, config_of, outcomes, parks, ran, rest, results, sent
 from parking import client_of, conversation_of, failure, kill_cli, notices, say, start_of
-from running import data_directory, service_in, text_of, until
+from running import data_directory, service_in, text_of
 from warmline.v1 import chat_service_pb2 as chat_pb
 from warmline.v1 import events_pb2 as pb
-from warmline.v1 import session_config_pb2 as config_pb
 from warmline.v1 import session_service_pb2 as session_pb
-from warmline_client import Client, Conversation, Turn, WarmlineError
+from warmline_client import Client, Conversation, WarmlineError
 from warmline_service.server import Service
 
 pytestmark = pytest.mark.real_cli
@@ -22,18 +21,7 @@ QUICK: dict[str, Any] = {
     "pool": {"min_spares": 0, "max_spares": 0},
     "limits": {"approval_park": 0.2},
 }
-CALL = '::tool Bash {"command":"echo ran >> log"}\n'
-SCRIPT = f"{CALL}::echo messages"
-READ = '::tool Bash {"command":"cat log"}\n::say read'
 RESOLVED = pb.ApprovalResolved
-
-
-def config_of(**fields: Any) -> config_pb.SessionConfig:
-    """A session that defers its approvals."""
-    return ParseDict(
-        {"approvals": {"mode": "MODE_DEFER"}, "tools": {"allowed": ["Bash(cat log)"]}} | fields,
-        config_pb.SessionConfig(),
-    )
 
 
 @pytest.fixture
@@ -49,52 +37,6 @@ async def client(service: Service) -> AsyncIterator[Client]:
     """Its client."""
     async with client_of(service) as client:
         yield client
-
-
-async def parks(turn: Turn) -> pb.ApprovalRequested:
-    """What the turn asks, once no process waits with it."""
-    asked = pb.ApprovalRequested()
-    async with asyncio.timeout(60):
-        async for event in turn:
-            if event.HasField("approval_requested"):
-                asked = event.approval_requested
-            if event.HasField("notice") and event.notice.kind == pb.Notice.KIND_PARKED:
-                return asked
-    raise AssertionError("the turn ended")
-
-
-async def rest(turn: Turn) -> list[pb.Event]:
-    """The turn's other events."""
-    async with asyncio.timeout(60):
-        return [event async for event in turn]
-
-
-def outcomes(events: list[pb.Event]) -> list[int]:
-    """What became of approvals."""
-    return [e.approval_resolved.outcome for e in events if e.HasField("approval_resolved")]
-
-
-def results(events: list[pb.Event]) -> list[tuple[str, bool]]:
-    """What tools gave, and whether that was an error."""
-    return [
-        (e.tool_result.text, e.tool_result.is_error) for e in events if e.HasField("tool_result")
-    ]
-
-
-def sent(events: list[pb.Event]) -> list[Any]:
-    """The blocks of the conversation that the model was sent last, but what the CLI reminds it of."""
-    blocks = [
-        block
-        for message in json.loads(text_of(events))
-        if message["role"] != "system" and isinstance(message["content"], list)
-        for block in message["content"]
-    ]
-    return [b for b in blocks if not str(b.get("text")).startswith("<system-reminder>")]
-
-
-async def ran(chat: Conversation) -> str:
-    """How often the tool ran, as its file says."""
-    return "".join(text for text, failed in results(await say(chat, READ)) if not failed)
 
 
 async def test_the_turn_goes_on_in_another_process(client: Client, service: Service) -> None:
@@ -135,13 +77,13 @@ async def test_a_yes_may_change_what_the_tool_is_given(client: Client) -> None:
 
 async def test_a_yes_is_remembered(client: Client) -> None:
     """The next process does not ask again."""
+    text = '::tool Bash {"command":"touch a"}\n::say done'
     async with client.chat(config=config_of()) as chat:
-        turn = await chat.send(SCRIPT)
+        turn = await chat.send(text)
         await chat.allow((await parks(turn)).approval_id, remember=True)
-        await rest(turn)
-        again = await say(chat, SCRIPT)
+        assert [failed for _, failed in results(await rest(turn))] == [False]
+        again = await say(chat, text)
         assert not [e for e in again if e.HasField("approval_requested")]
-        assert await ran(chat) == "ran\nran"
 
 
 async def test_a_no_tells_the_model_why(client: Client) -> None:
@@ -235,7 +177,7 @@ async def test_of_calls_that_are_made_together_the_last_one_is_parked(
     """Another process could go on from one alone: until then this one is kept."""
     async with client.chat(config=config_of()) as chat:
         turn = await chat.send(f"{CALL}{CALL}::say done")
-        first = await _asked(turn)
+        first = await asks(turn)
         await asyncio.sleep(1)
         assert _hot(service, chat)
         await chat.allow(first.approval_id)
@@ -249,7 +191,7 @@ async def test_a_sub_agent_keeps_its_process(client: Client, service: Service) -
     task = {"subagent_type": "general-purpose", "description": "d", "prompt": f"{CALL}::say sub"}
     async with client.chat(config=config_of()) as chat:
         turn = await chat.send(f"::tool Agent {json.dumps(task)}\n::say done")
-        asked = await _asked(turn)
+        asked = await asks(turn)
         await asyncio.sleep(1)
         assert _hot(service, chat)
         await chat.allow(asked.approval_id)
@@ -258,15 +200,19 @@ async def test_a_sub_agent_keeps_its_process(client: Client, service: Service) -
     assert events[-1].turn_completed.result == "done"
 
 
-async def test_a_process_that_dies_parks_its_turn(client: Client, service: Service) -> None:
+async def test_a_process_that_dies_parks_its_turn() -> None:
     """It has only waited; what it waited with is known."""
-    async with client.chat(config=config_of(clientTools=[])) as chat:
-        turn = await chat.send(SCRIPT)
-        await _asked(turn)
-        kill_cli(service, chat.session_id)
-        await chat.allow((await parks(turn)).approval_id)
-        assert (await rest(turn))[-1].HasField("turn_completed")
-        assert await ran(chat) == "ran"
+    slow = QUICK | {"limits": {"approval_park": 60}}
+    with data_directory() as directory:
+        async with service_in(directory, **slow) as service, client_of(service) as client:
+            async with client.chat(config=config_of()) as chat:
+                turn = await chat.send(SCRIPT)
+                asked = await asks(turn)
+                kill_cli(service, chat.session_id)
+                await parks(turn)
+                await chat.allow(asked.approval_id)
+                assert (await rest(turn))[-1].HasField("turn_completed")
+                assert await ran(chat) == "ran"
 
 
 async def test_an_interrupt_ends_a_parked_turn(client: Client) -> None:
@@ -319,7 +265,7 @@ async def test_what_nobody_can_go_on_from_keeps_its_process(
     tool = {"name": "own", "description": "d"}
     async with client.chat(config=config_of(clientTools=[tool])) as chat:
         turn = await chat.send(f"{CALL}::say done")
-        asked = await _asked(turn)
+        asked = await asks(turn)
         await asyncio.sleep(1)
         assert _hot(service, chat)
         kill_cli(service, chat.session_id)
@@ -327,14 +273,6 @@ async def test_what_nobody_can_go_on_from_keeps_its_process(
         assert outcomes(events) == [RESOLVED.OUTCOME_WITHDRAWN]
         assert failure(events).reason == "CLI_CRASHED"
         assert asked.approval_id
-
-
-async def _asked(turn: Turn) -> pb.ApprovalRequested:
-    async with asyncio.timeout(60):
-        async for event in turn:
-            if event.HasField("approval_requested"):
-                return event.approval_requested
-    raise AssertionError("the turn ended")
 
 
 def _hot(service: Service, chat: Conversation) -> bool:

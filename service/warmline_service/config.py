@@ -160,11 +160,11 @@ class LimitSettings(_Section):
     )
     deferred_timeout: Seconds = Field(
         24 * 3600.0,
-        description="The same where approvals are deferred: a process is kept for none of it.",
+        description="The same for deferred approvals, with which no process has to wait.",
     )
     approval_park: Seconds = Field(
         60.0,
-        description="A deferred approval keeps its process so long, then the process is given up.",
+        description="A deferred approval keeps its turn's process so long before it is given up.",
     )
     keepalive_min_interval: Seconds = Field(
         10.0, description="Clients that ping more often are disconnected."

@@ -199,7 +199,7 @@ async def test_each_example_is_answered_as_the_page_says(
     async with running_service(
         cli={"max_retries": 4},
         pool={"min_spares": 0, "max_spares": 0},
-        limits={"forbidden_permission_modes": ["auto"]},
+        limits={"forbidden_permission_modes": ["auto"], "approval_park": 1},
     ) as service:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as channel:
             for title, examples in sections().items():

@@ -159,6 +159,39 @@ async def test_what_is_set_up_holds_for_the_rest_of_the_turn(client: Client) -> 
     assert request["output_config"]["effort"] == "high"
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"profile": "PROFILE_BARE", "tools": {"available": {"names": ["Bash"]}}},
+        {"workspace": {"name": "shared"}, "limits": {"maxTurns": 5}},
+    ],
+)
+async def test_it_is_so_however_the_session_is_set_up(
+    client: Client, fields: dict[str, Any]
+) -> None:
+    """In a process of the session's kind, in its directory, with what it had written there before."""
+    async with client.chat(config=config_of(**fields)) as chat:
+        show = '::tool Bash {"command":"echo ran >> log; cat log"}\n'
+        turn = await chat.send(f"{CALL}::say between\n{show}::say done")
+        for _ in range(2):
+            await chat.allow((await parks(turn)).approval_id)
+        events = await rest(turn)
+        assert events[-1].turn_completed.result == "done"
+        assert results(events)[-1] == ("ran\nran", False)
+
+
+async def test_a_plan_is_approved_hours_later(client: Client) -> None:
+    """The tool that leaves a mode finds it, and its mode is left."""
+    config = config_of(permissionMode="PERMISSION_MODE_PLAN")
+    async with client.chat(config=config) as chat:
+        turn = await chat.send('::tool ExitPlanMode {"plan":"PLAN"}\n::say done')
+        asked = await parks(turn)
+        assert asked.tool_name == "ExitPlanMode"
+        await chat.allow(asked.approval_id)
+        events = await rest(turn)
+    assert [failed for _, failed in results(events)] == [False]
+
+
 async def test_several_questions_of_one_turn(client: Client) -> None:
     """A turn may be parked as often as it asks, and each tool runs once."""
     async with client.chat(config=config_of()) as chat:

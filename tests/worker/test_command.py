@@ -10,9 +10,13 @@ from hypothesis import strategies as st
 from warmline_service.config import CliSettings
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.worker import (
+    Agent,
+    Options,
+    Pending,
     Slot,
     SpawnKey,
     SystemPrompt,
+    Transcript,
     check_model,
     find_cli,
     read_version,
@@ -47,6 +51,27 @@ def test_a_system_prompt_goes_by_file() -> None:
         "--append-system-prompt-file=/slots/abc/system-prompt",
     )
     assert "secret" not in " ".join(argv)
+
+
+def test_what_a_process_begins_with_that_goes_on_from_a_call() -> None:
+    """It asks again whatever the session would allow, and what a caller wrote goes by file."""
+    agents = {"helper": Agent("secret", "secret")}
+    options = Options(
+        agents=agents, allowed=("Bash",), effort="high", permission_mode="acceptEdits"
+    )
+
+    def argv(tool: str) -> tuple[str, ...]:
+        pending = Pending("toolu_1", tool, {"command": "secret"}, options)
+        key = SpawnKey(resume=Transcript("s", 1, b"", pending))
+        return build_argv(Path("/claude"), key, FILES)
+
+    assert argv("Bash")[-3:] == (
+        "--permission-mode=default",
+        "--agents=/slots/abc/agents.json",
+        "--effort=high",
+    )
+    assert argv("ExitPlanMode")[-3] == "--permission-mode=plan"
+    assert "secret" not in " ".join(argv("Bash"))
 
 
 def test_the_environment_is_an_allow_list(monkeypatch: pytest.MonkeyPatch) -> None:

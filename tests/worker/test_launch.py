@@ -122,6 +122,7 @@ async def test_the_probe_sees_what_the_cli_can(new_site: NewSite) -> None:
     can = await probe(await new_site())
     assert (can.late_model, can.late_system_prompt, can.priming) == (True, True, True)
     assert can.unix_socket
+    assert can.goes_on
     assert can.default_model == "claude-opus-5-5"
     assert [model.value for model in can.models] == ["default", "opus", "haiku"]
 
@@ -132,9 +133,13 @@ async def test_the_probe_sees_what_the_cli_can(new_site: NewSite) -> None:
         ({"refuse": ["set_model"]}, {"late_model", "priming"}),
         (
             {"refuse": ["initialize"]},
-            {"late_model", "priming", "late_system_prompt", "unix_socket"},
+            {"late_model", "priming", "late_system_prompt", "unix_socket", "goes_on"},
         ),
-        ({"ask_model": False}, {"late_model", "priming", "late_system_prompt", "unix_socket"}),
+        (
+            {"ask_model": False},
+            {"late_model", "priming", "late_system_prompt", "unix_socket", "goes_on"},
+        ),
+        ({"no_resume": True}, {"goes_on"}),
     ],
 )
 async def test_what_the_cli_refuses_is_a_cold_spawn(
@@ -142,7 +147,7 @@ async def test_what_the_cli_refuses_is_a_cold_spawn(
 ) -> None:
     """A fact that does not hold is False, and the service still works without it."""
     can = await probe(await new_site(**scenario))
-    facts = ("late_model", "late_system_prompt", "priming", "unix_socket")
+    facts = ("late_model", "late_system_prompt", "priming", "unix_socket", "goes_on")
     assert {name for name in facts if not getattr(can, name)} == missing
 
 

@@ -131,6 +131,7 @@ async def test_it_can_do_what_the_service_leans_on(site: Site) -> None:
     assert can.unix_socket
     assert can.mirror
     assert can.injection
+    assert can.goes_on
     assert can.late_workspace
     assert can.default_model in {model.id for model in can.models}
     assert "haiku" in {model.value for model in can.models}

@@ -13,14 +13,18 @@ from warmline_service.worker import (
     Capture,
     CliMessage,
     History,
+    Options,
+    Pending,
     Transcript,
     TranscriptMirror,
     Unfit,
     decode,
+    going_on,
     history,
     lasting,
     rehydrate,
     transcript,
+    unanswered,
 )
 
 CAN = Capabilities("2.1.329", injection=True)
@@ -331,3 +335,46 @@ def test_nothing_that_is_stored_makes_it_crash(stored: list[bytes]) -> None:
 def _without_id(made: Transcript | None) -> list[Any]:
     found = [json.loads(line) for line in made.text.splitlines()] if made else []
     return [{name: value for name, value in each.items() if name != "sessionId"} for each in found]
+
+
+ALONE = [user(), assistant(call("Bash"))]
+
+
+@pytest.mark.parametrize(
+    ("entries", "open_calls"),
+    [
+        ([], set()),
+        ([user(), assistant()], set()),
+        (ALONE, {"toolu_1"}),
+        ([*ALONE, user([result()])], set()),
+        # One answer of the model is several entries.
+        ([*ALONE, assistant(call("Bash", "2"))], {"toolu_1", "toolu_2"}),
+        ([*ALONE, assistant(call("Bash", "2")), user([result()])], {"toolu_2"}),
+    ],
+)
+def test_calls_without_a_result(entries: list[dict[str, Any]], open_calls: set[str]) -> None:
+    """Those of the model's last answer: of earlier ones none comes any more."""
+    earlier = [user(), assistant(call("Bash", "0"))]
+    earlier[1]["message"]["id"] = "earlier"
+    lines = [json.dumps(each).encode() for each in (*earlier, user("next"), *entries)]
+    assert unanswered([b"no entry", *lines]) == (open_calls if entries else {"toolu_0"})
+
+
+def test_a_call_is_marked_where_a_process_goes_on_from_it() -> None:
+    """At the end, after all that was said, and nowhere in what is stored."""
+    pending = Pending("toolu_1", "Bash", {"command": "x"}, Options())
+    lines = [json.dumps(each).encode() for each in ALONE]
+    made = going_on(lines, pending)
+    assert made is not None
+    assert made.pending is pending
+    *said, last = map(json.loads, made.text.splitlines())
+    assert [each["type"] for each in said] == ["user", "assistant"]
+    assert last["parentUuid"] == said[-1]["uuid"]
+    assert (last["attachment"]["type"], last["attachment"]["toolUseID"]) == (
+        "hook_deferred_tool",
+        "toolu_1",
+    )
+    plain = transcript(lines)
+    assert plain is not None
+    assert plain.pending is None
+    assert b"hook_deferred_tool" not in plain.text

@@ -139,7 +139,7 @@ class _Attempt:
         )
         if self._key.pending is not None:
             # What is bound to it afterwards must not decide about the call.
-            await process.asks()
+            await process.asks(self._key.pending)
         if self._key.warmed:
             await warm(process)
         if self._key.primed:

@@ -36,6 +36,7 @@ from warmline_service.worker._messages import (
 )
 from warmline_service.worker._options import PermissionMode
 from warmline_service.worker._output import READ_BYTES
+from warmline_service.worker._pending import Pending
 from warmline_service.worker._salvage import Salvage, offer
 from warmline_service.worker._slot import Endpoint, Slot
 from warmline_service.worker._slots import wipe
@@ -124,16 +125,17 @@ class CliProcess:
         for question in early:
             self._asked(question)
 
-    async def asks(self) -> str:
-        """Wait until one that goes on from a call asks, and give the id of the call that it asks about.
+    async def asks(self, pending: Pending) -> None:
+        """Wait until it asks about the call that it goes on from.
 
-        Raises CLI_CRASHED where it ends first.
+        Raises CLI_CRASHED where it ends first, or asks about another one.
         """
         either: set[asyncio.Future[Any]] = {self._asks, self.exited}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not self._asks.done():
             raise self.exited.result().error()
-        return self._asks.result()
+        if self._asks.result() != pending.id:
+            raise WarmlineError(Reason.CLI_CRASHED, "The CLI did not go on from the call.")
 
     def give_up(self, cause: str) -> None:
         """End it at once, where nothing more of it is wanted; `stop` is still to be called."""
@@ -410,8 +412,9 @@ class CliProcess:
             self._on_question(message)
         elif self.key.pending is not None:
             self._early.append(message)
-            if isinstance(message, ControlRequest) and not self._asks.done():
-                self._asks.set_result(message.request.tool_use_id)
+            asked = message.request if isinstance(message, ControlRequest) else None
+            if asked and asked.subtype == "can_use_tool" and not self._asks.done():
+                self._asks.set_result(asked.tool_use_id)
         elif isinstance(message, ControlRequest):
             self.refuse(message)
 

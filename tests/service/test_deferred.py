@@ -14,6 +14,7 @@ from warmline.v1 import events_pb2 as pb
 from warmline.v1 import session_service_pb2 as session_pb
 from warmline_client import Client, Conversation, WarmlineError
 from warmline_service.server import Service
+from warmline_service.sessions._outage import store_down
 
 pytestmark = pytest.mark.real_cli
 
@@ -258,6 +259,17 @@ async def test_an_interrupt_ends_a_parked_turn(client: Client) -> None:
         assert outcomes(events) == [RESOLVED.OUTCOME_WITHDRAWN]
         assert events[-1].turn_completed.stop_reason == pb.STOP_REASON_INTERRUPTED
         assert await ran(chat) == ""
+
+
+async def test_a_store_that_is_down_ends_no_parked_turn(client: Client, service: Service) -> None:
+    """Turns that run are given up for want of it; this one has nothing to store until it goes on."""
+    async with client.chat(config=config_of()) as chat:
+        turn = await chat.send(SCRIPT)
+        asked = await parks(turn)
+        assert service._conversations is not None
+        service._conversations._on_outage(store_down())
+        await chat.allow(asked.approval_id)
+        assert (await rest(turn))[-1].HasField("turn_completed")
 
 
 async def test_a_message_waits_behind_a_parked_turn(client: Client) -> None:

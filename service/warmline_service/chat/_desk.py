@@ -280,8 +280,8 @@ class Desk:
             call_id, call.tool.name, call.input, call.tool_call_id, until, size
         )
         timer = self._later(timeout, lambda: self._expire_call(call_id))
-        self._note()
         self._calls[call_id] = _Call(called, process, request_id, message_id, timer)
+        self._note()
         self._emit(called, self._turn.id, "")
 
     def _allowed(self, asked: ApprovalRequested, decision: Allow) -> Reply:

@@ -32,7 +32,13 @@ class Parking:
             asked = await self._overdue()
             # What the model says after the call belongs to the same answer.
             await turn.spoken.wait()
-            if not await self._alone(asked):
+            try:
+                alone = await self._alone(asked)
+            except WarmlineError as error:
+                _log.warning("turn not parked yet", turn=turn.id, reason=error.reason.value)
+                await self._desk.changed_within(self._after)
+                continue
+            if not alone:
                 self._kept = asked
             elif self._desk.alone is asked:
                 if turn.park():
@@ -42,17 +48,17 @@ class Parking:
     async def survives(self) -> bool:
         """Whether the turn can go on although its process has ended; then it is parked."""
         asked = self._desk.alone
-        if asked is None or not await self._alone(asked) or self._desk.alone is not asked:
+        try:
+            alone = asked is not None and await self._alone(asked)
+        except WarmlineError:
+            return False  # It ends as every turn whose process has ended.
+        if not alone or self._desk.alone is not asked:
             return False
         self._desk.park()
         return True
 
     async def _alone(self, asked: ApprovalRequested) -> bool:
-        try:
-            return await self._context.unanswered() == {asked.tool_call_id}
-        except WarmlineError as error:
-            _log.warning("turn cannot be parked", reason=error.reason.value)
-            return False
+        return await self._context.unanswered() == {asked.tool_call_id}
 
     async def _overdue(self) -> ApprovalRequested:
         while True:

@@ -152,6 +152,8 @@ class Turn:
     def rest(self) -> None:
         """It is in no process any more, and in none yet."""
         self.phase = Phase.PARKED
+        if self.stopping:
+            self.latched.set()
         self.deadline = None  # Of who waited for its process then.
         self.end = self._loop.create_future()
         self._translator = Translator()

@@ -44,6 +44,7 @@ _WANTED: Mapping[str, tuple[Any, ...]] = {
     "names": ("Read", "Bash", "mcp__x__y"),
     "allowed": ("Read", "Bash(git log:*)", "mcp__a__*", "Bash(\u2028--x)"),
     "disallowed": ("WebFetch", "Bash(rm:*)"),
+    "add_directories": ("shared", "a_b-c"),
     "betas": ("context-1m-2025-08-07", "x"),
     "budget_tokens": (0, 1024, 200_000),
     "max_turns": (0, 1, 1000),

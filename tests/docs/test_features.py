@@ -58,6 +58,7 @@ _VALUES: dict[str, dict[str, Any]] = {
     "agents": {"agents": _AGENTS},
     "output_schema": {"output_schema": {"type": "object"}},
     "workspace": {"workspace": {"name": "w"}},
+    "add_directories": {"add_directories": ["w"]},
     "agent": {"agents": _AGENTS, "agent": "a"},
     "tools.available": {"tools": {"available": {"names": ["Read"]}}},
     "fallback_models": {"fallback_models": ["haiku"]},

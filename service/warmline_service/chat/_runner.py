@@ -228,7 +228,11 @@ class Runner:
         model = self._model_name() if key.model is None else None
         prompt = prompt if key.system_prompt is None else None
         try:
-            workspace, options = await self._context.workspace(), self._session.config.options
+            workspace, directories = (
+                await self._context.workspace(),
+                await self._context.directories(),
+            )
+            options = replace(self._session.config.options, directories=directories)
             await process.bind(Binding(model, prompt, workspace, options))
         except ControlRefused as error:
             if error.subtype != "set_model":

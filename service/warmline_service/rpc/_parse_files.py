@@ -30,9 +30,8 @@ def files_of(workspace: pb.Workspace, field: str, *, fork: bool) -> tuple[Placed
     """The files that a new session begins with."""
     if len(workspace.files) > _FILES:
         raise field_invalid(f"{field}.files", f"has more than {_FILES} entries")
-    if workspace.files and (workspace.name or fork):
-        text = "are only for a new session in a workspace of its own that is no fork"
-        raise field_invalid(f"{field}.files", text)
+    if workspace.files and fork:
+        raise field_invalid(f"{field}.files", "are only for a new session that is no fork")
     taken: set[str] = set()
     for index, file in enumerate(workspace.files):
         place = f"{field}.files[{index}].path"

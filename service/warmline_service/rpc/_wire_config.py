@@ -26,6 +26,7 @@ def wire_config(config: SessionConfig) -> pb.SessionConfig:
         fallback_models=config.fallback_models,
         agent=config.agent,
         betas=config.betas,
+        add_directories=config.add_directories,
         permission_mode=MODES.get(config.permission_mode, pb.PERMISSION_MODE_UNSPECIFIED),
         profile=pb.PROFILE_BARE if config.bare else pb.PROFILE_UNSPECIFIED,
     )

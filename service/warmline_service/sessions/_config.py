@@ -49,6 +49,8 @@ class SessionConfig:
     stall_timeout: float | None = None
     # The name of a workspace of the tenant's; empty for one of the session's own.
     workspace: str = ""
+    # Others of them that it may use as well.
+    add_directories: tuple[str, ...] = ()
     fallback_models: tuple[str, ...] = ()
     agents: Mapping[str, Agent] = field(default_factory=dict)
     # The one of them that leads; empty for none.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from warmline_service.worker._messages import JsonObject
@@ -37,13 +38,14 @@ class Options:
 
     `agents` and `output_schema` have to be told before any turn: a primed process does not take them.
     `allowed` and `disallowed` are rules such as `Bash(git log:*)`; `thinking_tokens` is a bound that
-    older models take.
+    older models take; `directories`, absolute, are open to it like its working directory.
     """
 
     agents: Mapping[str, Agent] = field(default_factory=dict)
     output_schema: Mapping[str, Any] | None = field(default=None, repr=False)
     allowed: tuple[str, ...] = ()
     disallowed: tuple[str, ...] = ()
+    directories: tuple[Path, ...] = ()
     effort: str = ""
     permission_mode: PermissionMode = "default"
     thinking_tokens: int | None = None
@@ -65,8 +67,14 @@ class Options:
         """The CLI's settings; empty where none have to be applied."""
         told: JsonObject = {}
         allowed = [*self.allowed, *(f"mcp__{name}" for name in self.servers)]
-        if allowed or self.disallowed:
-            told["permissions"] = {"allow": allowed, "deny": list(self.disallowed)}
+        # Each time it is told, it takes the place of what was told before.
+        permissions = {
+            "allow": allowed,
+            "deny": list(self.disallowed),
+            "additionalDirectories": list(map(str, self.directories)),
+        }
+        if any(permissions.values()):
+            told["permissions"] = permissions
         if self.effort:
             told["effortLevel"] = self.effort
         return told

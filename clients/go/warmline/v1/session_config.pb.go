@@ -304,9 +304,12 @@ type SessionConfig struct {
 	// 8; the CLI leaves out what it does not know.
 	Betas []string `protobuf:"bytes,14,rep,name=betas,proto3" json:"betas,omitempty"`
 	// How much of the CLI's own equipment a conversation has.
-	Profile       Profile `protobuf:"varint,15,opt,name=profile,proto3,enum=warmline.v1.Profile" json:"profile,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Profile Profile `protobuf:"varint,15,opt,name=profile,proto3,enum=warmline.v1.Profile" json:"profile,omitempty"`
+	// Other named workspaces of the tenant, by their names as in `Workspace.name`: the session may read
+	// there as in its own, and change files where it may in its own. At most 16.
+	AddDirectories []string `protobuf:"bytes,20,rep,name=add_directories,json=addDirectories,proto3" json:"add_directories,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *SessionConfig) Reset() {
@@ -442,6 +445,13 @@ func (x *SessionConfig) GetProfile() Profile {
 		return x.Profile
 	}
 	return Profile_PROFILE_UNSPECIFIED
+}
+
+func (x *SessionConfig) GetAddDirectories() []string {
+	if x != nil {
+		return x.AddDirectories
+	}
+	return nil
 }
 
 // A sub-agent.
@@ -830,8 +840,8 @@ type Workspace struct {
 	// A workspace of the tenant that persists and is shared by all sessions that name it: small letters,
 	// digits, `-` and `_`, at most 63. Empty: one of the session's own, which lives as long as the session.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Files that are there when the session begins; only for a new session in a workspace of its own that
-	// is no fork. At most 100.
+	// Files that are there when the session begins; only for a new session that is no fork. In a workspace
+	// that has a name each takes the place of what is at its path. At most 100.
 	Files         []*WorkspaceFile `protobuf:"bytes,2,rep,name=files,proto3" json:"files,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1175,7 +1185,7 @@ var File_warmline_v1_session_config_proto protoreflect.FileDescriptor
 
 const file_warmline_v1_session_config_proto_rawDesc = "" +
 	"\n" +
-	" warmline/v1/session_config.proto\x12\vwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xb2\x06\n" +
+	" warmline/v1/session_config.proto\x12\vwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xdb\x06\n" +
 	"\rSessionConfig\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12>\n" +
 	"\rsystem_prompt\x18\x02 \x01(\v2\x19.warmline.v1.SystemPromptR\fsystemPrompt\x12+\n" +
@@ -1192,7 +1202,8 @@ const file_warmline_v1_session_config_proto_rawDesc = "" +
 	"\treasoning\x18\f \x01(\v2\x16.warmline.v1.ReasoningR\treasoning\x12<\n" +
 	"\routput_schema\x18\r \x01(\v2\x17.google.protobuf.StructR\foutputSchema\x12\x14\n" +
 	"\x05betas\x18\x0e \x03(\tR\x05betas\x12.\n" +
-	"\aprofile\x18\x0f \x01(\x0e2\x14.warmline.v1.ProfileR\aprofile\x1aM\n" +
+	"\aprofile\x18\x0f \x01(\x0e2\x14.warmline.v1.ProfileR\aprofile\x12'\n" +
+	"\x0fadd_directories\x18\x14 \x03(\tR\x0eaddDirectories\x1aM\n" +
 	"\vAgentsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12(\n" +
 	"\x05value\x18\x02 \x01(\v2\x12.warmline.v1.AgentR\x05value:\x028\x01\"\x85\x01\n" +

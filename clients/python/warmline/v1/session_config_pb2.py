@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n warmline/v1/session_config.proto\x12\x0bwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\x87\x05\n\rSessionConfig\x12\r\n\x05model\x18\x01 \x01(\t\x12\x30\n\rsystem_prompt\x18\x02 \x01(\x0b\x32\x19.warmline.v1.SystemPrompt\x12#\n\x06limits\x18\x03 \x01(\x0b\x32\x13.warmline.v1.Limits\x12)\n\tworkspace\x18\x04 \x01(\x0b\x32\x16.warmline.v1.Workspace\x12\x17\n\x0f\x66\x61llback_models\x18\x05 \x03(\t\x12\x36\n\x06\x61gents\x18\x06 \x03(\x0b\x32&.warmline.v1.SessionConfig.AgentsEntry\x12\r\n\x05\x61gent\x18\x07 \x01(\t\x12!\n\x05tools\x18\x08 \x01(\x0b\x32\x12.warmline.v1.Tools\x12\x34\n\x0fpermission_mode\x18\t \x01(\x0e\x32\x1b.warmline.v1.PermissionMode\x12)\n\tapprovals\x18\n \x01(\x0b\x32\x16.warmline.v1.Approvals\x12-\n\x0c\x63lient_tools\x18\x0b \x03(\x0b\x32\x17.warmline.v1.ClientTool\x12)\n\treasoning\x18\x0c \x01(\x0b\x32\x16.warmline.v1.Reasoning\x12.\n\routput_schema\x18\r \x01(\x0b\x32\x17.google.protobuf.Struct\x12\r\n\x05\x62\x65tas\x18\x0e \x03(\t\x12%\n\x07profile\x18\x0f \x01(\x0e\x32\x14.warmline.v1.Profile\x1a\x41\n\x0b\x41gentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12!\n\x05value\x18\x02 \x01(\x0b\x32\x12.warmline.v1.Agent:\x02\x38\x01\"b\n\x05\x41gent\x12\x13\n\x0b\x64\x65scription\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12%\n\x05tools\x18\x03 \x01(\x0b\x32\x16.warmline.v1.ToolNames\x12\r\n\x05model\x18\x04 \x01(\t\"\x1a\n\tToolNames\x12\r\n\x05names\x18\x01 \x03(\t\"W\n\x05Tools\x12)\n\tavailable\x18\x01 \x01(\x0b\x32\x16.warmline.v1.ToolNames\x12\x0f\n\x07\x61llowed\x18\x02 \x03(\t\x12\x12\n\ndisallowed\x18\x03 \x03(\t\"\xa0\x01\n\tApprovals\x12)\n\x04mode\x18\x01 \x01(\x0e\x32\x1b.warmline.v1.Approvals.Mode\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"<\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\r\n\tMODE_DENY\x10\x01\x12\x0f\n\x0bMODE_STREAM\x10\x02\"\x9d\x01\n\nClientTool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12-\n\x0cinput_schema\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12*\n\x07timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tread_only\x18\x05 \x01(\x08\"^\n\tReasoning\x12#\n\x06\x65\x66\x66ort\x18\x01 \x01(\x0e\x32\x13.warmline.v1.Effort\x12\x1a\n\rbudget_tokens\x18\x02 \x01(\rH\x00\x88\x01\x01\x42\x10\n\x0e_budget_tokens\"D\n\tWorkspace\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x05\x66iles\x18\x02 \x03(\x0b\x32\x1a.warmline.v1.WorkspaceFile\"+\n\rWorkspaceFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"h\n\x0cSystemPrompt\x12\x11\n\x07replace\x18\x01 \x01(\tH\x00\x12\x10\n\x06\x61ppend\x18\x02 \x01(\tH\x00\x12+\n\x06preset\x18\x03 \x01(\x0b\x32\x19.warmline.v1.PresetPromptH\x00\x42\x06\n\x04kind\"@\n\x0cPresetPrompt\x12\x0e\n\x06\x61ppend\x18\x01 \x01(\t\x12 \n\x18\x65xclude_dynamic_sections\x18\x02 \x01(\x08\"\x96\x01\n\x06Limits\x12/\n\x0cturn_timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rstall_timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tmax_turns\x18\x03 \x01(\r\x12\x16\n\x0emax_budget_usd\x18\x04 \x01(\x01*F\n\x07Profile\x12\x17\n\x13PROFILE_UNSPECIFIED\x10\x00\x12\x10\n\x0cPROFILE_FULL\x10\x01\x12\x10\n\x0cPROFILE_BARE\x10\x02*\xde\x01\n\x0ePermissionMode\x12\x1f\n\x1bPERMISSION_MODE_UNSPECIFIED\x10\x00\x12\x1b\n\x17PERMISSION_MODE_DEFAULT\x10\x01\x12\x18\n\x14PERMISSION_MODE_PLAN\x10\x02\x12 \n\x1cPERMISSION_MODE_ACCEPT_EDITS\x10\x03\x12\x1c\n\x18PERMISSION_MODE_DONT_ASK\x10\x04\x12\x18\n\x14PERMISSION_MODE_AUTO\x10\x05\x12\x1a\n\x16PERMISSION_MODE_BYPASS\x10\x06*v\n\x06\x45\x66\x66ort\x12\x16\n\x12\x45\x46\x46ORT_UNSPECIFIED\x10\x00\x12\x0e\n\nEFFORT_LOW\x10\x01\x12\x11\n\rEFFORT_MEDIUM\x10\x02\x12\x0f\n\x0b\x45\x46\x46ORT_HIGH\x10\x03\x12\x10\n\x0c\x45\x46\x46ORT_XHIGH\x10\x04\x12\x0e\n\nEFFORT_MAX\x10\x05\x42\x30Z.warmline.dev/clients/go/warmline/v1;warmlinev1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n warmline/v1/session_config.proto\x12\x0bwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xa0\x05\n\rSessionConfig\x12\r\n\x05model\x18\x01 \x01(\t\x12\x30\n\rsystem_prompt\x18\x02 \x01(\x0b\x32\x19.warmline.v1.SystemPrompt\x12#\n\x06limits\x18\x03 \x01(\x0b\x32\x13.warmline.v1.Limits\x12)\n\tworkspace\x18\x04 \x01(\x0b\x32\x16.warmline.v1.Workspace\x12\x17\n\x0f\x66\x61llback_models\x18\x05 \x03(\t\x12\x36\n\x06\x61gents\x18\x06 \x03(\x0b\x32&.warmline.v1.SessionConfig.AgentsEntry\x12\r\n\x05\x61gent\x18\x07 \x01(\t\x12!\n\x05tools\x18\x08 \x01(\x0b\x32\x12.warmline.v1.Tools\x12\x34\n\x0fpermission_mode\x18\t \x01(\x0e\x32\x1b.warmline.v1.PermissionMode\x12)\n\tapprovals\x18\n \x01(\x0b\x32\x16.warmline.v1.Approvals\x12-\n\x0c\x63lient_tools\x18\x0b \x03(\x0b\x32\x17.warmline.v1.ClientTool\x12)\n\treasoning\x18\x0c \x01(\x0b\x32\x16.warmline.v1.Reasoning\x12.\n\routput_schema\x18\r \x01(\x0b\x32\x17.google.protobuf.Struct\x12\r\n\x05\x62\x65tas\x18\x0e \x03(\t\x12%\n\x07profile\x18\x0f \x01(\x0e\x32\x14.warmline.v1.Profile\x12\x17\n\x0f\x61\x64\x64_directories\x18\x14 \x03(\t\x1a\x41\n\x0b\x41gentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12!\n\x05value\x18\x02 \x01(\x0b\x32\x12.warmline.v1.Agent:\x02\x38\x01\"b\n\x05\x41gent\x12\x13\n\x0b\x64\x65scription\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12%\n\x05tools\x18\x03 \x01(\x0b\x32\x16.warmline.v1.ToolNames\x12\r\n\x05model\x18\x04 \x01(\t\"\x1a\n\tToolNames\x12\r\n\x05names\x18\x01 \x03(\t\"W\n\x05Tools\x12)\n\tavailable\x18\x01 \x01(\x0b\x32\x16.warmline.v1.ToolNames\x12\x0f\n\x07\x61llowed\x18\x02 \x03(\t\x12\x12\n\ndisallowed\x18\x03 \x03(\t\"\xa0\x01\n\tApprovals\x12)\n\x04mode\x18\x01 \x01(\x0e\x32\x1b.warmline.v1.Approvals.Mode\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"<\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\r\n\tMODE_DENY\x10\x01\x12\x0f\n\x0bMODE_STREAM\x10\x02\"\x9d\x01\n\nClientTool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12-\n\x0cinput_schema\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12*\n\x07timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tread_only\x18\x05 \x01(\x08\"^\n\tReasoning\x12#\n\x06\x65\x66\x66ort\x18\x01 \x01(\x0e\x32\x13.warmline.v1.Effort\x12\x1a\n\rbudget_tokens\x18\x02 \x01(\rH\x00\x88\x01\x01\x42\x10\n\x0e_budget_tokens\"D\n\tWorkspace\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x05\x66iles\x18\x02 \x03(\x0b\x32\x1a.warmline.v1.WorkspaceFile\"+\n\rWorkspaceFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"h\n\x0cSystemPrompt\x12\x11\n\x07replace\x18\x01 \x01(\tH\x00\x12\x10\n\x06\x61ppend\x18\x02 \x01(\tH\x00\x12+\n\x06preset\x18\x03 \x01(\x0b\x32\x19.warmline.v1.PresetPromptH\x00\x42\x06\n\x04kind\"@\n\x0cPresetPrompt\x12\x0e\n\x06\x61ppend\x18\x01 \x01(\t\x12 \n\x18\x65xclude_dynamic_sections\x18\x02 \x01(\x08\"\x96\x01\n\x06Limits\x12/\n\x0cturn_timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rstall_timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tmax_turns\x18\x03 \x01(\r\x12\x16\n\x0emax_budget_usd\x18\x04 \x01(\x01*F\n\x07Profile\x12\x17\n\x13PROFILE_UNSPECIFIED\x10\x00\x12\x10\n\x0cPROFILE_FULL\x10\x01\x12\x10\n\x0cPROFILE_BARE\x10\x02*\xde\x01\n\x0ePermissionMode\x12\x1f\n\x1bPERMISSION_MODE_UNSPECIFIED\x10\x00\x12\x1b\n\x17PERMISSION_MODE_DEFAULT\x10\x01\x12\x18\n\x14PERMISSION_MODE_PLAN\x10\x02\x12 \n\x1cPERMISSION_MODE_ACCEPT_EDITS\x10\x03\x12\x1c\n\x18PERMISSION_MODE_DONT_ASK\x10\x04\x12\x18\n\x14PERMISSION_MODE_AUTO\x10\x05\x12\x1a\n\x16PERMISSION_MODE_BYPASS\x10\x06*v\n\x06\x45\x66\x66ort\x12\x16\n\x12\x45\x46\x46ORT_UNSPECIFIED\x10\x00\x12\x0e\n\nEFFORT_LOW\x10\x01\x12\x11\n\rEFFORT_MEDIUM\x10\x02\x12\x0f\n\x0b\x45\x46\x46ORT_HIGH\x10\x03\x12\x10\n\x0c\x45\x46\x46ORT_XHIGH\x10\x04\x12\x0e\n\nEFFORT_MAX\x10\x05\x42\x30Z.warmline.dev/clients/go/warmline/v1;warmlinev1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,38 +36,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'Z.warmline.dev/clients/go/warmline/v1;warmlinev1'
   _globals['_SESSIONCONFIG_AGENTSENTRY']._loaded_options = None
   _globals['_SESSIONCONFIG_AGENTSENTRY']._serialized_options = b'8\001'
-  _globals['_PROFILE']._serialized_start=1837
-  _globals['_PROFILE']._serialized_end=1907
-  _globals['_PERMISSIONMODE']._serialized_start=1910
-  _globals['_PERMISSIONMODE']._serialized_end=2132
-  _globals['_EFFORT']._serialized_start=2134
-  _globals['_EFFORT']._serialized_end=2252
+  _globals['_PROFILE']._serialized_start=1862
+  _globals['_PROFILE']._serialized_end=1932
+  _globals['_PERMISSIONMODE']._serialized_start=1935
+  _globals['_PERMISSIONMODE']._serialized_end=2157
+  _globals['_EFFORT']._serialized_start=2159
+  _globals['_EFFORT']._serialized_end=2277
   _globals['_SESSIONCONFIG']._serialized_start=112
-  _globals['_SESSIONCONFIG']._serialized_end=759
-  _globals['_SESSIONCONFIG_AGENTSENTRY']._serialized_start=694
-  _globals['_SESSIONCONFIG_AGENTSENTRY']._serialized_end=759
-  _globals['_AGENT']._serialized_start=761
-  _globals['_AGENT']._serialized_end=859
-  _globals['_TOOLNAMES']._serialized_start=861
-  _globals['_TOOLNAMES']._serialized_end=887
-  _globals['_TOOLS']._serialized_start=889
-  _globals['_TOOLS']._serialized_end=976
-  _globals['_APPROVALS']._serialized_start=979
-  _globals['_APPROVALS']._serialized_end=1139
-  _globals['_APPROVALS_MODE']._serialized_start=1079
-  _globals['_APPROVALS_MODE']._serialized_end=1139
-  _globals['_CLIENTTOOL']._serialized_start=1142
-  _globals['_CLIENTTOOL']._serialized_end=1299
-  _globals['_REASONING']._serialized_start=1301
-  _globals['_REASONING']._serialized_end=1395
-  _globals['_WORKSPACE']._serialized_start=1397
-  _globals['_WORKSPACE']._serialized_end=1465
-  _globals['_WORKSPACEFILE']._serialized_start=1467
-  _globals['_WORKSPACEFILE']._serialized_end=1510
-  _globals['_SYSTEMPROMPT']._serialized_start=1512
-  _globals['_SYSTEMPROMPT']._serialized_end=1616
-  _globals['_PRESETPROMPT']._serialized_start=1618
-  _globals['_PRESETPROMPT']._serialized_end=1682
-  _globals['_LIMITS']._serialized_start=1685
-  _globals['_LIMITS']._serialized_end=1835
+  _globals['_SESSIONCONFIG']._serialized_end=784
+  _globals['_SESSIONCONFIG_AGENTSENTRY']._serialized_start=719
+  _globals['_SESSIONCONFIG_AGENTSENTRY']._serialized_end=784
+  _globals['_AGENT']._serialized_start=786
+  _globals['_AGENT']._serialized_end=884
+  _globals['_TOOLNAMES']._serialized_start=886
+  _globals['_TOOLNAMES']._serialized_end=912
+  _globals['_TOOLS']._serialized_start=914
+  _globals['_TOOLS']._serialized_end=1001
+  _globals['_APPROVALS']._serialized_start=1004
+  _globals['_APPROVALS']._serialized_end=1164
+  _globals['_APPROVALS_MODE']._serialized_start=1104
+  _globals['_APPROVALS_MODE']._serialized_end=1164
+  _globals['_CLIENTTOOL']._serialized_start=1167
+  _globals['_CLIENTTOOL']._serialized_end=1324
+  _globals['_REASONING']._serialized_start=1326
+  _globals['_REASONING']._serialized_end=1420
+  _globals['_WORKSPACE']._serialized_start=1422
+  _globals['_WORKSPACE']._serialized_end=1490
+  _globals['_WORKSPACEFILE']._serialized_start=1492
+  _globals['_WORKSPACEFILE']._serialized_end=1535
+  _globals['_SYSTEMPROMPT']._serialized_start=1537
+  _globals['_SYSTEMPROMPT']._serialized_end=1641
+  _globals['_PRESETPROMPT']._serialized_start=1643
+  _globals['_PRESETPROMPT']._serialized_end=1707
+  _globals['_LIMITS']._serialized_start=1710
+  _globals['_LIMITS']._serialized_end=1860
 # @@protoc_insertion_point(module_scope)

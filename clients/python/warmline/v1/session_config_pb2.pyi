@@ -171,6 +171,7 @@ class SessionConfig(_message.Message):
     OUTPUT_SCHEMA_FIELD_NUMBER: _builtins.int
     BETAS_FIELD_NUMBER: _builtins.int
     PROFILE_FIELD_NUMBER: _builtins.int
+    ADD_DIRECTORIES_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's id or alias, as ListModels gives them. Empty: the service's default."""
     agent: _builtins.str
@@ -234,6 +235,12 @@ class SessionConfig(_message.Message):
         8; the CLI leaves out what it does not know.
         """
 
+    @_builtins.property
+    def add_directories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Other named workspaces of the tenant, by their names as in `Workspace.name`: the session may read
+        there as in its own, and change files where it may in its own. At most 16.
+        """
+
     def __init__(
         self,
         *,
@@ -252,10 +259,11 @@ class SessionConfig(_message.Message):
         output_schema: _struct_pb2.Struct | None = ...,
         betas: _abc.Iterable[_builtins.str] | None = ...,
         profile: Global___Profile.ValueType = ...,
+        add_directories: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "limits", b"limits", "output_schema", b"output_schema", "reasoning", b"reasoning", "system_prompt", b"system_prompt", "tools", b"tools", "workspace", b"workspace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "agents", b"agents", "approvals", b"approvals", "betas", b"betas", "client_tools", b"client_tools", "fallback_models", b"fallback_models", "limits", b"limits", "model", b"model", "output_schema", b"output_schema", "permission_mode", b"permission_mode", "profile", b"profile", "reasoning", b"reasoning", "system_prompt", b"system_prompt", "tools", b"tools", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_directories", b"add_directories", "agent", b"agent", "agents", b"agents", "approvals", b"approvals", "betas", b"betas", "client_tools", b"client_tools", "fallback_models", b"fallback_models", "limits", b"limits", "model", b"model", "output_schema", b"output_schema", "permission_mode", b"permission_mode", "profile", b"profile", "reasoning", b"reasoning", "system_prompt", b"system_prompt", "tools", b"tools", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -502,8 +510,8 @@ class Workspace(_message.Message):
     """
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkspaceFile]:
-        """Files that are there when the session begins; only for a new session in a workspace of its own that
-        is no fork. At most 100.
+        """Files that are there when the session begins; only for a new session that is no fork. In a workspace
+        that has a name each takes the place of what is at its path. At most 100.
         """
 
     def __init__(

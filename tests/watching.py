@@ -3,7 +3,9 @@
 import asyncio
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVarTuple
+
+Ts = TypeVarTuple("Ts")
 
 
 class EachLoopsOwn(asyncio.PidfdChildWatcher):
@@ -16,7 +18,9 @@ class EachLoopsOwn(asyncio.PidfdChildWatcher):
     def attach_loop(self, loop: asyncio.AbstractEventLoop | None) -> None:
         """It needs none."""
 
-    def add_child_handler(self, pid: int, callback: Callable[..., object], *args: Any) -> None:
+    def add_child_handler(
+        self, pid: int, callback: Callable[[int, int, *Ts], object], *args: *Ts
+    ) -> None:
         """Call back when the process has ended, on the loop that runs now."""
         loop, pidfd = asyncio.get_running_loop(), os.pidfd_open(pid)
 

@@ -1,6 +1,7 @@
 """Directories, plugins, settings and files that a session brings: with the real CLI, and said why not."""
 
-import os
+import base64
+import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,14 +9,33 @@ from typing import Any
 import pytest
 from conversing import Model
 from google.protobuf.json_format import ParseDict
-from parking import client_of, say, start_of
+from parking import client_of, conversation_of, kill_cli, say, start_of
+from running import until
 from shared import ServiceThread, shared_service
+from warmline.v1 import chat_service_pb2 as chat_pb
 from warmline.v1 import events_pb2 as pb
 from warmline.v1 import session_config_pb2 as config_pb
 from warmline_client import Client, Conversation, WarmlineError
+from warmline_service.chat._policy import check_equipment
+from warmline_service.config import CliSettings, LimitSettings
+from warmline_service.egress._credential import PLACEHOLDER
+from warmline_service.errors import Reason
+from warmline_service.errors import WarmlineError as ServiceError
+from warmline_service.rpc._parse_config import config_of
 
 pytestmark = [pytest.mark.real_cli, pytest.mark.shared_service]
 _NO_SPARES = {"min_spares": 0, "max_spares": 0}
+_MANIFEST = ".claude-plugin/plugin.json"
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plugin that the operator has."""
+    folder = tmp_path_factory.mktemp("operators")
+    for path, text in _plugin("ours").items():
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text(text)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +45,14 @@ def model() -> Model:
 
 
 @pytest.fixture(scope="module")
-def thread(model: Model) -> Iterator[ServiceThread]:
+def thread(model: Model, installed: Path) -> Iterator[ServiceThread]:
     """One without spares: starting them takes longer than all else here."""
-    with shared_service(model, pool=_NO_SPARES) as thread:
+    with shared_service(
+        model,
+        pool=_NO_SPARES,
+        cli={"plugins": {"ours": installed}},
+        limits={"caller_commands": True},
+    ) as thread:
         yield thread
 
 
@@ -37,6 +62,22 @@ async def client(thread: ServiceThread, model: Model) -> AsyncIterator[Client]:
     model.provider.requests.clear()
     async with client_of(thread.service) as client:
         yield client
+
+
+def _plugin(name: str) -> dict[str, str]:
+    """Its files: a command and an agent."""
+    return {
+        _MANIFEST: json.dumps({"name": name, "version": "1.0.0", "description": "d"}),
+        "commands/hello.md": f"::say hello from {name}\n",
+        "agents/looker.md": f"---\nname: looker\ndescription: looks\n---\nYOU-LOOK-{name}\n",
+    }
+
+
+def _files(files: dict[str, str]) -> list[dict[str, str]]:
+    return [
+        {"path": path, "data": base64.b64encode(text.encode()).decode()}
+        for path, text in files.items()
+    ]
 
 
 def _config(**fields: Any) -> config_pb.SessionConfig:
@@ -158,7 +199,7 @@ async def test_files_follow_no_link_out_of_a_workspace(
     assert caught.value.reason == "FIELD_INVALID"
     assert list(caught.value.fields) == ["config.workspace.files[0].path"]
     assert not list(tmp_path.iterdir())
-    assert not [each for each in os.listdir(place) if each.startswith(".")]
+    assert not list(place.glob(".*"))
 
 
 async def test_a_link_in_a_files_place_is_replaced(client: Client, thread: ServiceThread) -> None:
@@ -173,3 +214,208 @@ async def test_a_link_in_a_files_place_is_replaced(client: Client, thread: Servi
     assert target.read_text() == "mine"
     assert (place / "a").read_text() == "new"
     assert not (place / "a").is_symlink()
+
+
+@pytest.mark.parametrize("source", ["files", "name"])
+async def test_a_plugin_brings_its_command_and_its_agent(
+    client: Client, model: Model, source: str
+) -> None:
+    """One of the caller's or of the operator's; it is fixed when a process starts."""
+    name = "mine" if source == "files" else "ours"
+    given = {"files": {"files": _files(_plugin(name))}} if source == "files" else {"name": name}
+    call = {"description": "d", "prompt": "::say seen", "subagent_type": f"{name}:looker"}
+    async with client.chat(config=_config(plugins=[given])) as chat:
+        turn = await chat.send(f"/{name}:hello", interpret=True)
+        events = [event async for event in turn]
+        assert events[-1].turn_completed.result == f"hello from {name}"
+        assert list(start_of(events).misses) == ["plugins"]
+        await say(chat, f"::tool Agent {json.dumps(call)}\n::say done")
+    assert [f"YOU-LOOK-{name}" in str(each["system"]) for each in model.asked] == [
+        False,
+        False,
+        True,
+        False,
+    ]
+
+
+async def _ended(thread: ServiceThread, session_id: str) -> None:
+    """Wait until the session has no process."""
+
+    def hot() -> bool:
+        live = conversation_of(thread.service, session_id)
+        return live is not None and live.hot
+
+    await until(lambda: not hot())
+
+
+_SETTINGS = {
+    "permissions": {"allow": ["Bash(touch:*)"], "defaultMode": "acceptEdits"},
+    "outputStyle": "Explanatory",
+}
+_OWN = {
+    "CLAUDE.md": "SHARED-NOTES",
+    "CLAUDE.local.md": "LOCAL-NOTES",
+    ".claude/settings.json": json.dumps(_SETTINGS),
+    ".claude/commands/hey.md": "::say hey there\n",
+}
+_TRY = '::tool Bash {"command":"touch a"}\n::say next\n::tool Write {"file_path":"b","content":"x"}'
+
+
+@pytest.mark.parametrize("name", ["", "with-settings"], ids=["own", "named"])
+async def test_settings_of_a_workspace_are_honoured_when_asked_for(
+    client: Client, model: Model, name: str
+) -> None:
+    """Its notes, style, rules and commands, but no permission mode; and no settings of one person."""
+    workspace = {"name": name, "files": _files(_OWN)}
+    config = _config(workspace=workspace, settingSources=["SETTING_SOURCE_PROJECT"])
+    async with client.chat(config=config) as chat:
+        events = await say(chat, _TRY)
+        assert [failed for _, failed in _results(events)] == [False, True]
+        assert set(start_of(events).misses) == {"setting_sources"} | (
+            {"workspace"} if name else set()
+        )
+        turn = await chat.send("/hey", interpret=True)
+        assert [event async for event in turn][-1].turn_completed.result == "hey there"
+    told = json.dumps(model.asked[0])
+    assert "SHARED-NOTES" in told
+    assert "LOCAL-NOTES" not in told
+    assert "Explanatory" in told
+
+
+async def test_settings_of_a_workspace_mean_nothing_otherwise(client: Client, model: Model) -> None:
+    """Whoever can write there says nothing to the CLI."""
+    events = await _turn(client, _config(workspace={"files": _files(_OWN)}), _TRY)
+    assert [failed for _, failed in _results(events)] == [True, True]
+    told = json.dumps(model.asked[0])
+    assert "-NOTES" not in told
+    assert "Explanatory" not in told
+
+
+async def test_settings_of_a_workspace_are_honoured_by_the_next_process(
+    client: Client, thread: ServiceThread, model: Model
+) -> None:
+    """Whether it is told the past or resumes it."""
+    sources = ["SETTING_SOURCE_PROJECT", "SETTING_SOURCE_LOCAL"]
+    config = _config(workspace={"files": _files(_OWN)}, settingSources=sources)
+    async with client.chat(config=config) as chat:
+        for text in ("hi", '::tool Bash {"command":"touch c"}'):
+            await say(chat, text)
+            kill_cli(thread.service, chat.session_id)
+            await _ended(thread, chat.session_id)
+            events = await say(chat, _TRY)
+            assert [failed for _, failed in _results(events)] == [False, True], text
+            assert "LOCAL-NOTES" in json.dumps(model.asked[-1])
+            turn = await chat.send("/hey", interpret=True)
+            assert [event async for event in turn][-1].turn_completed.result == "hey there"
+
+
+async def test_the_clis_settings_shape_what_the_model_is_told(client: Client, model: Model) -> None:
+    """Those that are told late as well as those in permissions; they are kept for what comes next."""
+    settings = {
+        "language": "french",
+        "outputStyle": "Explanatory",
+        "includeGitInstructions": False,
+        "permissions": {"ask": ["Bash(echo:*)"]},
+    }
+    plain = await _turn(client, _config(), '::tool Bash {"command":"echo hi"}')
+    assert [failed for _, failed in _results(plain)] == [False]
+    events = await _turn(client, _config(settings=settings), '::tool Bash {"command":"echo hi"}')
+    assert [failed for _, failed in _results(events)] == [True]
+    assert list(start_of(events).misses) == ["no_spare"]
+    before, after = json.dumps(model.asked[0]), json.dumps(model.asked[-1])
+    for word in ("french", "Explanatory"):
+        assert word in after
+        assert word not in before
+
+
+async def test_a_hook_of_the_callers_runs(client: Client, tmp_path: Path) -> None:
+    """Where the operator allows it."""
+    hook = {"type": "command", "command": f"cat > {tmp_path}/asked", "timeout": 10}
+    settings = {"hooks": {"PreToolUse": [{"matcher": "Bash", "hooks": [hook]}]}}
+    await _turn(client, _config(settings=settings), '::tool Bash {"command":"echo hi"}')
+    assert json.loads((tmp_path / "asked").read_text())["tool_name"] == "Bash"
+
+
+def _debug_logs(events: list[pb.Event]) -> list[str]:
+    return [e.debug_log.text for e in events if e.HasField("debug_log")]
+
+
+async def test_the_debug_log_comes_before_the_turns_end_and_holds_no_secret(
+    client: Client,
+) -> None:
+    """Each turn has its own part; who watches is told it too, who wants text only is not."""
+    async with client.chat(config=_config(debug={})) as chat:
+        turns = [await say(chat, "hi"), await say(chat, '::tool Bash {"command":"echo hi"}')]
+        session_id = chat.session_id
+        logs = [_debug_logs(events) for events in turns]
+        assert [len(log) for log in logs] == [1, 1]
+        assert [events[-2].HasField("debug_log") for events in turns] == [True, True]
+        assert list(start_of(turns[0]).misses) == ["debug"]
+        (first,), (second,) = logs
+        assert "MDM settings load" in first
+        assert "MDM settings load" not in second
+        assert "Bash" in second
+        for secret in (PLACEHOLDER, "/sock"):
+            assert secret not in first + second
+        watched = [
+            e.debug_log.text
+            async for e in client.watch(session_id, replay_only=True)
+            if e.HasField("debug_log")
+        ]
+        assert watched == [first, second]
+    async with client.chat(config=_config(debug={}), detail=chat_pb.DETAIL_TEXT) as chat:
+        assert not _debug_logs(await say(chat, "hi"))
+
+
+async def test_the_debug_log_has_the_categories_that_are_asked_for(client: Client) -> None:
+    """Some of them, or all but some."""
+    hooks = await _turn(client, _config(debug={"categories": ["hooks"]}), "hi")
+    (only,) = _debug_logs(hooks)
+    assert all("hook" in line.lower() for line in only.splitlines())
+    most = await _turn(client, _config(debug={"exclusions": ["hooks"]}), "hi")
+    (rest,) = _debug_logs(most)
+    assert len(rest) > len(only)
+    assert "Hooks:" in only
+    assert "Hooks:" not in rest
+
+
+async def test_the_debug_log_of_a_process_that_dies_is_told(
+    client: Client, thread: ServiceThread
+) -> None:
+    """It is what one wants to see then; the file is gone with the process."""
+    async with client.chat(config=_config(debug={})) as chat:
+        turn = await chat.send("::delay 30s")
+        events: list[pb.Event] = []
+        async for event in turn:
+            events.append(event)
+            if event.HasField("turn_started"):
+                kill_cli(thread.service, chat.session_id)
+    assert events[-1].HasField("turn_failed") or events[-1].HasField("turn_completed")
+    assert _debug_logs(events)
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"plugins": [{"files": {"files": _files(_plugin("mine"))}}]}, "config.plugins[0].files"),
+        ({"settingSources": ["SETTING_SOURCE_LOCAL"]}, "config.setting_sources"),
+        ({"settings": {"hooks": {}}}, "config.settings.hooks"),
+    ],
+)
+def test_what_may_run_commands_is_the_operators_to_allow(
+    fields: dict[str, Any], field: str
+) -> None:
+    """Otherwise it is refused by name."""
+    config = config_of(_config(**fields), "config", existing=False)
+    check_equipment(config, LimitSettings(caller_commands=True), CliSettings())
+    with pytest.raises(ServiceError) as caught:
+        check_equipment(config, LimitSettings(), CliSettings())
+    assert caught.value.reason is Reason.POLICY_DENIED
+    assert caught.value.metadata == {"field": field}
+
+
+async def test_a_plugin_that_is_not_installed_is_refused(client: Client) -> None:
+    """Before anything is started."""
+    with pytest.raises(WarmlineError) as caught:
+        await _turn(client, _config(plugins=[{"name": "none-such"}]), "hi")
+    assert list(caught.value.fields) == ["config.plugins[0].name"]

@@ -21,6 +21,7 @@ from warmline_service.pool import Lease, Want
 from warmline_service.pool import Start as PoolStart
 from warmline_service.sessions import Session, SessionConfig
 from warmline_service.sessions.events import (
+    DebugLog,
     Ending,
     InterruptOutcome,
     Latency,
@@ -228,10 +229,10 @@ class Runner:
         model = self._model_name() if key.model is None else None
         prompt = prompt if key.system_prompt is None else None
         try:
-            workspace, directories = (
-                await self._context.workspace(),
-                await self._context.directories(),
-            )
+            workspace = await self._context.workspace()
+            directories = await self._context.directories()
+            if key.waits_apart(self._runtime.capabilities):
+                workspace = process.slot.work
             options = replace(self._session.config.options, directories=directories)
             await process.bind(Binding(model, prompt, workspace, options))
         except ControlRefused as error:
@@ -265,6 +266,7 @@ class Runner:
             self._emit(TurnStarted(latency), turn.id, "")
             self._desk.begin(turn)
             end = await turn.run(process, self._bounds(), self._context, lambda: self._desk.waiting)
+            await self._tell_debug(turn, process)
             poisoned = not isinstance(end, Result)
             receipt, after = turn.latency(latency), access.metered(slot)
             error = failure_of(end, access.last_fault(slot))
@@ -282,6 +284,13 @@ class Runner:
         finally:
             self._desk.end()
             lease.release(poisoned=poisoned)
+
+    async def _tell_debug(self, turn: Turn, process: CliProcess) -> None:
+        """Tell what the process has written to its debug log, if it was asked to."""
+        if process.debug_log is not None:
+            text, dropped = await asyncio.to_thread(process.debug_log.read)
+            if text or dropped:
+                self._emit(DebugLog(text, dropped), turn.id, "")
 
     def _want(self, past: Past, workspace: Path | None) -> Want:
         can, config = self._runtime.capabilities, self._session.config

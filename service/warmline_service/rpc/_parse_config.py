@@ -15,7 +15,14 @@ from warmline.v1 import session_config_pb2 as pb
 
 from warmline_service.errors import field_invalid
 from warmline_service.rpc._json_schema import check_schema
-from warmline_service.rpc._parse_equipment import directories_of, workspace_of
+from warmline_service.rpc._parse_equipment import (
+    debug_of,
+    directories_of,
+    plugins_of,
+    sources_of,
+    workspace_of,
+)
+from warmline_service.rpc._parse_settings import SETTINGS_BYTES, settings_of
 from warmline_service.rpc._struct import LEVELS, fits_struct
 from warmline_service.sessions import MOST_RULES, ClientTool, SessionConfig, is_rule
 from warmline_service.worker import Agent, PermissionMode, SystemPrompt
@@ -85,6 +92,12 @@ def config_of(config: pb.SessionConfig, field: str, *, existing: bool) -> Sessio
         stall_timeout=_seconds(limits, "stall_timeout", f"{field}.limits", _STALL_TIMEOUT),
         workspace=workspace_of(config.workspace.name, f"{field}.workspace.name"),
         add_directories=directories_of(config.add_directories, f"{field}.add_directories"),
+        plugins=plugins_of(config.plugins, f"{field}.plugins"),
+        setting_sources=sources_of(config.setting_sources, f"{field}.setting_sources"),
+        settings=settings_of(
+            json_of(config.settings, SETTINGS_BYTES, f"{field}.settings"), f"{field}.settings"
+        ),
+        debug=debug_of(config.debug, f"{field}.debug") if config.HasField("debug") else None,
         fallback_models=_fallbacks_of(config.fallback_models, f"{field}.fallback_models"),
         agents=agents,
         agent=config.agent,

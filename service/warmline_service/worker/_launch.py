@@ -16,7 +16,14 @@ from warmline_service.errors import Reason, WarmlineError
 from warmline_service.worker._argv import Files, build_argv
 from warmline_service.worker._binary import find_cli
 from warmline_service.worker._child import Child
+from warmline_service.worker._debug import DebugLog
 from warmline_service.worker._environment import build_environment
+from warmline_service.worker._equipment import (
+    debug_file,
+    plugin_folders,
+    write_plugins,
+    write_trust,
+)
 from warmline_service.worker._guard import find_guard, kill_marked
 from warmline_service.worker._key import Capabilities, SpawnKey
 from warmline_service.worker._prime import prime, warm
@@ -131,6 +138,8 @@ class _Attempt:
         child = await self._spawn(slot, endpoint)
         settings = self._site.settings
         process = self._process = CliProcess(child, self._key, slot, endpoint, settings, self._can)
+        if self._key.debug is not None:
+            process.debug_log = DebugLog(debug_file(slot), endpoint.env.values())
         await asyncio.gather(
             process.control("get_binary_version", timeout=settings.start_timeout),
             asyncio.to_thread(give_way, process.pid, settings.nice),
@@ -178,6 +187,9 @@ class _Attempt:
             if self._key.agent is not None:
                 name, agent = self._key.agent
                 _agents_file(slot).write_bytes(msgspec.json.encode({name: agent.as_json()}))
+            write_plugins(slot, self._key.plugins)
+            if self._key.setting_sources:
+                write_trust(slot, self._key.workspace or slot.work)
             if self._key.resume is not None:
                 _transcript_file(slot, self._key.resume).write_bytes(self._key.resume.text)
         except BaseException:
@@ -192,10 +204,18 @@ class _Attempt:
     async def _spawn(self, slot: Slot, endpoint: Endpoint) -> Child:
         key = self._key
         transcript = None if key.resume is None else _transcript_file(slot, key.resume)
-        files = Files(_prompt_file(slot), _agents_file(slot), transcript)
+        installed = self._site.settings.plugins
+        files = Files(
+            _prompt_file(slot),
+            _agents_file(slot),
+            transcript,
+            debug_file(slot),
+            plugin_folders(slot, key.plugins, installed),
+        )
         argv = build_argv(self._site.binary, key, files, mirror=self._can.mirror)
         env = build_environment(slot, endpoint.env, self._site.settings.max_retries)
-        return await Child.spawn((*self._site.guard, *argv), env, key.workspace or slot.work)
+        place = key.workspace or (slot.home if key.waits_apart(self._can) else slot.work)
+        return await Child.spawn((*self._site.guard, *argv), env, place)
 
 
 def _prompt_file(slot: Slot) -> Path:

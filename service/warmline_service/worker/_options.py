@@ -51,6 +51,13 @@ class Options:
     thinking_tokens: int | None = None
     # Names of MCP servers that are reached by `mcp_message`; their tools need no approval.
     servers: tuple[str, ...] = ()
+    # The CLI's own settings, by its names.
+    more_settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def early(self) -> bool:
+        """Whether something has to be told before any turn; what shapes the prompt counts from then on."""
+        return bool(self.first or self.more_settings.keys() - {"permissions"})
 
     @property
     def first(self) -> JsonObject:
@@ -65,13 +72,14 @@ class Options:
     @property
     def settings(self) -> JsonObject:
         """The CLI's settings; empty where none have to be applied."""
-        told: JsonObject = {}
+        told: JsonObject = dict(self.more_settings)
         allowed = [*self.allowed, *(f"mcp__{name}" for name in self.servers)]
         # Each time it is told, it takes the place of what was told before.
         permissions = {
             "allow": allowed,
             "deny": list(self.disallowed),
             "additionalDirectories": list(map(str, self.directories)),
+            **told.get("permissions", {}),
         }
         if any(permissions.values()):
             told["permissions"] = permissions

@@ -12,7 +12,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file warmline/v1/session_config.proto.
  */
 export const file_warmline_v1_session_config: GenFile = /*@__PURE__*/
-  fileDesc("CiB3YXJtbGluZS92MS9zZXNzaW9uX2NvbmZpZy5wcm90bxILd2FybWxpbmUudjEioAUKDVNlc3Npb25Db25maWcSDQoFbW9kZWwYASABKAkSMAoNc3lzdGVtX3Byb21wdBgCIAEoCzIZLndhcm1saW5lLnYxLlN5c3RlbVByb21wdBIjCgZsaW1pdHMYAyABKAsyEy53YXJtbGluZS52MS5MaW1pdHMSKQoJd29ya3NwYWNlGAQgASgLMhYud2FybWxpbmUudjEuV29ya3NwYWNlEhcKD2ZhbGxiYWNrX21vZGVscxgFIAMoCRI2CgZhZ2VudHMYBiADKAsyJi53YXJtbGluZS52MS5TZXNzaW9uQ29uZmlnLkFnZW50c0VudHJ5Eg0KBWFnZW50GAcgASgJEiEKBXRvb2xzGAggASgLMhIud2FybWxpbmUudjEuVG9vbHMSNAoPcGVybWlzc2lvbl9tb2RlGAkgASgOMhsud2FybWxpbmUudjEuUGVybWlzc2lvbk1vZGUSKQoJYXBwcm92YWxzGAogASgLMhYud2FybWxpbmUudjEuQXBwcm92YWxzEi0KDGNsaWVudF90b29scxgLIAMoCzIXLndhcm1saW5lLnYxLkNsaWVudFRvb2wSKQoJcmVhc29uaW5nGAwgASgLMhYud2FybWxpbmUudjEuUmVhc29uaW5nEi4KDW91dHB1dF9zY2hlbWEYDSABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Eg0KBWJldGFzGA4gAygJEiUKB3Byb2ZpbGUYDyABKA4yFC53YXJtbGluZS52MS5Qcm9maWxlEhcKD2FkZF9kaXJlY3RvcmllcxgUIAMoCRpBCgtBZ2VudHNFbnRyeRILCgNrZXkYASABKAkSIQoFdmFsdWUYAiABKAsyEi53YXJtbGluZS52MS5BZ2VudDoCOAEiYgoFQWdlbnQSEwoLZGVzY3JpcHRpb24YASABKAkSDgoGcHJvbXB0GAIgASgJEiUKBXRvb2xzGAMgASgLMhYud2FybWxpbmUudjEuVG9vbE5hbWVzEg0KBW1vZGVsGAQgASgJIhoKCVRvb2xOYW1lcxINCgVuYW1lcxgBIAMoCSJXCgVUb29scxIpCglhdmFpbGFibGUYASABKAsyFi53YXJtbGluZS52MS5Ub29sTmFtZXMSDwoHYWxsb3dlZBgCIAMoCRISCgpkaXNhbGxvd2VkGAMgAygJIqABCglBcHByb3ZhbHMSKQoEbW9kZRgBIAEoDjIbLndhcm1saW5lLnYxLkFwcHJvdmFscy5Nb2RlEioKB3RpbWVvdXQYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iPAoETW9kZRIUChBNT0RFX1VOU1BFQ0lGSUVEEAASDQoJTU9ERV9ERU5ZEAESDwoLTU9ERV9TVFJFQU0QAiKdAQoKQ2xpZW50VG9vbBIMCgRuYW1lGAEgASgJEhMKC2Rlc2NyaXB0aW9uGAIgASgJEi0KDGlucHV0X3NjaGVtYRgDIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSKgoHdGltZW91dBgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIRCglyZWFkX29ubHkYBSABKAgiXgoJUmVhc29uaW5nEiMKBmVmZm9ydBgBIAEoDjITLndhcm1saW5lLnYxLkVmZm9ydBIaCg1idWRnZXRfdG9rZW5zGAIgASgNSACIAQFCEAoOX2J1ZGdldF90b2tlbnMiRAoJV29ya3NwYWNlEgwKBG5hbWUYASABKAkSKQoFZmlsZXMYAiADKAsyGi53YXJtbGluZS52MS5Xb3Jrc3BhY2VGaWxlIisKDVdvcmtzcGFjZUZpbGUSDAoEcGF0aBgBIAEoCRIMCgRkYXRhGAIgASgMImgKDFN5c3RlbVByb21wdBIRCgdyZXBsYWNlGAEgASgJSAASEAoGYXBwZW5kGAIgASgJSAASKwoGcHJlc2V0GAMgASgLMhkud2FybWxpbmUudjEuUHJlc2V0UHJvbXB0SABCBgoEa2luZCJACgxQcmVzZXRQcm9tcHQSDgoGYXBwZW5kGAEgASgJEiAKGGV4Y2x1ZGVfZHluYW1pY19zZWN0aW9ucxgCIAEoCCKWAQoGTGltaXRzEi8KDHR1cm5fdGltZW91dBgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIwCg1zdGFsbF90aW1lb3V0GAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhEKCW1heF90dXJucxgDIAEoDRIWCg5tYXhfYnVkZ2V0X3VzZBgEIAEoASpGCgdQcm9maWxlEhcKE1BST0ZJTEVfVU5TUEVDSUZJRUQQABIQCgxQUk9GSUxFX0ZVTEwQARIQCgxQUk9GSUxFX0JBUkUQAireAQoOUGVybWlzc2lvbk1vZGUSHwobUEVSTUlTU0lPTl9NT0RFX1VOU1BFQ0lGSUVEEAASGwoXUEVSTUlTU0lPTl9NT0RFX0RFRkFVTFQQARIYChRQRVJNSVNTSU9OX01PREVfUExBThACEiAKHFBFUk1JU1NJT05fTU9ERV9BQ0NFUFRfRURJVFMQAxIcChhQRVJNSVNTSU9OX01PREVfRE9OVF9BU0sQBBIYChRQRVJNSVNTSU9OX01PREVfQVVUTxAFEhoKFlBFUk1JU1NJT05fTU9ERV9CWVBBU1MQBip2CgZFZmZvcnQSFgoSRUZGT1JUX1VOU1BFQ0lGSUVEEAASDgoKRUZGT1JUX0xPVxABEhEKDUVGRk9SVF9NRURJVU0QAhIPCgtFRkZPUlRfSElHSBADEhAKDEVGRk9SVF9YSElHSBAEEg4KCkVGRk9SVF9NQVgQBUIwWi53YXJtbGluZS5kZXYvY2xpZW50cy9nby93YXJtbGluZS92MTt3YXJtbGluZXYxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_struct]);
+  fileDesc("CiB3YXJtbGluZS92MS9zZXNzaW9uX2NvbmZpZy5wcm90bxILd2FybWxpbmUudjEiyQYKDVNlc3Npb25Db25maWcSDQoFbW9kZWwYASABKAkSMAoNc3lzdGVtX3Byb21wdBgCIAEoCzIZLndhcm1saW5lLnYxLlN5c3RlbVByb21wdBIjCgZsaW1pdHMYAyABKAsyEy53YXJtbGluZS52MS5MaW1pdHMSKQoJd29ya3NwYWNlGAQgASgLMhYud2FybWxpbmUudjEuV29ya3NwYWNlEhcKD2ZhbGxiYWNrX21vZGVscxgFIAMoCRI2CgZhZ2VudHMYBiADKAsyJi53YXJtbGluZS52MS5TZXNzaW9uQ29uZmlnLkFnZW50c0VudHJ5Eg0KBWFnZW50GAcgASgJEiEKBXRvb2xzGAggASgLMhIud2FybWxpbmUudjEuVG9vbHMSNAoPcGVybWlzc2lvbl9tb2RlGAkgASgOMhsud2FybWxpbmUudjEuUGVybWlzc2lvbk1vZGUSKQoJYXBwcm92YWxzGAogASgLMhYud2FybWxpbmUudjEuQXBwcm92YWxzEi0KDGNsaWVudF90b29scxgLIAMoCzIXLndhcm1saW5lLnYxLkNsaWVudFRvb2wSKQoJcmVhc29uaW5nGAwgASgLMhYud2FybWxpbmUudjEuUmVhc29uaW5nEi4KDW91dHB1dF9zY2hlbWEYDSABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Eg0KBWJldGFzGA4gAygJEiUKB3Byb2ZpbGUYDyABKA4yFC53YXJtbGluZS52MS5Qcm9maWxlEhcKD2FkZF9kaXJlY3RvcmllcxgUIAMoCRIkCgdwbHVnaW5zGBUgAygLMhMud2FybWxpbmUudjEuUGx1Z2luEjMKD3NldHRpbmdfc291cmNlcxgWIAMoDjIaLndhcm1saW5lLnYxLlNldHRpbmdTb3VyY2USKQoIc2V0dGluZ3MYFyABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EiEKBWRlYnVnGBggASgLMhIud2FybWxpbmUudjEuRGVidWcaQQoLQWdlbnRzRW50cnkSCwoDa2V5GAEgASgJEiEKBXZhbHVlGAIgASgLMhIud2FybWxpbmUudjEuQWdlbnQ6AjgBIk0KBlBsdWdpbhIOCgRuYW1lGAEgASgJSAASKQoFZmlsZXMYAiABKAsyGC53YXJtbGluZS52MS5QbHVnaW5GaWxlc0gAQggKBnNvdXJjZSI4CgtQbHVnaW5GaWxlcxIpCgVmaWxlcxgBIAMoCzIaLndhcm1saW5lLnYxLldvcmtzcGFjZUZpbGUiLwoFRGVidWcSEgoKY2F0ZWdvcmllcxgBIAMoCRISCgpleGNsdXNpb25zGAIgAygJImIKBUFnZW50EhMKC2Rlc2NyaXB0aW9uGAEgASgJEg4KBnByb21wdBgCIAEoCRIlCgV0b29scxgDIAEoCzIWLndhcm1saW5lLnYxLlRvb2xOYW1lcxINCgVtb2RlbBgEIAEoCSIaCglUb29sTmFtZXMSDQoFbmFtZXMYASADKAkiVwoFVG9vbHMSKQoJYXZhaWxhYmxlGAEgASgLMhYud2FybWxpbmUudjEuVG9vbE5hbWVzEg8KB2FsbG93ZWQYAiADKAkSEgoKZGlzYWxsb3dlZBgDIAMoCSKgAQoJQXBwcm92YWxzEikKBG1vZGUYASABKA4yGy53YXJtbGluZS52MS5BcHByb3ZhbHMuTW9kZRIqCgd0aW1lb3V0GAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIjwKBE1vZGUSFAoQTU9ERV9VTlNQRUNJRklFRBAAEg0KCU1PREVfREVOWRABEg8KC01PREVfU1RSRUFNEAIinQEKCkNsaWVudFRvb2wSDAoEbmFtZRgBIAEoCRITCgtkZXNjcmlwdGlvbhgCIAEoCRItCgxpbnB1dF9zY2hlbWEYAyABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EioKB3RpbWVvdXQYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEQoJcmVhZF9vbmx5GAUgASgIIl4KCVJlYXNvbmluZxIjCgZlZmZvcnQYASABKA4yEy53YXJtbGluZS52MS5FZmZvcnQSGgoNYnVkZ2V0X3Rva2VucxgCIAEoDUgAiAEBQhAKDl9idWRnZXRfdG9rZW5zIkQKCVdvcmtzcGFjZRIMCgRuYW1lGAEgASgJEikKBWZpbGVzGAIgAygLMhoud2FybWxpbmUudjEuV29ya3NwYWNlRmlsZSIrCg1Xb3Jrc3BhY2VGaWxlEgwKBHBhdGgYASABKAkSDAoEZGF0YRgCIAEoDCJoCgxTeXN0ZW1Qcm9tcHQSEQoHcmVwbGFjZRgBIAEoCUgAEhAKBmFwcGVuZBgCIAEoCUgAEisKBnByZXNldBgDIAEoCzIZLndhcm1saW5lLnYxLlByZXNldFByb21wdEgAQgYKBGtpbmQiQAoMUHJlc2V0UHJvbXB0Eg4KBmFwcGVuZBgBIAEoCRIgChhleGNsdWRlX2R5bmFtaWNfc2VjdGlvbnMYAiABKAgilgEKBkxpbWl0cxIvCgx0dXJuX3RpbWVvdXQYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SMAoNc3RhbGxfdGltZW91dBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIRCgltYXhfdHVybnMYAyABKA0SFgoObWF4X2J1ZGdldF91c2QYBCABKAEqZQoNU2V0dGluZ1NvdXJjZRIeChpTRVRUSU5HX1NPVVJDRV9VTlNQRUNJRklFRBAAEhoKFlNFVFRJTkdfU09VUkNFX1BST0pFQ1QQARIYChRTRVRUSU5HX1NPVVJDRV9MT0NBTBACKkYKB1Byb2ZpbGUSFwoTUFJPRklMRV9VTlNQRUNJRklFRBAAEhAKDFBST0ZJTEVfRlVMTBABEhAKDFBST0ZJTEVfQkFSRRACKt4BCg5QZXJtaXNzaW9uTW9kZRIfChtQRVJNSVNTSU9OX01PREVfVU5TUEVDSUZJRUQQABIbChdQRVJNSVNTSU9OX01PREVfREVGQVVMVBABEhgKFFBFUk1JU1NJT05fTU9ERV9QTEFOEAISIAocUEVSTUlTU0lPTl9NT0RFX0FDQ0VQVF9FRElUUxADEhwKGFBFUk1JU1NJT05fTU9ERV9ET05UX0FTSxAEEhgKFFBFUk1JU1NJT05fTU9ERV9BVVRPEAUSGgoWUEVSTUlTU0lPTl9NT0RFX0JZUEFTUxAGKnYKBkVmZm9ydBIWChJFRkZPUlRfVU5TUEVDSUZJRUQQABIOCgpFRkZPUlRfTE9XEAESEQoNRUZGT1JUX01FRElVTRACEg8KC0VGRk9SVF9ISUdIEAMSEAoMRUZGT1JUX1hISUdIEAQSDgoKRUZGT1JUX01BWBAFQjBaLndhcm1saW5lLmRldi9jbGllbnRzL2dvL3dhcm1saW5lL3YxO3dhcm1saW5ldjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_struct]);
 
 /**
  * How a session's CLI process is set up. Every field is optional; each is checked before anything is
@@ -139,6 +139,40 @@ export type SessionConfig = Message<"warmline.v1.SessionConfig"> & {
    * @generated from field: repeated string add_directories = 20;
    */
   addDirectories: string[];
+
+  /**
+   * Plugins of the CLI: their commands, agents, skills, styles and hooks. At most 8; files of the caller's
+   * have at most 256 KiB together.
+   *
+   * @generated from field: repeated warmline.v1.Plugin plugins = 21;
+   */
+  plugins: Plugin[];
+
+  /**
+   * Whose settings in the workspace are honoured, such as its `CLAUDE.md` and `.claude/settings.json`. None:
+   * nobody's. They may run commands: the operator has to allow it, otherwise POLICY_DENIED.
+   *
+   * @generated from field: repeated warmline.v1.SettingSource setting_sources = 22;
+   */
+  settingSources: SettingSource[];
+
+  /**
+   * The CLI's own settings, by its names, in the form of its settings.json: `attribution` (`commit`, `pr`),
+   * `disableBundledSkills`, `includeCoAuthoredBy`, `includeGitInstructions`, `language`, `outputStyle`,
+   * `permissions` (only `ask`: rules for what is always asked for, as in `Tools.allowed`) and
+   * `showThinkingSummaries`; `hooks` of type `command` where the operator has allowed it, otherwise
+   * POLICY_DENIED. Everything else is refused. At most 64 KiB as JSON.
+   *
+   * @generated from field: google.protobuf.Struct settings = 23;
+   */
+  settings?: JsonObject | undefined;
+
+  /**
+   * The CLI's debug log comes back, in `debug_log` events.
+   *
+   * @generated from field: warmline.v1.Debug debug = 24;
+   */
+  debug?: Debug | undefined;
 };
 
 /**
@@ -147,6 +181,95 @@ export type SessionConfig = Message<"warmline.v1.SessionConfig"> & {
  */
 export const SessionConfigSchema: GenMessage<SessionConfig> = /*@__PURE__*/
   messageDesc(file_warmline_v1_session_config, 0);
+
+/**
+ * A plugin of the CLI.
+ *
+ * @generated from message warmline.v1.Plugin
+ */
+export type Plugin = Message<"warmline.v1.Plugin"> & {
+  /**
+   * Where it comes from.
+   *
+   * @generated from oneof warmline.v1.Plugin.source
+   */
+  source: {
+    /**
+     * One that the operator has installed, by the name it has there: small letters, digits, `-` and `_`,
+     * at most 63.
+     *
+     * @generated from field: string name = 1;
+     */
+    value: string;
+    case: "name";
+  } | {
+    /**
+     * One that the caller brings. It may run commands: the operator has to allow it, otherwise POLICY_DENIED.
+     *
+     * @generated from field: warmline.v1.PluginFiles files = 2;
+     */
+    value: PluginFiles;
+    case: "files";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message warmline.v1.Plugin.
+ * Use `create(PluginSchema)` to create a new message.
+ */
+export const PluginSchema: GenMessage<Plugin> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_session_config, 1);
+
+/**
+ * The files of a plugin.
+ *
+ * @generated from message warmline.v1.PluginFiles
+ */
+export type PluginFiles = Message<"warmline.v1.PluginFiles"> & {
+  /**
+   * Each as in a workspace, at most 100. One of them is `.claude-plugin/plugin.json`, a JSON object in which
+   * `name` is small letters, digits and `-`, at most 63, and unlike that of the session's other plugins.
+   *
+   * @generated from field: repeated warmline.v1.WorkspaceFile files = 1;
+   */
+  files: WorkspaceFile[];
+};
+
+/**
+ * Describes the message warmline.v1.PluginFiles.
+ * Use `create(PluginFilesSchema)` to create a new message.
+ */
+export const PluginFilesSchema: GenMessage<PluginFiles> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_session_config, 2);
+
+/**
+ * What goes into the CLI's debug log; without any of both all of it. Only one can be set. Each is a name
+ * that the CLI gives to a part of itself, such as `hooks`: letters, digits and `-`, at most 64; at most 32.
+ *
+ * @generated from message warmline.v1.Debug
+ */
+export type Debug = Message<"warmline.v1.Debug"> & {
+  /**
+   * Only these.
+   *
+   * @generated from field: repeated string categories = 1;
+   */
+  categories: string[];
+
+  /**
+   * All but these.
+   *
+   * @generated from field: repeated string exclusions = 2;
+   */
+  exclusions: string[];
+};
+
+/**
+ * Describes the message warmline.v1.Debug.
+ * Use `create(DebugSchema)` to create a new message.
+ */
+export const DebugSchema: GenMessage<Debug> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_session_config, 3);
 
 /**
  * A sub-agent.
@@ -188,7 +311,7 @@ export type Agent = Message<"warmline.v1.Agent"> & {
  * Use `create(AgentSchema)` to create a new message.
  */
 export const AgentSchema: GenMessage<Agent> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 1);
+  messageDesc(file_warmline_v1_session_config, 4);
 
 /**
  * Names of tools, which may be none.
@@ -209,7 +332,7 @@ export type ToolNames = Message<"warmline.v1.ToolNames"> & {
  * Use `create(ToolNamesSchema)` to create a new message.
  */
 export const ToolNamesSchema: GenMessage<ToolNames> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 2);
+  messageDesc(file_warmline_v1_session_config, 5);
 
 /**
  * Which tools a session has.
@@ -245,7 +368,7 @@ export type Tools = Message<"warmline.v1.Tools"> & {
  * Use `create(ToolsSchema)` to create a new message.
  */
 export const ToolsSchema: GenMessage<Tools> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 3);
+  messageDesc(file_warmline_v1_session_config, 6);
 
 /**
  * Who says yes to a tool call that needs an approval, and answers the model's questions to the user.
@@ -274,7 +397,7 @@ export type Approvals = Message<"warmline.v1.Approvals"> & {
  * Use `create(ApprovalsSchema)` to create a new message.
  */
 export const ApprovalsSchema: GenMessage<Approvals> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 4);
+  messageDesc(file_warmline_v1_session_config, 7);
 
 /**
  * Who decides.
@@ -308,7 +431,7 @@ export enum Approvals_Mode {
  * Describes the enum warmline.v1.Approvals.Mode.
  */
 export const Approvals_ModeSchema: GenEnum<Approvals_Mode> = /*@__PURE__*/
-  enumDesc(file_warmline_v1_session_config, 4, 0);
+  enumDesc(file_warmline_v1_session_config, 7, 0);
 
 /**
  * A tool that the caller runs.
@@ -358,7 +481,7 @@ export type ClientTool = Message<"warmline.v1.ClientTool"> & {
  * Use `create(ClientToolSchema)` to create a new message.
  */
 export const ClientToolSchema: GenMessage<ClientTool> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 5);
+  messageDesc(file_warmline_v1_session_config, 8);
 
 /**
  * How much the model thinks.
@@ -388,7 +511,7 @@ export type Reasoning = Message<"warmline.v1.Reasoning"> & {
  * Use `create(ReasoningSchema)` to create a new message.
  */
 export const ReasoningSchema: GenMessage<Reasoning> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 6);
+  messageDesc(file_warmline_v1_session_config, 9);
 
 /**
  * The working directory of a session.
@@ -418,7 +541,7 @@ export type Workspace = Message<"warmline.v1.Workspace"> & {
  * Use `create(WorkspaceSchema)` to create a new message.
  */
 export const WorkspaceSchema: GenMessage<Workspace> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 7);
+  messageDesc(file_warmline_v1_session_config, 10);
 
 /**
  * A file of a workspace.
@@ -446,7 +569,7 @@ export type WorkspaceFile = Message<"warmline.v1.WorkspaceFile"> & {
  * Use `create(WorkspaceFileSchema)` to create a new message.
  */
 export const WorkspaceFileSchema: GenMessage<WorkspaceFile> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 8);
+  messageDesc(file_warmline_v1_session_config, 11);
 
 /**
  * The system prompt of a session.
@@ -491,7 +614,7 @@ export type SystemPrompt = Message<"warmline.v1.SystemPrompt"> & {
  * Use `create(SystemPromptSchema)` to create a new message.
  */
 export const SystemPromptSchema: GenMessage<SystemPrompt> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 9);
+  messageDesc(file_warmline_v1_session_config, 12);
 
 /**
  * The CLI's own system prompt, in a form that is asked for.
@@ -520,7 +643,7 @@ export type PresetPrompt = Message<"warmline.v1.PresetPrompt"> & {
  * Use `create(PresetPromptSchema)` to create a new message.
  */
 export const PresetPromptSchema: GenMessage<PresetPrompt> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 10);
+  messageDesc(file_warmline_v1_session_config, 13);
 
 /**
  * Bounds on each turn. A turn that reaches one ends with `turn_failed` and that bound's reason.
@@ -564,7 +687,41 @@ export type Limits = Message<"warmline.v1.Limits"> & {
  * Use `create(LimitsSchema)` to create a new message.
  */
 export const LimitsSchema: GenMessage<Limits> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 11);
+  messageDesc(file_warmline_v1_session_config, 14);
+
+/**
+ * Whose settings are honoured.
+ *
+ * @generated from enum warmline.v1.SettingSource
+ */
+export enum SettingSource {
+  /**
+   * Not allowed.
+   *
+   * @generated from enum value: SETTING_SOURCE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Those that are shared: `CLAUDE.md`, `.claude/settings.json`, `.claude/commands` and the like.
+   *
+   * @generated from enum value: SETTING_SOURCE_PROJECT = 1;
+   */
+  PROJECT = 1,
+
+  /**
+   * Those of one person: `CLAUDE.local.md`, `.claude/settings.local.json`.
+   *
+   * @generated from enum value: SETTING_SOURCE_LOCAL = 2;
+   */
+  LOCAL = 2,
+}
+
+/**
+ * Describes the enum warmline.v1.SettingSource.
+ */
+export const SettingSourceSchema: GenEnum<SettingSource> = /*@__PURE__*/
+  enumDesc(file_warmline_v1_session_config, 0);
 
 /**
  * How much of the CLI's own equipment a conversation has.
@@ -600,7 +757,7 @@ export enum Profile {
  * Describes the enum warmline.v1.Profile.
  */
 export const ProfileSchema: GenEnum<Profile> = /*@__PURE__*/
-  enumDesc(file_warmline_v1_session_config, 0);
+  enumDesc(file_warmline_v1_session_config, 1);
 
 /**
  * What may happen without an approval. The operator may forbid some: POLICY_DENIED.
@@ -662,7 +819,7 @@ export enum PermissionMode {
  * Describes the enum warmline.v1.PermissionMode.
  */
 export const PermissionModeSchema: GenEnum<PermissionMode> = /*@__PURE__*/
-  enumDesc(file_warmline_v1_session_config, 1);
+  enumDesc(file_warmline_v1_session_config, 2);
 
 /**
  * How much effort a model makes.
@@ -717,5 +874,5 @@ export enum Effort {
  * Describes the enum warmline.v1.Effort.
  */
 export const EffortSchema: GenEnum<Effort> = /*@__PURE__*/
-  enumDesc(file_warmline_v1_session_config, 2);
+  enumDesc(file_warmline_v1_session_config, 3);
 

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from conversing import Model
 from google.protobuf.json_format import ParseDict
-from parking import client_of, conversation_of, kill_cli, say, start_of
-from running import until
+from parking import client_of, ended, kill_cli, say, start_of
 from shared import ServiceThread, shared_service
 from warmline.v1 import chat_service_pb2 as chat_pb
 from warmline.v1 import events_pb2 as pb
@@ -238,16 +237,6 @@ async def test_a_plugin_brings_its_command_and_its_agent(
     ]
 
 
-async def _ended(thread: ServiceThread, session_id: str) -> None:
-    """Wait until the session has no process."""
-
-    def hot() -> bool:
-        live = conversation_of(thread.service, session_id)
-        return live is not None and live.hot
-
-    await until(lambda: not hot())
-
-
 _SETTINGS = {
     "permissions": {"allow": ["Bash(touch:*)"], "defaultMode": "acceptEdits"},
     "outputStyle": "Explanatory",
@@ -301,7 +290,7 @@ async def test_settings_of_a_workspace_are_honoured_by_the_next_process(
         for text in ("hi", '::tool Bash {"command":"touch c"}'):
             await say(chat, text)
             kill_cli(thread.service, chat.session_id)
-            await _ended(thread, chat.session_id)
+            await ended(thread.service, chat.session_id)
             events = await say(chat, _TRY)
             assert [failed for _, failed in _results(events)] == [False, True], text
             assert "LOCAL-NOTES" in json.dumps(model.asked[-1])

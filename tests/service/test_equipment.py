@@ -10,13 +10,14 @@ import pytest
 from conversing import Model
 from google.protobuf.json_format import ParseDict
 from parking import client_of, ended, kill_cli, say, start_of
+from pydantic import ValidationError
 from shared import ServiceThread, shared_service
 from warmline.v1 import chat_service_pb2 as chat_pb
 from warmline.v1 import events_pb2 as pb
 from warmline.v1 import session_config_pb2 as config_pb
 from warmline_client import Client, Conversation, WarmlineError
 from warmline_service.chat._policy import check_equipment
-from warmline_service.config import CliSettings, LimitSettings
+from warmline_service.config import CliSettings, LimitSettings, load
 from warmline_service.egress._credential import PLACEHOLDER
 from warmline_service.errors import Reason
 from warmline_service.errors import WarmlineError as ServiceError
@@ -401,6 +402,22 @@ def test_what_may_run_commands_is_the_operators_to_allow(
         check_equipment(config, LimitSettings(), CliSettings())
     assert caught.value.reason is Reason.POLICY_DENIED
     assert caught.value.metadata == {"field": field}
+
+
+async def test_a_plugin_that_cannot_be_loaded_is_told(client: Client) -> None:
+    """Otherwise nobody knows why its parts are missing; the turn goes on."""
+    files = _plugin("mine") | {"hooks/hooks.json": "{nope"}
+    events = await _turn(client, _config(plugins=[{"files": {"files": _files(files)}}]), "hi")
+    assert events[-1].HasField("turn_completed")
+    (notice,) = [e.notice for e in events if e.HasField("notice")]
+    assert notice.code == "plugin_failed"
+    assert notice.kind == pb.Notice.KIND_WARNING
+
+
+def test_a_plugin_of_the_operators_has_to_be_there(tmp_path: Path) -> None:
+    """The service does not start otherwise, and says which."""
+    with pytest.raises(ValidationError, match=r"cli\.plugins\.ours"):
+        load(None, cli={"plugins": {"ours": tmp_path / "none"}})
 
 
 async def test_a_plugin_that_is_not_installed_is_refused(client: Client) -> None:

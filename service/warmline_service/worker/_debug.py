@@ -55,7 +55,7 @@ class DebugLog:
             os.close(file)
         if dropped:
             # A part of a line says little, and could be a part of a secret.
-            whole = data[data.find(b"\n") + 1 :]
+            _, _, whole = data.partition(b"\n")
             dropped += len(data) - len(whole)
             data = whole
         text = data.decode(errors="replace")

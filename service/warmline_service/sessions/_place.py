@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
-from warmline_service.errors import field_invalid
+from warmline_service.errors import WarmlineError, field_invalid
 from warmline_service.sessions._files import PlacedFile
 
 # Whatever a link leads to is not the workspace's.
@@ -56,5 +56,5 @@ def _write(folder: int, name: str, data: bytes) -> None:
         raise
 
 
-def _in_the_way(field: str) -> Exception:
+def _in_the_way(field: str) -> WarmlineError:
     return field_invalid(field, "is where the workspace has a directory, or below what is none")

@@ -16,6 +16,7 @@ import hypothesis
 import leaks
 import pytest
 from virtual_time import VirtualTimeLoop
+from watching import EachLoopsOwn
 
 # Fixtures for any test that asks: servers of the run's own.
 pytest_plugins = ["postgres", "s3", "stores"]
@@ -43,7 +44,7 @@ def pytest_configure() -> None:
     grpc.aio.init_grpc_aio()
     if sys.version_info < (3, 12):
         # The default watcher takes a thread for each child.
-        asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
+        asyncio.set_child_watcher(EachLoopsOwn())
 
 
 def pytest_asyncio_loop_factories(

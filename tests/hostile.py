@@ -44,6 +44,10 @@ _WANTED: Mapping[str, tuple[Any, ...]] = {
     "names": ("Read", "Bash", "mcp__x__y"),
     "allowed": ("Read", "Bash(git log:*)", "mcp__a__*", "Bash(\u2028--x)"),
     "disallowed": ("WebFetch", "Bash(rm:*)"),
+    "add_directories": ("shared", "a_b-c"),
+    "categories": ("hooks", "api"),
+    "exclusions": ("mcp",),
+    "path": (".claude-plugin/plugin.json", ".claude-plugin/plugin.json", "a", "src/a.py"),
     "betas": ("context-1m-2025-08-07", "x"),
     "budget_tokens": (0, 1024, 200_000),
     "max_turns": (0, 1, 1000),
@@ -54,10 +58,17 @@ _WANTED: Mapping[str, tuple[Any, ...]] = {
     "call_id": (_UUID,),
     "idempotency_key": ("", "", "a-key"),
     "media_type": ("image/png", "application/pdf"),
-    "data": (b"x", b"\x00\xff"),
+    "data": (b"x", b"\x00\xff", b'{"name": "p"}'),
     "text": ("hello", "/clear", "@/etc/passwd", "a\u2028b\x00\n"),
 }
 _WORKSPACES, _TOOLS = ("", "shared", "a_b-c"), tuple(f"{MARK}_{number}" for number in range(6))
+_PLUGINS = ("linter", "docs")
+# Of a session's own settings what is taken; what hurts is any other object.
+_SETTINGS: tuple[dict[str, Any], ...] = (
+    {"language": "french", "includeCoAuthoredBy": False},
+    {"permissions": {"ask": ["Bash(rm:*)"]}, "attribution": {"commit": MARK}},
+    {"hooks": {"Stop": [{"hooks": [{"type": "command", "command": MARK}]}]}},
+)
 _KEYWORDS = ("properties", "$defs", "patternProperties", "dependentSchemas")
 _PATTERNS = ("^a*$", "(", "a{99999999999}", "(" * 300 + ")" * 300, "\\d+", "(?P<a>x)(?P<a>y)")
 
@@ -129,6 +140,9 @@ class _Filler:
             setattr(message, field.name, self._scalar(field))
         else:
             holder.SetInParent()
+            if field.name == "settings" and not self._hurts():
+                holder.update(self._rng.choice(_SETTINGS))
+                return
             self.fill(holder, depth - 1)
 
     def _set_map(self, holder: Any, entry: Descriptor, depth: int) -> None:
@@ -166,8 +180,8 @@ class _Filler:
         if field.enum_type is not None:
             return self._rng.choice([value.number for value in field.enum_type.values])
         if field.name == "name":
-            tool = _owner(field) == "warmline.v1.ClientTool"
-            return self._rng.choice(_TOOLS if tool else _WORKSPACES)
+            names = {"warmline.v1.ClientTool": _TOOLS, "warmline.v1.Plugin": _PLUGINS}
+            return self._rng.choice(names.get(_owner(field), _WORKSPACES))
         if field.name in _TOLD:
             return f"{self._text()}{MARK}"
         return self._rng.choice(_WANTED[field.name]) if field.name in _WANTED else None

@@ -115,14 +115,19 @@ def kill_cli(service: Service, session_id: str) -> None:
     live._runner.process._child.signal_group(signal.SIGKILL)
 
 
-async def parked(service: Service, session_id: str) -> None:
-    """Wait until the session has no process, and its files are saved."""
+async def ended(service: Service, session_id: str) -> None:
+    """Wait until the session has no process."""
 
     def hot() -> bool:
         live = conversation_of(service, session_id)
         return live is not None and live.hot
 
     await until(lambda: not hot())
+
+
+async def parked(service: Service, session_id: str) -> None:
+    """Wait until the session has no process, and its files are saved."""
+    await ended(service, session_id)
     async with asyncio.timeout(10):
         while (await row_of(service, session_id)).slot_id:
             await asyncio.sleep(0.02)

@@ -6,7 +6,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    DirectoryPath,
+    Field,
+    SecretStr,
+    StringConstraints,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -54,6 +62,9 @@ class CliSettings(_Section):
         ge=1024,
         le=1 * MIB,
         description="How much of the CLI's last stderr is kept for the report of a crash.",
+    )
+    plugins: dict[Id, DirectoryPath] = Field(
+        {}, description="Plugins that sessions may have: directories by name, as `[cli.plugins]`."
     )
     nice: int = Field(
         10, ge=0, le=19, description="Lower priority of CLI processes; 0: that of the service."
@@ -155,6 +166,13 @@ class LimitSettings(_Section):
     forbidden_permission_modes: frozenset[
         Literal["plan", "acceptEdits", "dontAsk", "auto", "bypassPermissions"]
     ] = Field(frozenset(), description="Permission modes that no session may have.")
+    caller_commands: bool = Field(
+        False,
+        description=(
+            "Whether callers may bring what runs as a command on this machine, as the service's user: "
+            "hooks, plugins and MCP servers of their own, settings in a workspace."
+        ),
+    )
     approval_timeout: Seconds = Field(
         300.0, description="How long an approval is waited for, where the session sets nothing."
     )

@@ -58,6 +58,11 @@ _VALUES: dict[str, dict[str, Any]] = {
     "agents": {"agents": _AGENTS},
     "output_schema": {"output_schema": {"type": "object"}},
     "workspace": {"workspace": {"name": "w"}},
+    "settings": {"settings": {"language": "french"}},
+    "plugins": {"plugins": [{"name": "p"}]},
+    "setting_sources": {"setting_sources": ["SETTING_SOURCE_PROJECT"]},
+    "debug": {"debug": {}},
+    "add_directories": {"add_directories": ["w"]},
     "agent": {"agents": _AGENTS, "agent": "a"},
     "tools.available": {"tools": {"available": {"names": ["Read"]}}},
     "fallback_models": {"fallback_models": ["haiku"]},
@@ -188,18 +193,35 @@ async def _prints(port: int, example: Example) -> None:
     assert tuple(printed) == example.words
 
 
+def _greeter(folder: Path) -> Path:
+    """The plugin that the page's operator has installed."""
+    files = {
+        ".claude-plugin/plugin.json": '{"name": "greeter"}',
+        "commands/hello.md": "::say hello from greeter\n",
+        "agents/looker.md": "---\nname: looker\ndescription: Looks\n---\nYou look around.\n",
+    }
+    for path, text in files.items():
+        (folder / path).parent.mkdir()
+        (folder / path).write_text(text)
+    return folder
+
+
 @pytest.mark.real_cli
 @pytest.mark.timeout(600)  # half a hundred processes, one after another
 async def test_each_example_is_answered_as_the_page_says(
-    subtests: pytest.Subtests, monkeypatch: pytest.MonkeyPatch
+    subtests: pytest.Subtests, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """One service takes them all; each section is a caller of its own."""
     model = Model()
     monkeypatch.setattr("warmline_service.server.make_provider", lambda *_: model.provider)
     async with running_service(
-        cli={"max_retries": 4},
         pool={"min_spares": 0, "max_spares": 0},
-        limits={"forbidden_permission_modes": ["auto"], "approval_park": 1},
+        cli={"max_retries": 4, "plugins": {"greeter": _greeter(tmp_path)}},
+        limits={
+            "forbidden_permission_modes": ["auto"],
+            "approval_park": 1,
+            "caller_commands": True,
+        },
     ) as service:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as channel:
             for title, examples in sections().items():

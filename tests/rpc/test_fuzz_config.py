@@ -25,7 +25,12 @@ from warmline_service.worker._control import encode_line
 _LIMIT = 100_000
 _ABLE = Capabilities("1", (), True, True, True, True, True, True, True, True)
 _BINARY = Path("/opt/claude")
-_FILES = Files(Path("/slot/system-prompt"), Path("/slot/agents.json"))
+_FILES = Files(
+    Path("/slot/system-prompt"),
+    Path("/slot/agents.json"),
+    debug=Path("/slot/debug.log"),
+    plugins=(Path("/slot/plugins/0"),),
+)
 SEEDS = range(10)
 EACH = 1000
 

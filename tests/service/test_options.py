@@ -2,42 +2,74 @@
 
 import json
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 from conversing import Model
 from google.protobuf.json_format import MessageToDict, ParseDict
-from parking import client_of, failure, kill_cli, parked, say, start_of
-from running import data_directory, running_client, running_service, service_in
+from parking import client_of, ended, failure, kill_cli, say, start_of
+from running import data_directory, service_in, until
+from shared import ServiceThread, shared_service
 from warmline.v1 import events_pb2 as pb
 from warmline.v1 import session_config_pb2 as config_pb
 from warmline_client import Client, WarmlineError
+from warmline_service.worker import ProcessState
 
-pytestmark = pytest.mark.real_cli
+pytestmark = [pytest.mark.real_cli, pytest.mark.shared_service]
+_NO_SPARES = {"min_spares": 0, "max_spares": 0}
+
+
+@pytest.fixture(scope="module")
+def shared_model() -> Model:
+    """The model of the module's services."""
+    return Model()
 
 
 @pytest.fixture
-def model(monkeypatch: pytest.MonkeyPatch) -> Model:
-    """The model of the test's service."""
-    made = Model()
-    monkeypatch.setattr("warmline_service.server.make_provider", lambda *_: made.provider)
-    return made
+def model(shared_model: Model) -> Model:
+    """The same; it has been asked nothing yet."""
+    shared_model.provider.requests.clear()
+    return shared_model
 
 
-@pytest.fixture
-async def cold(model: Model) -> AsyncIterator[Client]:
+@pytest.fixture(scope="module")
+def cold_thread(shared_model: Model) -> Iterator[ServiceThread]:
     """One without spares: starting them takes longer than what is fixed at a start anyway."""
-    async with running_client(pool={"min_spares": 0, "max_spares": 0}) as client:
+    forbidden = {"forbidden_permission_modes": ["auto"]}
+    with shared_service(
+        shared_model, pool=_NO_SPARES, limits=forbidden, cli={"max_retries": 4}
+    ) as thread:
+        yield thread
+
+
+@pytest.fixture
+async def cold(cold_thread: ServiceThread, model: Model) -> AsyncIterator[Client]:
+    """A client of it."""
+    async with client_of(cold_thread.service) as client:
         yield client
 
 
+@pytest.fixture(scope="module")
+def warm_thread(shared_model: Model) -> Iterator[ServiceThread]:
+    """One with spares of all kinds; a session's process soon makes room for them."""
+    pool = {"bare_spares": True, "max_processes": 12, "max_starting": 4, "idle_ttl": 5.0}
+    with shared_service(shared_model, pool=pool) as thread:
+        yield thread
+
+
 @pytest.fixture
-async def client(model: Model) -> AsyncIterator[Client]:
-    """A service of the test's own."""
-    with data_directory() as directory:
-        async with service_in(directory) as service, client_of(service) as client:
-            yield client
+async def client(warm_thread: ServiceThread, model: Model) -> AsyncIterator[Client]:
+    """A client of it, when there are spares again."""
+    pool = warm_thread.service.pool
+
+    def full() -> bool:
+        stats = pool.stats()
+        return stats.processes[ProcessState.SPARE] >= stats.spare_target
+
+    await until(full, timeout=30.0)
+    async with client_of(warm_thread.service) as client:
+        yield client
 
 
 async def _turn(client: Client, config: config_pb.SessionConfig, text: str) -> list[pb.Event]:
@@ -178,14 +210,15 @@ async def test_a_bare_profile_is_a_plain_completion(cold: Client, model: Model) 
     assert not model.asked[1].get("tools")
 
 
-async def test_bare_sessions_have_spares_where_the_operator_keeps_them(model: Model) -> None:
-    """The best kind takes them; what is fixed otherwise still starts cold."""
-    async with running_client(pool={"bare_spares": True, "max_starting": 4}) as client:
-        events = await _turn(client, _config(profile="PROFILE_BARE"), "hi")
-        assert _start(events) == (pb.START_KIND_WARM, [])
-        assert len(json.dumps(model.asked[-1])) < 3000
-        events = await _turn(client, _config(systemPrompt={"append": "x"}), "hi")
-        assert _start(events) == (pb.START_KIND_WARM, [])
+async def test_bare_sessions_have_spares_where_the_operator_keeps_them(
+    client: Client, model: Model
+) -> None:
+    """The best kind takes them; what is fixed otherwise has its own."""
+    events = await _turn(client, _config(profile="PROFILE_BARE"), "hi")
+    assert _start(events) == (pb.START_KIND_WARM, [])
+    assert len(json.dumps(model.asked[-1])) < 3000
+    events = await _turn(client, _config(systemPrompt={"append": "x"}), "hi")
+    assert _start(events) == (pb.START_KIND_WARM, [])
 
 
 @pytest.mark.parametrize(
@@ -211,12 +244,12 @@ async def test_a_preset_is_the_clis_own_prompt(cold: Client, model: Model) -> No
     assert len(same) < len(own)
 
 
-async def test_another_model_answers_when_the_first_is_overloaded(model: Model) -> None:
+async def test_another_model_answers_when_the_first_is_overloaded(
+    cold: Client, model: Model
+) -> None:
     """A notice says so; the turn goes on."""
-    async with running_client(cli={"max_retries": 4}) as client:
-        events = await _turn(
-            client, _config(model="opus", fallbackModels=["haiku"]), "::error 529 times 3\n::say ok"
-        )
+    config = _config(model="opus", fallbackModels=["haiku"])
+    events = await _turn(cold, config, "::error 529 times 3\n::say ok")
     assert events[-1].turn_completed.result == "ok"
     kinds = [e.notice.kind for e in events if e.HasField("notice")]
     assert pb.Notice.KIND_MODEL_FALLBACK in kinds
@@ -240,14 +273,11 @@ async def test_an_unknown_model_is_refused_wherever_it_is_named(
     assert not model.asked
 
 
-async def test_what_needs_a_sandbox_is_refused_without_one(cold: Client) -> None:
+@pytest.mark.parametrize("mode", ["BYPASS", "AUTO"])
+async def test_what_needs_a_sandbox_is_refused_without_one(cold: Client, mode: str) -> None:
     """The operator has the last word over permission modes as well."""
     with pytest.raises(WarmlineError) as caught:
-        await _turn(cold, _config(permissionMode="PERMISSION_MODE_BYPASS"), "hi")
-    assert caught.value.reason == "POLICY_DENIED"
-    async with running_client(limits={"forbidden_permission_modes": ["auto"]}) as other:
-        with pytest.raises(WarmlineError) as caught:
-            await _turn(other, _config(permissionMode="PERMISSION_MODE_AUTO"), "hi")
+        await _turn(cold, _config(permissionMode=f"PERMISSION_MODE_{mode}"), "hi")
     assert caught.value.reason == "POLICY_DENIED"
 
 
@@ -267,25 +297,26 @@ async def test_text_is_acted_upon_only_when_it_is_asked_for(cold: Client, model:
         assert "/nonsense" not in json.dumps(model.said())
 
 
-async def test_a_session_is_set_up_differently_between_turns(model: Model) -> None:
+async def test_a_session_is_set_up_differently_between_turns(
+    cold: Client, cold_thread: ServiceThread, model: Model
+) -> None:
     """The next turn has another model and mode, in the same process; and so has its next process."""
-    async with running_service(pool={"min_spares": 0, "max_spares": 0}) as service:
-        async with client_of(service) as client, client.chat() as chat:
-            await say(chat, "hi")
-            await chat.update(model="haiku", permission_mode=config_pb.PERMISSION_MODE_ACCEPT_EDITS)
-            events = await say(chat, '::tool Write {"file_path":"f","content":"x"}\n::say done')
-            assert _start(events)[0] == pb.START_KIND_HOT
-            assert [failed for _, failed in _results(events)] == [False]
-            assert "haiku" in model.asked[-1]["model"]
-            (updated,) = [e.session_updated for e in chat.notices]
-            assert "haiku" in updated.model
-            assert updated.permission_mode == config_pb.PERMISSION_MODE_ACCEPT_EDITS
-            kill_cli(service, chat.session_id)
-            await parked(service, chat.session_id)
-            await say(chat, "again")
-            assert "haiku" in model.asked[-1]["model"]
-            session = await client.session(chat.session_id)
-            assert session.config.model == "haiku"
+    async with cold.chat() as chat:
+        await say(chat, "hi")
+        await chat.update(model="haiku", permission_mode=config_pb.PERMISSION_MODE_ACCEPT_EDITS)
+        events = await say(chat, '::tool Write {"file_path":"f","content":"x"}\n::say done')
+        assert _start(events)[0] == pb.START_KIND_HOT
+        assert [failed for _, failed in _results(events)] == [False]
+        assert "haiku" in model.asked[-1]["model"]
+        (updated,) = [e.session_updated for e in chat.notices]
+        assert "haiku" in updated.model
+        assert updated.permission_mode == config_pb.PERMISSION_MODE_ACCEPT_EDITS
+        kill_cli(cold_thread.service, chat.session_id)
+        await ended(cold_thread.service, chat.session_id)
+        await say(chat, "again")
+        assert "haiku" in model.asked[-1]["model"]
+        session = await cold.session(chat.session_id)
+        assert session.config.model == "haiku"
 
 
 async def test_an_update_that_cannot_be_changes_nothing(cold: Client, model: Model) -> None:
@@ -309,17 +340,16 @@ async def test_a_running_turn_gets_another_mode(cold: Client) -> None:
     assert [failed for _, failed in _results(events)] == [False]
 
 
-async def test_what_is_forbidden_later_holds_for_sessions_that_have_it(model: Model) -> None:
+async def test_what_is_forbidden_later_holds_for_sessions_that_have_it() -> None:
     """A turn fails by name; another mode brings the session back."""
-    spares = {"min_spares": 0, "max_spares": 0}
     plan = _config(permissionMode="PERMISSION_MODE_PLAN")
     with data_directory() as data:
-        async with service_in(data, pool=spares) as service, client_of(service) as client:
+        async with service_in(data, pool=_NO_SPARES) as service, client_of(service) as client:
             async with client.chat(config=plan) as chat:
                 await say(chat, "hi")
                 session_id = chat.session_id
         forbidden = {"forbidden_permission_modes": ["plan"]}
-        async with service_in(data, pool=spares, limits=forbidden) as service:
+        async with service_in(data, pool=_NO_SPARES, limits=forbidden) as service:
             async with client_of(service) as client, client.chat(session_id=session_id) as chat:
                 assert failure(await say(chat, "again")).reason == "POLICY_DENIED"
                 await chat.update(permission_mode=config_pb.PERMISSION_MODE_DEFAULT)

@@ -1,55 +1,20 @@
 """The service as others reach it: a sync stub by pytest-grpc's fixtures, and `buf curl` by reflection."""
 
-import asyncio
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from running import running_service
+from shared import ServiceThread
 from warmline.v1 import chat_service_pb2 as pb
 from warmline.v1 import chat_service_pb2_grpc as pb_grpc
 
 pytestmark = [pytest.mark.real_cli, pytest.mark.shared_service]
 BUF = Path(sys.executable).parent / "buf"
-
-
-class ServiceThread:
-    """A whole service on a loop of its own, so that sync stubs can talk to it."""
-
-    def __init__(self) -> None:
-        self._ready: threading.Event = threading.Event()
-        self._thread = threading.Thread(target=asyncio.run, args=(self._main(),))
-        self.port = 0
-
-    def start(self) -> None:
-        """Start; the port is set on return."""
-        self._thread.start()
-        assert self._ready.wait(60)
-        assert self.port
-
-    def stop(self) -> None:
-        """Drain, stop, and wait for the thread."""
-        self._loop.call_soon_threadsafe(self._stopping.set)
-        self._thread.join(60)
-        assert not self._thread.is_alive()
-
-    async def _main(self) -> None:
-        self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
-        try:
-            async with AsyncExitStack() as stack:
-                service = await stack.enter_async_context(running_service())
-                self.port = service.port
-                self._ready.set()
-                await self._stopping.wait()
-        finally:
-            self._ready.set()
 
 
 @pytest.fixture(scope="module")

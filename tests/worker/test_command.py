@@ -1,6 +1,7 @@
 """The command line, the environment, the binary: nothing of a caller's or the service's."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import fake_cli
@@ -11,8 +12,11 @@ from warmline_service.config import CliSettings
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.worker import (
     Agent,
+    Debug,
     Options,
     Pending,
+    Plugin,
+    PluginFile,
     Slot,
     SpawnKey,
     SystemPrompt,
@@ -23,6 +27,7 @@ from warmline_service.worker import (
 )
 from warmline_service.worker._argv import Files, build_argv
 from warmline_service.worker._environment import build_environment
+from warmline_service.worker._equipment import debug_file, plugin_folders, write_plugins
 
 SLOT = Slot("abc", Path("/slots/abc"))
 FILES = Files(SLOT.root / "system-prompt", SLOT.root / "agents.json")
@@ -72,6 +77,37 @@ def test_what_a_process_begins_with_that_goes_on_from_a_call() -> None:
     )
     assert argv("ExitPlanMode")[-3] == "--permission-mode=plan"
     assert "secret" not in " ".join(argv("Bash"))
+
+
+@pytest.mark.parametrize(
+    ("key", "flags"),
+    [
+        (SpawnKey(), ["--setting-sources="]),
+        (SpawnKey(setting_sources=("project", "local")), ["--setting-sources=project,local"]),
+        (SpawnKey(debug=Debug()), ["--debug-file=/slots/abc/debug.log"]),
+        (SpawnKey(debug=Debug(categories=("a", "b"))), ["--debug=a,b"]),
+        (SpawnKey(debug=Debug(exclusions=("a", "b"))), ["--debug=!a,!b"]),
+    ],
+)
+def test_what_is_fixed_at_a_start_is_in_the_command(key: SpawnKey, flags: list[str]) -> None:
+    """By words that were checked; where nothing is asked for, nothing is honoured."""
+    argv = build_argv(Path("/claude"), key, replace(FILES, debug=debug_file(SLOT)))
+    assert set(flags) <= set(argv)
+    assert sum(each.startswith("--setting-sources=") for each in argv) == 1
+
+
+def test_a_plugin_is_where_the_operator_or_the_slot_has_it(tmp_path: Path) -> None:
+    """Each of the caller's in a folder of its own, outside of where the tools work."""
+    slot = Slot("abc", tmp_path)
+    file = PluginFile("commands/a.md", b"hi")
+    plugins = (Plugin(files=(file,)), Plugin("ours"), Plugin(files=(file,)))
+    write_plugins(slot, plugins)
+    folders = plugin_folders(slot, plugins, {"ours": Path("/opt/ours")})
+    assert folders == (tmp_path / "plugins/0", Path("/opt/ours"), tmp_path / "plugins/2")
+    assert [(place / "commands/a.md").exists() for place in folders] == [True, False, True]
+    argv = build_argv(Path("/claude"), SpawnKey(plugins=plugins), replace(FILES, plugins=folders))
+    assert [f"--plugin-dir={place}" for place in folders] == list(argv[-3:])
+    assert not any(place.is_relative_to(slot.work) for place in folders)
 
 
 def test_the_environment_is_an_allow_list(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,6 +125,13 @@ class Context:
         named = self._runtime.workspaces.named
         return await asyncio.to_thread(named, session.tenant, session.config.workspace)
 
+    async def directories(self) -> tuple[Path, ...]:
+        """Those of other named workspaces that the session may use. Raises STORAGE_UNAVAILABLE."""
+        session, named = self._session, self._runtime.workspaces.named
+        names = session.config.add_directories
+        made = (asyncio.to_thread(named, session.tenant, name) for name in names)
+        return tuple([await each for each in made])
+
     async def place(self, process: CliProcess) -> Notice | None:
         """Make a fresh process the keeper of the session's own files; says so where some are lost.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import structlog
@@ -21,7 +21,7 @@ from warmline_service.chat._stream import Stream
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.sessions import Session, UserMessage
 from warmline_service.sessions.events import InterruptOutcome
-from warmline_service.store import Claimed, Query, SessionRow, elsewhere
+from warmline_service.store import Claim, Claimed, Query, SessionRow, elsewhere
 
 _log = structlog.get_logger(__name__)
 
@@ -219,11 +219,21 @@ class Conversations:
         if not opening.files:
             return await sessions.create(tenant, opening.config, claim)
 
-        def keep(session_id: str) -> Awaitable[str]:
-            return self._runtime.workspaces.keep_files(tenant, session_id, opening.files)
+        return await self._wholly(self._create_with_files(tenant, opening, claim))
 
-        making = sessions.create(tenant, opening.config, claim, keep_files=keep)
-        return await self._wholly(making)
+    async def _create_with_files(self, tenant: str, opening: Opening, claim: Claim | None) -> str:
+        runtime, named = self._runtime, opening.config.workspace
+        found = await runtime.store.claimed(claim) if claim is not None and named else None
+        if found is not None:
+            return found.session_id  # What others have written there since stays.
+
+        async def keep(session_id: str) -> str:
+            if not named:
+                return await runtime.workspaces.keep_files(tenant, session_id, opening.files)
+            await runtime.workspaces.place_files(tenant, named, opening.files)
+            return ""
+
+        return await runtime.sessions.create(tenant, opening.config, claim, keep_files=keep)
 
     async def _get(self, tenant: str, session_id: str) -> Conversation:
         """The session's conversation; loaded, once, where it is not."""

@@ -43,11 +43,14 @@ def acceptable_keys(
         max_turns=config.max_turns,
         max_budget_usd=config.max_budget_usd,
         bare=config.bare,
+        plugins=config.plugins,
+        setting_sources=config.setting_sources,
+        debug=config.debug,
     )
     # It can start where it is to work.
     cold = replace(fixed, workspace=workspace)
     if fixed not in _KINDS or (workspace is not None and not can.late_workspace):
         return (cold,)
-    plain = prompt is None and workspace is None and not config.options.first
+    plain = prompt is None and workspace is None and not config.options.early
     spares = [key for key in _prepared(can, fixed) if plain or not key.primed]
     return (*(key for key in spares if key != cold), cold)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from warmline_service.chat._catalog import ModelCatalog
+from warmline_service.chat._policy import check_equipment
 from warmline_service.config import CliSettings, LimitSettings
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.pool import Pool
@@ -57,7 +58,7 @@ class Runtime:
     portable: Portable
 
     def check(self, config: SessionConfig) -> None:
-        """Raise MODEL_NOT_FOUND or POLICY_DENIED for what a session cannot have here."""
+        """Raise MODEL_NOT_FOUND, POLICY_DENIED or FIELD_INVALID for what a session cannot have here."""
         names = [config.model, *config.fallback_models]
         for name in (*names, *(agent.model for agent in config.agents.values())):
             self.catalog.resolve(name)
@@ -67,6 +68,7 @@ class Runtime:
                 f"The permission mode {config.permission_mode} is not allowed here.",
                 metadata={"permissionMode": config.permission_mode},
             )
+        check_equipment(config, self.limits, self.cli)
         if config.permission_mode == "bypassPermissions":
             text = "The permission mode that asks for nothing needs a sandbox; there is none here."
             raise WarmlineError(Reason.POLICY_DENIED, text)

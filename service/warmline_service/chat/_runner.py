@@ -31,6 +31,7 @@ from warmline_service.pool import Lease, Want
 from warmline_service.pool import Start as PoolStart
 from warmline_service.sessions import Session, SessionConfig
 from warmline_service.sessions.events import (
+    DebugLog,
     Ending,
     InterruptOutcome,
     Latency,
@@ -277,7 +278,11 @@ class Runner:
         model = self._model_name() if key.model is None else None
         prompt = prompt if key.system_prompt is None else None
         try:
-            workspace, options = await self._context.workspace(), self._session.config.options
+            workspace = await self._context.workspace()
+            directories = await self._context.directories()
+            if key.waits_apart(self._runtime.capabilities):
+                workspace = process.slot.work
+            options = replace(self._session.config.options, directories=directories)
             await process.bind(Binding(model, prompt, workspace, options))
         except ControlRefused as error:
             if error.subtype != "set_model":
@@ -312,6 +317,7 @@ class Runner:
             before, requests = dict(access.metered(slot)), access.requests(slot)
             self._emit(TurnStarted(latency), turn.id, "")
             end = await self._talk(turn, process)
+            await self._tell_debug(turn, process)
             poisoned = not isinstance(end, Result)
             receipt, after = turn.latency(latency), access.metered(slot)
             requests = access.requests(slot) - requests
@@ -359,6 +365,13 @@ class Runner:
         self._context.keep_lost()
         turn.rest()
         self._emit(parked(), turn.id, "")
+
+    async def _tell_debug(self, turn: Turn, process: CliProcess) -> None:
+        """Tell what the process has written to its debug log, if it was asked to."""
+        if process.debug_log is not None:
+            text, dropped = await asyncio.to_thread(process.debug_log.read)
+            if text or dropped:
+                self._emit(DebugLog(text, dropped), turn.id, "")
 
     def _want(self, past: Past, workspace: Path | None) -> Want:
         can, config = self._runtime.capabilities, self._session.config

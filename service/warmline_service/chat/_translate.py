@@ -32,6 +32,7 @@ from warmline_service.worker import (
     ContentBlockDelta,
     MessageStop,
     ModelFallback,
+    PluginError,
     RateLimitEvent,
     Result,
     StreamEvent,
@@ -90,6 +91,9 @@ class Translator:
                     yield parent, result
             case ApiRetry() | ModelFallback() | CompactBoundary() | RateLimitEvent():
                 yield "", _notice(message)
+            case SystemInit(plugin_errors=errors):
+                for error in errors or ():
+                    yield "", _not_loaded(error)
             case Unknown():
                 yield "", raw(message)
             case System(subtype=subtype) if subtype not in _KNOWN_SYSTEM:
@@ -180,6 +184,11 @@ def _text(content: object) -> str:
     return "\n".join(
         str(part.get("text")) for part in parts if isinstance(part, dict) and part.get("text")
     )
+
+
+def _not_loaded(error: PluginError) -> Notice:
+    about = {"plugin": error.plugin, "type": error.type}
+    return Notice(NoticeKind.WARNING, "plugin_failed", error.message or "Not loaded.", about)
 
 
 def _notice(message: ApiRetry | ModelFallback | CompactBoundary | RateLimitEvent) -> Notice:

@@ -15,6 +15,14 @@ from warmline.v1 import session_config_pb2 as pb
 
 from warmline_service.errors import field_invalid
 from warmline_service.rpc._json_schema import check_schema
+from warmline_service.rpc._parse_equipment import (
+    debug_of,
+    directories_of,
+    plugins_of,
+    sources_of,
+    workspace_of,
+)
+from warmline_service.rpc._parse_settings import SETTINGS_BYTES, settings_of
 from warmline_service.rpc._struct import LEVELS, fits_struct
 from warmline_service.sessions import MOST_RULES, ClientTool, SessionConfig, is_rule
 from warmline_service.worker import Agent, PermissionMode, SystemPrompt
@@ -25,7 +33,6 @@ _DESCRIPTION_BYTES = 8 * 1024
 _SCHEMA_BYTES = 64 * 1024
 _SCHEMAS_BYTES = 256 * 1024
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@\[\]-]{0,127}")
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _AGENT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _TOOL = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,127}")
 _TURN_TIMEOUT = (1.0, 24 * 3600.0)
@@ -86,7 +93,14 @@ def config_of(config: pb.SessionConfig, field: str, *, existing: bool) -> Sessio
         system_prompt=_prompt_of(config.system_prompt, f"{field}.system_prompt"),
         turn_timeout=_seconds(limits, "turn_timeout", f"{field}.limits", _TURN_TIMEOUT),
         stall_timeout=_seconds(limits, "stall_timeout", f"{field}.limits", _STALL_TIMEOUT),
-        workspace=_workspace_of(config.workspace.name, f"{field}.workspace.name"),
+        workspace=workspace_of(config.workspace.name, f"{field}.workspace.name"),
+        add_directories=directories_of(config.add_directories, f"{field}.add_directories"),
+        plugins=plugins_of(config.plugins, f"{field}.plugins"),
+        setting_sources=sources_of(config.setting_sources, f"{field}.setting_sources"),
+        settings=settings_of(
+            json_of(config.settings, SETTINGS_BYTES, f"{field}.settings"), f"{field}.settings"
+        ),
+        debug=debug_of(config.debug, f"{field}.debug") if config.HasField("debug") else None,
         fallback_models=_fallbacks_of(config.fallback_models, f"{field}.fallback_models"),
         agents=agents,
         agent=config.agent,
@@ -130,12 +144,6 @@ def model_of(name: str, field: str) -> str | None:
     if name and not _MODEL.fullmatch(name):
         raise field_invalid(field, "is not of the form of a model id")
     return name or None
-
-
-def _workspace_of(name: str, field: str) -> str:
-    if name and not _NAME.fullmatch(name):
-        raise field_invalid(field, "must be small letters, digits, `-` and `_`, at most 63")
-    return name
 
 
 def _prompt_of(prompt: pb.SystemPrompt, field: str) -> SystemPrompt | None:

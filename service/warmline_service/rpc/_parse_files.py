@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from warmline.v1 import session_config_pb2 as pb
 
@@ -28,17 +29,21 @@ def path_of(value: str, field: str) -> str:
 
 def files_of(workspace: pb.Workspace, field: str, *, fork: bool) -> tuple[PlacedFile, ...]:
     """The files that a new session begins with."""
-    if len(workspace.files) > _FILES:
-        raise field_invalid(f"{field}.files", f"has more than {_FILES} entries")
-    if workspace.files and (workspace.name or fork):
-        text = "are only for a new session in a workspace of its own that is no fork"
-        raise field_invalid(f"{field}.files", text)
+    if workspace.files and fork:
+        raise field_invalid(f"{field}.files", "are only for a new session that is no fork")
+    return placed_of(workspace.files, f"{field}.files")
+
+
+def placed_of(files: Sequence[pb.WorkspaceFile], field: str) -> tuple[PlacedFile, ...]:
+    """Files, each with a place of its own."""
+    if len(files) > _FILES:
+        raise field_invalid(field, f"has more than {_FILES} entries")
     taken: set[str] = set()
-    for index, file in enumerate(workspace.files):
-        place = f"{field}.files[{index}].path"
+    for index, file in enumerate(files):
+        place = f"{field}[{index}].path"
         path = path_of(file.path, place)
         above = {path.rsplit("/", depth)[0] for depth in range(1, path.count("/") + 1)}
         if path in taken or above & taken or any(each.startswith(f"{path}/") for each in taken):
             raise field_invalid(place, "is where another of the files is, or has to be a directory")
         taken.add(path)
-    return tuple(PlacedFile(file.path, file.data) for file in workspace.files)
+    return tuple(PlacedFile(file.path, file.data) for file in files)

@@ -245,6 +245,11 @@ def _notice(out: pb.Notice, body: events.Notice) -> None:
         out.metadata[name] = value
 
 
+def _debug_log(out: pb.DebugLog, body: events.DebugLog) -> None:
+    out.text = body.text
+    out.dropped_bytes = body.dropped
+
+
 def _raw(out: pb.Raw, body: events.Raw) -> None:
     out.type = body.type
     out.json = body.json
@@ -271,5 +276,6 @@ _FILL: dict[type, tuple[str, Callable[[Any, Any], None]]] = {
     events.ToolCall: ("tool_call", _tool_call),
     events.ToolResult: ("tool_result", _tool_result),
     events.Notice: ("notice", _notice),
+    events.DebugLog: ("debug_log", _debug_log),
     events.Raw: ("raw", _raw),
 }

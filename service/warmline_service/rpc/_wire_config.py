@@ -29,6 +29,7 @@ def wire_config(config: SessionConfig) -> pb.SessionConfig:
         permission_mode=MODES.get(config.permission_mode, pb.PERMISSION_MODE_UNSPECIFIED),
         profile=pb.PROFILE_BARE if config.bare else pb.PROFILE_UNSPECIFIED,
     )
+    _equipment(out, config)
     if config.system_prompt is not None:
         _prompt(out.system_prompt, config.system_prompt)
     if config.workspace:
@@ -80,6 +81,24 @@ def _tools(out: pb.SessionConfig, config: SessionConfig) -> None:
     if config.allowed_tools or config.disallowed_tools:
         out.tools.allowed.extend(config.allowed_tools)
         out.tools.disallowed.extend(config.disallowed_tools)
+
+
+def _equipment(out: pb.SessionConfig, config: SessionConfig) -> None:
+    out.add_directories.extend(config.add_directories)
+    for plugin in config.plugins:
+        each = out.plugins.add()
+        if plugin.name:
+            each.name = plugin.name
+        for file in plugin.files:
+            each.files.files.add(path=file.path, data=file.data)
+    for source in config.setting_sources:
+        out.setting_sources.append(pb.SettingSource.Value(f"SETTING_SOURCE_{source.upper()}"))
+    if config.settings:
+        fill_struct(out.settings, config.settings)
+    if config.debug is not None:
+        out.debug.categories.extend(config.debug.categories)
+        out.debug.exclusions.extend(config.debug.exclusions)
+        out.debug.SetInParent()
 
 
 def _limits(out: pb.SessionConfig, config: SessionConfig) -> None:

@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from warmline_service.worker import Agent, Options, PermissionMode, SystemPrompt
+from warmline_service.worker import (
+    Agent,
+    Debug,
+    Options,
+    PermissionMode,
+    Plugin,
+    SettingSource,
+    SystemPrompt,
+)
 
 # A tool's name and, in brackets, what its input has to look like: one line of printable letters.
 _RULE = re.compile(r"[A-Za-z][A-Za-z0-9_*-]{0,127}(\([^\x00-\x1f\x7f]+\))?")
@@ -49,6 +57,8 @@ class SessionConfig:
     stall_timeout: float | None = None
     # The name of a workspace of the tenant's; empty for one of the session's own.
     workspace: str = ""
+    # Others of them that it may use as well.
+    add_directories: tuple[str, ...] = ()
     fallback_models: tuple[str, ...] = ()
     agents: Mapping[str, Agent] = field(default_factory=dict)
     # The one of them that leads; empty for none.
@@ -65,6 +75,11 @@ class SessionConfig:
     max_turns: int = 0
     max_budget_usd: float = 0.0
     bare: bool = False
+    plugins: tuple[Plugin, ...] = ()
+    setting_sources: tuple[SettingSource, ...] = ()
+    # The CLI's own, by its names.
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    debug: Debug | None = None
     # Whether somebody is asked for approvals, and for how long each time; whether that may take so long
     # that no process waits with it.
     asks: bool = False
@@ -80,6 +95,7 @@ class SessionConfig:
             output_schema=self.output_schema,
             allowed=self.allowed_tools,
             disallowed=self.disallowed_tools,
+            more_settings=self.settings,
             effort=self.effort,
             permission_mode=self.permission_mode,
             thinking_tokens=self.thinking_tokens,

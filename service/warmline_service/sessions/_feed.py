@@ -13,6 +13,7 @@ from warmline_service.errors import WarmlineError
 from warmline_service.sessions.events import (
     ApprovalRequested,
     ClientToolCalled,
+    DebugLog,
     Delta,
     Event,
     Message,
@@ -317,6 +318,11 @@ def _cost(event: Event) -> int:
             )
         case ToolCall(size=size) | ApprovalRequested(size=size) | ClientToolCalled(size=size):
             return _EVENT_COST + size
-        case ToolResult(text=text) | Raw(json=text) | TurnCompleted(result=text):
+        case (
+            ToolResult(text=text)
+            | DebugLog(text=text)
+            | Raw(json=text)
+            | TurnCompleted(result=text)
+        ):
             return _EVENT_COST + len(text)
     return _EVENT_COST

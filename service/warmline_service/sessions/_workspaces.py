@@ -14,6 +14,7 @@ import structlog
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.sessions._files import PlacedFile, write_files
 from warmline_service.sessions._own_directory import own_directory
+from warmline_service.sessions._place import place_files
 from warmline_service.store import (
     ArchiveRefused,
     Archives,
@@ -226,6 +227,14 @@ class Workspaces:
         Raises STORAGE_UNAVAILABLE.
         """
         return own_directory(self._root, "tenants", tenant, "workspaces", name)
+
+    async def place_files(self, tenant: str, name: str, files: Sequence[PlacedFile]) -> None:
+        """Put files into a tenant's workspace. Raises FIELD_INVALID, STORAGE_UNAVAILABLE."""
+        folder = await asyncio.to_thread(self.named, tenant, name)
+        try:
+            await asyncio.to_thread(place_files, folder, files, "config.workspace.files")
+        except OSError as error:
+            raise content_unavailable() from error
 
     @asynccontextmanager
     async def scratch(self) -> AsyncIterator[Path]:

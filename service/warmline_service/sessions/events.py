@@ -297,6 +297,13 @@ class Raw(Tagged, frozen=True, tag="raw"):
     echo: bool = False
 
 
+class DebugLog(Tagged, frozen=True, tag="debug_log"):
+    """What the CLI wrote to its debug log in a turn; `dropped` bytes before it are left out."""
+
+    text: str
+    dropped: int = 0
+
+
 Delta = TextDelta | ThinkingDelta | ToolInputDelta
 Ending = TurnCompleted | TurnFailed
 Body = (
@@ -320,11 +327,12 @@ Body = (
     | ToolCall
     | ToolResult
     | Notice
+    | DebugLog
     | Raw
 )
 
 # What a stream with Detail.TEXT is not told.
-BLOCK_EVENTS = (ThinkingDelta, ToolInputDelta, Message, ToolCall, ToolResult, Raw)
+BLOCK_EVENTS = (ThinkingDelta, ToolInputDelta, Message, ToolCall, ToolResult, DebugLog, Raw)
 
 
 class Event(Struct, frozen=True, gc=False):

@@ -6,6 +6,7 @@ from warmline_service.worker._blocks import Content
 from warmline_service.worker._capture import Capture
 from warmline_service.worker._control import ControlRefused
 from warmline_service.worker._decode import decode, decode_blocks, repair
+from warmline_service.worker._equipment import Debug, Plugin, PluginFile, SettingSource
 from warmline_service.worker._exit import Exit, Sink
 from warmline_service.worker._guard import find_guard
 from warmline_service.worker._history import History, Told, Unfit, going_on, history, rehydrate
@@ -33,6 +34,7 @@ from warmline_service.worker._messages import (
     KeepAlive,
     ModelFallback,
     ModelUsage,
+    PluginError,
     RateLimitEvent,
     Result,
     StreamEvent,
@@ -85,6 +87,7 @@ __all__ = [
     "ControlRefused",
     "ControlRequest",
     "ConversationReset",
+    "Debug",
     "Delta",
     "Endpoint",
     "Exit",
@@ -104,10 +107,14 @@ __all__ = [
     "Options",
     "Pending",
     "PermissionMode",
+    "Plugin",
+    "PluginError",
+    "PluginFile",
     "ProcessState",
     "RateLimitEvent",
     "Result",
     "Salvage",
+    "SettingSource",
     "Sink",
     "Site",
     "Slot",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from warmline_service.errors import WarmlineError, field_invalid
+from warmline_service.worker._equipment import Debug
 from warmline_service.worker._key import SpawnKey
 from warmline_service.worker._pending import Pending
 
@@ -23,8 +24,6 @@ _FLAGS = (
     "--verbose",
     "--include-partial-messages",
     "--forward-subagent-text",
-    # A workspace's own settings could send the CLI, and what it holds, elsewhere.
-    "--setting-sources=",
     "--strict-mcp-config",
     # What needs an approval is asked for; otherwise it is denied, and the model cannot ask the user.
     "--permission-prompt-tool=stdio",
@@ -45,13 +44,16 @@ class Files:
     prompt: Path
     agents: Path
     transcript: Path | None = None
+    debug: Path | None = None
+    plugins: tuple[Path, ...] = ()
 
 
 def build_argv(
     binary: Path, key: SpawnKey, files: Files, *, mirror: bool = False
 ) -> tuple[str, ...]:
     """The command for `key`. Raises FIELD_INVALID for a name that cannot be one."""
-    argv = [str(binary), *_FLAGS]
+    # Without being asked to, it takes no settings of a workspace's: they could send it elsewhere.
+    argv = [str(binary), *_FLAGS, f"--setting-sources={_listed(key.setting_sources)}"]
     if mirror:
         argv.append("--session-mirror")
     if files.transcript is not None:
@@ -69,6 +71,9 @@ def build_argv(
     if key.fallback_models:
         argv.append(f"--fallback-model={','.join(map(check_model, key.fallback_models))}")
     argv += [f"--betas={_listed([beta])}" for beta in key.betas]
+    argv += [f"--plugin-dir={folder}" for folder in files.plugins]
+    if key.debug is not None:
+        argv += _debug_flags(key.debug, files.debug)
     if key.max_turns:
         argv.append(f"--max-turns={key.max_turns:d}")
     if key.max_budget_usd:
@@ -96,6 +101,15 @@ def _prompt_flags(key: SpawnKey, file: Path) -> list[str]:
     if prompt.text:
         prefix = "append-" if prompt.kind == "append" else ""
         flags.append(f"--{prefix}system-prompt-file={file}")
+    return flags
+
+
+def _debug_flags(debug: Debug, file: Path | None) -> list[str]:
+    flags = [f"--debug-file={file}"]
+    if debug.categories:
+        flags.append(f"--debug={_listed(debug.categories)}")
+    elif debug.exclusions:
+        flags.append("--debug=" + ",".join(f"!{_listed([each])}" for each in debug.exclusions))
     return flags
 
 

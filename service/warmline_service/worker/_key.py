@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
+from warmline_service.worker._equipment import Debug, Plugin, SettingSource
 from warmline_service.worker._options import Agent, Options
 from warmline_service.worker._pending import Pending
 from warmline_service.worker._transcript import Transcript
@@ -32,6 +33,7 @@ class SpawnKey:
     `model` and `system_prompt`: set only where the CLI cannot bind them late.
     `workspace`: the directory that it works in, instead of the slot's own.
     `tools`: the built-in tools that the model is told of. `agent`: who leads, as (name, agent).
+    `setting_sources`: whose settings in the working directory count; none of them otherwise.
     `max_budget_usd`: of the process, over all turns. `bare`: without the CLI's own equipment.
     `resume`: the conversation that it goes on with. No other key equals one that has this.
     """
@@ -48,6 +50,9 @@ class SpawnKey:
     max_turns: int = 0
     max_budget_usd: float = 0.0
     bare: bool = False
+    plugins: tuple[Plugin, ...] = ()
+    setting_sources: tuple[SettingSource, ...] = ()
+    debug: Debug | None = None
     resume: Transcript | None = None
 
     @property
@@ -59,6 +64,11 @@ class SpawnKey:
     def prepared(self) -> bool:
         """Whether more than a start is needed to make one."""
         return self.warmed or self.primed
+
+    def waits_apart(self, can: Capabilities) -> bool:
+        """Whether it is moved to its own directory when the files are there: they set it up."""
+        late = can.late_workspace and self.resume is None
+        return late and bool(self.setting_sources) and self.workspace is None
 
     def misses(self, other: SpawnKey) -> tuple[str, ...]:
         """The names of what this one has and the other has not, or has otherwise."""

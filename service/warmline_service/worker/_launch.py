@@ -16,7 +16,14 @@ from warmline_service.errors import Reason, WarmlineError
 from warmline_service.worker._argv import Files, build_argv
 from warmline_service.worker._binary import find_cli
 from warmline_service.worker._child import Child
+from warmline_service.worker._debug import DebugLog
 from warmline_service.worker._environment import build_environment
+from warmline_service.worker._equipment import (
+    debug_file,
+    plugin_folders,
+    write_plugins,
+    write_trust,
+)
 from warmline_service.worker._guard import find_guard, kill_marked
 from warmline_service.worker._key import Capabilities, SpawnKey
 from warmline_service.worker._messages import JsonObject
@@ -133,6 +140,8 @@ class _Attempt:
         child = await self._spawn(slot, endpoint)
         settings = self._site.settings
         process = self._process = CliProcess(child, self._key, slot, endpoint, settings, self._can)
+        if self._key.debug is not None:
+            process.debug_log = DebugLog(debug_file(slot), endpoint.env.values())
         await asyncio.gather(
             process.control("get_binary_version", timeout=settings.start_timeout),
             asyncio.to_thread(give_way, process.pid, settings.nice),
@@ -182,6 +191,9 @@ class _Attempt:
                 _prompt_file(slot).write_text(self._key.system_prompt.text, encoding="utf-8")
             if agents := _agents_of(self._key):
                 _agents_file(slot).write_bytes(msgspec.json.encode(agents))
+            write_plugins(slot, self._key.plugins)
+            if self._key.setting_sources:
+                write_trust(slot, self._key.workspace or slot.work)
             if self._key.resume is not None:
                 _transcript_file(slot, self._key.resume).write_bytes(self._key.resume.text)
         except BaseException:
@@ -196,12 +208,20 @@ class _Attempt:
     async def _spawn(self, slot: Slot, endpoint: Endpoint) -> Child:
         key = self._key
         transcript = None if key.resume is None else _transcript_file(slot, key.resume)
-        files = Files(_prompt_file(slot), _agents_file(slot), transcript)
+        installed = self._site.settings.plugins
+        files = Files(
+            _prompt_file(slot),
+            _agents_file(slot),
+            transcript,
+            debug_file(slot),
+            plugin_folders(slot, key.plugins, installed),
+        )
         argv = build_argv(self._site.binary, key, files, mirror=self._can.mirror)
         env = build_environment(slot, endpoint.env, self._site.settings.max_retries)
         if key.pending is not None:
             env["CLAUDE_CODE_RESUME_PROMPT"] = RESUME_PROMPT
-        return await Child.spawn((*self._site.guard, *argv), env, key.workspace or slot.work)
+        place = key.workspace or (slot.home if key.waits_apart(self._can) else slot.work)
+        return await Child.spawn((*self._site.guard, *argv), env, place)
 
 
 def _agents_of(key: SpawnKey) -> JsonObject:

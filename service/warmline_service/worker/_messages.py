@@ -212,6 +212,14 @@ class System(Message, tag="system"):
     parent_tool_use_id: str | None = None
 
 
+class PluginError(msgspec.Struct, frozen=True):
+    """A plugin, or a part of one, that was not loaded."""
+
+    plugin: str = ""
+    type: str = ""
+    message: str = ""
+
+
 class SystemInit(System, tag="system"):
     """A turn begins: what it begins with."""
 
@@ -220,6 +228,7 @@ class SystemInit(System, tag="system"):
     version: str = msgspec.field(default="", name="claude_code_version")
     permission_mode: str = msgspec.field(default="", name="permissionMode")
     tools: list[str] = msgspec.field(default_factory=list)
+    plugin_errors: list[PluginError] | None = None
 
 
 class SystemStatus(System, tag="system"):

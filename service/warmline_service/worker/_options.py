@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from warmline_service.worker._messages import JsonObject
@@ -37,18 +38,26 @@ class Options:
 
     `agents` and `output_schema` have to be told before any turn: a primed process does not take them.
     `allowed` and `disallowed` are rules such as `Bash(git log:*)`; `thinking_tokens` is a bound that
-    older models take.
+    older models take; `directories`, absolute, are open to it like its working directory.
     """
 
     agents: Mapping[str, Agent] = field(default_factory=dict)
     output_schema: Mapping[str, Any] | None = field(default=None, repr=False)
     allowed: tuple[str, ...] = ()
     disallowed: tuple[str, ...] = ()
+    directories: tuple[Path, ...] = ()
     effort: str = ""
     permission_mode: PermissionMode = "default"
     thinking_tokens: int | None = None
     # Names of MCP servers that are reached by `mcp_message`; their tools need no approval.
     servers: tuple[str, ...] = ()
+    # The CLI's own settings, by its names.
+    more_settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def early(self) -> bool:
+        """Whether something has to be told before any turn; what shapes the prompt counts from then on."""
+        return bool(self.first or self.more_settings.keys() - {"permissions"})
 
     @property
     def first(self) -> JsonObject:
@@ -63,10 +72,17 @@ class Options:
     @property
     def settings(self) -> JsonObject:
         """The CLI's settings; empty where none have to be applied."""
-        told: JsonObject = {}
+        told: JsonObject = dict(self.more_settings)
         allowed = [*self.allowed, *(f"mcp__{name}" for name in self.servers)]
-        if allowed or self.disallowed:
-            told["permissions"] = {"allow": allowed, "deny": list(self.disallowed)}
+        # Each time it is told, it takes the place of what was told before.
+        permissions = {
+            "allow": allowed,
+            "deny": list(self.disallowed),
+            "additionalDirectories": list(map(str, self.directories)),
+            **told.get("permissions", {}),
+        }
+        if any(permissions.values()):
+            told["permissions"] = permissions
         if self.effort:
             told["effortLevel"] = self.effort
         return told

@@ -20,6 +20,7 @@ from warmline_service.worker._control import (
     encode_line,
     refusal,
 )
+from warmline_service.worker._debug import DebugLog
 from warmline_service.worker._decode import decode
 from warmline_service.worker._exit import Exit, Sink, exit_of
 from warmline_service.worker._framing import LineSplitter, LineTooLong
@@ -64,6 +65,7 @@ class CliProcess:
     `before_wipe`, once set, is offered the slot when nothing runs in it any more. `on_question`, once
     set, is given what the CLI asks, and what it asks no more; each question wants an `answer`. What one
     that goes on from a call asks before that is kept for it.
+    `debug_log` is there where its key has `debug`; it can still be read when the process has ended.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class CliProcess:
         self._on_question: OnQuestion | None = None
         self._early: list[ControlRequest | ControlCancelRequest] = []
         self._asks: asyncio.Future[str] = loop.create_future()
+        self.debug_log: DebugLog | None = None
         self.control_timeout = settings.control_timeout
         self.exited: asyncio.Future[Exit] = loop.create_future()
         self._child = child
@@ -173,12 +176,17 @@ class CliProcess:
             if self.key.primed:
                 raise WarmlineError(Reason.INTERNAL, "A primed process is past its first words.")
             asks.append(("initialize", first))
-        if options.settings:
+        own = bool(self.key.setting_sources)
+        # It reads those of its directory again then: it may have begun before they were there.
+        if options.settings or own:
             asks.append(("apply_flag_settings", {"settings": options.settings}))
+        if own and self.key.resume is not None:
+            asks += [("reload_skills", {}), ("reload_plugins", {})]
         if options.servers:
             servers = {name: _our_server(name) for name in options.servers}
             asks.append(("mcp_set_servers", {"servers": servers}))
-        if options.permission_mode != "default":
+        # The settings of a workspace may name another, which is not theirs to say.
+        if options.permission_mode != "default" or own:
             asks.append(("set_permission_mode", {"mode": options.permission_mode}))
         if binding.model is not None:
             asks.append(("set_model", {"model": self._alias(check_model(binding.model))}))
@@ -327,6 +335,8 @@ class CliProcess:
             # They may hold the pipes open, in which what was written before still counts.
             await self._kill_descendants()
             await asyncio.wait({out, err}, timeout=self._settings.stop_timeout)
+            if self.debug_log is not None:
+                await asyncio.to_thread(self.debug_log.seal)
         except asyncio.CancelledError:
             # The loop is ending and nobody stopped the process first.
             self._give_up("was abandoned")

@@ -471,6 +471,7 @@ type Event struct {
 	//	*Event_ApprovalResolved
 	//	*Event_ClientToolCalled
 	//	*Event_ClientToolReturned
+	//	*Event_DebugLog
 	//	*Event_Raw
 	Kind          isEvent_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
@@ -736,6 +737,15 @@ func (x *Event) GetClientToolReturned() *ClientToolReturned {
 	return nil
 }
 
+func (x *Event) GetDebugLog() *DebugLog {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_DebugLog); ok {
+			return x.DebugLog
+		}
+	}
+	return nil
+}
+
 func (x *Event) GetRaw() *Raw {
 	if x != nil {
 		if x, ok := x.Kind.(*Event_Raw); ok {
@@ -849,6 +859,11 @@ type Event_ClientToolReturned struct {
 	ClientToolReturned *ClientToolReturned `protobuf:"bytes,54,opt,name=client_tool_returned,json=clientToolReturned,proto3,oneof"`
 }
 
+type Event_DebugLog struct {
+	// What the CLI wrote to its debug log, before the turn's end.
+	DebugLog *DebugLog `protobuf:"bytes,60,opt,name=debug_log,json=debugLog,proto3,oneof"`
+}
+
 type Event_Raw struct {
 	// A line of the CLI, as it was.
 	Raw *Raw `protobuf:"bytes,90,opt,name=raw,proto3,oneof"`
@@ -893,6 +908,8 @@ func (*Event_ApprovalResolved) isEvent_Kind() {}
 func (*Event_ClientToolCalled) isEvent_Kind() {}
 
 func (*Event_ClientToolReturned) isEvent_Kind() {}
+
+func (*Event_DebugLog) isEvent_Kind() {}
 
 func (*Event_Raw) isEvent_Kind() {}
 
@@ -2756,11 +2773,67 @@ func (x *Raw) GetJson() string {
 	return ""
 }
 
+// What the CLI wrote to its debug log since the turn before, for a session with `SessionConfig.debug`;
+// the first has what it wrote when it started as well. Not told with `DETAIL_TEXT`.
+type DebugLog struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whole lines, oldest first; at most 256 KiB, the last of what was written.
+	Text string `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
+	// Bytes before them that are left out.
+	DroppedBytes  uint64 `protobuf:"varint,2,opt,name=dropped_bytes,json=droppedBytes,proto3" json:"dropped_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DebugLog) Reset() {
+	*x = DebugLog{}
+	mi := &file_warmline_v1_events_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DebugLog) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DebugLog) ProtoMessage() {}
+
+func (x *DebugLog) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_events_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DebugLog.ProtoReflect.Descriptor instead.
+func (*DebugLog) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *DebugLog) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *DebugLog) GetDroppedBytes() uint64 {
+	if x != nil {
+		return x.DroppedBytes
+	}
+	return 0
+}
+
 var File_warmline_v1_events_proto protoreflect.FileDescriptor
 
 const file_warmline_v1_events_proto_rawDesc = "" +
 	"\n" +
-	"\x18warmline/v1/events.proto\x12\vwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a warmline/v1/session_config.proto\"\xaf\f\n" +
+	"\x18warmline/v1/events.proto\x12\vwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a warmline/v1/session_config.proto\"\xe5\f\n" +
 	"\x05Event\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n" +
@@ -2793,7 +2866,8 @@ const file_warmline_v1_events_proto_rawDesc = "" +
 	"\x12approval_requested\x183 \x01(\v2\x1e.warmline.v1.ApprovalRequestedH\x00R\x11approvalRequested\x12L\n" +
 	"\x11approval_resolved\x184 \x01(\v2\x1d.warmline.v1.ApprovalResolvedH\x00R\x10approvalResolved\x12M\n" +
 	"\x12client_tool_called\x185 \x01(\v2\x1d.warmline.v1.ClientToolCalledH\x00R\x10clientToolCalled\x12S\n" +
-	"\x14client_tool_returned\x186 \x01(\v2\x1f.warmline.v1.ClientToolReturnedH\x00R\x12clientToolReturned\x12$\n" +
+	"\x14client_tool_returned\x186 \x01(\v2\x1f.warmline.v1.ClientToolReturnedH\x00R\x12clientToolReturned\x124\n" +
+	"\tdebug_log\x18< \x01(\v2\x15.warmline.v1.DebugLogH\x00R\bdebugLog\x12$\n" +
 	"\x03raw\x18Z \x01(\v2\x10.warmline.v1.RawH\x00R\x03rawB\x06\n" +
 	"\x04kind\"\xfe\x02\n" +
 	"\rSessionOpened\x12\x1d\n" +
@@ -2970,7 +3044,10 @@ const file_warmline_v1_events_proto_rawDesc = "" +
 	"\vKIND_PARKED\x10\t\"-\n" +
 	"\x03Raw\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x12\n" +
-	"\x04json\x18\x02 \x01(\tR\x04json*}\n" +
+	"\x04json\x18\x02 \x01(\tR\x04json\"C\n" +
+	"\bDebugLog\x12\x12\n" +
+	"\x04text\x18\x01 \x01(\tR\x04text\x12#\n" +
+	"\rdropped_bytes\x18\x02 \x01(\x04R\fdroppedBytes*}\n" +
 	"\tStartKind\x12\x1a\n" +
 	"\x16START_KIND_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eSTART_KIND_HOT\x10\x01\x12\x13\n" +
@@ -3000,7 +3077,7 @@ func file_warmline_v1_events_proto_rawDescGZIP() []byte {
 }
 
 var file_warmline_v1_events_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_warmline_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_warmline_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_warmline_v1_events_proto_goTypes = []any{
 	(StartKind)(0),                  // 0: warmline.v1.StartKind
 	(StopReason)(0),                 // 1: warmline.v1.StopReason
@@ -3035,16 +3112,17 @@ var file_warmline_v1_events_proto_goTypes = []any{
 	(*ClientToolReturned)(nil),      // 30: warmline.v1.ClientToolReturned
 	(*Notice)(nil),                  // 31: warmline.v1.Notice
 	(*Raw)(nil),                     // 32: warmline.v1.Raw
-	nil,                             // 33: warmline.v1.Usage.ByModelEntry
-	nil,                             // 34: warmline.v1.Notice.MetadataEntry
-	(*timestamppb.Timestamp)(nil),   // 35: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 36: google.protobuf.Duration
-	(PermissionMode)(0),             // 37: warmline.v1.PermissionMode
-	(*structpb.Struct)(nil),         // 38: google.protobuf.Struct
-	(*status.Status)(nil),           // 39: google.rpc.Status
+	(*DebugLog)(nil),                // 33: warmline.v1.DebugLog
+	nil,                             // 34: warmline.v1.Usage.ByModelEntry
+	nil,                             // 35: warmline.v1.Notice.MetadataEntry
+	(*timestamppb.Timestamp)(nil),   // 36: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 37: google.protobuf.Duration
+	(PermissionMode)(0),             // 38: warmline.v1.PermissionMode
+	(*structpb.Struct)(nil),         // 39: google.protobuf.Struct
+	(*status.Status)(nil),           // 40: google.rpc.Status
 }
 var file_warmline_v1_events_proto_depIdxs = []int32{
-	35, // 0: warmline.v1.Event.time:type_name -> google.protobuf.Timestamp
+	36, // 0: warmline.v1.Event.time:type_name -> google.protobuf.Timestamp
 	7,  // 1: warmline.v1.Event.session_opened:type_name -> warmline.v1.SessionOpened
 	8,  // 2: warmline.v1.Event.server_draining:type_name -> warmline.v1.ServerDraining
 	9,  // 3: warmline.v1.Event.session_updated:type_name -> warmline.v1.SessionUpdated
@@ -3065,51 +3143,52 @@ var file_warmline_v1_events_proto_depIdxs = []int32{
 	28, // 18: warmline.v1.Event.approval_resolved:type_name -> warmline.v1.ApprovalResolved
 	29, // 19: warmline.v1.Event.client_tool_called:type_name -> warmline.v1.ClientToolCalled
 	30, // 20: warmline.v1.Event.client_tool_returned:type_name -> warmline.v1.ClientToolReturned
-	32, // 21: warmline.v1.Event.raw:type_name -> warmline.v1.Raw
-	0,  // 22: warmline.v1.SessionOpened.start:type_name -> warmline.v1.StartKind
-	27, // 23: warmline.v1.SessionOpened.open_approvals:type_name -> warmline.v1.ApprovalRequested
-	29, // 24: warmline.v1.SessionOpened.open_client_calls:type_name -> warmline.v1.ClientToolCalled
-	36, // 25: warmline.v1.ServerDraining.retry_after:type_name -> google.protobuf.Duration
-	37, // 26: warmline.v1.SessionUpdated.permission_mode:type_name -> warmline.v1.PermissionMode
-	13, // 27: warmline.v1.TurnStarted.latency:type_name -> warmline.v1.LatencyReceipt
-	0,  // 28: warmline.v1.LatencyReceipt.start:type_name -> warmline.v1.StartKind
-	36, // 29: warmline.v1.LatencyReceipt.queue:type_name -> google.protobuf.Duration
-	36, // 30: warmline.v1.LatencyReceipt.spawn:type_name -> google.protobuf.Duration
-	36, // 31: warmline.v1.LatencyReceipt.bind:type_name -> google.protobuf.Duration
-	36, // 32: warmline.v1.LatencyReceipt.cli:type_name -> google.protobuf.Duration
-	36, // 33: warmline.v1.LatencyReceipt.first_token:type_name -> google.protobuf.Duration
-	36, // 34: warmline.v1.LatencyReceipt.total:type_name -> google.protobuf.Duration
-	36, // 35: warmline.v1.LatencyReceipt.history:type_name -> google.protobuf.Duration
-	1,  // 36: warmline.v1.TurnCompleted.stop_reason:type_name -> warmline.v1.StopReason
-	15, // 37: warmline.v1.TurnCompleted.usage:type_name -> warmline.v1.Usage
-	13, // 38: warmline.v1.TurnCompleted.latency:type_name -> warmline.v1.LatencyReceipt
-	16, // 39: warmline.v1.TurnCompleted.permission_denials:type_name -> warmline.v1.PermissionDenial
-	38, // 40: warmline.v1.TurnCompleted.structured_output:type_name -> google.protobuf.Struct
-	33, // 41: warmline.v1.Usage.by_model:type_name -> warmline.v1.Usage.ByModelEntry
-	39, // 42: warmline.v1.TurnFailed.status:type_name -> google.rpc.Status
-	15, // 43: warmline.v1.TurnFailed.usage:type_name -> warmline.v1.Usage
-	13, // 44: warmline.v1.TurnFailed.latency:type_name -> warmline.v1.LatencyReceipt
-	2,  // 45: warmline.v1.InterruptResult.outcome:type_name -> warmline.v1.InterruptResult.Outcome
-	23, // 46: warmline.v1.Message.content:type_name -> warmline.v1.ContentBlock
-	24, // 47: warmline.v1.ContentBlock.thinking:type_name -> warmline.v1.Thinking
-	25, // 48: warmline.v1.ContentBlock.tool_call:type_name -> warmline.v1.ToolCall
-	38, // 49: warmline.v1.ContentBlock.other:type_name -> google.protobuf.Struct
-	38, // 50: warmline.v1.ToolCall.input:type_name -> google.protobuf.Struct
-	38, // 51: warmline.v1.ApprovalRequested.input:type_name -> google.protobuf.Struct
-	38, // 52: warmline.v1.ApprovalRequested.suggestions:type_name -> google.protobuf.Struct
-	35, // 53: warmline.v1.ApprovalRequested.expire_time:type_name -> google.protobuf.Timestamp
-	3,  // 54: warmline.v1.ApprovalResolved.outcome:type_name -> warmline.v1.ApprovalResolved.Outcome
-	38, // 55: warmline.v1.ClientToolCalled.input:type_name -> google.protobuf.Struct
-	35, // 56: warmline.v1.ClientToolCalled.expire_time:type_name -> google.protobuf.Timestamp
-	4,  // 57: warmline.v1.ClientToolReturned.outcome:type_name -> warmline.v1.ClientToolReturned.Outcome
-	5,  // 58: warmline.v1.Notice.kind:type_name -> warmline.v1.Notice.Kind
-	34, // 59: warmline.v1.Notice.metadata:type_name -> warmline.v1.Notice.MetadataEntry
-	15, // 60: warmline.v1.Usage.ByModelEntry.value:type_name -> warmline.v1.Usage
-	61, // [61:61] is the sub-list for method output_type
-	61, // [61:61] is the sub-list for method input_type
-	61, // [61:61] is the sub-list for extension type_name
-	61, // [61:61] is the sub-list for extension extendee
-	0,  // [0:61] is the sub-list for field type_name
+	33, // 21: warmline.v1.Event.debug_log:type_name -> warmline.v1.DebugLog
+	32, // 22: warmline.v1.Event.raw:type_name -> warmline.v1.Raw
+	0,  // 23: warmline.v1.SessionOpened.start:type_name -> warmline.v1.StartKind
+	27, // 24: warmline.v1.SessionOpened.open_approvals:type_name -> warmline.v1.ApprovalRequested
+	29, // 25: warmline.v1.SessionOpened.open_client_calls:type_name -> warmline.v1.ClientToolCalled
+	37, // 26: warmline.v1.ServerDraining.retry_after:type_name -> google.protobuf.Duration
+	38, // 27: warmline.v1.SessionUpdated.permission_mode:type_name -> warmline.v1.PermissionMode
+	13, // 28: warmline.v1.TurnStarted.latency:type_name -> warmline.v1.LatencyReceipt
+	0,  // 29: warmline.v1.LatencyReceipt.start:type_name -> warmline.v1.StartKind
+	37, // 30: warmline.v1.LatencyReceipt.queue:type_name -> google.protobuf.Duration
+	37, // 31: warmline.v1.LatencyReceipt.spawn:type_name -> google.protobuf.Duration
+	37, // 32: warmline.v1.LatencyReceipt.bind:type_name -> google.protobuf.Duration
+	37, // 33: warmline.v1.LatencyReceipt.cli:type_name -> google.protobuf.Duration
+	37, // 34: warmline.v1.LatencyReceipt.first_token:type_name -> google.protobuf.Duration
+	37, // 35: warmline.v1.LatencyReceipt.total:type_name -> google.protobuf.Duration
+	37, // 36: warmline.v1.LatencyReceipt.history:type_name -> google.protobuf.Duration
+	1,  // 37: warmline.v1.TurnCompleted.stop_reason:type_name -> warmline.v1.StopReason
+	15, // 38: warmline.v1.TurnCompleted.usage:type_name -> warmline.v1.Usage
+	13, // 39: warmline.v1.TurnCompleted.latency:type_name -> warmline.v1.LatencyReceipt
+	16, // 40: warmline.v1.TurnCompleted.permission_denials:type_name -> warmline.v1.PermissionDenial
+	39, // 41: warmline.v1.TurnCompleted.structured_output:type_name -> google.protobuf.Struct
+	34, // 42: warmline.v1.Usage.by_model:type_name -> warmline.v1.Usage.ByModelEntry
+	40, // 43: warmline.v1.TurnFailed.status:type_name -> google.rpc.Status
+	15, // 44: warmline.v1.TurnFailed.usage:type_name -> warmline.v1.Usage
+	13, // 45: warmline.v1.TurnFailed.latency:type_name -> warmline.v1.LatencyReceipt
+	2,  // 46: warmline.v1.InterruptResult.outcome:type_name -> warmline.v1.InterruptResult.Outcome
+	23, // 47: warmline.v1.Message.content:type_name -> warmline.v1.ContentBlock
+	24, // 48: warmline.v1.ContentBlock.thinking:type_name -> warmline.v1.Thinking
+	25, // 49: warmline.v1.ContentBlock.tool_call:type_name -> warmline.v1.ToolCall
+	39, // 50: warmline.v1.ContentBlock.other:type_name -> google.protobuf.Struct
+	39, // 51: warmline.v1.ToolCall.input:type_name -> google.protobuf.Struct
+	39, // 52: warmline.v1.ApprovalRequested.input:type_name -> google.protobuf.Struct
+	39, // 53: warmline.v1.ApprovalRequested.suggestions:type_name -> google.protobuf.Struct
+	36, // 54: warmline.v1.ApprovalRequested.expire_time:type_name -> google.protobuf.Timestamp
+	3,  // 55: warmline.v1.ApprovalResolved.outcome:type_name -> warmline.v1.ApprovalResolved.Outcome
+	39, // 56: warmline.v1.ClientToolCalled.input:type_name -> google.protobuf.Struct
+	36, // 57: warmline.v1.ClientToolCalled.expire_time:type_name -> google.protobuf.Timestamp
+	4,  // 58: warmline.v1.ClientToolReturned.outcome:type_name -> warmline.v1.ClientToolReturned.Outcome
+	5,  // 59: warmline.v1.Notice.kind:type_name -> warmline.v1.Notice.Kind
+	35, // 60: warmline.v1.Notice.metadata:type_name -> warmline.v1.Notice.MetadataEntry
+	15, // 61: warmline.v1.Usage.ByModelEntry.value:type_name -> warmline.v1.Usage
+	62, // [62:62] is the sub-list for method output_type
+	62, // [62:62] is the sub-list for method input_type
+	62, // [62:62] is the sub-list for extension type_name
+	62, // [62:62] is the sub-list for extension extendee
+	0,  // [0:62] is the sub-list for field type_name
 }
 
 func init() { file_warmline_v1_events_proto_init() }
@@ -3139,6 +3218,7 @@ func file_warmline_v1_events_proto_init() {
 		(*Event_ApprovalResolved)(nil),
 		(*Event_ClientToolCalled)(nil),
 		(*Event_ClientToolReturned)(nil),
+		(*Event_DebugLog)(nil),
 		(*Event_Raw)(nil),
 	}
 	file_warmline_v1_events_proto_msgTypes[17].OneofWrappers = []any{
@@ -3153,7 +3233,7 @@ func file_warmline_v1_events_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warmline_v1_events_proto_rawDesc), len(file_warmline_v1_events_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   29,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -23,6 +23,59 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Whose settings are honoured.
+type SettingSource int32
+
+const (
+	// Not allowed.
+	SettingSource_SETTING_SOURCE_UNSPECIFIED SettingSource = 0
+	// Those that are shared: `CLAUDE.md`, `.claude/settings.json`, `.claude/commands` and the like.
+	SettingSource_SETTING_SOURCE_PROJECT SettingSource = 1
+	// Those of one person: `CLAUDE.local.md`, `.claude/settings.local.json`.
+	SettingSource_SETTING_SOURCE_LOCAL SettingSource = 2
+)
+
+// Enum value maps for SettingSource.
+var (
+	SettingSource_name = map[int32]string{
+		0: "SETTING_SOURCE_UNSPECIFIED",
+		1: "SETTING_SOURCE_PROJECT",
+		2: "SETTING_SOURCE_LOCAL",
+	}
+	SettingSource_value = map[string]int32{
+		"SETTING_SOURCE_UNSPECIFIED": 0,
+		"SETTING_SOURCE_PROJECT":     1,
+		"SETTING_SOURCE_LOCAL":       2,
+	}
+)
+
+func (x SettingSource) Enum() *SettingSource {
+	p := new(SettingSource)
+	*p = x
+	return p
+}
+
+func (x SettingSource) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (SettingSource) Descriptor() protoreflect.EnumDescriptor {
+	return file_warmline_v1_session_config_proto_enumTypes[0].Descriptor()
+}
+
+func (SettingSource) Type() protoreflect.EnumType {
+	return &file_warmline_v1_session_config_proto_enumTypes[0]
+}
+
+func (x SettingSource) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use SettingSource.Descriptor instead.
+func (SettingSource) EnumDescriptor() ([]byte, []int) {
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{0}
+}
+
 // How much of the CLI's own equipment a conversation has.
 type Profile int32
 
@@ -62,11 +115,11 @@ func (x Profile) String() string {
 }
 
 func (Profile) Descriptor() protoreflect.EnumDescriptor {
-	return file_warmline_v1_session_config_proto_enumTypes[0].Descriptor()
+	return file_warmline_v1_session_config_proto_enumTypes[1].Descriptor()
 }
 
 func (Profile) Type() protoreflect.EnumType {
-	return &file_warmline_v1_session_config_proto_enumTypes[0]
+	return &file_warmline_v1_session_config_proto_enumTypes[1]
 }
 
 func (x Profile) Number() protoreflect.EnumNumber {
@@ -75,7 +128,7 @@ func (x Profile) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Profile.Descriptor instead.
 func (Profile) EnumDescriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{0}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{1}
 }
 
 // What may happen without an approval. The operator may forbid some: POLICY_DENIED.
@@ -131,11 +184,11 @@ func (x PermissionMode) String() string {
 }
 
 func (PermissionMode) Descriptor() protoreflect.EnumDescriptor {
-	return file_warmline_v1_session_config_proto_enumTypes[1].Descriptor()
+	return file_warmline_v1_session_config_proto_enumTypes[2].Descriptor()
 }
 
 func (PermissionMode) Type() protoreflect.EnumType {
-	return &file_warmline_v1_session_config_proto_enumTypes[1]
+	return &file_warmline_v1_session_config_proto_enumTypes[2]
 }
 
 func (x PermissionMode) Number() protoreflect.EnumNumber {
@@ -144,7 +197,7 @@ func (x PermissionMode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PermissionMode.Descriptor instead.
 func (PermissionMode) EnumDescriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{1}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{2}
 }
 
 // How much effort a model makes.
@@ -196,11 +249,11 @@ func (x Effort) String() string {
 }
 
 func (Effort) Descriptor() protoreflect.EnumDescriptor {
-	return file_warmline_v1_session_config_proto_enumTypes[2].Descriptor()
+	return file_warmline_v1_session_config_proto_enumTypes[3].Descriptor()
 }
 
 func (Effort) Type() protoreflect.EnumType {
-	return &file_warmline_v1_session_config_proto_enumTypes[2]
+	return &file_warmline_v1_session_config_proto_enumTypes[3]
 }
 
 func (x Effort) Number() protoreflect.EnumNumber {
@@ -209,7 +262,7 @@ func (x Effort) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Effort.Descriptor instead.
 func (Effort) EnumDescriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{2}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{3}
 }
 
 // Who decides.
@@ -255,11 +308,11 @@ func (x Approvals_Mode) String() string {
 }
 
 func (Approvals_Mode) Descriptor() protoreflect.EnumDescriptor {
-	return file_warmline_v1_session_config_proto_enumTypes[3].Descriptor()
+	return file_warmline_v1_session_config_proto_enumTypes[4].Descriptor()
 }
 
 func (Approvals_Mode) Type() protoreflect.EnumType {
-	return &file_warmline_v1_session_config_proto_enumTypes[3]
+	return &file_warmline_v1_session_config_proto_enumTypes[4]
 }
 
 func (x Approvals_Mode) Number() protoreflect.EnumNumber {
@@ -268,7 +321,7 @@ func (x Approvals_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Approvals_Mode.Descriptor instead.
 func (Approvals_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{4, 0}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{7, 0}
 }
 
 // How a session's CLI process is set up. Every field is optional; each is checked before anything is
@@ -310,7 +363,24 @@ type SessionConfig struct {
 	// 8; the CLI leaves out what it does not know.
 	Betas []string `protobuf:"bytes,14,rep,name=betas,proto3" json:"betas,omitempty"`
 	// How much of the CLI's own equipment a conversation has.
-	Profile       Profile `protobuf:"varint,15,opt,name=profile,proto3,enum=warmline.v1.Profile" json:"profile,omitempty"`
+	Profile Profile `protobuf:"varint,15,opt,name=profile,proto3,enum=warmline.v1.Profile" json:"profile,omitempty"`
+	// Other named workspaces of the tenant, by their names as in `Workspace.name`: the session may read
+	// there as in its own, and change files where it may in its own. At most 16.
+	AddDirectories []string `protobuf:"bytes,20,rep,name=add_directories,json=addDirectories,proto3" json:"add_directories,omitempty"`
+	// Plugins of the CLI: their commands, agents, skills, styles and hooks. At most 8; files of the caller's
+	// have at most 256 KiB together.
+	Plugins []*Plugin `protobuf:"bytes,21,rep,name=plugins,proto3" json:"plugins,omitempty"`
+	// Whose settings in the workspace are honoured, such as its `CLAUDE.md` and `.claude/settings.json`. None:
+	// nobody's. They may run commands: the operator has to allow it, otherwise POLICY_DENIED.
+	SettingSources []SettingSource `protobuf:"varint,22,rep,packed,name=setting_sources,json=settingSources,proto3,enum=warmline.v1.SettingSource" json:"setting_sources,omitempty"`
+	// The CLI's own settings, by its names, in the form of its settings.json: `attribution` (`commit`, `pr`),
+	// `disableBundledSkills`, `includeCoAuthoredBy`, `includeGitInstructions`, `language`, `outputStyle`,
+	// `permissions` (only `ask`: rules for what is always asked for, as in `Tools.allowed`) and
+	// `showThinkingSummaries`; `hooks` of type `command` where the operator has allowed it, otherwise
+	// POLICY_DENIED. Everything else is refused. At most 64 KiB as JSON.
+	Settings *structpb.Struct `protobuf:"bytes,23,opt,name=settings,proto3" json:"settings,omitempty"`
+	// The CLI's debug log comes back, in `debug_log` events.
+	Debug         *Debug `protobuf:"bytes,24,opt,name=debug,proto3" json:"debug,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -450,6 +520,232 @@ func (x *SessionConfig) GetProfile() Profile {
 	return Profile_PROFILE_UNSPECIFIED
 }
 
+func (x *SessionConfig) GetAddDirectories() []string {
+	if x != nil {
+		return x.AddDirectories
+	}
+	return nil
+}
+
+func (x *SessionConfig) GetPlugins() []*Plugin {
+	if x != nil {
+		return x.Plugins
+	}
+	return nil
+}
+
+func (x *SessionConfig) GetSettingSources() []SettingSource {
+	if x != nil {
+		return x.SettingSources
+	}
+	return nil
+}
+
+func (x *SessionConfig) GetSettings() *structpb.Struct {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *SessionConfig) GetDebug() *Debug {
+	if x != nil {
+		return x.Debug
+	}
+	return nil
+}
+
+// A plugin of the CLI.
+type Plugin struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where it comes from.
+	//
+	// Types that are valid to be assigned to Source:
+	//
+	//	*Plugin_Name
+	//	*Plugin_Files
+	Source        isPlugin_Source `protobuf_oneof:"source"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Plugin) Reset() {
+	*x = Plugin{}
+	mi := &file_warmline_v1_session_config_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Plugin) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Plugin) ProtoMessage() {}
+
+func (x *Plugin) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_session_config_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Plugin.ProtoReflect.Descriptor instead.
+func (*Plugin) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Plugin) GetSource() isPlugin_Source {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
+func (x *Plugin) GetName() string {
+	if x != nil {
+		if x, ok := x.Source.(*Plugin_Name); ok {
+			return x.Name
+		}
+	}
+	return ""
+}
+
+func (x *Plugin) GetFiles() *PluginFiles {
+	if x != nil {
+		if x, ok := x.Source.(*Plugin_Files); ok {
+			return x.Files
+		}
+	}
+	return nil
+}
+
+type isPlugin_Source interface {
+	isPlugin_Source()
+}
+
+type Plugin_Name struct {
+	// One that the operator has installed, by the name it has there: small letters, digits, `-` and `_`,
+	// at most 63.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3,oneof"`
+}
+
+type Plugin_Files struct {
+	// One that the caller brings. It may run commands: the operator has to allow it, otherwise POLICY_DENIED.
+	Files *PluginFiles `protobuf:"bytes,2,opt,name=files,proto3,oneof"`
+}
+
+func (*Plugin_Name) isPlugin_Source() {}
+
+func (*Plugin_Files) isPlugin_Source() {}
+
+// The files of a plugin.
+type PluginFiles struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Each as in a workspace, at most 100. One of them is `.claude-plugin/plugin.json`, a JSON object in which
+	// `name` is small letters, digits and `-`, at most 63, and unlike that of the session's other plugins.
+	Files         []*WorkspaceFile `protobuf:"bytes,1,rep,name=files,proto3" json:"files,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PluginFiles) Reset() {
+	*x = PluginFiles{}
+	mi := &file_warmline_v1_session_config_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PluginFiles) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PluginFiles) ProtoMessage() {}
+
+func (x *PluginFiles) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_session_config_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PluginFiles.ProtoReflect.Descriptor instead.
+func (*PluginFiles) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *PluginFiles) GetFiles() []*WorkspaceFile {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+// What goes into the CLI's debug log; without any of both all of it. Only one can be set. Each is a name
+// that the CLI gives to a part of itself, such as `hooks`: letters, digits and `-`, at most 64; at most 32.
+type Debug struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only these.
+	Categories []string `protobuf:"bytes,1,rep,name=categories,proto3" json:"categories,omitempty"`
+	// All but these.
+	Exclusions    []string `protobuf:"bytes,2,rep,name=exclusions,proto3" json:"exclusions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Debug) Reset() {
+	*x = Debug{}
+	mi := &file_warmline_v1_session_config_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Debug) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Debug) ProtoMessage() {}
+
+func (x *Debug) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_session_config_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Debug.ProtoReflect.Descriptor instead.
+func (*Debug) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Debug) GetCategories() []string {
+	if x != nil {
+		return x.Categories
+	}
+	return nil
+}
+
+func (x *Debug) GetExclusions() []string {
+	if x != nil {
+		return x.Exclusions
+	}
+	return nil
+}
+
 // A sub-agent.
 type Agent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -467,7 +763,7 @@ type Agent struct {
 
 func (x *Agent) Reset() {
 	*x = Agent{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[1]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -479,7 +775,7 @@ func (x *Agent) String() string {
 func (*Agent) ProtoMessage() {}
 
 func (x *Agent) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[1]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -492,7 +788,7 @@ func (x *Agent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Agent.ProtoReflect.Descriptor instead.
 func (*Agent) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{1}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Agent) GetDescription() string {
@@ -534,7 +830,7 @@ type ToolNames struct {
 
 func (x *ToolNames) Reset() {
 	*x = ToolNames{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[2]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -546,7 +842,7 @@ func (x *ToolNames) String() string {
 func (*ToolNames) ProtoMessage() {}
 
 func (x *ToolNames) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[2]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -559,7 +855,7 @@ func (x *ToolNames) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolNames.ProtoReflect.Descriptor instead.
 func (*ToolNames) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{2}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ToolNames) GetNames() []string {
@@ -585,7 +881,7 @@ type Tools struct {
 
 func (x *Tools) Reset() {
 	*x = Tools{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[3]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -597,7 +893,7 @@ func (x *Tools) String() string {
 func (*Tools) ProtoMessage() {}
 
 func (x *Tools) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[3]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -610,7 +906,7 @@ func (x *Tools) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tools.ProtoReflect.Descriptor instead.
 func (*Tools) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{3}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Tools) GetAvailable() *ToolNames {
@@ -649,7 +945,7 @@ type Approvals struct {
 
 func (x *Approvals) Reset() {
 	*x = Approvals{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[4]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -661,7 +957,7 @@ func (x *Approvals) String() string {
 func (*Approvals) ProtoMessage() {}
 
 func (x *Approvals) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[4]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -674,7 +970,7 @@ func (x *Approvals) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Approvals.ProtoReflect.Descriptor instead.
 func (*Approvals) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{4}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Approvals) GetMode() Approvals_Mode {
@@ -711,7 +1007,7 @@ type ClientTool struct {
 
 func (x *ClientTool) Reset() {
 	*x = ClientTool{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[5]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -723,7 +1019,7 @@ func (x *ClientTool) String() string {
 func (*ClientTool) ProtoMessage() {}
 
 func (x *ClientTool) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[5]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -736,7 +1032,7 @@ func (x *ClientTool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientTool.ProtoReflect.Descriptor instead.
 func (*ClientTool) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{5}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ClientTool) GetName() string {
@@ -789,7 +1085,7 @@ type Reasoning struct {
 
 func (x *Reasoning) Reset() {
 	*x = Reasoning{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[6]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -801,7 +1097,7 @@ func (x *Reasoning) String() string {
 func (*Reasoning) ProtoMessage() {}
 
 func (x *Reasoning) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[6]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -814,7 +1110,7 @@ func (x *Reasoning) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reasoning.ProtoReflect.Descriptor instead.
 func (*Reasoning) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{6}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Reasoning) GetEffort() Effort {
@@ -837,8 +1133,8 @@ type Workspace struct {
 	// A workspace of the tenant that persists and is shared by all sessions that name it: small letters,
 	// digits, `-` and `_`, at most 63. Empty: one of the session's own, which lives as long as the session.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Files that are there when the session begins; only for a new session in a workspace of its own that
-	// is no fork. At most 100.
+	// Files that are there when the session begins; only for a new session that is no fork. In a workspace
+	// that has a name each takes the place of what is at its path. At most 100.
 	Files         []*WorkspaceFile `protobuf:"bytes,2,rep,name=files,proto3" json:"files,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -846,7 +1142,7 @@ type Workspace struct {
 
 func (x *Workspace) Reset() {
 	*x = Workspace{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[7]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -858,7 +1154,7 @@ func (x *Workspace) String() string {
 func (*Workspace) ProtoMessage() {}
 
 func (x *Workspace) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[7]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -871,7 +1167,7 @@ func (x *Workspace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Workspace.ProtoReflect.Descriptor instead.
 func (*Workspace) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{7}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Workspace) GetName() string {
@@ -901,7 +1197,7 @@ type WorkspaceFile struct {
 
 func (x *WorkspaceFile) Reset() {
 	*x = WorkspaceFile{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[8]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -913,7 +1209,7 @@ func (x *WorkspaceFile) String() string {
 func (*WorkspaceFile) ProtoMessage() {}
 
 func (x *WorkspaceFile) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[8]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -926,7 +1222,7 @@ func (x *WorkspaceFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkspaceFile.ProtoReflect.Descriptor instead.
 func (*WorkspaceFile) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{8}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *WorkspaceFile) GetPath() string {
@@ -960,7 +1256,7 @@ type SystemPrompt struct {
 
 func (x *SystemPrompt) Reset() {
 	*x = SystemPrompt{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[9]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -972,7 +1268,7 @@ func (x *SystemPrompt) String() string {
 func (*SystemPrompt) ProtoMessage() {}
 
 func (x *SystemPrompt) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[9]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -985,7 +1281,7 @@ func (x *SystemPrompt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SystemPrompt.ProtoReflect.Descriptor instead.
 func (*SystemPrompt) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{9}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SystemPrompt) GetKind() isSystemPrompt_Kind {
@@ -1061,7 +1357,7 @@ type PresetPrompt struct {
 
 func (x *PresetPrompt) Reset() {
 	*x = PresetPrompt{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[10]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1073,7 +1369,7 @@ func (x *PresetPrompt) String() string {
 func (*PresetPrompt) ProtoMessage() {}
 
 func (x *PresetPrompt) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[10]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1086,7 +1382,7 @@ func (x *PresetPrompt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PresetPrompt.ProtoReflect.Descriptor instead.
 func (*PresetPrompt) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{10}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PresetPrompt) GetAppend() string {
@@ -1122,7 +1418,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[11]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1134,7 +1430,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[11]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1147,7 +1443,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{11}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Limits) GetTurnTimeout() *durationpb.Duration {
@@ -1182,7 +1478,7 @@ var File_warmline_v1_session_config_proto protoreflect.FileDescriptor
 
 const file_warmline_v1_session_config_proto_rawDesc = "" +
 	"\n" +
-	" warmline/v1/session_config.proto\x12\vwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xb2\x06\n" +
+	" warmline/v1/session_config.proto\x12\vwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xae\b\n" +
 	"\rSessionConfig\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12>\n" +
 	"\rsystem_prompt\x18\x02 \x01(\v2\x19.warmline.v1.SystemPromptR\fsystemPrompt\x12+\n" +
@@ -1199,10 +1495,28 @@ const file_warmline_v1_session_config_proto_rawDesc = "" +
 	"\treasoning\x18\f \x01(\v2\x16.warmline.v1.ReasoningR\treasoning\x12<\n" +
 	"\routput_schema\x18\r \x01(\v2\x17.google.protobuf.StructR\foutputSchema\x12\x14\n" +
 	"\x05betas\x18\x0e \x03(\tR\x05betas\x12.\n" +
-	"\aprofile\x18\x0f \x01(\x0e2\x14.warmline.v1.ProfileR\aprofile\x1aM\n" +
+	"\aprofile\x18\x0f \x01(\x0e2\x14.warmline.v1.ProfileR\aprofile\x12'\n" +
+	"\x0fadd_directories\x18\x14 \x03(\tR\x0eaddDirectories\x12-\n" +
+	"\aplugins\x18\x15 \x03(\v2\x13.warmline.v1.PluginR\aplugins\x12C\n" +
+	"\x0fsetting_sources\x18\x16 \x03(\x0e2\x1a.warmline.v1.SettingSourceR\x0esettingSources\x123\n" +
+	"\bsettings\x18\x17 \x01(\v2\x17.google.protobuf.StructR\bsettings\x12(\n" +
+	"\x05debug\x18\x18 \x01(\v2\x12.warmline.v1.DebugR\x05debug\x1aM\n" +
 	"\vAgentsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12(\n" +
-	"\x05value\x18\x02 \x01(\v2\x12.warmline.v1.AgentR\x05value:\x028\x01\"\x85\x01\n" +
+	"\x05value\x18\x02 \x01(\v2\x12.warmline.v1.AgentR\x05value:\x028\x01\"Z\n" +
+	"\x06Plugin\x12\x14\n" +
+	"\x04name\x18\x01 \x01(\tH\x00R\x04name\x120\n" +
+	"\x05files\x18\x02 \x01(\v2\x18.warmline.v1.PluginFilesH\x00R\x05filesB\b\n" +
+	"\x06source\"?\n" +
+	"\vPluginFiles\x120\n" +
+	"\x05files\x18\x01 \x03(\v2\x1a.warmline.v1.WorkspaceFileR\x05files\"G\n" +
+	"\x05Debug\x12\x1e\n" +
+	"\n" +
+	"categories\x18\x01 \x03(\tR\n" +
+	"categories\x12\x1e\n" +
+	"\n" +
+	"exclusions\x18\x02 \x03(\tR\n" +
+	"exclusions\"\x85\x01\n" +
 	"\x05Agent\x12 \n" +
 	"\vdescription\x18\x01 \x01(\tR\vdescription\x12\x16\n" +
 	"\x06prompt\x18\x02 \x01(\tR\x06prompt\x12,\n" +
@@ -1254,7 +1568,11 @@ const file_warmline_v1_session_config_proto_rawDesc = "" +
 	"\fturn_timeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\vturnTimeout\x12>\n" +
 	"\rstall_timeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\fstallTimeout\x12\x1b\n" +
 	"\tmax_turns\x18\x03 \x01(\rR\bmaxTurns\x12$\n" +
-	"\x0emax_budget_usd\x18\x04 \x01(\x01R\fmaxBudgetUsd*F\n" +
+	"\x0emax_budget_usd\x18\x04 \x01(\x01R\fmaxBudgetUsd*e\n" +
+	"\rSettingSource\x12\x1e\n" +
+	"\x1aSETTING_SOURCE_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16SETTING_SOURCE_PROJECT\x10\x01\x12\x18\n" +
+	"\x14SETTING_SOURCE_LOCAL\x10\x02*F\n" +
 	"\aProfile\x12\x17\n" +
 	"\x13PROFILE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fPROFILE_FULL\x10\x01\x12\x10\n" +
@@ -1289,58 +1607,68 @@ func file_warmline_v1_session_config_proto_rawDescGZIP() []byte {
 	return file_warmline_v1_session_config_proto_rawDescData
 }
 
-var file_warmline_v1_session_config_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_warmline_v1_session_config_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_warmline_v1_session_config_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_warmline_v1_session_config_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_warmline_v1_session_config_proto_goTypes = []any{
-	(Profile)(0),                // 0: warmline.v1.Profile
-	(PermissionMode)(0),         // 1: warmline.v1.PermissionMode
-	(Effort)(0),                 // 2: warmline.v1.Effort
-	(Approvals_Mode)(0),         // 3: warmline.v1.Approvals.Mode
-	(*SessionConfig)(nil),       // 4: warmline.v1.SessionConfig
-	(*Agent)(nil),               // 5: warmline.v1.Agent
-	(*ToolNames)(nil),           // 6: warmline.v1.ToolNames
-	(*Tools)(nil),               // 7: warmline.v1.Tools
-	(*Approvals)(nil),           // 8: warmline.v1.Approvals
-	(*ClientTool)(nil),          // 9: warmline.v1.ClientTool
-	(*Reasoning)(nil),           // 10: warmline.v1.Reasoning
-	(*Workspace)(nil),           // 11: warmline.v1.Workspace
-	(*WorkspaceFile)(nil),       // 12: warmline.v1.WorkspaceFile
-	(*SystemPrompt)(nil),        // 13: warmline.v1.SystemPrompt
-	(*PresetPrompt)(nil),        // 14: warmline.v1.PresetPrompt
-	(*Limits)(nil),              // 15: warmline.v1.Limits
-	nil,                         // 16: warmline.v1.SessionConfig.AgentsEntry
-	(*structpb.Struct)(nil),     // 17: google.protobuf.Struct
-	(*durationpb.Duration)(nil), // 18: google.protobuf.Duration
+	(SettingSource)(0),          // 0: warmline.v1.SettingSource
+	(Profile)(0),                // 1: warmline.v1.Profile
+	(PermissionMode)(0),         // 2: warmline.v1.PermissionMode
+	(Effort)(0),                 // 3: warmline.v1.Effort
+	(Approvals_Mode)(0),         // 4: warmline.v1.Approvals.Mode
+	(*SessionConfig)(nil),       // 5: warmline.v1.SessionConfig
+	(*Plugin)(nil),              // 6: warmline.v1.Plugin
+	(*PluginFiles)(nil),         // 7: warmline.v1.PluginFiles
+	(*Debug)(nil),               // 8: warmline.v1.Debug
+	(*Agent)(nil),               // 9: warmline.v1.Agent
+	(*ToolNames)(nil),           // 10: warmline.v1.ToolNames
+	(*Tools)(nil),               // 11: warmline.v1.Tools
+	(*Approvals)(nil),           // 12: warmline.v1.Approvals
+	(*ClientTool)(nil),          // 13: warmline.v1.ClientTool
+	(*Reasoning)(nil),           // 14: warmline.v1.Reasoning
+	(*Workspace)(nil),           // 15: warmline.v1.Workspace
+	(*WorkspaceFile)(nil),       // 16: warmline.v1.WorkspaceFile
+	(*SystemPrompt)(nil),        // 17: warmline.v1.SystemPrompt
+	(*PresetPrompt)(nil),        // 18: warmline.v1.PresetPrompt
+	(*Limits)(nil),              // 19: warmline.v1.Limits
+	nil,                         // 20: warmline.v1.SessionConfig.AgentsEntry
+	(*structpb.Struct)(nil),     // 21: google.protobuf.Struct
+	(*durationpb.Duration)(nil), // 22: google.protobuf.Duration
 }
 var file_warmline_v1_session_config_proto_depIdxs = []int32{
-	13, // 0: warmline.v1.SessionConfig.system_prompt:type_name -> warmline.v1.SystemPrompt
-	15, // 1: warmline.v1.SessionConfig.limits:type_name -> warmline.v1.Limits
-	11, // 2: warmline.v1.SessionConfig.workspace:type_name -> warmline.v1.Workspace
-	16, // 3: warmline.v1.SessionConfig.agents:type_name -> warmline.v1.SessionConfig.AgentsEntry
-	7,  // 4: warmline.v1.SessionConfig.tools:type_name -> warmline.v1.Tools
-	1,  // 5: warmline.v1.SessionConfig.permission_mode:type_name -> warmline.v1.PermissionMode
-	8,  // 6: warmline.v1.SessionConfig.approvals:type_name -> warmline.v1.Approvals
-	9,  // 7: warmline.v1.SessionConfig.client_tools:type_name -> warmline.v1.ClientTool
-	10, // 8: warmline.v1.SessionConfig.reasoning:type_name -> warmline.v1.Reasoning
-	17, // 9: warmline.v1.SessionConfig.output_schema:type_name -> google.protobuf.Struct
-	0,  // 10: warmline.v1.SessionConfig.profile:type_name -> warmline.v1.Profile
-	6,  // 11: warmline.v1.Agent.tools:type_name -> warmline.v1.ToolNames
-	6,  // 12: warmline.v1.Tools.available:type_name -> warmline.v1.ToolNames
-	3,  // 13: warmline.v1.Approvals.mode:type_name -> warmline.v1.Approvals.Mode
-	18, // 14: warmline.v1.Approvals.timeout:type_name -> google.protobuf.Duration
-	17, // 15: warmline.v1.ClientTool.input_schema:type_name -> google.protobuf.Struct
-	18, // 16: warmline.v1.ClientTool.timeout:type_name -> google.protobuf.Duration
-	2,  // 17: warmline.v1.Reasoning.effort:type_name -> warmline.v1.Effort
-	12, // 18: warmline.v1.Workspace.files:type_name -> warmline.v1.WorkspaceFile
-	14, // 19: warmline.v1.SystemPrompt.preset:type_name -> warmline.v1.PresetPrompt
-	18, // 20: warmline.v1.Limits.turn_timeout:type_name -> google.protobuf.Duration
-	18, // 21: warmline.v1.Limits.stall_timeout:type_name -> google.protobuf.Duration
-	5,  // 22: warmline.v1.SessionConfig.AgentsEntry.value:type_name -> warmline.v1.Agent
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	17, // 0: warmline.v1.SessionConfig.system_prompt:type_name -> warmline.v1.SystemPrompt
+	19, // 1: warmline.v1.SessionConfig.limits:type_name -> warmline.v1.Limits
+	15, // 2: warmline.v1.SessionConfig.workspace:type_name -> warmline.v1.Workspace
+	20, // 3: warmline.v1.SessionConfig.agents:type_name -> warmline.v1.SessionConfig.AgentsEntry
+	11, // 4: warmline.v1.SessionConfig.tools:type_name -> warmline.v1.Tools
+	2,  // 5: warmline.v1.SessionConfig.permission_mode:type_name -> warmline.v1.PermissionMode
+	12, // 6: warmline.v1.SessionConfig.approvals:type_name -> warmline.v1.Approvals
+	13, // 7: warmline.v1.SessionConfig.client_tools:type_name -> warmline.v1.ClientTool
+	14, // 8: warmline.v1.SessionConfig.reasoning:type_name -> warmline.v1.Reasoning
+	21, // 9: warmline.v1.SessionConfig.output_schema:type_name -> google.protobuf.Struct
+	1,  // 10: warmline.v1.SessionConfig.profile:type_name -> warmline.v1.Profile
+	6,  // 11: warmline.v1.SessionConfig.plugins:type_name -> warmline.v1.Plugin
+	0,  // 12: warmline.v1.SessionConfig.setting_sources:type_name -> warmline.v1.SettingSource
+	21, // 13: warmline.v1.SessionConfig.settings:type_name -> google.protobuf.Struct
+	8,  // 14: warmline.v1.SessionConfig.debug:type_name -> warmline.v1.Debug
+	7,  // 15: warmline.v1.Plugin.files:type_name -> warmline.v1.PluginFiles
+	16, // 16: warmline.v1.PluginFiles.files:type_name -> warmline.v1.WorkspaceFile
+	10, // 17: warmline.v1.Agent.tools:type_name -> warmline.v1.ToolNames
+	10, // 18: warmline.v1.Tools.available:type_name -> warmline.v1.ToolNames
+	4,  // 19: warmline.v1.Approvals.mode:type_name -> warmline.v1.Approvals.Mode
+	22, // 20: warmline.v1.Approvals.timeout:type_name -> google.protobuf.Duration
+	21, // 21: warmline.v1.ClientTool.input_schema:type_name -> google.protobuf.Struct
+	22, // 22: warmline.v1.ClientTool.timeout:type_name -> google.protobuf.Duration
+	3,  // 23: warmline.v1.Reasoning.effort:type_name -> warmline.v1.Effort
+	16, // 24: warmline.v1.Workspace.files:type_name -> warmline.v1.WorkspaceFile
+	18, // 25: warmline.v1.SystemPrompt.preset:type_name -> warmline.v1.PresetPrompt
+	22, // 26: warmline.v1.Limits.turn_timeout:type_name -> google.protobuf.Duration
+	22, // 27: warmline.v1.Limits.stall_timeout:type_name -> google.protobuf.Duration
+	9,  // 28: warmline.v1.SessionConfig.AgentsEntry.value:type_name -> warmline.v1.Agent
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_warmline_v1_session_config_proto_init() }
@@ -1348,8 +1676,12 @@ func file_warmline_v1_session_config_proto_init() {
 	if File_warmline_v1_session_config_proto != nil {
 		return
 	}
-	file_warmline_v1_session_config_proto_msgTypes[6].OneofWrappers = []any{}
-	file_warmline_v1_session_config_proto_msgTypes[9].OneofWrappers = []any{
+	file_warmline_v1_session_config_proto_msgTypes[1].OneofWrappers = []any{
+		(*Plugin_Name)(nil),
+		(*Plugin_Files)(nil),
+	}
+	file_warmline_v1_session_config_proto_msgTypes[9].OneofWrappers = []any{}
+	file_warmline_v1_session_config_proto_msgTypes[12].OneofWrappers = []any{
 		(*SystemPrompt_Replace)(nil),
 		(*SystemPrompt_Append)(nil),
 		(*SystemPrompt_Preset)(nil),
@@ -1359,8 +1691,8 @@ func file_warmline_v1_session_config_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warmline_v1_session_config_proto_rawDesc), len(file_warmline_v1_session_config_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   13,
+			NumEnums:      5,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -140,6 +140,7 @@ class Event(_message.Message):
     APPROVAL_RESOLVED_FIELD_NUMBER: _builtins.int
     CLIENT_TOOL_CALLED_FIELD_NUMBER: _builtins.int
     CLIENT_TOOL_RETURNED_FIELD_NUMBER: _builtins.int
+    DEBUG_LOG_FIELD_NUMBER: _builtins.int
     RAW_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session, as in `session_opened`."""
@@ -236,6 +237,10 @@ class Event(_message.Message):
         """That was answered, or is no longer waited for."""
 
     @_builtins.property
+    def debug_log(self) -> Global___DebugLog:
+        """What the CLI wrote to its debug log, before the turn's end."""
+
+    @_builtins.property
     def raw(self) -> Global___Raw:
         """A line of the CLI, as it was."""
 
@@ -268,13 +273,14 @@ class Event(_message.Message):
         approval_resolved: Global___ApprovalResolved | None = ...,
         client_tool_called: Global___ClientToolCalled | None = ...,
         client_tool_returned: Global___ClientToolReturned | None = ...,
+        debug_log: Global___DebugLog | None = ...,
         raw: Global___Raw | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "client_tool_called", b"client_tool_called", "client_tool_returned", b"client_tool_returned", "interrupt_result", b"interrupt_result", "kind", b"kind", "message", b"message", "notice", b"notice", "raw", b"raw", "server_draining", b"server_draining", "session_opened", b"session_opened", "session_updated", b"session_updated", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta", "time", b"time", "tool_call", b"tool_call", "tool_input_delta", b"tool_input_delta", "tool_result", b"tool_result", "turn_attached", b"turn_attached", "turn_completed", b"turn_completed", "turn_failed", b"turn_failed", "turn_queued", b"turn_queued", "turn_started", b"turn_started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "client_tool_called", b"client_tool_called", "client_tool_returned", b"client_tool_returned", "debug_log", b"debug_log", "interrupt_result", b"interrupt_result", "kind", b"kind", "message", b"message", "notice", b"notice", "raw", b"raw", "server_draining", b"server_draining", "session_opened", b"session_opened", "session_updated", b"session_updated", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta", "time", b"time", "tool_call", b"tool_call", "tool_input_delta", b"tool_input_delta", "tool_result", b"tool_result", "turn_attached", b"turn_attached", "turn_completed", b"turn_completed", "turn_failed", b"turn_failed", "turn_queued", b"turn_queued", "turn_started", b"turn_started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "client_tool_called", b"client_tool_called", "client_tool_returned", b"client_tool_returned", "epoch", b"epoch", "interrupt_result", b"interrupt_result", "kind", b"kind", "message", b"message", "notice", b"notice", "parent_tool_call_id", b"parent_tool_call_id", "raw", b"raw", "seq", b"seq", "server_draining", b"server_draining", "session_id", b"session_id", "session_opened", b"session_opened", "session_updated", b"session_updated", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta", "time", b"time", "tool_call", b"tool_call", "tool_input_delta", b"tool_input_delta", "tool_result", b"tool_result", "turn_attached", b"turn_attached", "turn_completed", b"turn_completed", "turn_failed", b"turn_failed", "turn_id", b"turn_id", "turn_queued", b"turn_queued", "turn_started", b"turn_started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "client_tool_called", b"client_tool_called", "client_tool_returned", b"client_tool_returned", "debug_log", b"debug_log", "epoch", b"epoch", "interrupt_result", b"interrupt_result", "kind", b"kind", "message", b"message", "notice", b"notice", "parent_tool_call_id", b"parent_tool_call_id", "raw", b"raw", "seq", b"seq", "server_draining", b"server_draining", "session_id", b"session_id", "session_opened", b"session_opened", "session_updated", b"session_updated", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta", "time", b"time", "tool_call", b"tool_call", "tool_input_delta", b"tool_input_delta", "tool_result", b"tool_result", "turn_attached", b"turn_attached", "turn_completed", b"turn_completed", "turn_failed", b"turn_failed", "turn_id", b"turn_id", "turn_queued", b"turn_queued", "turn_started", b"turn_started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["session_opened", "server_draining", "session_updated", "turn_queued", "turn_started", "turn_completed", "turn_failed", "interrupt_result", "turn_attached", "text_delta", "thinking_delta", "tool_input_delta", "message", "tool_call", "tool_result", "notice", "approval_requested", "approval_resolved", "client_tool_called", "client_tool_returned", "raw"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["session_opened", "server_draining", "session_updated", "turn_queued", "turn_started", "turn_completed", "turn_failed", "interrupt_result", "turn_attached", "text_delta", "thinking_delta", "tool_input_delta", "message", "tool_call", "tool_result", "notice", "approval_requested", "approval_resolved", "client_tool_called", "client_tool_returned", "debug_log", "raw"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -1383,3 +1389,31 @@ class Raw(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Raw: _TypeAlias = Raw  # noqa: Y015
+
+@_typing.final
+class DebugLog(_message.Message):
+    """What the CLI wrote to its debug log since the turn before, for a session with `SessionConfig.debug`;
+    the first has what it wrote when it started as well. Not told with `DETAIL_TEXT`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    DROPPED_BYTES_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """Whole lines, oldest first; at most 256 KiB, the last of what was written."""
+    dropped_bytes: _builtins.int
+    """Bytes before them that are left out."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        dropped_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped_bytes", b"dropped_bytes", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DebugLog: _TypeAlias = DebugLog  # noqa: Y015

@@ -21,6 +21,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _SettingSource:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SettingSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SettingSource.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SETTING_SOURCE_UNSPECIFIED: _SettingSource.ValueType  # 0
+    """Not allowed."""
+    SETTING_SOURCE_PROJECT: _SettingSource.ValueType  # 1
+    """Those that are shared: `CLAUDE.md`, `.claude/settings.json`, `.claude/commands` and the like."""
+    SETTING_SOURCE_LOCAL: _SettingSource.ValueType  # 2
+    """Those of one person: `CLAUDE.local.md`, `.claude/settings.local.json`."""
+
+class SettingSource(_SettingSource, metaclass=_SettingSourceEnumTypeWrapper):
+    """Whose settings are honoured."""
+
+SETTING_SOURCE_UNSPECIFIED: SettingSource.ValueType  # 0
+"""Not allowed."""
+SETTING_SOURCE_PROJECT: SettingSource.ValueType  # 1
+"""Those that are shared: `CLAUDE.md`, `.claude/settings.json`, `.claude/commands` and the like."""
+SETTING_SOURCE_LOCAL: SettingSource.ValueType  # 2
+"""Those of one person: `CLAUDE.local.md`, `.claude/settings.local.json`."""
+Global___SettingSource: _TypeAlias = SettingSource  # noqa: Y015
+
 class _Profile:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -171,6 +195,11 @@ class SessionConfig(_message.Message):
     OUTPUT_SCHEMA_FIELD_NUMBER: _builtins.int
     BETAS_FIELD_NUMBER: _builtins.int
     PROFILE_FIELD_NUMBER: _builtins.int
+    ADD_DIRECTORIES_FIELD_NUMBER: _builtins.int
+    PLUGINS_FIELD_NUMBER: _builtins.int
+    SETTING_SOURCES_FIELD_NUMBER: _builtins.int
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    DEBUG_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's id or alias, as ListModels gives them. Empty: the service's default."""
     agent: _builtins.str
@@ -234,6 +263,37 @@ class SessionConfig(_message.Message):
         8; the CLI leaves out what it does not know.
         """
 
+    @_builtins.property
+    def add_directories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Other named workspaces of the tenant, by their names as in `Workspace.name`: the session may read
+        there as in its own, and change files where it may in its own. At most 16.
+        """
+
+    @_builtins.property
+    def plugins(self) -> _containers.RepeatedCompositeFieldContainer[Global___Plugin]:
+        """Plugins of the CLI: their commands, agents, skills, styles and hooks. At most 8; files of the caller's
+        have at most 256 KiB together.
+        """
+
+    @_builtins.property
+    def setting_sources(self) -> _containers.RepeatedScalarFieldContainer[Global___SettingSource.ValueType]:
+        """Whose settings in the workspace are honoured, such as its `CLAUDE.md` and `.claude/settings.json`. None:
+        nobody's. They may run commands: the operator has to allow it, otherwise POLICY_DENIED.
+        """
+
+    @_builtins.property
+    def settings(self) -> _struct_pb2.Struct:
+        """The CLI's own settings, by its names, in the form of its settings.json: `attribution` (`commit`, `pr`),
+        `disableBundledSkills`, `includeCoAuthoredBy`, `includeGitInstructions`, `language`, `outputStyle`,
+        `permissions` (only `ask`: rules for what is always asked for, as in `Tools.allowed`) and
+        `showThinkingSummaries`; `hooks` of type `command` where the operator has allowed it, otherwise
+        POLICY_DENIED. Everything else is refused. At most 64 KiB as JSON.
+        """
+
+    @_builtins.property
+    def debug(self) -> Global___Debug:
+        """The CLI's debug log comes back, in `debug_log` events."""
+
     def __init__(
         self,
         *,
@@ -252,14 +312,109 @@ class SessionConfig(_message.Message):
         output_schema: _struct_pb2.Struct | None = ...,
         betas: _abc.Iterable[_builtins.str] | None = ...,
         profile: Global___Profile.ValueType = ...,
+        add_directories: _abc.Iterable[_builtins.str] | None = ...,
+        plugins: _abc.Iterable[Global___Plugin] | None = ...,
+        setting_sources: _abc.Iterable[Global___SettingSource.ValueType] | None = ...,
+        settings: _struct_pb2.Struct | None = ...,
+        debug: Global___Debug | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "limits", b"limits", "output_schema", b"output_schema", "reasoning", b"reasoning", "system_prompt", b"system_prompt", "tools", b"tools", "workspace", b"workspace"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "debug", b"debug", "limits", b"limits", "output_schema", b"output_schema", "reasoning", b"reasoning", "settings", b"settings", "system_prompt", b"system_prompt", "tools", b"tools", "workspace", b"workspace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "agents", b"agents", "approvals", b"approvals", "betas", b"betas", "client_tools", b"client_tools", "fallback_models", b"fallback_models", "limits", b"limits", "model", b"model", "output_schema", b"output_schema", "permission_mode", b"permission_mode", "profile", b"profile", "reasoning", b"reasoning", "system_prompt", b"system_prompt", "tools", b"tools", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_directories", b"add_directories", "agent", b"agent", "agents", b"agents", "approvals", b"approvals", "betas", b"betas", "client_tools", b"client_tools", "debug", b"debug", "fallback_models", b"fallback_models", "limits", b"limits", "model", b"model", "output_schema", b"output_schema", "permission_mode", b"permission_mode", "plugins", b"plugins", "profile", b"profile", "reasoning", b"reasoning", "setting_sources", b"setting_sources", "settings", b"settings", "system_prompt", b"system_prompt", "tools", b"tools", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SessionConfig: _TypeAlias = SessionConfig  # noqa: Y015
+
+@_typing.final
+class Plugin(_message.Message):
+    """A plugin of the CLI."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """One that the operator has installed, by the name it has there: small letters, digits, `-` and `_`,
+    at most 63.
+    """
+    @_builtins.property
+    def files(self) -> Global___PluginFiles:
+        """One that the caller brings. It may run commands: the operator has to allow it, otherwise POLICY_DENIED."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        files: Global___PluginFiles | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "name", b"name", "source", b"source"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "name", b"name", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["name", "files"]  # noqa: Y015
+    _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
+
+Global___Plugin: _TypeAlias = Plugin  # noqa: Y015
+
+@_typing.final
+class PluginFiles(_message.Message):
+    """The files of a plugin."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkspaceFile]:
+        """Each as in a workspace, at most 100. One of them is `.claude-plugin/plugin.json`, a JSON object in which
+        `name` is small letters, digits and `-`, at most 63, and unlike that of the session's other plugins.
+        """
+
+    def __init__(
+        self,
+        *,
+        files: _abc.Iterable[Global___WorkspaceFile] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PluginFiles: _TypeAlias = PluginFiles  # noqa: Y015
+
+@_typing.final
+class Debug(_message.Message):
+    """What goes into the CLI's debug log; without any of both all of it. Only one can be set. Each is a name
+    that the CLI gives to a part of itself, such as `hooks`: letters, digits and `-`, at most 64; at most 32.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CATEGORIES_FIELD_NUMBER: _builtins.int
+    EXCLUSIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only these."""
+
+    @_builtins.property
+    def exclusions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """All but these."""
+
+    def __init__(
+        self,
+        *,
+        categories: _abc.Iterable[_builtins.str] | None = ...,
+        exclusions: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["categories", b"categories", "exclusions", b"exclusions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Debug: _TypeAlias = Debug  # noqa: Y015
 
 @_typing.final
 class Agent(_message.Message):
@@ -513,8 +668,8 @@ class Workspace(_message.Message):
     """
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkspaceFile]:
-        """Files that are there when the session begins; only for a new session in a workspace of its own that
-        is no fork. At most 100.
+        """Files that are there when the session begins; only for a new session that is no fork. In a workspace
+        that has a name each takes the place of what is at its path. At most 100.
         """
 
     def __init__(

@@ -12,7 +12,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file warmline/v1/session_config.proto.
  */
 export const file_warmline_v1_session_config: GenFile = /*@__PURE__*/
-  fileDesc("CiB3YXJtbGluZS92MS9zZXNzaW9uX2NvbmZpZy5wcm90bxILd2FybWxpbmUudjEihwUKDVNlc3Npb25Db25maWcSDQoFbW9kZWwYASABKAkSMAoNc3lzdGVtX3Byb21wdBgCIAEoCzIZLndhcm1saW5lLnYxLlN5c3RlbVByb21wdBIjCgZsaW1pdHMYAyABKAsyEy53YXJtbGluZS52MS5MaW1pdHMSKQoJd29ya3NwYWNlGAQgASgLMhYud2FybWxpbmUudjEuV29ya3NwYWNlEhcKD2ZhbGxiYWNrX21vZGVscxgFIAMoCRI2CgZhZ2VudHMYBiADKAsyJi53YXJtbGluZS52MS5TZXNzaW9uQ29uZmlnLkFnZW50c0VudHJ5Eg0KBWFnZW50GAcgASgJEiEKBXRvb2xzGAggASgLMhIud2FybWxpbmUudjEuVG9vbHMSNAoPcGVybWlzc2lvbl9tb2RlGAkgASgOMhsud2FybWxpbmUudjEuUGVybWlzc2lvbk1vZGUSKQoJYXBwcm92YWxzGAogASgLMhYud2FybWxpbmUudjEuQXBwcm92YWxzEi0KDGNsaWVudF90b29scxgLIAMoCzIXLndhcm1saW5lLnYxLkNsaWVudFRvb2wSKQoJcmVhc29uaW5nGAwgASgLMhYud2FybWxpbmUudjEuUmVhc29uaW5nEi4KDW91dHB1dF9zY2hlbWEYDSABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Eg0KBWJldGFzGA4gAygJEiUKB3Byb2ZpbGUYDyABKA4yFC53YXJtbGluZS52MS5Qcm9maWxlGkEKC0FnZW50c0VudHJ5EgsKA2tleRgBIAEoCRIhCgV2YWx1ZRgCIAEoCzISLndhcm1saW5lLnYxLkFnZW50OgI4ASJiCgVBZ2VudBITCgtkZXNjcmlwdGlvbhgBIAEoCRIOCgZwcm9tcHQYAiABKAkSJQoFdG9vbHMYAyABKAsyFi53YXJtbGluZS52MS5Ub29sTmFtZXMSDQoFbW9kZWwYBCABKAkiGgoJVG9vbE5hbWVzEg0KBW5hbWVzGAEgAygJIlcKBVRvb2xzEikKCWF2YWlsYWJsZRgBIAEoCzIWLndhcm1saW5lLnYxLlRvb2xOYW1lcxIPCgdhbGxvd2VkGAIgAygJEhIKCmRpc2FsbG93ZWQYAyADKAkisAEKCUFwcHJvdmFscxIpCgRtb2RlGAEgASgOMhsud2FybWxpbmUudjEuQXBwcm92YWxzLk1vZGUSKgoHdGltZW91dBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJMCgRNb2RlEhQKEE1PREVfVU5TUEVDSUZJRUQQABINCglNT0RFX0RFTlkQARIPCgtNT0RFX1NUUkVBTRACEg4KCk1PREVfREVGRVIQAyKdAQoKQ2xpZW50VG9vbBIMCgRuYW1lGAEgASgJEhMKC2Rlc2NyaXB0aW9uGAIgASgJEi0KDGlucHV0X3NjaGVtYRgDIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSKgoHdGltZW91dBgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIRCglyZWFkX29ubHkYBSABKAgiXgoJUmVhc29uaW5nEiMKBmVmZm9ydBgBIAEoDjITLndhcm1saW5lLnYxLkVmZm9ydBIaCg1idWRnZXRfdG9rZW5zGAIgASgNSACIAQFCEAoOX2J1ZGdldF90b2tlbnMiRAoJV29ya3NwYWNlEgwKBG5hbWUYASABKAkSKQoFZmlsZXMYAiADKAsyGi53YXJtbGluZS52MS5Xb3Jrc3BhY2VGaWxlIisKDVdvcmtzcGFjZUZpbGUSDAoEcGF0aBgBIAEoCRIMCgRkYXRhGAIgASgMImgKDFN5c3RlbVByb21wdBIRCgdyZXBsYWNlGAEgASgJSAASEAoGYXBwZW5kGAIgASgJSAASKwoGcHJlc2V0GAMgASgLMhkud2FybWxpbmUudjEuUHJlc2V0UHJvbXB0SABCBgoEa2luZCJACgxQcmVzZXRQcm9tcHQSDgoGYXBwZW5kGAEgASgJEiAKGGV4Y2x1ZGVfZHluYW1pY19zZWN0aW9ucxgCIAEoCCKWAQoGTGltaXRzEi8KDHR1cm5fdGltZW91dBgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIwCg1zdGFsbF90aW1lb3V0GAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhEKCW1heF90dXJucxgDIAEoDRIWCg5tYXhfYnVkZ2V0X3VzZBgEIAEoASpGCgdQcm9maWxlEhcKE1BST0ZJTEVfVU5TUEVDSUZJRUQQABIQCgxQUk9GSUxFX0ZVTEwQARIQCgxQUk9GSUxFX0JBUkUQAireAQoOUGVybWlzc2lvbk1vZGUSHwobUEVSTUlTU0lPTl9NT0RFX1VOU1BFQ0lGSUVEEAASGwoXUEVSTUlTU0lPTl9NT0RFX0RFRkFVTFQQARIYChRQRVJNSVNTSU9OX01PREVfUExBThACEiAKHFBFUk1JU1NJT05fTU9ERV9BQ0NFUFRfRURJVFMQAxIcChhQRVJNSVNTSU9OX01PREVfRE9OVF9BU0sQBBIYChRQRVJNSVNTSU9OX01PREVfQVVUTxAFEhoKFlBFUk1JU1NJT05fTU9ERV9CWVBBU1MQBip2CgZFZmZvcnQSFgoSRUZGT1JUX1VOU1BFQ0lGSUVEEAASDgoKRUZGT1JUX0xPVxABEhEKDUVGRk9SVF9NRURJVU0QAhIPCgtFRkZPUlRfSElHSBADEhAKDEVGRk9SVF9YSElHSBAEEg4KCkVGRk9SVF9NQVgQBUIwWi53YXJtbGluZS5kZXYvY2xpZW50cy9nby93YXJtbGluZS92MTt3YXJtbGluZXYxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_struct]);
+  fileDesc("CiB3YXJtbGluZS92MS9zZXNzaW9uX2NvbmZpZy5wcm90bxILd2FybWxpbmUudjEiyQYKDVNlc3Npb25Db25maWcSDQoFbW9kZWwYASABKAkSMAoNc3lzdGVtX3Byb21wdBgCIAEoCzIZLndhcm1saW5lLnYxLlN5c3RlbVByb21wdBIjCgZsaW1pdHMYAyABKAsyEy53YXJtbGluZS52MS5MaW1pdHMSKQoJd29ya3NwYWNlGAQgASgLMhYud2FybWxpbmUudjEuV29ya3NwYWNlEhcKD2ZhbGxiYWNrX21vZGVscxgFIAMoCRI2CgZhZ2VudHMYBiADKAsyJi53YXJtbGluZS52MS5TZXNzaW9uQ29uZmlnLkFnZW50c0VudHJ5Eg0KBWFnZW50GAcgASgJEiEKBXRvb2xzGAggASgLMhIud2FybWxpbmUudjEuVG9vbHMSNAoPcGVybWlzc2lvbl9tb2RlGAkgASgOMhsud2FybWxpbmUudjEuUGVybWlzc2lvbk1vZGUSKQoJYXBwcm92YWxzGAogASgLMhYud2FybWxpbmUudjEuQXBwcm92YWxzEi0KDGNsaWVudF90b29scxgLIAMoCzIXLndhcm1saW5lLnYxLkNsaWVudFRvb2wSKQoJcmVhc29uaW5nGAwgASgLMhYud2FybWxpbmUudjEuUmVhc29uaW5nEi4KDW91dHB1dF9zY2hlbWEYDSABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Eg0KBWJldGFzGA4gAygJEiUKB3Byb2ZpbGUYDyABKA4yFC53YXJtbGluZS52MS5Qcm9maWxlEhcKD2FkZF9kaXJlY3RvcmllcxgUIAMoCRIkCgdwbHVnaW5zGBUgAygLMhMud2FybWxpbmUudjEuUGx1Z2luEjMKD3NldHRpbmdfc291cmNlcxgWIAMoDjIaLndhcm1saW5lLnYxLlNldHRpbmdTb3VyY2USKQoIc2V0dGluZ3MYFyABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EiEKBWRlYnVnGBggASgLMhIud2FybWxpbmUudjEuRGVidWcaQQoLQWdlbnRzRW50cnkSCwoDa2V5GAEgASgJEiEKBXZhbHVlGAIgASgLMhIud2FybWxpbmUudjEuQWdlbnQ6AjgBIk0KBlBsdWdpbhIOCgRuYW1lGAEgASgJSAASKQoFZmlsZXMYAiABKAsyGC53YXJtbGluZS52MS5QbHVnaW5GaWxlc0gAQggKBnNvdXJjZSI4CgtQbHVnaW5GaWxlcxIpCgVmaWxlcxgBIAMoCzIaLndhcm1saW5lLnYxLldvcmtzcGFjZUZpbGUiLwoFRGVidWcSEgoKY2F0ZWdvcmllcxgBIAMoCRISCgpleGNsdXNpb25zGAIgAygJImIKBUFnZW50EhMKC2Rlc2NyaXB0aW9uGAEgASgJEg4KBnByb21wdBgCIAEoCRIlCgV0b29scxgDIAEoCzIWLndhcm1saW5lLnYxLlRvb2xOYW1lcxINCgVtb2RlbBgEIAEoCSIaCglUb29sTmFtZXMSDQoFbmFtZXMYASADKAkiVwoFVG9vbHMSKQoJYXZhaWxhYmxlGAEgASgLMhYud2FybWxpbmUudjEuVG9vbE5hbWVzEg8KB2FsbG93ZWQYAiADKAkSEgoKZGlzYWxsb3dlZBgDIAMoCSKwAQoJQXBwcm92YWxzEikKBG1vZGUYASABKA4yGy53YXJtbGluZS52MS5BcHByb3ZhbHMuTW9kZRIqCgd0aW1lb3V0GAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIkwKBE1vZGUSFAoQTU9ERV9VTlNQRUNJRklFRBAAEg0KCU1PREVfREVOWRABEg8KC01PREVfU1RSRUFNEAISDgoKTU9ERV9ERUZFUhADIp0BCgpDbGllbnRUb29sEgwKBG5hbWUYASABKAkSEwoLZGVzY3JpcHRpb24YAiABKAkSLQoMaW5wdXRfc2NoZW1hGAMgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIqCgd0aW1lb3V0GAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhEKCXJlYWRfb25seRgFIAEoCCJeCglSZWFzb25pbmcSIwoGZWZmb3J0GAEgASgOMhMud2FybWxpbmUudjEuRWZmb3J0EhoKDWJ1ZGdldF90b2tlbnMYAiABKA1IAIgBAUIQCg5fYnVkZ2V0X3Rva2VucyJECglXb3Jrc3BhY2USDAoEbmFtZRgBIAEoCRIpCgVmaWxlcxgCIAMoCzIaLndhcm1saW5lLnYxLldvcmtzcGFjZUZpbGUiKwoNV29ya3NwYWNlRmlsZRIMCgRwYXRoGAEgASgJEgwKBGRhdGEYAiABKAwiaAoMU3lzdGVtUHJvbXB0EhEKB3JlcGxhY2UYASABKAlIABIQCgZhcHBlbmQYAiABKAlIABIrCgZwcmVzZXQYAyABKAsyGS53YXJtbGluZS52MS5QcmVzZXRQcm9tcHRIAEIGCgRraW5kIkAKDFByZXNldFByb21wdBIOCgZhcHBlbmQYASABKAkSIAoYZXhjbHVkZV9keW5hbWljX3NlY3Rpb25zGAIgASgIIpYBCgZMaW1pdHMSLwoMdHVybl90aW1lb3V0GAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjAKDXN0YWxsX3RpbWVvdXQYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEQoJbWF4X3R1cm5zGAMgASgNEhYKDm1heF9idWRnZXRfdXNkGAQgASgBKmUKDVNldHRpbmdTb3VyY2USHgoaU0VUVElOR19TT1VSQ0VfVU5TUEVDSUZJRUQQABIaChZTRVRUSU5HX1NPVVJDRV9QUk9KRUNUEAESGAoUU0VUVElOR19TT1VSQ0VfTE9DQUwQAipGCgdQcm9maWxlEhcKE1BST0ZJTEVfVU5TUEVDSUZJRUQQABIQCgxQUk9GSUxFX0ZVTEwQARIQCgxQUk9GSUxFX0JBUkUQAireAQoOUGVybWlzc2lvbk1vZGUSHwobUEVSTUlTU0lPTl9NT0RFX1VOU1BFQ0lGSUVEEAASGwoXUEVSTUlTU0lPTl9NT0RFX0RFRkFVTFQQARIYChRQRVJNSVNTSU9OX01PREVfUExBThACEiAKHFBFUk1JU1NJT05fTU9ERV9BQ0NFUFRfRURJVFMQAxIcChhQRVJNSVNTSU9OX01PREVfRE9OVF9BU0sQBBIYChRQRVJNSVNTSU9OX01PREVfQVVUTxAFEhoKFlBFUk1JU1NJT05fTU9ERV9CWVBBU1MQBip2CgZFZmZvcnQSFgoSRUZGT1JUX1VOU1BFQ0lGSUVEEAASDgoKRUZGT1JUX0xPVxABEhEKDUVGRk9SVF9NRURJVU0QAhIPCgtFRkZPUlRfSElHSBADEhAKDEVGRk9SVF9YSElHSBAEEg4KCkVGRk9SVF9NQVgQBUIwWi53YXJtbGluZS5kZXYvY2xpZW50cy9nby93YXJtbGluZS92MTt3YXJtbGluZXYxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_struct]);
 
 /**
  * How a session's CLI process is set up. Every field is optional; each is checked before anything is
@@ -131,6 +131,48 @@ export type SessionConfig = Message<"warmline.v1.SessionConfig"> & {
    * @generated from field: warmline.v1.Profile profile = 15;
    */
   profile: Profile;
+
+  /**
+   * Other named workspaces of the tenant, by their names as in `Workspace.name`: the session may read
+   * there as in its own, and change files where it may in its own. At most 16.
+   *
+   * @generated from field: repeated string add_directories = 20;
+   */
+  addDirectories: string[];
+
+  /**
+   * Plugins of the CLI: their commands, agents, skills, styles and hooks. At most 8; files of the caller's
+   * have at most 256 KiB together.
+   *
+   * @generated from field: repeated warmline.v1.Plugin plugins = 21;
+   */
+  plugins: Plugin[];
+
+  /**
+   * Whose settings in the workspace are honoured, such as its `CLAUDE.md` and `.claude/settings.json`. None:
+   * nobody's. They may run commands: the operator has to allow it, otherwise POLICY_DENIED.
+   *
+   * @generated from field: repeated warmline.v1.SettingSource setting_sources = 22;
+   */
+  settingSources: SettingSource[];
+
+  /**
+   * The CLI's own settings, by its names, in the form of its settings.json: `attribution` (`commit`, `pr`),
+   * `disableBundledSkills`, `includeCoAuthoredBy`, `includeGitInstructions`, `language`, `outputStyle`,
+   * `permissions` (only `ask`: rules for what is always asked for, as in `Tools.allowed`) and
+   * `showThinkingSummaries`; `hooks` of type `command` where the operator has allowed it, otherwise
+   * POLICY_DENIED. Everything else is refused. At most 64 KiB as JSON.
+   *
+   * @generated from field: google.protobuf.Struct settings = 23;
+   */
+  settings?: JsonObject | undefined;
+
+  /**
+   * The CLI's debug log comes back, in `debug_log` events.
+   *
+   * @generated from field: warmline.v1.Debug debug = 24;
+   */
+  debug?: Debug | undefined;
 };
 
 /**
@@ -139,6 +181,95 @@ export type SessionConfig = Message<"warmline.v1.SessionConfig"> & {
  */
 export const SessionConfigSchema: GenMessage<SessionConfig> = /*@__PURE__*/
   messageDesc(file_warmline_v1_session_config, 0);
+
+/**
+ * A plugin of the CLI.
+ *
+ * @generated from message warmline.v1.Plugin
+ */
+export type Plugin = Message<"warmline.v1.Plugin"> & {
+  /**
+   * Where it comes from.
+   *
+   * @generated from oneof warmline.v1.Plugin.source
+   */
+  source: {
+    /**
+     * One that the operator has installed, by the name it has there: small letters, digits, `-` and `_`,
+     * at most 63.
+     *
+     * @generated from field: string name = 1;
+     */
+    value: string;
+    case: "name";
+  } | {
+    /**
+     * One that the caller brings. It may run commands: the operator has to allow it, otherwise POLICY_DENIED.
+     *
+     * @generated from field: warmline.v1.PluginFiles files = 2;
+     */
+    value: PluginFiles;
+    case: "files";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message warmline.v1.Plugin.
+ * Use `create(PluginSchema)` to create a new message.
+ */
+export const PluginSchema: GenMessage<Plugin> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_session_config, 1);
+
+/**
+ * The files of a plugin.
+ *
+ * @generated from message warmline.v1.PluginFiles
+ */
+export type PluginFiles = Message<"warmline.v1.PluginFiles"> & {
+  /**
+   * Each as in a workspace, at most 100. One of them is `.claude-plugin/plugin.json`, a JSON object in which
+   * `name` is small letters, digits and `-`, at most 63, and unlike that of the session's other plugins.
+   *
+   * @generated from field: repeated warmline.v1.WorkspaceFile files = 1;
+   */
+  files: WorkspaceFile[];
+};
+
+/**
+ * Describes the message warmline.v1.PluginFiles.
+ * Use `create(PluginFilesSchema)` to create a new message.
+ */
+export const PluginFilesSchema: GenMessage<PluginFiles> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_session_config, 2);
+
+/**
+ * What goes into the CLI's debug log; without any of both all of it. Only one can be set. Each is a name
+ * that the CLI gives to a part of itself, such as `hooks`: letters, digits and `-`, at most 64; at most 32.
+ *
+ * @generated from message warmline.v1.Debug
+ */
+export type Debug = Message<"warmline.v1.Debug"> & {
+  /**
+   * Only these.
+   *
+   * @generated from field: repeated string categories = 1;
+   */
+  categories: string[];
+
+  /**
+   * All but these.
+   *
+   * @generated from field: repeated string exclusions = 2;
+   */
+  exclusions: string[];
+};
+
+/**
+ * Describes the message warmline.v1.Debug.
+ * Use `create(DebugSchema)` to create a new message.
+ */
+export const DebugSchema: GenMessage<Debug> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_session_config, 3);
 
 /**
  * A sub-agent.
@@ -180,7 +311,7 @@ export type Agent = Message<"warmline.v1.Agent"> & {
  * Use `create(AgentSchema)` to create a new message.
  */
 export const AgentSchema: GenMessage<Agent> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 1);
+  messageDesc(file_warmline_v1_session_config, 4);
 
 /**
  * Names of tools, which may be none.
@@ -201,7 +332,7 @@ export type ToolNames = Message<"warmline.v1.ToolNames"> & {
  * Use `create(ToolNamesSchema)` to create a new message.
  */
 export const ToolNamesSchema: GenMessage<ToolNames> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 2);
+  messageDesc(file_warmline_v1_session_config, 5);
 
 /**
  * Which tools a session has.
@@ -237,7 +368,7 @@ export type Tools = Message<"warmline.v1.Tools"> & {
  * Use `create(ToolsSchema)` to create a new message.
  */
 export const ToolsSchema: GenMessage<Tools> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 3);
+  messageDesc(file_warmline_v1_session_config, 6);
 
 /**
  * Who says yes to a tool call that needs an approval, and answers the model's questions to the user.
@@ -267,7 +398,7 @@ export type Approvals = Message<"warmline.v1.Approvals"> & {
  * Use `create(ApprovalsSchema)` to create a new message.
  */
 export const ApprovalsSchema: GenMessage<Approvals> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 4);
+  messageDesc(file_warmline_v1_session_config, 7);
 
 /**
  * Who decides.
@@ -310,7 +441,7 @@ export enum Approvals_Mode {
  * Describes the enum warmline.v1.Approvals.Mode.
  */
 export const Approvals_ModeSchema: GenEnum<Approvals_Mode> = /*@__PURE__*/
-  enumDesc(file_warmline_v1_session_config, 4, 0);
+  enumDesc(file_warmline_v1_session_config, 7, 0);
 
 /**
  * A tool that the caller runs.
@@ -360,7 +491,7 @@ export type ClientTool = Message<"warmline.v1.ClientTool"> & {
  * Use `create(ClientToolSchema)` to create a new message.
  */
 export const ClientToolSchema: GenMessage<ClientTool> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 5);
+  messageDesc(file_warmline_v1_session_config, 8);
 
 /**
  * How much the model thinks.
@@ -390,7 +521,7 @@ export type Reasoning = Message<"warmline.v1.Reasoning"> & {
  * Use `create(ReasoningSchema)` to create a new message.
  */
 export const ReasoningSchema: GenMessage<Reasoning> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 6);
+  messageDesc(file_warmline_v1_session_config, 9);
 
 /**
  * The working directory of a session.
@@ -407,8 +538,8 @@ export type Workspace = Message<"warmline.v1.Workspace"> & {
   name: string;
 
   /**
-   * Files that are there when the session begins; only for a new session in a workspace of its own that
-   * is no fork. At most 100.
+   * Files that are there when the session begins; only for a new session that is no fork. In a workspace
+   * that has a name each takes the place of what is at its path. At most 100.
    *
    * @generated from field: repeated warmline.v1.WorkspaceFile files = 2;
    */
@@ -420,7 +551,7 @@ export type Workspace = Message<"warmline.v1.Workspace"> & {
  * Use `create(WorkspaceSchema)` to create a new message.
  */
 export const WorkspaceSchema: GenMessage<Workspace> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 7);
+  messageDesc(file_warmline_v1_session_config, 10);
 
 /**
  * A file of a workspace.
@@ -448,7 +579,7 @@ export type WorkspaceFile = Message<"warmline.v1.WorkspaceFile"> & {
  * Use `create(WorkspaceFileSchema)` to create a new message.
  */
 export const WorkspaceFileSchema: GenMessage<WorkspaceFile> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 8);
+  messageDesc(file_warmline_v1_session_config, 11);
 
 /**
  * The system prompt of a session.
@@ -493,7 +624,7 @@ export type SystemPrompt = Message<"warmline.v1.SystemPrompt"> & {
  * Use `create(SystemPromptSchema)` to create a new message.
  */
 export const SystemPromptSchema: GenMessage<SystemPrompt> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 9);
+  messageDesc(file_warmline_v1_session_config, 12);
 
 /**
  * The CLI's own system prompt, in a form that is asked for.
@@ -522,7 +653,7 @@ export type PresetPrompt = Message<"warmline.v1.PresetPrompt"> & {
  * Use `create(PresetPromptSchema)` to create a new message.
  */
 export const PresetPromptSchema: GenMessage<PresetPrompt> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 10);
+  messageDesc(file_warmline_v1_session_config, 13);
 
 /**
  * Bounds on each turn. A turn that reaches one ends with `turn_failed` and that bound's reason.
@@ -566,7 +697,41 @@ export type Limits = Message<"warmline.v1.Limits"> & {
  * Use `create(LimitsSchema)` to create a new message.
  */
 export const LimitsSchema: GenMessage<Limits> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 11);
+  messageDesc(file_warmline_v1_session_config, 14);
+
+/**
+ * Whose settings are honoured.
+ *
+ * @generated from enum warmline.v1.SettingSource
+ */
+export enum SettingSource {
+  /**
+   * Not allowed.
+   *
+   * @generated from enum value: SETTING_SOURCE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Those that are shared: `CLAUDE.md`, `.claude/settings.json`, `.claude/commands` and the like.
+   *
+   * @generated from enum value: SETTING_SOURCE_PROJECT = 1;
+   */
+  PROJECT = 1,
+
+  /**
+   * Those of one person: `CLAUDE.local.md`, `.claude/settings.local.json`.
+   *
+   * @generated from enum value: SETTING_SOURCE_LOCAL = 2;
+   */
+  LOCAL = 2,
+}
+
+/**
+ * Describes the enum warmline.v1.SettingSource.
+ */
+export const SettingSourceSchema: GenEnum<SettingSource> = /*@__PURE__*/
+  enumDesc(file_warmline_v1_session_config, 0);
 
 /**
  * How much of the CLI's own equipment a conversation has.
@@ -602,7 +767,7 @@ export enum Profile {
  * Describes the enum warmline.v1.Profile.
  */
 export const ProfileSchema: GenEnum<Profile> = /*@__PURE__*/
-  enumDesc(file_warmline_v1_session_config, 0);
+  enumDesc(file_warmline_v1_session_config, 1);
 
 /**
  * What may happen without an approval. The operator may forbid some: POLICY_DENIED.
@@ -664,7 +829,7 @@ export enum PermissionMode {
  * Describes the enum warmline.v1.PermissionMode.
  */
 export const PermissionModeSchema: GenEnum<PermissionMode> = /*@__PURE__*/
-  enumDesc(file_warmline_v1_session_config, 1);
+  enumDesc(file_warmline_v1_session_config, 2);
 
 /**
  * How much effort a model makes.
@@ -719,5 +884,5 @@ export enum Effort {
  * Describes the enum warmline.v1.Effort.
  */
 export const EffortSchema: GenEnum<Effort> = /*@__PURE__*/
-  enumDesc(file_warmline_v1_session_config, 2);
+  enumDesc(file_warmline_v1_session_config, 3);
 

@@ -6,7 +6,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    SecretStr,
+    StringConstraints,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -163,6 +171,37 @@ class LimitSettings(_Section):
     )
 
 
+class McpSettings(_Section):
+    """MCP servers of callers, to which the service connects."""
+
+    allow_networks: tuple[IPvAnyNetwork, ...] = Field(
+        (),
+        description="Networks that they may be in beside the public internet, such as `10.1.0.0/16`.",
+    )
+    allow_http: bool = Field(False, description="They may be reached without TLS.")
+    ca_file: Path | None = Field(
+        None, description="PEM file with the CAs that are trusted. Default: the system's."
+    )
+    connect_timeout: Seconds = Field(10.0, description="Seconds to connect and to learn the tools.")
+    call_timeout: Seconds = Field(300.0, description="The longest call of a tool.")
+    message_bytes: int = Field(
+        16 * MIB, ge=64 * 1024, le=60 * MIB, description="One answer of a server."
+    )
+    connections_per_tenant: int = Field(
+        64, ge=1, le=10_000, description="Connections of one tenant, which its sessions share."
+    )
+    idle_ttl: Seconds = Field(300.0, description="A connection that no session uses is kept so long.")
+
+
+class VaultSettings(_Section):
+    """How secrets of callers are kept."""
+
+    key_file: Path | None = Field(
+        None,
+        description="The key, 32 bytes in hex; services on one database need the same. Default: one made in `data_dir`.",
+    )
+
+
 class StoreSettings(_Section):
     """Where sessions, their events and their content are kept."""
 
@@ -310,6 +349,8 @@ class Settings(BaseSettings):
     tls: TlsSettings | None = None
     provider: ProviderSettings = ProviderSettings()
     models: ModelSettings = ModelSettings()
+    mcp: McpSettings = McpSettings()
+    vault: VaultSettings = VaultSettings()
     store: StoreSettings = StoreSettings()
     retention: RetentionSettings = RetentionSettings()
     tenants: tuple[TenantSettings, ...] = ()

@@ -338,6 +338,63 @@ func (ClientToolReturned_Outcome) EnumDescriptor() ([]byte, []int) {
 	return file_warmline_v1_events_proto_rawDescGZIP(), []int{24, 0}
 }
 
+// How it is.
+type McpServerStatus_State int32
+
+const (
+	// Never sent.
+	McpServerStatus_STATE_UNSPECIFIED McpServerStatus_State = 0
+	// It is being connected for the first time.
+	McpServerStatus_STATE_CONNECTING McpServerStatus_State = 1
+	// Its tools can be called.
+	McpServerStatus_STATE_CONNECTED McpServerStatus_State = 2
+	// It could not be connected, or was lost; `error` says why. The service goes on trying.
+	McpServerStatus_STATE_FAILED McpServerStatus_State = 3
+)
+
+// Enum value maps for McpServerStatus_State.
+var (
+	McpServerStatus_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "STATE_CONNECTING",
+		2: "STATE_CONNECTED",
+		3: "STATE_FAILED",
+	}
+	McpServerStatus_State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"STATE_CONNECTING":  1,
+		"STATE_CONNECTED":   2,
+		"STATE_FAILED":      3,
+	}
+)
+
+func (x McpServerStatus_State) Enum() *McpServerStatus_State {
+	p := new(McpServerStatus_State)
+	*p = x
+	return p
+}
+
+func (x McpServerStatus_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (McpServerStatus_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_warmline_v1_events_proto_enumTypes[5].Descriptor()
+}
+
+func (McpServerStatus_State) Type() protoreflect.EnumType {
+	return &file_warmline_v1_events_proto_enumTypes[5]
+}
+
+func (x McpServerStatus_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use McpServerStatus_State.Descriptor instead.
+func (McpServerStatus_State) EnumDescriptor() ([]byte, []int) {
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{25, 0}
+}
+
 // What it is about.
 type Notice_Kind int32
 
@@ -399,11 +456,11 @@ func (x Notice_Kind) String() string {
 }
 
 func (Notice_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_warmline_v1_events_proto_enumTypes[5].Descriptor()
+	return file_warmline_v1_events_proto_enumTypes[6].Descriptor()
 }
 
 func (Notice_Kind) Type() protoreflect.EnumType {
-	return &file_warmline_v1_events_proto_enumTypes[5]
+	return &file_warmline_v1_events_proto_enumTypes[6]
 }
 
 func (x Notice_Kind) Number() protoreflect.EnumNumber {
@@ -412,7 +469,7 @@ func (x Notice_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Notice_Kind.Descriptor instead.
 func (Notice_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{25, 0}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{26, 0}
 }
 
 // One thing that happened in a session.
@@ -466,6 +523,7 @@ type Event struct {
 	//	*Event_ApprovalResolved
 	//	*Event_ClientToolCalled
 	//	*Event_ClientToolReturned
+	//	*Event_McpServerStatus
 	//	*Event_Raw
 	Kind          isEvent_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
@@ -731,6 +789,15 @@ func (x *Event) GetClientToolReturned() *ClientToolReturned {
 	return nil
 }
 
+func (x *Event) GetMcpServerStatus() *McpServerStatus {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_McpServerStatus); ok {
+			return x.McpServerStatus
+		}
+	}
+	return nil
+}
+
 func (x *Event) GetRaw() *Raw {
 	if x != nil {
 		if x, ok := x.Kind.(*Event_Raw); ok {
@@ -844,6 +911,11 @@ type Event_ClientToolReturned struct {
 	ClientToolReturned *ClientToolReturned `protobuf:"bytes,54,opt,name=client_tool_returned,json=clientToolReturned,proto3,oneof"`
 }
 
+type Event_McpServerStatus struct {
+	// How an MCP server is now.
+	McpServerStatus *McpServerStatus `protobuf:"bytes,55,opt,name=mcp_server_status,json=mcpServerStatus,proto3,oneof"`
+}
+
 type Event_Raw struct {
 	// A line of the CLI, as it was.
 	Raw *Raw `protobuf:"bytes,90,opt,name=raw,proto3,oneof"`
@@ -889,6 +961,8 @@ func (*Event_ClientToolCalled) isEvent_Kind() {}
 
 func (*Event_ClientToolReturned) isEvent_Kind() {}
 
+func (*Event_McpServerStatus) isEvent_Kind() {}
+
 func (*Event_Raw) isEvent_Kind() {}
 
 // The stream is attached to its session; sent once, first.
@@ -912,8 +986,10 @@ type SessionOpened struct {
 	OpenApprovals []*ApprovalRequested `protobuf:"bytes,8,rep,name=open_approvals,json=openApprovals,proto3" json:"open_approvals,omitempty"`
 	// The calls of the caller's tools that wait for a result at that moment.
 	OpenClientCalls []*ClientToolCalled `protobuf:"bytes,9,rep,name=open_client_calls,json=openClientCalls,proto3" json:"open_client_calls,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The session's MCP servers as they are at that moment.
+	McpServers    []*McpServerStatus `protobuf:"bytes,10,rep,name=mcp_servers,json=mcpServers,proto3" json:"mcp_servers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SessionOpened) Reset() {
@@ -1005,6 +1081,13 @@ func (x *SessionOpened) GetOpenApprovals() []*ApprovalRequested {
 func (x *SessionOpened) GetOpenClientCalls() []*ClientToolCalled {
 	if x != nil {
 		return x.OpenClientCalls
+	}
+	return nil
+}
+
+func (x *SessionOpened) GetMcpServers() []*McpServerStatus {
+	if x != nil {
+		return x.McpServers
 	}
 	return nil
 }
@@ -1308,7 +1391,9 @@ type LatencyReceipt struct {
 	// `no_spare`. Empty when HOT.
 	Misses []string `protobuf:"bytes,8,rep,name=misses,proto3" json:"misses,omitempty"`
 	// Giving the process the conversation so far; only when RESUMED.
-	History       *durationpb.Duration `protobuf:"bytes,9,opt,name=history,proto3" json:"history,omitempty"`
+	History *durationpb.Duration `protobuf:"bytes,9,opt,name=history,proto3" json:"history,omitempty"`
+	// Waiting for MCP servers, as `mcp_wait` says.
+	Mcp           *durationpb.Duration `protobuf:"bytes,10,opt,name=mcp,proto3" json:"mcp,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1402,6 +1487,13 @@ func (x *LatencyReceipt) GetMisses() []string {
 func (x *LatencyReceipt) GetHistory() *durationpb.Duration {
 	if x != nil {
 		return x.History
+	}
+	return nil
+}
+
+func (x *LatencyReceipt) GetMcp() *durationpb.Duration {
+	if x != nil {
+		return x.Mcp
 	}
 	return nil
 }
@@ -2623,6 +2715,79 @@ func (x *ClientToolReturned) GetOutcome() ClientToolReturned_Outcome {
 	return ClientToolReturned_OUTCOME_UNSPECIFIED
 }
 
+// How an MCP server is, from now on.
+type McpServerStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in `SessionConfig.mcp_servers`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// How it is.
+	State McpServerStatus_State `protobuf:"varint,2,opt,name=state,proto3,enum=warmline.v1.McpServerStatus_State" json:"state,omitempty"`
+	// Why it is not connected, in a sentence.
+	Error string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	// The names of its tools, as it gives them.
+	Tools         []string `protobuf:"bytes,4,rep,name=tools,proto3" json:"tools,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *McpServerStatus) Reset() {
+	*x = McpServerStatus{}
+	mi := &file_warmline_v1_events_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *McpServerStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*McpServerStatus) ProtoMessage() {}
+
+func (x *McpServerStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_events_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use McpServerStatus.ProtoReflect.Descriptor instead.
+func (*McpServerStatus) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *McpServerStatus) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *McpServerStatus) GetState() McpServerStatus_State {
+	if x != nil {
+		return x.State
+	}
+	return McpServerStatus_STATE_UNSPECIFIED
+}
+
+func (x *McpServerStatus) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *McpServerStatus) GetTools() []string {
+	if x != nil {
+		return x.Tools
+	}
+	return nil
+}
+
 // Something worth knowing that ends nothing.
 type Notice struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2640,7 +2805,7 @@ type Notice struct {
 
 func (x *Notice) Reset() {
 	*x = Notice{}
-	mi := &file_warmline_v1_events_proto_msgTypes[25]
+	mi := &file_warmline_v1_events_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2652,7 +2817,7 @@ func (x *Notice) String() string {
 func (*Notice) ProtoMessage() {}
 
 func (x *Notice) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[25]
+	mi := &file_warmline_v1_events_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2665,7 +2830,7 @@ func (x *Notice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notice.ProtoReflect.Descriptor instead.
 func (*Notice) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{25}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Notice) GetKind() Notice_Kind {
@@ -2709,7 +2874,7 @@ type Raw struct {
 
 func (x *Raw) Reset() {
 	*x = Raw{}
-	mi := &file_warmline_v1_events_proto_msgTypes[26]
+	mi := &file_warmline_v1_events_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2721,7 +2886,7 @@ func (x *Raw) String() string {
 func (*Raw) ProtoMessage() {}
 
 func (x *Raw) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[26]
+	mi := &file_warmline_v1_events_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2734,7 +2899,7 @@ func (x *Raw) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Raw.ProtoReflect.Descriptor instead.
 func (*Raw) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{26}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Raw) GetType() string {
@@ -2755,7 +2920,7 @@ var File_warmline_v1_events_proto protoreflect.FileDescriptor
 
 const file_warmline_v1_events_proto_rawDesc = "" +
 	"\n" +
-	"\x18warmline/v1/events.proto\x12\vwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a warmline/v1/session_config.proto\"\xaf\f\n" +
+	"\x18warmline/v1/events.proto\x12\vwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a warmline/v1/session_config.proto\"\xfb\f\n" +
 	"\x05Event\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n" +
@@ -2788,9 +2953,10 @@ const file_warmline_v1_events_proto_rawDesc = "" +
 	"\x12approval_requested\x183 \x01(\v2\x1e.warmline.v1.ApprovalRequestedH\x00R\x11approvalRequested\x12L\n" +
 	"\x11approval_resolved\x184 \x01(\v2\x1d.warmline.v1.ApprovalResolvedH\x00R\x10approvalResolved\x12M\n" +
 	"\x12client_tool_called\x185 \x01(\v2\x1d.warmline.v1.ClientToolCalledH\x00R\x10clientToolCalled\x12S\n" +
-	"\x14client_tool_returned\x186 \x01(\v2\x1f.warmline.v1.ClientToolReturnedH\x00R\x12clientToolReturned\x12$\n" +
+	"\x14client_tool_returned\x186 \x01(\v2\x1f.warmline.v1.ClientToolReturnedH\x00R\x12clientToolReturned\x12J\n" +
+	"\x11mcp_server_status\x187 \x01(\v2\x1c.warmline.v1.McpServerStatusH\x00R\x0fmcpServerStatus\x12$\n" +
 	"\x03raw\x18Z \x01(\v2\x10.warmline.v1.RawH\x00R\x03rawB\x06\n" +
-	"\x04kind\"\xfe\x02\n" +
+	"\x04kind\"\xbd\x03\n" +
 	"\rSessionOpened\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12,\n" +
@@ -2802,7 +2968,10 @@ const file_warmline_v1_events_proto_rawDesc = "" +
 	"\x05epoch\x18\x06 \x01(\x04R\x05epoch\x12&\n" +
 	"\x0frunning_turn_id\x18\a \x01(\tR\rrunningTurnId\x12E\n" +
 	"\x0eopen_approvals\x18\b \x03(\v2\x1e.warmline.v1.ApprovalRequestedR\ropenApprovals\x12I\n" +
-	"\x11open_client_calls\x18\t \x03(\v2\x1d.warmline.v1.ClientToolCalledR\x0fopenClientCalls\"t\n" +
+	"\x11open_client_calls\x18\t \x03(\v2\x1d.warmline.v1.ClientToolCalledR\x0fopenClientCalls\x12=\n" +
+	"\vmcp_servers\x18\n" +
+	" \x03(\v2\x1c.warmline.v1.McpServerStatusR\n" +
+	"mcpServers\"t\n" +
 	"\x0eServerDraining\x12:\n" +
 	"\vretry_after\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"retryAfter\x12\x14\n" +
@@ -2819,7 +2988,7 @@ const file_warmline_v1_events_proto_rawDesc = "" +
 	"\fTurnAttached\x12'\n" +
 	"\x0fidempotency_key\x18\x01 \x01(\tR\x0eidempotencyKey\"D\n" +
 	"\vTurnStarted\x125\n" +
-	"\alatency\x18\x01 \x01(\v2\x1b.warmline.v1.LatencyReceiptR\alatency\"\xb6\x03\n" +
+	"\alatency\x18\x01 \x01(\v2\x1b.warmline.v1.LatencyReceiptR\alatency\"\xe3\x03\n" +
 	"\x0eLatencyReceipt\x12,\n" +
 	"\x05start\x18\x01 \x01(\x0e2\x16.warmline.v1.StartKindR\x05start\x12/\n" +
 	"\x05queue\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05queue\x12/\n" +
@@ -2830,7 +2999,9 @@ const file_warmline_v1_events_proto_rawDesc = "" +
 	"firstToken\x12/\n" +
 	"\x05total\x18\a \x01(\v2\x19.google.protobuf.DurationR\x05total\x12\x16\n" +
 	"\x06misses\x18\b \x03(\tR\x06misses\x123\n" +
-	"\ahistory\x18\t \x01(\v2\x19.google.protobuf.DurationR\ahistory\"\xfd\x02\n" +
+	"\ahistory\x18\t \x01(\v2\x19.google.protobuf.DurationR\ahistory\x12+\n" +
+	"\x03mcp\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\x03mcp\"\xfd\x02\n" +
 	"\rTurnCompleted\x128\n" +
 	"\vstop_reason\x18\x01 \x01(\x0e2\x17.warmline.v1.StopReasonR\n" +
 	"stopReason\x12\x16\n" +
@@ -2943,7 +3114,17 @@ const file_warmline_v1_events_proto_rawDesc = "" +
 	"\x10OUTCOME_RETURNED\x10\x01\x12\x12\n" +
 	"\x0eOUTCOME_FAILED\x10\x02\x12\x13\n" +
 	"\x0fOUTCOME_EXPIRED\x10\x03\x12\x15\n" +
-	"\x11OUTCOME_WITHDRAWN\x10\x04\"\xac\x03\n" +
+	"\x11OUTCOME_WITHDRAWN\x10\x04\"\xe8\x01\n" +
+	"\x0fMcpServerStatus\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
+	"\x05state\x18\x02 \x01(\x0e2\".warmline.v1.McpServerStatus.StateR\x05state\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\x12\x14\n" +
+	"\x05tools\x18\x04 \x03(\tR\x05tools\"[\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10STATE_CONNECTING\x10\x01\x12\x13\n" +
+	"\x0fSTATE_CONNECTED\x10\x02\x12\x10\n" +
+	"\fSTATE_FAILED\x10\x03\"\xac\x03\n" +
 	"\x06Notice\x12,\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x18.warmline.v1.Notice.KindR\x04kind\x12\x12\n" +
 	"\x04code\x18\x02 \x01(\tR\x04code\x12\x18\n" +
@@ -2993,117 +3174,123 @@ func file_warmline_v1_events_proto_rawDescGZIP() []byte {
 	return file_warmline_v1_events_proto_rawDescData
 }
 
-var file_warmline_v1_events_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_warmline_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_warmline_v1_events_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_warmline_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_warmline_v1_events_proto_goTypes = []any{
 	(StartKind)(0),                  // 0: warmline.v1.StartKind
 	(StopReason)(0),                 // 1: warmline.v1.StopReason
 	(InterruptResult_Outcome)(0),    // 2: warmline.v1.InterruptResult.Outcome
 	(ApprovalResolved_Outcome)(0),   // 3: warmline.v1.ApprovalResolved.Outcome
 	(ClientToolReturned_Outcome)(0), // 4: warmline.v1.ClientToolReturned.Outcome
-	(Notice_Kind)(0),                // 5: warmline.v1.Notice.Kind
-	(*Event)(nil),                   // 6: warmline.v1.Event
-	(*SessionOpened)(nil),           // 7: warmline.v1.SessionOpened
-	(*ServerDraining)(nil),          // 8: warmline.v1.ServerDraining
-	(*SessionUpdated)(nil),          // 9: warmline.v1.SessionUpdated
-	(*TurnQueued)(nil),              // 10: warmline.v1.TurnQueued
-	(*TurnAttached)(nil),            // 11: warmline.v1.TurnAttached
-	(*TurnStarted)(nil),             // 12: warmline.v1.TurnStarted
-	(*LatencyReceipt)(nil),          // 13: warmline.v1.LatencyReceipt
-	(*TurnCompleted)(nil),           // 14: warmline.v1.TurnCompleted
-	(*Usage)(nil),                   // 15: warmline.v1.Usage
-	(*PermissionDenial)(nil),        // 16: warmline.v1.PermissionDenial
-	(*TurnFailed)(nil),              // 17: warmline.v1.TurnFailed
-	(*InterruptResult)(nil),         // 18: warmline.v1.InterruptResult
-	(*TextDelta)(nil),               // 19: warmline.v1.TextDelta
-	(*ThinkingDelta)(nil),           // 20: warmline.v1.ThinkingDelta
-	(*ToolInputDelta)(nil),          // 21: warmline.v1.ToolInputDelta
-	(*Message)(nil),                 // 22: warmline.v1.Message
-	(*ContentBlock)(nil),            // 23: warmline.v1.ContentBlock
-	(*Thinking)(nil),                // 24: warmline.v1.Thinking
-	(*ToolCall)(nil),                // 25: warmline.v1.ToolCall
-	(*ToolResult)(nil),              // 26: warmline.v1.ToolResult
-	(*ApprovalRequested)(nil),       // 27: warmline.v1.ApprovalRequested
-	(*ApprovalResolved)(nil),        // 28: warmline.v1.ApprovalResolved
-	(*ClientToolCalled)(nil),        // 29: warmline.v1.ClientToolCalled
-	(*ClientToolReturned)(nil),      // 30: warmline.v1.ClientToolReturned
-	(*Notice)(nil),                  // 31: warmline.v1.Notice
-	(*Raw)(nil),                     // 32: warmline.v1.Raw
-	nil,                             // 33: warmline.v1.Usage.ByModelEntry
-	nil,                             // 34: warmline.v1.Notice.MetadataEntry
-	(*timestamppb.Timestamp)(nil),   // 35: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 36: google.protobuf.Duration
-	(PermissionMode)(0),             // 37: warmline.v1.PermissionMode
-	(*structpb.Struct)(nil),         // 38: google.protobuf.Struct
-	(*status.Status)(nil),           // 39: google.rpc.Status
+	(McpServerStatus_State)(0),      // 5: warmline.v1.McpServerStatus.State
+	(Notice_Kind)(0),                // 6: warmline.v1.Notice.Kind
+	(*Event)(nil),                   // 7: warmline.v1.Event
+	(*SessionOpened)(nil),           // 8: warmline.v1.SessionOpened
+	(*ServerDraining)(nil),          // 9: warmline.v1.ServerDraining
+	(*SessionUpdated)(nil),          // 10: warmline.v1.SessionUpdated
+	(*TurnQueued)(nil),              // 11: warmline.v1.TurnQueued
+	(*TurnAttached)(nil),            // 12: warmline.v1.TurnAttached
+	(*TurnStarted)(nil),             // 13: warmline.v1.TurnStarted
+	(*LatencyReceipt)(nil),          // 14: warmline.v1.LatencyReceipt
+	(*TurnCompleted)(nil),           // 15: warmline.v1.TurnCompleted
+	(*Usage)(nil),                   // 16: warmline.v1.Usage
+	(*PermissionDenial)(nil),        // 17: warmline.v1.PermissionDenial
+	(*TurnFailed)(nil),              // 18: warmline.v1.TurnFailed
+	(*InterruptResult)(nil),         // 19: warmline.v1.InterruptResult
+	(*TextDelta)(nil),               // 20: warmline.v1.TextDelta
+	(*ThinkingDelta)(nil),           // 21: warmline.v1.ThinkingDelta
+	(*ToolInputDelta)(nil),          // 22: warmline.v1.ToolInputDelta
+	(*Message)(nil),                 // 23: warmline.v1.Message
+	(*ContentBlock)(nil),            // 24: warmline.v1.ContentBlock
+	(*Thinking)(nil),                // 25: warmline.v1.Thinking
+	(*ToolCall)(nil),                // 26: warmline.v1.ToolCall
+	(*ToolResult)(nil),              // 27: warmline.v1.ToolResult
+	(*ApprovalRequested)(nil),       // 28: warmline.v1.ApprovalRequested
+	(*ApprovalResolved)(nil),        // 29: warmline.v1.ApprovalResolved
+	(*ClientToolCalled)(nil),        // 30: warmline.v1.ClientToolCalled
+	(*ClientToolReturned)(nil),      // 31: warmline.v1.ClientToolReturned
+	(*McpServerStatus)(nil),         // 32: warmline.v1.McpServerStatus
+	(*Notice)(nil),                  // 33: warmline.v1.Notice
+	(*Raw)(nil),                     // 34: warmline.v1.Raw
+	nil,                             // 35: warmline.v1.Usage.ByModelEntry
+	nil,                             // 36: warmline.v1.Notice.MetadataEntry
+	(*timestamppb.Timestamp)(nil),   // 37: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 38: google.protobuf.Duration
+	(PermissionMode)(0),             // 39: warmline.v1.PermissionMode
+	(*structpb.Struct)(nil),         // 40: google.protobuf.Struct
+	(*status.Status)(nil),           // 41: google.rpc.Status
 }
 var file_warmline_v1_events_proto_depIdxs = []int32{
-	35, // 0: warmline.v1.Event.time:type_name -> google.protobuf.Timestamp
-	7,  // 1: warmline.v1.Event.session_opened:type_name -> warmline.v1.SessionOpened
-	8,  // 2: warmline.v1.Event.server_draining:type_name -> warmline.v1.ServerDraining
-	9,  // 3: warmline.v1.Event.session_updated:type_name -> warmline.v1.SessionUpdated
-	10, // 4: warmline.v1.Event.turn_queued:type_name -> warmline.v1.TurnQueued
-	12, // 5: warmline.v1.Event.turn_started:type_name -> warmline.v1.TurnStarted
-	14, // 6: warmline.v1.Event.turn_completed:type_name -> warmline.v1.TurnCompleted
-	17, // 7: warmline.v1.Event.turn_failed:type_name -> warmline.v1.TurnFailed
-	18, // 8: warmline.v1.Event.interrupt_result:type_name -> warmline.v1.InterruptResult
-	11, // 9: warmline.v1.Event.turn_attached:type_name -> warmline.v1.TurnAttached
-	19, // 10: warmline.v1.Event.text_delta:type_name -> warmline.v1.TextDelta
-	20, // 11: warmline.v1.Event.thinking_delta:type_name -> warmline.v1.ThinkingDelta
-	21, // 12: warmline.v1.Event.tool_input_delta:type_name -> warmline.v1.ToolInputDelta
-	22, // 13: warmline.v1.Event.message:type_name -> warmline.v1.Message
-	25, // 14: warmline.v1.Event.tool_call:type_name -> warmline.v1.ToolCall
-	26, // 15: warmline.v1.Event.tool_result:type_name -> warmline.v1.ToolResult
-	31, // 16: warmline.v1.Event.notice:type_name -> warmline.v1.Notice
-	27, // 17: warmline.v1.Event.approval_requested:type_name -> warmline.v1.ApprovalRequested
-	28, // 18: warmline.v1.Event.approval_resolved:type_name -> warmline.v1.ApprovalResolved
-	29, // 19: warmline.v1.Event.client_tool_called:type_name -> warmline.v1.ClientToolCalled
-	30, // 20: warmline.v1.Event.client_tool_returned:type_name -> warmline.v1.ClientToolReturned
-	32, // 21: warmline.v1.Event.raw:type_name -> warmline.v1.Raw
-	0,  // 22: warmline.v1.SessionOpened.start:type_name -> warmline.v1.StartKind
-	27, // 23: warmline.v1.SessionOpened.open_approvals:type_name -> warmline.v1.ApprovalRequested
-	29, // 24: warmline.v1.SessionOpened.open_client_calls:type_name -> warmline.v1.ClientToolCalled
-	36, // 25: warmline.v1.ServerDraining.retry_after:type_name -> google.protobuf.Duration
-	37, // 26: warmline.v1.SessionUpdated.permission_mode:type_name -> warmline.v1.PermissionMode
-	13, // 27: warmline.v1.TurnStarted.latency:type_name -> warmline.v1.LatencyReceipt
-	0,  // 28: warmline.v1.LatencyReceipt.start:type_name -> warmline.v1.StartKind
-	36, // 29: warmline.v1.LatencyReceipt.queue:type_name -> google.protobuf.Duration
-	36, // 30: warmline.v1.LatencyReceipt.spawn:type_name -> google.protobuf.Duration
-	36, // 31: warmline.v1.LatencyReceipt.bind:type_name -> google.protobuf.Duration
-	36, // 32: warmline.v1.LatencyReceipt.cli:type_name -> google.protobuf.Duration
-	36, // 33: warmline.v1.LatencyReceipt.first_token:type_name -> google.protobuf.Duration
-	36, // 34: warmline.v1.LatencyReceipt.total:type_name -> google.protobuf.Duration
-	36, // 35: warmline.v1.LatencyReceipt.history:type_name -> google.protobuf.Duration
-	1,  // 36: warmline.v1.TurnCompleted.stop_reason:type_name -> warmline.v1.StopReason
-	15, // 37: warmline.v1.TurnCompleted.usage:type_name -> warmline.v1.Usage
-	13, // 38: warmline.v1.TurnCompleted.latency:type_name -> warmline.v1.LatencyReceipt
-	16, // 39: warmline.v1.TurnCompleted.permission_denials:type_name -> warmline.v1.PermissionDenial
-	38, // 40: warmline.v1.TurnCompleted.structured_output:type_name -> google.protobuf.Struct
-	33, // 41: warmline.v1.Usage.by_model:type_name -> warmline.v1.Usage.ByModelEntry
-	39, // 42: warmline.v1.TurnFailed.status:type_name -> google.rpc.Status
-	15, // 43: warmline.v1.TurnFailed.usage:type_name -> warmline.v1.Usage
-	13, // 44: warmline.v1.TurnFailed.latency:type_name -> warmline.v1.LatencyReceipt
-	2,  // 45: warmline.v1.InterruptResult.outcome:type_name -> warmline.v1.InterruptResult.Outcome
-	23, // 46: warmline.v1.Message.content:type_name -> warmline.v1.ContentBlock
-	24, // 47: warmline.v1.ContentBlock.thinking:type_name -> warmline.v1.Thinking
-	25, // 48: warmline.v1.ContentBlock.tool_call:type_name -> warmline.v1.ToolCall
-	38, // 49: warmline.v1.ContentBlock.other:type_name -> google.protobuf.Struct
-	38, // 50: warmline.v1.ToolCall.input:type_name -> google.protobuf.Struct
-	38, // 51: warmline.v1.ApprovalRequested.input:type_name -> google.protobuf.Struct
-	38, // 52: warmline.v1.ApprovalRequested.suggestions:type_name -> google.protobuf.Struct
-	35, // 53: warmline.v1.ApprovalRequested.expire_time:type_name -> google.protobuf.Timestamp
-	3,  // 54: warmline.v1.ApprovalResolved.outcome:type_name -> warmline.v1.ApprovalResolved.Outcome
-	38, // 55: warmline.v1.ClientToolCalled.input:type_name -> google.protobuf.Struct
-	35, // 56: warmline.v1.ClientToolCalled.expire_time:type_name -> google.protobuf.Timestamp
-	4,  // 57: warmline.v1.ClientToolReturned.outcome:type_name -> warmline.v1.ClientToolReturned.Outcome
-	5,  // 58: warmline.v1.Notice.kind:type_name -> warmline.v1.Notice.Kind
-	34, // 59: warmline.v1.Notice.metadata:type_name -> warmline.v1.Notice.MetadataEntry
-	15, // 60: warmline.v1.Usage.ByModelEntry.value:type_name -> warmline.v1.Usage
-	61, // [61:61] is the sub-list for method output_type
-	61, // [61:61] is the sub-list for method input_type
-	61, // [61:61] is the sub-list for extension type_name
-	61, // [61:61] is the sub-list for extension extendee
-	0,  // [0:61] is the sub-list for field type_name
+	37, // 0: warmline.v1.Event.time:type_name -> google.protobuf.Timestamp
+	8,  // 1: warmline.v1.Event.session_opened:type_name -> warmline.v1.SessionOpened
+	9,  // 2: warmline.v1.Event.server_draining:type_name -> warmline.v1.ServerDraining
+	10, // 3: warmline.v1.Event.session_updated:type_name -> warmline.v1.SessionUpdated
+	11, // 4: warmline.v1.Event.turn_queued:type_name -> warmline.v1.TurnQueued
+	13, // 5: warmline.v1.Event.turn_started:type_name -> warmline.v1.TurnStarted
+	15, // 6: warmline.v1.Event.turn_completed:type_name -> warmline.v1.TurnCompleted
+	18, // 7: warmline.v1.Event.turn_failed:type_name -> warmline.v1.TurnFailed
+	19, // 8: warmline.v1.Event.interrupt_result:type_name -> warmline.v1.InterruptResult
+	12, // 9: warmline.v1.Event.turn_attached:type_name -> warmline.v1.TurnAttached
+	20, // 10: warmline.v1.Event.text_delta:type_name -> warmline.v1.TextDelta
+	21, // 11: warmline.v1.Event.thinking_delta:type_name -> warmline.v1.ThinkingDelta
+	22, // 12: warmline.v1.Event.tool_input_delta:type_name -> warmline.v1.ToolInputDelta
+	23, // 13: warmline.v1.Event.message:type_name -> warmline.v1.Message
+	26, // 14: warmline.v1.Event.tool_call:type_name -> warmline.v1.ToolCall
+	27, // 15: warmline.v1.Event.tool_result:type_name -> warmline.v1.ToolResult
+	33, // 16: warmline.v1.Event.notice:type_name -> warmline.v1.Notice
+	28, // 17: warmline.v1.Event.approval_requested:type_name -> warmline.v1.ApprovalRequested
+	29, // 18: warmline.v1.Event.approval_resolved:type_name -> warmline.v1.ApprovalResolved
+	30, // 19: warmline.v1.Event.client_tool_called:type_name -> warmline.v1.ClientToolCalled
+	31, // 20: warmline.v1.Event.client_tool_returned:type_name -> warmline.v1.ClientToolReturned
+	32, // 21: warmline.v1.Event.mcp_server_status:type_name -> warmline.v1.McpServerStatus
+	34, // 22: warmline.v1.Event.raw:type_name -> warmline.v1.Raw
+	0,  // 23: warmline.v1.SessionOpened.start:type_name -> warmline.v1.StartKind
+	28, // 24: warmline.v1.SessionOpened.open_approvals:type_name -> warmline.v1.ApprovalRequested
+	30, // 25: warmline.v1.SessionOpened.open_client_calls:type_name -> warmline.v1.ClientToolCalled
+	32, // 26: warmline.v1.SessionOpened.mcp_servers:type_name -> warmline.v1.McpServerStatus
+	38, // 27: warmline.v1.ServerDraining.retry_after:type_name -> google.protobuf.Duration
+	39, // 28: warmline.v1.SessionUpdated.permission_mode:type_name -> warmline.v1.PermissionMode
+	14, // 29: warmline.v1.TurnStarted.latency:type_name -> warmline.v1.LatencyReceipt
+	0,  // 30: warmline.v1.LatencyReceipt.start:type_name -> warmline.v1.StartKind
+	38, // 31: warmline.v1.LatencyReceipt.queue:type_name -> google.protobuf.Duration
+	38, // 32: warmline.v1.LatencyReceipt.spawn:type_name -> google.protobuf.Duration
+	38, // 33: warmline.v1.LatencyReceipt.bind:type_name -> google.protobuf.Duration
+	38, // 34: warmline.v1.LatencyReceipt.cli:type_name -> google.protobuf.Duration
+	38, // 35: warmline.v1.LatencyReceipt.first_token:type_name -> google.protobuf.Duration
+	38, // 36: warmline.v1.LatencyReceipt.total:type_name -> google.protobuf.Duration
+	38, // 37: warmline.v1.LatencyReceipt.history:type_name -> google.protobuf.Duration
+	38, // 38: warmline.v1.LatencyReceipt.mcp:type_name -> google.protobuf.Duration
+	1,  // 39: warmline.v1.TurnCompleted.stop_reason:type_name -> warmline.v1.StopReason
+	16, // 40: warmline.v1.TurnCompleted.usage:type_name -> warmline.v1.Usage
+	14, // 41: warmline.v1.TurnCompleted.latency:type_name -> warmline.v1.LatencyReceipt
+	17, // 42: warmline.v1.TurnCompleted.permission_denials:type_name -> warmline.v1.PermissionDenial
+	40, // 43: warmline.v1.TurnCompleted.structured_output:type_name -> google.protobuf.Struct
+	35, // 44: warmline.v1.Usage.by_model:type_name -> warmline.v1.Usage.ByModelEntry
+	41, // 45: warmline.v1.TurnFailed.status:type_name -> google.rpc.Status
+	16, // 46: warmline.v1.TurnFailed.usage:type_name -> warmline.v1.Usage
+	14, // 47: warmline.v1.TurnFailed.latency:type_name -> warmline.v1.LatencyReceipt
+	2,  // 48: warmline.v1.InterruptResult.outcome:type_name -> warmline.v1.InterruptResult.Outcome
+	24, // 49: warmline.v1.Message.content:type_name -> warmline.v1.ContentBlock
+	25, // 50: warmline.v1.ContentBlock.thinking:type_name -> warmline.v1.Thinking
+	26, // 51: warmline.v1.ContentBlock.tool_call:type_name -> warmline.v1.ToolCall
+	40, // 52: warmline.v1.ContentBlock.other:type_name -> google.protobuf.Struct
+	40, // 53: warmline.v1.ToolCall.input:type_name -> google.protobuf.Struct
+	40, // 54: warmline.v1.ApprovalRequested.input:type_name -> google.protobuf.Struct
+	40, // 55: warmline.v1.ApprovalRequested.suggestions:type_name -> google.protobuf.Struct
+	37, // 56: warmline.v1.ApprovalRequested.expire_time:type_name -> google.protobuf.Timestamp
+	3,  // 57: warmline.v1.ApprovalResolved.outcome:type_name -> warmline.v1.ApprovalResolved.Outcome
+	40, // 58: warmline.v1.ClientToolCalled.input:type_name -> google.protobuf.Struct
+	37, // 59: warmline.v1.ClientToolCalled.expire_time:type_name -> google.protobuf.Timestamp
+	4,  // 60: warmline.v1.ClientToolReturned.outcome:type_name -> warmline.v1.ClientToolReturned.Outcome
+	5,  // 61: warmline.v1.McpServerStatus.state:type_name -> warmline.v1.McpServerStatus.State
+	6,  // 62: warmline.v1.Notice.kind:type_name -> warmline.v1.Notice.Kind
+	36, // 63: warmline.v1.Notice.metadata:type_name -> warmline.v1.Notice.MetadataEntry
+	16, // 64: warmline.v1.Usage.ByModelEntry.value:type_name -> warmline.v1.Usage
+	65, // [65:65] is the sub-list for method output_type
+	65, // [65:65] is the sub-list for method input_type
+	65, // [65:65] is the sub-list for extension type_name
+	65, // [65:65] is the sub-list for extension extendee
+	0,  // [0:65] is the sub-list for field type_name
 }
 
 func init() { file_warmline_v1_events_proto_init() }
@@ -3133,6 +3320,7 @@ func file_warmline_v1_events_proto_init() {
 		(*Event_ApprovalResolved)(nil),
 		(*Event_ClientToolCalled)(nil),
 		(*Event_ClientToolReturned)(nil),
+		(*Event_McpServerStatus)(nil),
 		(*Event_Raw)(nil),
 	}
 	file_warmline_v1_events_proto_msgTypes[17].OneofWrappers = []any{
@@ -3146,8 +3334,8 @@ func file_warmline_v1_events_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warmline_v1_events_proto_rawDesc), len(file_warmline_v1_events_proto_rawDesc)),
-			NumEnums:      6,
-			NumMessages:   29,
+			NumEnums:      7,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -212,6 +212,63 @@ func (Effort) EnumDescriptor() ([]byte, []int) {
 	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{2}
 }
 
+// Which ones.
+type McpWait_Mode int32
+
+const (
+	// ALL.
+	McpWait_MODE_UNSPECIFIED McpWait_Mode = 0
+	// All of them.
+	McpWait_MODE_ALL McpWait_Mode = 1
+	// Those in `names`, and all that are `required`.
+	McpWait_MODE_NAMED McpWait_Mode = 2
+	// Those that are `required`.
+	McpWait_MODE_NONE McpWait_Mode = 3
+)
+
+// Enum value maps for McpWait_Mode.
+var (
+	McpWait_Mode_name = map[int32]string{
+		0: "MODE_UNSPECIFIED",
+		1: "MODE_ALL",
+		2: "MODE_NAMED",
+		3: "MODE_NONE",
+	}
+	McpWait_Mode_value = map[string]int32{
+		"MODE_UNSPECIFIED": 0,
+		"MODE_ALL":         1,
+		"MODE_NAMED":       2,
+		"MODE_NONE":        3,
+	}
+)
+
+func (x McpWait_Mode) Enum() *McpWait_Mode {
+	p := new(McpWait_Mode)
+	*p = x
+	return p
+}
+
+func (x McpWait_Mode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (McpWait_Mode) Descriptor() protoreflect.EnumDescriptor {
+	return file_warmline_v1_session_config_proto_enumTypes[3].Descriptor()
+}
+
+func (McpWait_Mode) Type() protoreflect.EnumType {
+	return &file_warmline_v1_session_config_proto_enumTypes[3]
+}
+
+func (x McpWait_Mode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use McpWait_Mode.Descriptor instead.
+func (McpWait_Mode) EnumDescriptor() ([]byte, []int) {
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{4, 0}
+}
+
 // Who decides.
 type Approvals_Mode int32
 
@@ -249,11 +306,11 @@ func (x Approvals_Mode) String() string {
 }
 
 func (Approvals_Mode) Descriptor() protoreflect.EnumDescriptor {
-	return file_warmline_v1_session_config_proto_enumTypes[3].Descriptor()
+	return file_warmline_v1_session_config_proto_enumTypes[4].Descriptor()
 }
 
 func (Approvals_Mode) Type() protoreflect.EnumType {
-	return &file_warmline_v1_session_config_proto_enumTypes[3]
+	return &file_warmline_v1_session_config_proto_enumTypes[4]
 }
 
 func (x Approvals_Mode) Number() protoreflect.EnumNumber {
@@ -262,7 +319,7 @@ func (x Approvals_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Approvals_Mode.Descriptor instead.
 func (Approvals_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{4, 0}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{8, 0}
 }
 
 // How a session's CLI process is set up. Every field is optional; each is checked before anything is
@@ -304,7 +361,13 @@ type SessionConfig struct {
 	// 8; the CLI leaves out what it does not know.
 	Betas []string `protobuf:"bytes,14,rep,name=betas,proto3" json:"betas,omitempty"`
 	// How much of the CLI's own equipment a conversation has.
-	Profile       Profile `protobuf:"varint,15,opt,name=profile,proto3,enum=warmline.v1.Profile" json:"profile,omitempty"`
+	Profile Profile `protobuf:"varint,15,opt,name=profile,proto3,enum=warmline.v1.Profile" json:"profile,omitempty"`
+	// MCP servers whose tools the model may call, as `mcp__NAME__TOOL`, by their names: small letters, digits
+	// and `-`, at most 32, and not `client`. At most 16. Their tools need an approval unless `tools.allowed`
+	// has them, such as `mcp__NAME`. `mcp_server_status` says how each is.
+	McpServers map[string]*McpServer `protobuf:"bytes,16,rep,name=mcp_servers,json=mcpServers,proto3" json:"mcp_servers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Which of them a turn waits for. Not set: all, for 10 s.
+	McpWait       *McpWait `protobuf:"bytes,17,opt,name=mcp_wait,json=mcpWait,proto3" json:"mcp_wait,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -444,6 +507,322 @@ func (x *SessionConfig) GetProfile() Profile {
 	return Profile_PROFILE_UNSPECIFIED
 }
 
+func (x *SessionConfig) GetMcpServers() map[string]*McpServer {
+	if x != nil {
+		return x.McpServers
+	}
+	return nil
+}
+
+func (x *SessionConfig) GetMcpWait() *McpWait {
+	if x != nil {
+		return x.McpWait
+	}
+	return nil
+}
+
+// An MCP server. Those by URL are connected by the service, once for all sessions of the tenant that give the
+// same address and headers; no process of the CLI sees either.
+type McpServer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How it is reached; it must be set.
+	//
+	// Types that are valid to be assigned to Transport:
+	//
+	//	*McpServer_Http
+	//	*McpServer_Sse
+	//	*McpServer_Stdio
+	Transport isMcpServer_Transport `protobuf_oneof:"transport"`
+	// A turn that begins while the server is not connected fails with MCP_UNAVAILABLE. Otherwise it goes on
+	// without the server's tools.
+	Required      bool `protobuf:"varint,4,opt,name=required,proto3" json:"required,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *McpServer) Reset() {
+	*x = McpServer{}
+	mi := &file_warmline_v1_session_config_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *McpServer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*McpServer) ProtoMessage() {}
+
+func (x *McpServer) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_session_config_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use McpServer.ProtoReflect.Descriptor instead.
+func (*McpServer) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *McpServer) GetTransport() isMcpServer_Transport {
+	if x != nil {
+		return x.Transport
+	}
+	return nil
+}
+
+func (x *McpServer) GetHttp() *McpRemote {
+	if x != nil {
+		if x, ok := x.Transport.(*McpServer_Http); ok {
+			return x.Http
+		}
+	}
+	return nil
+}
+
+func (x *McpServer) GetSse() *McpRemote {
+	if x != nil {
+		if x, ok := x.Transport.(*McpServer_Sse); ok {
+			return x.Sse
+		}
+	}
+	return nil
+}
+
+func (x *McpServer) GetStdio() *McpCommand {
+	if x != nil {
+		if x, ok := x.Transport.(*McpServer_Stdio); ok {
+			return x.Stdio
+		}
+	}
+	return nil
+}
+
+func (x *McpServer) GetRequired() bool {
+	if x != nil {
+		return x.Required
+	}
+	return false
+}
+
+type isMcpServer_Transport interface {
+	isMcpServer_Transport()
+}
+
+type McpServer_Http struct {
+	// Streamable HTTP.
+	Http *McpRemote `protobuf:"bytes,1,opt,name=http,proto3,oneof"`
+}
+
+type McpServer_Sse struct {
+	// HTTP with server-sent events, as older servers speak it.
+	Sse *McpRemote `protobuf:"bytes,2,opt,name=sse,proto3,oneof"`
+}
+
+type McpServer_Stdio struct {
+	// A command that the CLI runs. Refused with POLICY_DENIED unless the operator allows callers' commands.
+	Stdio *McpCommand `protobuf:"bytes,3,opt,name=stdio,proto3,oneof"`
+}
+
+func (*McpServer_Http) isMcpServer_Transport() {}
+
+func (*McpServer_Sse) isMcpServer_Transport() {}
+
+func (*McpServer_Stdio) isMcpServer_Transport() {}
+
+// An MCP server with an address.
+type McpRemote struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `https://HOST[:PORT][/PATH][?QUERY]`, at most 2048 bytes; no user, no fragment. `http://` only where the
+	// operator allows it, addresses that are not on the public internet likewise.
+	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	// Sent with each request, such as `authorization`; at most 32, each of at most 8 KiB of ASCII. Values are
+	// stored encrypted, and told to nobody: what the service tells of a session has them empty.
+	Headers       map[string]string `protobuf:"bytes,2,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *McpRemote) Reset() {
+	*x = McpRemote{}
+	mi := &file_warmline_v1_session_config_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *McpRemote) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*McpRemote) ProtoMessage() {}
+
+func (x *McpRemote) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_session_config_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use McpRemote.ProtoReflect.Descriptor instead.
+func (*McpRemote) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *McpRemote) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *McpRemote) GetHeaders() map[string]string {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+// An MCP server that is a command.
+type McpCommand struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The program, by its path or its name in the CLI's PATH.
+	Command string `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
+	// Its arguments; at most 64, each of at most 4 KiB.
+	Arguments []string `protobuf:"bytes,2,rep,name=arguments,proto3" json:"arguments,omitempty"`
+	// Added to its environment; at most 32. Values are stored encrypted and told to nobody, but the model's own
+	// tools can read what runs beside them.
+	Environment   map[string]string `protobuf:"bytes,3,rep,name=environment,proto3" json:"environment,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *McpCommand) Reset() {
+	*x = McpCommand{}
+	mi := &file_warmline_v1_session_config_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *McpCommand) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*McpCommand) ProtoMessage() {}
+
+func (x *McpCommand) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_session_config_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use McpCommand.ProtoReflect.Descriptor instead.
+func (*McpCommand) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *McpCommand) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
+func (x *McpCommand) GetArguments() []string {
+	if x != nil {
+		return x.Arguments
+	}
+	return nil
+}
+
+func (x *McpCommand) GetEnvironment() map[string]string {
+	if x != nil {
+		return x.Environment
+	}
+	return nil
+}
+
+// Which MCP servers a turn waits for while they are being connected.
+type McpWait struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which ones.
+	Mode McpWait_Mode `protobuf:"varint,1,opt,name=mode,proto3,enum=warmline.v1.McpWait_Mode" json:"mode,omitempty"`
+	// With NAMED: names of `mcp_servers`.
+	Names []string `protobuf:"bytes,2,rep,name=names,proto3" json:"names,omitempty"`
+	// The longest wait: 0.1 s to 60 s. Not set: 10 s. After it the turn begins with the servers that there are;
+	// the tools of others come with the turn that begins after they were connected.
+	Timeout       *durationpb.Duration `protobuf:"bytes,3,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *McpWait) Reset() {
+	*x = McpWait{}
+	mi := &file_warmline_v1_session_config_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *McpWait) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*McpWait) ProtoMessage() {}
+
+func (x *McpWait) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_session_config_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use McpWait.ProtoReflect.Descriptor instead.
+func (*McpWait) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *McpWait) GetMode() McpWait_Mode {
+	if x != nil {
+		return x.Mode
+	}
+	return McpWait_MODE_UNSPECIFIED
+}
+
+func (x *McpWait) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *McpWait) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
 // A sub-agent.
 type Agent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -461,7 +840,7 @@ type Agent struct {
 
 func (x *Agent) Reset() {
 	*x = Agent{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[1]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -473,7 +852,7 @@ func (x *Agent) String() string {
 func (*Agent) ProtoMessage() {}
 
 func (x *Agent) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[1]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -486,7 +865,7 @@ func (x *Agent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Agent.ProtoReflect.Descriptor instead.
 func (*Agent) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{1}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Agent) GetDescription() string {
@@ -528,7 +907,7 @@ type ToolNames struct {
 
 func (x *ToolNames) Reset() {
 	*x = ToolNames{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[2]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -540,7 +919,7 @@ func (x *ToolNames) String() string {
 func (*ToolNames) ProtoMessage() {}
 
 func (x *ToolNames) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[2]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -553,7 +932,7 @@ func (x *ToolNames) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolNames.ProtoReflect.Descriptor instead.
 func (*ToolNames) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{2}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ToolNames) GetNames() []string {
@@ -579,7 +958,7 @@ type Tools struct {
 
 func (x *Tools) Reset() {
 	*x = Tools{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[3]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -591,7 +970,7 @@ func (x *Tools) String() string {
 func (*Tools) ProtoMessage() {}
 
 func (x *Tools) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[3]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -604,7 +983,7 @@ func (x *Tools) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tools.ProtoReflect.Descriptor instead.
 func (*Tools) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{3}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Tools) GetAvailable() *ToolNames {
@@ -642,7 +1021,7 @@ type Approvals struct {
 
 func (x *Approvals) Reset() {
 	*x = Approvals{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[4]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -654,7 +1033,7 @@ func (x *Approvals) String() string {
 func (*Approvals) ProtoMessage() {}
 
 func (x *Approvals) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[4]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -667,7 +1046,7 @@ func (x *Approvals) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Approvals.ProtoReflect.Descriptor instead.
 func (*Approvals) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{4}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Approvals) GetMode() Approvals_Mode {
@@ -704,7 +1083,7 @@ type ClientTool struct {
 
 func (x *ClientTool) Reset() {
 	*x = ClientTool{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[5]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -716,7 +1095,7 @@ func (x *ClientTool) String() string {
 func (*ClientTool) ProtoMessage() {}
 
 func (x *ClientTool) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[5]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -729,7 +1108,7 @@ func (x *ClientTool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientTool.ProtoReflect.Descriptor instead.
 func (*ClientTool) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{5}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ClientTool) GetName() string {
@@ -782,7 +1161,7 @@ type Reasoning struct {
 
 func (x *Reasoning) Reset() {
 	*x = Reasoning{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[6]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -794,7 +1173,7 @@ func (x *Reasoning) String() string {
 func (*Reasoning) ProtoMessage() {}
 
 func (x *Reasoning) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[6]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -807,7 +1186,7 @@ func (x *Reasoning) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reasoning.ProtoReflect.Descriptor instead.
 func (*Reasoning) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{6}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Reasoning) GetEffort() Effort {
@@ -839,7 +1218,7 @@ type Workspace struct {
 
 func (x *Workspace) Reset() {
 	*x = Workspace{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[7]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -851,7 +1230,7 @@ func (x *Workspace) String() string {
 func (*Workspace) ProtoMessage() {}
 
 func (x *Workspace) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[7]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -864,7 +1243,7 @@ func (x *Workspace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Workspace.ProtoReflect.Descriptor instead.
 func (*Workspace) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{7}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Workspace) GetName() string {
@@ -894,7 +1273,7 @@ type WorkspaceFile struct {
 
 func (x *WorkspaceFile) Reset() {
 	*x = WorkspaceFile{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[8]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -906,7 +1285,7 @@ func (x *WorkspaceFile) String() string {
 func (*WorkspaceFile) ProtoMessage() {}
 
 func (x *WorkspaceFile) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[8]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -919,7 +1298,7 @@ func (x *WorkspaceFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkspaceFile.ProtoReflect.Descriptor instead.
 func (*WorkspaceFile) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{8}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *WorkspaceFile) GetPath() string {
@@ -953,7 +1332,7 @@ type SystemPrompt struct {
 
 func (x *SystemPrompt) Reset() {
 	*x = SystemPrompt{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[9]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -965,7 +1344,7 @@ func (x *SystemPrompt) String() string {
 func (*SystemPrompt) ProtoMessage() {}
 
 func (x *SystemPrompt) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[9]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -978,7 +1357,7 @@ func (x *SystemPrompt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SystemPrompt.ProtoReflect.Descriptor instead.
 func (*SystemPrompt) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{9}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SystemPrompt) GetKind() isSystemPrompt_Kind {
@@ -1054,7 +1433,7 @@ type PresetPrompt struct {
 
 func (x *PresetPrompt) Reset() {
 	*x = PresetPrompt{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[10]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1066,7 +1445,7 @@ func (x *PresetPrompt) String() string {
 func (*PresetPrompt) ProtoMessage() {}
 
 func (x *PresetPrompt) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[10]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1079,7 +1458,7 @@ func (x *PresetPrompt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PresetPrompt.ProtoReflect.Descriptor instead.
 func (*PresetPrompt) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{10}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PresetPrompt) GetAppend() string {
@@ -1115,7 +1494,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[11]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1127,7 +1506,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[11]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1140,7 +1519,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{11}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Limits) GetTurnTimeout() *durationpb.Duration {
@@ -1175,7 +1554,7 @@ var File_warmline_v1_session_config_proto protoreflect.FileDescriptor
 
 const file_warmline_v1_session_config_proto_rawDesc = "" +
 	"\n" +
-	" warmline/v1/session_config.proto\x12\vwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xb2\x06\n" +
+	" warmline/v1/session_config.proto\x12\vwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\x87\b\n" +
 	"\rSessionConfig\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12>\n" +
 	"\rsystem_prompt\x18\x02 \x01(\v2\x19.warmline.v1.SystemPromptR\fsystemPrompt\x12+\n" +
@@ -1192,10 +1571,46 @@ const file_warmline_v1_session_config_proto_rawDesc = "" +
 	"\treasoning\x18\f \x01(\v2\x16.warmline.v1.ReasoningR\treasoning\x12<\n" +
 	"\routput_schema\x18\r \x01(\v2\x17.google.protobuf.StructR\foutputSchema\x12\x14\n" +
 	"\x05betas\x18\x0e \x03(\tR\x05betas\x12.\n" +
-	"\aprofile\x18\x0f \x01(\x0e2\x14.warmline.v1.ProfileR\aprofile\x1aM\n" +
+	"\aprofile\x18\x0f \x01(\x0e2\x14.warmline.v1.ProfileR\aprofile\x12K\n" +
+	"\vmcp_servers\x18\x10 \x03(\v2*.warmline.v1.SessionConfig.McpServersEntryR\n" +
+	"mcpServers\x12/\n" +
+	"\bmcp_wait\x18\x11 \x01(\v2\x14.warmline.v1.McpWaitR\amcpWait\x1aM\n" +
 	"\vAgentsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12(\n" +
-	"\x05value\x18\x02 \x01(\v2\x12.warmline.v1.AgentR\x05value:\x028\x01\"\x85\x01\n" +
+	"\x05value\x18\x02 \x01(\v2\x12.warmline.v1.AgentR\x05value:\x028\x01\x1aU\n" +
+	"\x0fMcpServersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12,\n" +
+	"\x05value\x18\x02 \x01(\v2\x16.warmline.v1.McpServerR\x05value:\x028\x01\"\xbf\x01\n" +
+	"\tMcpServer\x12,\n" +
+	"\x04http\x18\x01 \x01(\v2\x16.warmline.v1.McpRemoteH\x00R\x04http\x12*\n" +
+	"\x03sse\x18\x02 \x01(\v2\x16.warmline.v1.McpRemoteH\x00R\x03sse\x12/\n" +
+	"\x05stdio\x18\x03 \x01(\v2\x17.warmline.v1.McpCommandH\x00R\x05stdio\x12\x1a\n" +
+	"\brequired\x18\x04 \x01(\bR\brequiredB\v\n" +
+	"\ttransport\"\x98\x01\n" +
+	"\tMcpRemote\x12\x10\n" +
+	"\x03url\x18\x01 \x01(\tR\x03url\x12=\n" +
+	"\aheaders\x18\x02 \x03(\v2#.warmline.v1.McpRemote.HeadersEntryR\aheaders\x1a:\n" +
+	"\fHeadersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd0\x01\n" +
+	"\n" +
+	"McpCommand\x12\x18\n" +
+	"\acommand\x18\x01 \x01(\tR\acommand\x12\x1c\n" +
+	"\targuments\x18\x02 \x03(\tR\targuments\x12J\n" +
+	"\venvironment\x18\x03 \x03(\v2(.warmline.v1.McpCommand.EnvironmentEntryR\venvironment\x1a>\n" +
+	"\x10EnvironmentEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xce\x01\n" +
+	"\aMcpWait\x12-\n" +
+	"\x04mode\x18\x01 \x01(\x0e2\x19.warmline.v1.McpWait.ModeR\x04mode\x12\x14\n" +
+	"\x05names\x18\x02 \x03(\tR\x05names\x123\n" +
+	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"I\n" +
+	"\x04Mode\x12\x14\n" +
+	"\x10MODE_UNSPECIFIED\x10\x00\x12\f\n" +
+	"\bMODE_ALL\x10\x01\x12\x0e\n" +
+	"\n" +
+	"MODE_NAMED\x10\x02\x12\r\n" +
+	"\tMODE_NONE\x10\x03\"\x85\x01\n" +
 	"\x05Agent\x12 \n" +
 	"\vdescription\x18\x01 \x01(\tR\vdescription\x12\x16\n" +
 	"\x06prompt\x18\x02 \x01(\tR\x06prompt\x12,\n" +
@@ -1280,58 +1695,76 @@ func file_warmline_v1_session_config_proto_rawDescGZIP() []byte {
 	return file_warmline_v1_session_config_proto_rawDescData
 }
 
-var file_warmline_v1_session_config_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_warmline_v1_session_config_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_warmline_v1_session_config_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_warmline_v1_session_config_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_warmline_v1_session_config_proto_goTypes = []any{
 	(Profile)(0),                // 0: warmline.v1.Profile
 	(PermissionMode)(0),         // 1: warmline.v1.PermissionMode
 	(Effort)(0),                 // 2: warmline.v1.Effort
-	(Approvals_Mode)(0),         // 3: warmline.v1.Approvals.Mode
-	(*SessionConfig)(nil),       // 4: warmline.v1.SessionConfig
-	(*Agent)(nil),               // 5: warmline.v1.Agent
-	(*ToolNames)(nil),           // 6: warmline.v1.ToolNames
-	(*Tools)(nil),               // 7: warmline.v1.Tools
-	(*Approvals)(nil),           // 8: warmline.v1.Approvals
-	(*ClientTool)(nil),          // 9: warmline.v1.ClientTool
-	(*Reasoning)(nil),           // 10: warmline.v1.Reasoning
-	(*Workspace)(nil),           // 11: warmline.v1.Workspace
-	(*WorkspaceFile)(nil),       // 12: warmline.v1.WorkspaceFile
-	(*SystemPrompt)(nil),        // 13: warmline.v1.SystemPrompt
-	(*PresetPrompt)(nil),        // 14: warmline.v1.PresetPrompt
-	(*Limits)(nil),              // 15: warmline.v1.Limits
-	nil,                         // 16: warmline.v1.SessionConfig.AgentsEntry
-	(*structpb.Struct)(nil),     // 17: google.protobuf.Struct
-	(*durationpb.Duration)(nil), // 18: google.protobuf.Duration
+	(McpWait_Mode)(0),           // 3: warmline.v1.McpWait.Mode
+	(Approvals_Mode)(0),         // 4: warmline.v1.Approvals.Mode
+	(*SessionConfig)(nil),       // 5: warmline.v1.SessionConfig
+	(*McpServer)(nil),           // 6: warmline.v1.McpServer
+	(*McpRemote)(nil),           // 7: warmline.v1.McpRemote
+	(*McpCommand)(nil),          // 8: warmline.v1.McpCommand
+	(*McpWait)(nil),             // 9: warmline.v1.McpWait
+	(*Agent)(nil),               // 10: warmline.v1.Agent
+	(*ToolNames)(nil),           // 11: warmline.v1.ToolNames
+	(*Tools)(nil),               // 12: warmline.v1.Tools
+	(*Approvals)(nil),           // 13: warmline.v1.Approvals
+	(*ClientTool)(nil),          // 14: warmline.v1.ClientTool
+	(*Reasoning)(nil),           // 15: warmline.v1.Reasoning
+	(*Workspace)(nil),           // 16: warmline.v1.Workspace
+	(*WorkspaceFile)(nil),       // 17: warmline.v1.WorkspaceFile
+	(*SystemPrompt)(nil),        // 18: warmline.v1.SystemPrompt
+	(*PresetPrompt)(nil),        // 19: warmline.v1.PresetPrompt
+	(*Limits)(nil),              // 20: warmline.v1.Limits
+	nil,                         // 21: warmline.v1.SessionConfig.AgentsEntry
+	nil,                         // 22: warmline.v1.SessionConfig.McpServersEntry
+	nil,                         // 23: warmline.v1.McpRemote.HeadersEntry
+	nil,                         // 24: warmline.v1.McpCommand.EnvironmentEntry
+	(*structpb.Struct)(nil),     // 25: google.protobuf.Struct
+	(*durationpb.Duration)(nil), // 26: google.protobuf.Duration
 }
 var file_warmline_v1_session_config_proto_depIdxs = []int32{
-	13, // 0: warmline.v1.SessionConfig.system_prompt:type_name -> warmline.v1.SystemPrompt
-	15, // 1: warmline.v1.SessionConfig.limits:type_name -> warmline.v1.Limits
-	11, // 2: warmline.v1.SessionConfig.workspace:type_name -> warmline.v1.Workspace
-	16, // 3: warmline.v1.SessionConfig.agents:type_name -> warmline.v1.SessionConfig.AgentsEntry
-	7,  // 4: warmline.v1.SessionConfig.tools:type_name -> warmline.v1.Tools
+	18, // 0: warmline.v1.SessionConfig.system_prompt:type_name -> warmline.v1.SystemPrompt
+	20, // 1: warmline.v1.SessionConfig.limits:type_name -> warmline.v1.Limits
+	16, // 2: warmline.v1.SessionConfig.workspace:type_name -> warmline.v1.Workspace
+	21, // 3: warmline.v1.SessionConfig.agents:type_name -> warmline.v1.SessionConfig.AgentsEntry
+	12, // 4: warmline.v1.SessionConfig.tools:type_name -> warmline.v1.Tools
 	1,  // 5: warmline.v1.SessionConfig.permission_mode:type_name -> warmline.v1.PermissionMode
-	8,  // 6: warmline.v1.SessionConfig.approvals:type_name -> warmline.v1.Approvals
-	9,  // 7: warmline.v1.SessionConfig.client_tools:type_name -> warmline.v1.ClientTool
-	10, // 8: warmline.v1.SessionConfig.reasoning:type_name -> warmline.v1.Reasoning
-	17, // 9: warmline.v1.SessionConfig.output_schema:type_name -> google.protobuf.Struct
+	13, // 6: warmline.v1.SessionConfig.approvals:type_name -> warmline.v1.Approvals
+	14, // 7: warmline.v1.SessionConfig.client_tools:type_name -> warmline.v1.ClientTool
+	15, // 8: warmline.v1.SessionConfig.reasoning:type_name -> warmline.v1.Reasoning
+	25, // 9: warmline.v1.SessionConfig.output_schema:type_name -> google.protobuf.Struct
 	0,  // 10: warmline.v1.SessionConfig.profile:type_name -> warmline.v1.Profile
-	6,  // 11: warmline.v1.Agent.tools:type_name -> warmline.v1.ToolNames
-	6,  // 12: warmline.v1.Tools.available:type_name -> warmline.v1.ToolNames
-	3,  // 13: warmline.v1.Approvals.mode:type_name -> warmline.v1.Approvals.Mode
-	18, // 14: warmline.v1.Approvals.timeout:type_name -> google.protobuf.Duration
-	17, // 15: warmline.v1.ClientTool.input_schema:type_name -> google.protobuf.Struct
-	18, // 16: warmline.v1.ClientTool.timeout:type_name -> google.protobuf.Duration
-	2,  // 17: warmline.v1.Reasoning.effort:type_name -> warmline.v1.Effort
-	12, // 18: warmline.v1.Workspace.files:type_name -> warmline.v1.WorkspaceFile
-	14, // 19: warmline.v1.SystemPrompt.preset:type_name -> warmline.v1.PresetPrompt
-	18, // 20: warmline.v1.Limits.turn_timeout:type_name -> google.protobuf.Duration
-	18, // 21: warmline.v1.Limits.stall_timeout:type_name -> google.protobuf.Duration
-	5,  // 22: warmline.v1.SessionConfig.AgentsEntry.value:type_name -> warmline.v1.Agent
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	22, // 11: warmline.v1.SessionConfig.mcp_servers:type_name -> warmline.v1.SessionConfig.McpServersEntry
+	9,  // 12: warmline.v1.SessionConfig.mcp_wait:type_name -> warmline.v1.McpWait
+	7,  // 13: warmline.v1.McpServer.http:type_name -> warmline.v1.McpRemote
+	7,  // 14: warmline.v1.McpServer.sse:type_name -> warmline.v1.McpRemote
+	8,  // 15: warmline.v1.McpServer.stdio:type_name -> warmline.v1.McpCommand
+	23, // 16: warmline.v1.McpRemote.headers:type_name -> warmline.v1.McpRemote.HeadersEntry
+	24, // 17: warmline.v1.McpCommand.environment:type_name -> warmline.v1.McpCommand.EnvironmentEntry
+	3,  // 18: warmline.v1.McpWait.mode:type_name -> warmline.v1.McpWait.Mode
+	26, // 19: warmline.v1.McpWait.timeout:type_name -> google.protobuf.Duration
+	11, // 20: warmline.v1.Agent.tools:type_name -> warmline.v1.ToolNames
+	11, // 21: warmline.v1.Tools.available:type_name -> warmline.v1.ToolNames
+	4,  // 22: warmline.v1.Approvals.mode:type_name -> warmline.v1.Approvals.Mode
+	26, // 23: warmline.v1.Approvals.timeout:type_name -> google.protobuf.Duration
+	25, // 24: warmline.v1.ClientTool.input_schema:type_name -> google.protobuf.Struct
+	26, // 25: warmline.v1.ClientTool.timeout:type_name -> google.protobuf.Duration
+	2,  // 26: warmline.v1.Reasoning.effort:type_name -> warmline.v1.Effort
+	17, // 27: warmline.v1.Workspace.files:type_name -> warmline.v1.WorkspaceFile
+	19, // 28: warmline.v1.SystemPrompt.preset:type_name -> warmline.v1.PresetPrompt
+	26, // 29: warmline.v1.Limits.turn_timeout:type_name -> google.protobuf.Duration
+	26, // 30: warmline.v1.Limits.stall_timeout:type_name -> google.protobuf.Duration
+	10, // 31: warmline.v1.SessionConfig.AgentsEntry.value:type_name -> warmline.v1.Agent
+	6,  // 32: warmline.v1.SessionConfig.McpServersEntry.value:type_name -> warmline.v1.McpServer
+	33, // [33:33] is the sub-list for method output_type
+	33, // [33:33] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_warmline_v1_session_config_proto_init() }
@@ -1339,8 +1772,13 @@ func file_warmline_v1_session_config_proto_init() {
 	if File_warmline_v1_session_config_proto != nil {
 		return
 	}
-	file_warmline_v1_session_config_proto_msgTypes[6].OneofWrappers = []any{}
-	file_warmline_v1_session_config_proto_msgTypes[9].OneofWrappers = []any{
+	file_warmline_v1_session_config_proto_msgTypes[1].OneofWrappers = []any{
+		(*McpServer_Http)(nil),
+		(*McpServer_Sse)(nil),
+		(*McpServer_Stdio)(nil),
+	}
+	file_warmline_v1_session_config_proto_msgTypes[10].OneofWrappers = []any{}
+	file_warmline_v1_session_config_proto_msgTypes[13].OneofWrappers = []any{
 		(*SystemPrompt_Replace)(nil),
 		(*SystemPrompt_Append)(nil),
 		(*SystemPrompt_Preset)(nil),
@@ -1350,8 +1788,8 @@ func file_warmline_v1_session_config_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warmline_v1_session_config_proto_rawDesc), len(file_warmline_v1_session_config_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   13,
+			NumEnums:      5,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

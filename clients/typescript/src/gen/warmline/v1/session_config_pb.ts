@@ -12,7 +12,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file warmline/v1/session_config.proto.
  */
 export const file_warmline_v1_session_config: GenFile = /*@__PURE__*/
-  fileDesc("CiB3YXJtbGluZS92MS9zZXNzaW9uX2NvbmZpZy5wcm90bxILd2FybWxpbmUudjEihwUKDVNlc3Npb25Db25maWcSDQoFbW9kZWwYASABKAkSMAoNc3lzdGVtX3Byb21wdBgCIAEoCzIZLndhcm1saW5lLnYxLlN5c3RlbVByb21wdBIjCgZsaW1pdHMYAyABKAsyEy53YXJtbGluZS52MS5MaW1pdHMSKQoJd29ya3NwYWNlGAQgASgLMhYud2FybWxpbmUudjEuV29ya3NwYWNlEhcKD2ZhbGxiYWNrX21vZGVscxgFIAMoCRI2CgZhZ2VudHMYBiADKAsyJi53YXJtbGluZS52MS5TZXNzaW9uQ29uZmlnLkFnZW50c0VudHJ5Eg0KBWFnZW50GAcgASgJEiEKBXRvb2xzGAggASgLMhIud2FybWxpbmUudjEuVG9vbHMSNAoPcGVybWlzc2lvbl9tb2RlGAkgASgOMhsud2FybWxpbmUudjEuUGVybWlzc2lvbk1vZGUSKQoJYXBwcm92YWxzGAogASgLMhYud2FybWxpbmUudjEuQXBwcm92YWxzEi0KDGNsaWVudF90b29scxgLIAMoCzIXLndhcm1saW5lLnYxLkNsaWVudFRvb2wSKQoJcmVhc29uaW5nGAwgASgLMhYud2FybWxpbmUudjEuUmVhc29uaW5nEi4KDW91dHB1dF9zY2hlbWEYDSABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Eg0KBWJldGFzGA4gAygJEiUKB3Byb2ZpbGUYDyABKA4yFC53YXJtbGluZS52MS5Qcm9maWxlGkEKC0FnZW50c0VudHJ5EgsKA2tleRgBIAEoCRIhCgV2YWx1ZRgCIAEoCzISLndhcm1saW5lLnYxLkFnZW50OgI4ASJiCgVBZ2VudBITCgtkZXNjcmlwdGlvbhgBIAEoCRIOCgZwcm9tcHQYAiABKAkSJQoFdG9vbHMYAyABKAsyFi53YXJtbGluZS52MS5Ub29sTmFtZXMSDQoFbW9kZWwYBCABKAkiGgoJVG9vbE5hbWVzEg0KBW5hbWVzGAEgAygJIlcKBVRvb2xzEikKCWF2YWlsYWJsZRgBIAEoCzIWLndhcm1saW5lLnYxLlRvb2xOYW1lcxIPCgdhbGxvd2VkGAIgAygJEhIKCmRpc2FsbG93ZWQYAyADKAkioAEKCUFwcHJvdmFscxIpCgRtb2RlGAEgASgOMhsud2FybWxpbmUudjEuQXBwcm92YWxzLk1vZGUSKgoHdGltZW91dBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiI8CgRNb2RlEhQKEE1PREVfVU5TUEVDSUZJRUQQABINCglNT0RFX0RFTlkQARIPCgtNT0RFX1NUUkVBTRACIp0BCgpDbGllbnRUb29sEgwKBG5hbWUYASABKAkSEwoLZGVzY3JpcHRpb24YAiABKAkSLQoMaW5wdXRfc2NoZW1hGAMgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIqCgd0aW1lb3V0GAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhEKCXJlYWRfb25seRgFIAEoCCJeCglSZWFzb25pbmcSIwoGZWZmb3J0GAEgASgOMhMud2FybWxpbmUudjEuRWZmb3J0EhoKDWJ1ZGdldF90b2tlbnMYAiABKA1IAIgBAUIQCg5fYnVkZ2V0X3Rva2VucyJECglXb3Jrc3BhY2USDAoEbmFtZRgBIAEoCRIpCgVmaWxlcxgCIAMoCzIaLndhcm1saW5lLnYxLldvcmtzcGFjZUZpbGUiKwoNV29ya3NwYWNlRmlsZRIMCgRwYXRoGAEgASgJEgwKBGRhdGEYAiABKAwiaAoMU3lzdGVtUHJvbXB0EhEKB3JlcGxhY2UYASABKAlIABIQCgZhcHBlbmQYAiABKAlIABIrCgZwcmVzZXQYAyABKAsyGS53YXJtbGluZS52MS5QcmVzZXRQcm9tcHRIAEIGCgRraW5kIkAKDFByZXNldFByb21wdBIOCgZhcHBlbmQYASABKAkSIAoYZXhjbHVkZV9keW5hbWljX3NlY3Rpb25zGAIgASgIIpYBCgZMaW1pdHMSLwoMdHVybl90aW1lb3V0GAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjAKDXN0YWxsX3RpbWVvdXQYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEQoJbWF4X3R1cm5zGAMgASgNEhYKDm1heF9idWRnZXRfdXNkGAQgASgBKkYKB1Byb2ZpbGUSFwoTUFJPRklMRV9VTlNQRUNJRklFRBAAEhAKDFBST0ZJTEVfRlVMTBABEhAKDFBST0ZJTEVfQkFSRRACKt4BCg5QZXJtaXNzaW9uTW9kZRIfChtQRVJNSVNTSU9OX01PREVfVU5TUEVDSUZJRUQQABIbChdQRVJNSVNTSU9OX01PREVfREVGQVVMVBABEhgKFFBFUk1JU1NJT05fTU9ERV9QTEFOEAISIAocUEVSTUlTU0lPTl9NT0RFX0FDQ0VQVF9FRElUUxADEhwKGFBFUk1JU1NJT05fTU9ERV9ET05UX0FTSxAEEhgKFFBFUk1JU1NJT05fTU9ERV9BVVRPEAUSGgoWUEVSTUlTU0lPTl9NT0RFX0JZUEFTUxAGKnYKBkVmZm9ydBIWChJFRkZPUlRfVU5TUEVDSUZJRUQQABIOCgpFRkZPUlRfTE9XEAESEQoNRUZGT1JUX01FRElVTRACEg8KC0VGRk9SVF9ISUdIEAMSEAoMRUZGT1JUX1hISUdIEAQSDgoKRUZGT1JUX01BWBAFQjBaLndhcm1saW5lLmRldi9jbGllbnRzL2dvL3dhcm1saW5lL3YxO3dhcm1saW5ldjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_struct]);
+  fileDesc("CiB3YXJtbGluZS92MS9zZXNzaW9uX2NvbmZpZy5wcm90bxILd2FybWxpbmUudjEiuwYKDVNlc3Npb25Db25maWcSDQoFbW9kZWwYASABKAkSMAoNc3lzdGVtX3Byb21wdBgCIAEoCzIZLndhcm1saW5lLnYxLlN5c3RlbVByb21wdBIjCgZsaW1pdHMYAyABKAsyEy53YXJtbGluZS52MS5MaW1pdHMSKQoJd29ya3NwYWNlGAQgASgLMhYud2FybWxpbmUudjEuV29ya3NwYWNlEhcKD2ZhbGxiYWNrX21vZGVscxgFIAMoCRI2CgZhZ2VudHMYBiADKAsyJi53YXJtbGluZS52MS5TZXNzaW9uQ29uZmlnLkFnZW50c0VudHJ5Eg0KBWFnZW50GAcgASgJEiEKBXRvb2xzGAggASgLMhIud2FybWxpbmUudjEuVG9vbHMSNAoPcGVybWlzc2lvbl9tb2RlGAkgASgOMhsud2FybWxpbmUudjEuUGVybWlzc2lvbk1vZGUSKQoJYXBwcm92YWxzGAogASgLMhYud2FybWxpbmUudjEuQXBwcm92YWxzEi0KDGNsaWVudF90b29scxgLIAMoCzIXLndhcm1saW5lLnYxLkNsaWVudFRvb2wSKQoJcmVhc29uaW5nGAwgASgLMhYud2FybWxpbmUudjEuUmVhc29uaW5nEi4KDW91dHB1dF9zY2hlbWEYDSABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Eg0KBWJldGFzGA4gAygJEiUKB3Byb2ZpbGUYDyABKA4yFC53YXJtbGluZS52MS5Qcm9maWxlEj8KC21jcF9zZXJ2ZXJzGBAgAygLMioud2FybWxpbmUudjEuU2Vzc2lvbkNvbmZpZy5NY3BTZXJ2ZXJzRW50cnkSJgoIbWNwX3dhaXQYESABKAsyFC53YXJtbGluZS52MS5NY3BXYWl0GkEKC0FnZW50c0VudHJ5EgsKA2tleRgBIAEoCRIhCgV2YWx1ZRgCIAEoCzISLndhcm1saW5lLnYxLkFnZW50OgI4ARpJCg9NY3BTZXJ2ZXJzRW50cnkSCwoDa2V5GAEgASgJEiUKBXZhbHVlGAIgASgLMhYud2FybWxpbmUudjEuTWNwU2VydmVyOgI4ASKjAQoJTWNwU2VydmVyEiYKBGh0dHAYASABKAsyFi53YXJtbGluZS52MS5NY3BSZW1vdGVIABIlCgNzc2UYAiABKAsyFi53YXJtbGluZS52MS5NY3BSZW1vdGVIABIoCgVzdGRpbxgDIAEoCzIXLndhcm1saW5lLnYxLk1jcENvbW1hbmRIABIQCghyZXF1aXJlZBgEIAEoCEILCgl0cmFuc3BvcnQifgoJTWNwUmVtb3RlEgsKA3VybBgBIAEoCRI0CgdoZWFkZXJzGAIgAygLMiMud2FybWxpbmUudjEuTWNwUmVtb3RlLkhlYWRlcnNFbnRyeRouCgxIZWFkZXJzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKjAQoKTWNwQ29tbWFuZBIPCgdjb21tYW5kGAEgASgJEhEKCWFyZ3VtZW50cxgCIAMoCRI9CgtlbnZpcm9ubWVudBgDIAMoCzIoLndhcm1saW5lLnYxLk1jcENvbW1hbmQuRW52aXJvbm1lbnRFbnRyeRoyChBFbnZpcm9ubWVudEVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiuAEKB01jcFdhaXQSJwoEbW9kZRgBIAEoDjIZLndhcm1saW5lLnYxLk1jcFdhaXQuTW9kZRINCgVuYW1lcxgCIAMoCRIqCgd0aW1lb3V0GAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIkkKBE1vZGUSFAoQTU9ERV9VTlNQRUNJRklFRBAAEgwKCE1PREVfQUxMEAESDgoKTU9ERV9OQU1FRBACEg0KCU1PREVfTk9ORRADImIKBUFnZW50EhMKC2Rlc2NyaXB0aW9uGAEgASgJEg4KBnByb21wdBgCIAEoCRIlCgV0b29scxgDIAEoCzIWLndhcm1saW5lLnYxLlRvb2xOYW1lcxINCgVtb2RlbBgEIAEoCSIaCglUb29sTmFtZXMSDQoFbmFtZXMYASADKAkiVwoFVG9vbHMSKQoJYXZhaWxhYmxlGAEgASgLMhYud2FybWxpbmUudjEuVG9vbE5hbWVzEg8KB2FsbG93ZWQYAiADKAkSEgoKZGlzYWxsb3dlZBgDIAMoCSKgAQoJQXBwcm92YWxzEikKBG1vZGUYASABKA4yGy53YXJtbGluZS52MS5BcHByb3ZhbHMuTW9kZRIqCgd0aW1lb3V0GAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIjwKBE1vZGUSFAoQTU9ERV9VTlNQRUNJRklFRBAAEg0KCU1PREVfREVOWRABEg8KC01PREVfU1RSRUFNEAIinQEKCkNsaWVudFRvb2wSDAoEbmFtZRgBIAEoCRITCgtkZXNjcmlwdGlvbhgCIAEoCRItCgxpbnB1dF9zY2hlbWEYAyABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EioKB3RpbWVvdXQYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEQoJcmVhZF9vbmx5GAUgASgIIl4KCVJlYXNvbmluZxIjCgZlZmZvcnQYASABKA4yEy53YXJtbGluZS52MS5FZmZvcnQSGgoNYnVkZ2V0X3Rva2VucxgCIAEoDUgAiAEBQhAKDl9idWRnZXRfdG9rZW5zIkQKCVdvcmtzcGFjZRIMCgRuYW1lGAEgASgJEikKBWZpbGVzGAIgAygLMhoud2FybWxpbmUudjEuV29ya3NwYWNlRmlsZSIrCg1Xb3Jrc3BhY2VGaWxlEgwKBHBhdGgYASABKAkSDAoEZGF0YRgCIAEoDCJoCgxTeXN0ZW1Qcm9tcHQSEQoHcmVwbGFjZRgBIAEoCUgAEhAKBmFwcGVuZBgCIAEoCUgAEisKBnByZXNldBgDIAEoCzIZLndhcm1saW5lLnYxLlByZXNldFByb21wdEgAQgYKBGtpbmQiQAoMUHJlc2V0UHJvbXB0Eg4KBmFwcGVuZBgBIAEoCRIgChhleGNsdWRlX2R5bmFtaWNfc2VjdGlvbnMYAiABKAgilgEKBkxpbWl0cxIvCgx0dXJuX3RpbWVvdXQYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SMAoNc3RhbGxfdGltZW91dBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIRCgltYXhfdHVybnMYAyABKA0SFgoObWF4X2J1ZGdldF91c2QYBCABKAEqRgoHUHJvZmlsZRIXChNQUk9GSUxFX1VOU1BFQ0lGSUVEEAASEAoMUFJPRklMRV9GVUxMEAESEAoMUFJPRklMRV9CQVJFEAIq3gEKDlBlcm1pc3Npb25Nb2RlEh8KG1BFUk1JU1NJT05fTU9ERV9VTlNQRUNJRklFRBAAEhsKF1BFUk1JU1NJT05fTU9ERV9ERUZBVUxUEAESGAoUUEVSTUlTU0lPTl9NT0RFX1BMQU4QAhIgChxQRVJNSVNTSU9OX01PREVfQUNDRVBUX0VESVRTEAMSHAoYUEVSTUlTU0lPTl9NT0RFX0RPTlRfQVNLEAQSGAoUUEVSTUlTU0lPTl9NT0RFX0FVVE8QBRIaChZQRVJNSVNTSU9OX01PREVfQllQQVNTEAYqdgoGRWZmb3J0EhYKEkVGRk9SVF9VTlNQRUNJRklFRBAAEg4KCkVGRk9SVF9MT1cQARIRCg1FRkZPUlRfTUVESVVNEAISDwoLRUZGT1JUX0hJR0gQAxIQCgxFRkZPUlRfWEhJR0gQBBIOCgpFRkZPUlRfTUFYEAVCMFoud2FybWxpbmUuZGV2L2NsaWVudHMvZ28vd2FybWxpbmUvdjE7d2FybWxpbmV2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_struct]);
 
 /**
  * How a session's CLI process is set up. Every field is optional; each is checked before anything is
@@ -131,6 +131,22 @@ export type SessionConfig = Message<"warmline.v1.SessionConfig"> & {
    * @generated from field: warmline.v1.Profile profile = 15;
    */
   profile: Profile;
+
+  /**
+   * MCP servers whose tools the model may call, as `mcp__NAME__TOOL`, by their names: small letters, digits
+   * and `-`, at most 32, and not `client`. At most 16. Their tools need an approval unless `tools.allowed`
+   * has them, such as `mcp__NAME`. `mcp_server_status` says how each is.
+   *
+   * @generated from field: map<string, warmline.v1.McpServer> mcp_servers = 16;
+   */
+  mcpServers: { [key: string]: McpServer };
+
+  /**
+   * Which of them a turn waits for. Not set: all, for 10 s.
+   *
+   * @generated from field: warmline.v1.McpWait mcp_wait = 17;
+   */
+  mcpWait?: McpWait | undefined;
 };
 
 /**
@@ -139,6 +155,203 @@ export type SessionConfig = Message<"warmline.v1.SessionConfig"> & {
  */
 export const SessionConfigSchema: GenMessage<SessionConfig> = /*@__PURE__*/
   messageDesc(file_warmline_v1_session_config, 0);
+
+/**
+ * An MCP server. Those by URL are connected by the service, once for all sessions of the tenant that give the
+ * same address and headers; no process of the CLI sees either.
+ *
+ * @generated from message warmline.v1.McpServer
+ */
+export type McpServer = Message<"warmline.v1.McpServer"> & {
+  /**
+   * How it is reached; it must be set.
+   *
+   * @generated from oneof warmline.v1.McpServer.transport
+   */
+  transport: {
+    /**
+     * Streamable HTTP.
+     *
+     * @generated from field: warmline.v1.McpRemote http = 1;
+     */
+    value: McpRemote;
+    case: "http";
+  } | {
+    /**
+     * HTTP with server-sent events, as older servers speak it.
+     *
+     * @generated from field: warmline.v1.McpRemote sse = 2;
+     */
+    value: McpRemote;
+    case: "sse";
+  } | {
+    /**
+     * A command that the CLI runs. Refused with POLICY_DENIED unless the operator allows callers' commands.
+     *
+     * @generated from field: warmline.v1.McpCommand stdio = 3;
+     */
+    value: McpCommand;
+    case: "stdio";
+  } | { case: undefined; value?: undefined };
+
+  /**
+   * A turn that begins while the server is not connected fails with MCP_UNAVAILABLE. Otherwise it goes on
+   * without the server's tools.
+   *
+   * @generated from field: bool required = 4;
+   */
+  required: boolean;
+};
+
+/**
+ * Describes the message warmline.v1.McpServer.
+ * Use `create(McpServerSchema)` to create a new message.
+ */
+export const McpServerSchema: GenMessage<McpServer> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_session_config, 1);
+
+/**
+ * An MCP server with an address.
+ *
+ * @generated from message warmline.v1.McpRemote
+ */
+export type McpRemote = Message<"warmline.v1.McpRemote"> & {
+  /**
+   * `https://HOST[:PORT][/PATH][?QUERY]`, at most 2048 bytes; no user, no fragment. `http://` only where the
+   * operator allows it, addresses that are not on the public internet likewise.
+   *
+   * @generated from field: string url = 1;
+   */
+  url: string;
+
+  /**
+   * Sent with each request, such as `authorization`; at most 32, each of at most 8 KiB of ASCII. Values are
+   * stored encrypted, and told to nobody: what the service tells of a session has them empty.
+   *
+   * @generated from field: map<string, string> headers = 2;
+   */
+  headers: { [key: string]: string };
+};
+
+/**
+ * Describes the message warmline.v1.McpRemote.
+ * Use `create(McpRemoteSchema)` to create a new message.
+ */
+export const McpRemoteSchema: GenMessage<McpRemote> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_session_config, 2);
+
+/**
+ * An MCP server that is a command.
+ *
+ * @generated from message warmline.v1.McpCommand
+ */
+export type McpCommand = Message<"warmline.v1.McpCommand"> & {
+  /**
+   * The program, by its path or its name in the CLI's PATH.
+   *
+   * @generated from field: string command = 1;
+   */
+  command: string;
+
+  /**
+   * Its arguments; at most 64, each of at most 4 KiB.
+   *
+   * @generated from field: repeated string arguments = 2;
+   */
+  arguments: string[];
+
+  /**
+   * Added to its environment; at most 32. Values are stored encrypted and told to nobody, but the model's own
+   * tools can read what runs beside them.
+   *
+   * @generated from field: map<string, string> environment = 3;
+   */
+  environment: { [key: string]: string };
+};
+
+/**
+ * Describes the message warmline.v1.McpCommand.
+ * Use `create(McpCommandSchema)` to create a new message.
+ */
+export const McpCommandSchema: GenMessage<McpCommand> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_session_config, 3);
+
+/**
+ * Which MCP servers a turn waits for while they are being connected.
+ *
+ * @generated from message warmline.v1.McpWait
+ */
+export type McpWait = Message<"warmline.v1.McpWait"> & {
+  /**
+   * Which ones.
+   *
+   * @generated from field: warmline.v1.McpWait.Mode mode = 1;
+   */
+  mode: McpWait_Mode;
+
+  /**
+   * With NAMED: names of `mcp_servers`.
+   *
+   * @generated from field: repeated string names = 2;
+   */
+  names: string[];
+
+  /**
+   * The longest wait: 0.1 s to 60 s. Not set: 10 s. After it the turn begins with the servers that there are;
+   * the tools of others come with the turn that begins after they were connected.
+   *
+   * @generated from field: google.protobuf.Duration timeout = 3;
+   */
+  timeout?: Duration | undefined;
+};
+
+/**
+ * Describes the message warmline.v1.McpWait.
+ * Use `create(McpWaitSchema)` to create a new message.
+ */
+export const McpWaitSchema: GenMessage<McpWait> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_session_config, 4);
+
+/**
+ * Which ones.
+ *
+ * @generated from enum warmline.v1.McpWait.Mode
+ */
+export enum McpWait_Mode {
+  /**
+   * ALL.
+   *
+   * @generated from enum value: MODE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * All of them.
+   *
+   * @generated from enum value: MODE_ALL = 1;
+   */
+  ALL = 1,
+
+  /**
+   * Those in `names`, and all that are `required`.
+   *
+   * @generated from enum value: MODE_NAMED = 2;
+   */
+  NAMED = 2,
+
+  /**
+   * Those that are `required`.
+   *
+   * @generated from enum value: MODE_NONE = 3;
+   */
+  NONE = 3,
+}
+
+/**
+ * Describes the enum warmline.v1.McpWait.Mode.
+ */
+export const McpWait_ModeSchema: GenEnum<McpWait_Mode> = /*@__PURE__*/
+  enumDesc(file_warmline_v1_session_config, 4, 0);
 
 /**
  * A sub-agent.
@@ -180,7 +393,7 @@ export type Agent = Message<"warmline.v1.Agent"> & {
  * Use `create(AgentSchema)` to create a new message.
  */
 export const AgentSchema: GenMessage<Agent> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 1);
+  messageDesc(file_warmline_v1_session_config, 5);
 
 /**
  * Names of tools, which may be none.
@@ -201,7 +414,7 @@ export type ToolNames = Message<"warmline.v1.ToolNames"> & {
  * Use `create(ToolNamesSchema)` to create a new message.
  */
 export const ToolNamesSchema: GenMessage<ToolNames> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 2);
+  messageDesc(file_warmline_v1_session_config, 6);
 
 /**
  * Which tools a session has.
@@ -237,7 +450,7 @@ export type Tools = Message<"warmline.v1.Tools"> & {
  * Use `create(ToolsSchema)` to create a new message.
  */
 export const ToolsSchema: GenMessage<Tools> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 3);
+  messageDesc(file_warmline_v1_session_config, 7);
 
 /**
  * Who says yes to a tool call that needs an approval, and answers the model's questions to the user.
@@ -266,7 +479,7 @@ export type Approvals = Message<"warmline.v1.Approvals"> & {
  * Use `create(ApprovalsSchema)` to create a new message.
  */
 export const ApprovalsSchema: GenMessage<Approvals> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 4);
+  messageDesc(file_warmline_v1_session_config, 8);
 
 /**
  * Who decides.
@@ -300,7 +513,7 @@ export enum Approvals_Mode {
  * Describes the enum warmline.v1.Approvals.Mode.
  */
 export const Approvals_ModeSchema: GenEnum<Approvals_Mode> = /*@__PURE__*/
-  enumDesc(file_warmline_v1_session_config, 4, 0);
+  enumDesc(file_warmline_v1_session_config, 8, 0);
 
 /**
  * A tool that the caller runs.
@@ -350,7 +563,7 @@ export type ClientTool = Message<"warmline.v1.ClientTool"> & {
  * Use `create(ClientToolSchema)` to create a new message.
  */
 export const ClientToolSchema: GenMessage<ClientTool> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 5);
+  messageDesc(file_warmline_v1_session_config, 9);
 
 /**
  * How much the model thinks.
@@ -380,7 +593,7 @@ export type Reasoning = Message<"warmline.v1.Reasoning"> & {
  * Use `create(ReasoningSchema)` to create a new message.
  */
 export const ReasoningSchema: GenMessage<Reasoning> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 6);
+  messageDesc(file_warmline_v1_session_config, 10);
 
 /**
  * The working directory of a session.
@@ -410,7 +623,7 @@ export type Workspace = Message<"warmline.v1.Workspace"> & {
  * Use `create(WorkspaceSchema)` to create a new message.
  */
 export const WorkspaceSchema: GenMessage<Workspace> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 7);
+  messageDesc(file_warmline_v1_session_config, 11);
 
 /**
  * A file of a workspace.
@@ -438,7 +651,7 @@ export type WorkspaceFile = Message<"warmline.v1.WorkspaceFile"> & {
  * Use `create(WorkspaceFileSchema)` to create a new message.
  */
 export const WorkspaceFileSchema: GenMessage<WorkspaceFile> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 8);
+  messageDesc(file_warmline_v1_session_config, 12);
 
 /**
  * The system prompt of a session.
@@ -483,7 +696,7 @@ export type SystemPrompt = Message<"warmline.v1.SystemPrompt"> & {
  * Use `create(SystemPromptSchema)` to create a new message.
  */
 export const SystemPromptSchema: GenMessage<SystemPrompt> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 9);
+  messageDesc(file_warmline_v1_session_config, 13);
 
 /**
  * The CLI's own system prompt, in a form that is asked for.
@@ -512,7 +725,7 @@ export type PresetPrompt = Message<"warmline.v1.PresetPrompt"> & {
  * Use `create(PresetPromptSchema)` to create a new message.
  */
 export const PresetPromptSchema: GenMessage<PresetPrompt> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 10);
+  messageDesc(file_warmline_v1_session_config, 14);
 
 /**
  * Bounds on each turn. A turn that reaches one ends with `turn_failed` and that bound's reason.
@@ -556,7 +769,7 @@ export type Limits = Message<"warmline.v1.Limits"> & {
  * Use `create(LimitsSchema)` to create a new message.
  */
 export const LimitsSchema: GenMessage<Limits> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 11);
+  messageDesc(file_warmline_v1_session_config, 15);
 
 /**
  * How much of the CLI's own equipment a conversation has.

@@ -163,6 +163,13 @@ class LimitSettings(_Section):
     forbidden_permission_modes: frozenset[
         Literal["plan", "acceptEdits", "dontAsk", "auto", "bypassPermissions"]
     ] = Field(frozenset(), description="Permission modes that no session may have.")
+    caller_commands: bool = Field(
+        False,
+        description=(
+            "Whether callers may bring what runs as a command on this machine, as the service's user: "
+            "hooks, plugins and MCP servers of their own, settings in a workspace."
+        ),
+    )
     approval_timeout: Seconds = Field(
         300.0, description="How long an approval is waited for, where the session sets nothing."
     )

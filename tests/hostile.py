@@ -55,6 +55,10 @@ _WANTED: Mapping[str, tuple[Any, ...]] = {
     "idempotency_key": ("", "", "a-key"),
     "media_type": ("image/png", "application/pdf"),
     "data": (b"x", b"\x00\xff"),
+    "url": ("https://mcp.example/x?y=%20", "https://[2001:db8::1]:8443", "http://a.example"),
+    "command": ("npx", "/usr/bin/python3"),
+    "arguments": ("-y", "--x=a b", "", "é\n"),
+    "value": ("Bearer x-1", "a b"),
     "text": ("hello", "/clear", "@/etc/passwd", "a\u2028b\x00\n"),
 }
 _WORKSPACES, _TOOLS = ("", "shared", "a_b-c"), tuple(f"{MARK}_{number}" for number in range(6))
@@ -168,6 +172,8 @@ class _Filler:
         if field.name == "name":
             tool = _owner(field) == "warmline.v1.ClientTool"
             return self._rng.choice(_TOOLS if tool else _WORKSPACES)
+        if field.name == "names" and _owner(field) == "warmline.v1.McpWait":
+            return self._rng.choice(("lead", "helper"))
         if field.name in _TOLD:
             return f"{self._text()}{MARK}"
         return self._rng.choice(_WANTED[field.name]) if field.name in _WANTED else None

@@ -197,7 +197,9 @@ class McpSettings(_Section):
     connections_per_tenant: int = Field(
         64, ge=1, le=10_000, description="Connections of one tenant, which its sessions share."
     )
-    idle_ttl: Seconds = Field(300.0, description="A connection that no session uses is kept so long.")
+    idle_ttl: Seconds = Field(
+        300.0, description="A connection that no session uses is kept so long."
+    )
 
 
 class VaultSettings(_Section):
@@ -205,7 +207,10 @@ class VaultSettings(_Section):
 
     key_file: Path | None = Field(
         None,
-        description="The key, 32 bytes in hex; services on one database need the same. Default: one made in `data_dir`.",
+        description=(
+            "The key, 32 bytes in hex; services on one database need the same. "
+            "Default: one made in `data_dir`."
+        ),
     )
 
 

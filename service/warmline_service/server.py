@@ -26,12 +26,14 @@ from warmline_service.chat import (
 from warmline_service.config import Settings
 from warmline_service.egress import Access, Egress, make_provider, operator_credential
 from warmline_service.errors import WarmlineError
+from warmline_service.mcp import Broker
 from warmline_service.pool import Pool, SilentEvents, capacity, default_memory_budget
 from warmline_service.rpc import RpcServer, build_server, read_credentials
 from warmline_service.sessions import Journal, Keeper, Portable, Sessions, Workspaces
 from warmline_service.sessions.events import Tokens
 from warmline_service.store import Archives, Blobs, Store, open_database
 from warmline_service.tenants import Authenticator, SettingsKeys
+from warmline_service.vault import Vault, open_vault
 from warmline_service.worker import Capabilities, CliProcess, Launcher, Site, Slot, SpawnKey, probe
 
 _log = structlog.get_logger(__name__)
@@ -126,6 +128,8 @@ class Service:
         self._archives: Archives | None = None
         self._workspaces: Workspaces | None = None
         self._keeper: Keeper | None = None
+        self._vault: Vault | None = None
+        self._broker: Broker | None = None
         self._conversations: Conversations | None = None
         self._rpc: RpcServer | None = None
 
@@ -209,7 +213,9 @@ class Service:
         assert store is not None
         assert workspaces is not None
         assert self._journal is not None
-        sessions = Sessions(store, settings.limits, settings.retention)
+        assert self._vault is not None
+        sessions = Sessions(store, settings.limits, settings.retention, self._vault)
+        self._broker = Broker(settings.mcp)
         runtime = Runtime(
             self.pool,
             EgressAccess(egress),
@@ -222,6 +228,9 @@ class Service:
             self._journal,
             workspaces,
             Portable(store, sessions, workspaces, settings.limits, settings.store),
+            self._broker,
+            self._vault,
+            settings.mcp,
         )
         self._conversations = Conversations(runtime)
         self._keeper = Keeper(
@@ -245,6 +254,8 @@ class Service:
         root = settings.data_dir.expanduser().absolute()
         url = settings.store.url.get_secret_value() if settings.store.url else ""
         node_id = await asyncio.to_thread(own_node_id, root)
+        key_file = settings.vault.key_file or root / "vault.key"
+        self._vault = await asyncio.to_thread(open_vault, key_file)
         blobs = Blobs(settings.store.blob_url, root / "blobs")
         self._store = Store(open_database(url, root / "warmline.db"), blobs, node_id)
         await self._store.open()
@@ -276,6 +287,8 @@ class Service:
             await self._conversations.drain(grace)
         if self._conversations is not None:
             await self._conversations.aclose()
+        if self._broker is not None:
+            await self._broker.aclose()
         if self._rpc is not None:
             await self._rpc.stop(_STREAM_GRACE)
         if self._pool is not None:

@@ -66,7 +66,7 @@ def _make(path: Path) -> None:
     if path.exists():
         return
     half = path.with_name(f"{path.name}.{os.getpid()}")
-    with open(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+    with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(os.urandom(_KEY_BYTES).hex().encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())

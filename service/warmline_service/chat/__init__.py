@@ -1,6 +1,6 @@
 """The use case: one turn of one session on one process, told as events; queues, bounds, interrupts."""
 
-from warmline_service.chat._answers import Allow, Deny, ToolAnswer
+from warmline_service.chat._answers import Allow, Change, Deny, ToolAnswer
 from warmline_service.chat._catalog import Model, ModelCatalog
 from warmline_service.chat._conversation import Conversation
 from warmline_service.chat._conversations import Conversations
@@ -11,6 +11,7 @@ from warmline_service.chat._stream import Stream
 
 __all__ = [
     "Allow",
+    "Change",
     "Conversation",
     "Conversations",
     "Deny",

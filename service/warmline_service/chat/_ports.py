@@ -7,12 +7,21 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from warmline_service.chat._catalog import ModelCatalog
-from warmline_service.config import CliSettings, LimitSettings
+from warmline_service.config import CliSettings, LimitSettings, McpSettings
 from warmline_service.errors import Reason, WarmlineError
+from warmline_service.mcp import Broker
 from warmline_service.pool import Pool
-from warmline_service.sessions import Journal, Portable, SessionConfig, Sessions, Workspaces
+from warmline_service.sessions import (
+    Journal,
+    McpServer,
+    Portable,
+    SessionConfig,
+    Sessions,
+    Workspaces,
+)
 from warmline_service.sessions.events import Tokens
 from warmline_service.store import Store
+from warmline_service.vault import Vault
 from warmline_service.worker import Capabilities, CliProcess
 
 
@@ -55,6 +64,9 @@ class Runtime:
     journal: Journal
     workspaces: Workspaces
     portable: Portable
+    broker: Broker
+    vault: Vault
+    mcp: McpSettings
 
     def check(self, config: SessionConfig) -> None:
         """Raise MODEL_NOT_FOUND or POLICY_DENIED for what a session cannot have here."""
@@ -70,3 +82,14 @@ class Runtime:
         if config.permission_mode == "bypassPermissions":
             text = "The permission mode that asks for nothing needs a sandbox; there is none here."
             raise WarmlineError(Reason.POLICY_DENIED, text)
+        for name, server in config.mcp_servers.items():
+            self._check_server(f"mcp_servers[{name}]", server)
+
+    def _check_server(self, field: str, server: McpServer) -> None:
+        if server.kind == "stdio" and not self.limits.caller_commands:
+            why = "Commands of callers are not run here: there is no sandbox around processes"
+        elif server.target.startswith("http:") and not self.mcp.allow_http:
+            why = "MCP servers are reached by https only here"
+        else:
+            return
+        raise WarmlineError(Reason.POLICY_DENIED, f"{field}: {why}.", metadata={"field": field})

@@ -15,6 +15,7 @@ from warmline_service.chat._endings import completed, failed, failure_of, unform
 from warmline_service.chat._keys import acceptable_keys
 from warmline_service.chat._ports import Runtime
 from warmline_service.chat._recall import Past, Recall
+from warmline_service.chat._servers import SessionServers
 from warmline_service.chat._turn import Bounds, Emit, Phase, Turn
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.pool import Lease, Want
@@ -67,9 +68,11 @@ class Runner:
         runtime: Runtime,
         emit: Emit,
         desk: Desk,
+        servers: SessionServers,
         on_gone: Callable[[], None],
     ) -> None:
         self._desk = desk
+        self._servers = servers
         self.process: CliProcess | None = None
         self._crashed = False
         self._had_process = False
@@ -168,6 +171,7 @@ class Runner:
             self._runtime.check(self._session.config)
         # Looked up only where a process will be told it: the session's own knows it.
         past = None if self.hot else await self._recall.past()
+        mcp = await self._servers.ready(turn.id)
         lease = await self._acquire(past, deadline)
         try:
             before = loop.time()
@@ -175,6 +179,8 @@ class Runner:
             told = None
             if not lease.bound:
                 told = await self._bind(lease, turn, past)
+            else:
+                await self._servers.refresh(lease.process)
             self._context.begin(turn)
             lease.begin_turn()
         except BaseException as error:
@@ -186,7 +192,7 @@ class Runner:
         spawn = lease.spawn_seconds if lease.start is PoolStart.COLD else None
         bind = loop.time() - before - (told or 0.0)
         start = Start.RESUMED if told is not None else Start(lease.start.value)
-        return lease, Latency(start, lease.misses, lease.queue_seconds, spawn, bind, told)
+        return lease, Latency(start, lease.misses, lease.queue_seconds, spawn, bind, told, mcp)
 
     async def _acquire(self, past: Past, deadline: float) -> Lease[CliProcess]:
         """A process of a kind that will do; ProcessLost where another way to have the past is left."""
@@ -229,7 +235,9 @@ class Runner:
         prompt = prompt if key.system_prompt is None else None
         try:
             workspace, options = await self._context.workspace(), self._session.config.options
-            await process.bind(Binding(model, prompt, workspace, options))
+            servers = self._servers.specs
+            await process.bind(Binding(model, prompt, workspace, options, servers))
+            await self._servers.bound(process, servers)
         except ControlRefused as error:
             if error.subtype != "set_model":
                 raise

@@ -4,8 +4,8 @@ from warmline_service.mcp._address import AddressRefused, permitted, resolve
 from warmline_service.mcp._bridge import Cancelled, Forward, heard
 from warmline_service.mcp._broker import Broker, Lease
 from warmline_service.mcp._connection import Connection, Unreachable
-from warmline_service.mcp._jsonrpc import Reply, Request, failed_tool, failure, result
-from warmline_service.mcp._state import ServerState, State, Target
+from warmline_service.mcp._jsonrpc import Reply, Request, failed_tool, failure, nothing, result
+from warmline_service.mcp._state import Refused, ServerState, State, Target
 
 __all__ = [
     "AddressRefused",
@@ -14,6 +14,7 @@ __all__ = [
     "Connection",
     "Forward",
     "Lease",
+    "Refused",
     "Reply",
     "Request",
     "ServerState",
@@ -23,6 +24,7 @@ __all__ = [
     "failed_tool",
     "failure",
     "heard",
+    "nothing",
     "permitted",
     "resolve",
     "result",

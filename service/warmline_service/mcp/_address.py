@@ -14,7 +14,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
-class AddressRefused(OSError):
+class AddressRefused(OSError):  # noqa: N818  # named for what was done
     """The host is none, or is at an address that callers may not reach."""
 
 

@@ -43,7 +43,9 @@ class Cancelled:
     id: str | int | None
 
 
-def heard(name: str, message: bytes, state: ServerState) -> tuple[Request, Reply | Forward | Cancelled]:
+def heard(
+    name: str, message: bytes, state: ServerState
+) -> tuple[Request, Reply | Forward | Cancelled]:
     """A message of the CLI, and its answer, or what has to be done about it."""
     try:
         request = msgspec.json.decode(message, type=Request)

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from warmline_service.config import McpSettings
-from warmline_service.mcp._state import ServerState, State, Target
+from warmline_service.mcp._state import Refused, ServerState, State, Target
 
 if TYPE_CHECKING:
     from warmline_service.mcp._remote import Remote
@@ -56,7 +56,7 @@ class Connection:
     async def request(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """Ask the server for something; a call that was lost on the way is not made twice.
 
-        Raises Unreachable, and Refused (of `_remote`) where the server itself says no.
+        Raises Unreachable, and Refused where the server itself says no.
         """
         if self._calls >= _MOST:
             raise Unreachable("too many calls of it are under way")
@@ -74,15 +74,13 @@ class Connection:
     async def _asked(
         self, remote: Remote, method: str, params: Mapping[str, Any]
     ) -> dict[str, Any]:
-        from warmline_service.mcp._remote import MCPError, Refused
-
         try:
             return await remote.request(method, params)
         except Refused:
             # Of a server that has been started anew, and knows nothing of us, it says the same.
             self._look.set()
             raise
-        except MCPError as error:
+        except ConnectionError as error:
             raise Unreachable("it was lost before it answered") from error
         except ValueError as error:
             raise Unreachable("it was asked, or answered, what is not MCP") from error
@@ -118,22 +116,25 @@ class Connection:
 
     async def _live(self, module: Any) -> None:
         """From the greeting until the connection is lost, which raises Lost."""
-        settings = self._settings
+        timeout = self._settings.connect_timeout
         async with AsyncExitStack() as stack:
+            async with asyncio.timeout(timeout):
+                dialed = module.dial(self._target, self._settings, self._look.set)
+                remote = await stack.enter_async_context(dialed)
+                state = await remote.look()
+            self._remote = remote
+            watching = asyncio.create_task(remote.watch())
             try:
-                async with asyncio.timeout(settings.connect_timeout):
-                    dialed = module.dial(self._target, settings, self._look.set)
-                    remote = await stack.enter_async_context(dialed)
-                    state = await remote.look()
-                self._remote = remote
                 while True:
                     if state != self.state:
                         await self._tell(state)
                     await self._until_look()
-                    async with asyncio.timeout(settings.connect_timeout):
+                    async with asyncio.timeout(timeout):
                         state = await remote.look()
             finally:
                 self._remote = None
+                watching.cancel()
+                await asyncio.wait({watching})
 
     async def _until_look(self) -> None:
         try:

@@ -15,11 +15,12 @@ from mcp.client.client import Client
 from mcp.client.session import ClientSession
 from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
+from mcp.client.subscriptions import ListenNotSupportedError, SubscriptionLost
 from mcp.shared.exceptions import MCPError
 
 from warmline_service.config import McpSettings
 from warmline_service.mcp._address import AddressRefused
-from warmline_service.mcp._state import ServerState, State, Target
+from warmline_service.mcp._state import Refused, ServerState, State, Target
 from warmline_service.mcp._transport import GuardedTransport, TooMuch
 
 # They would write addresses and headers of callers into the service's log.
@@ -29,7 +30,8 @@ for _name in ("client", "mcp", "httpx2", "httpcore2"):
 _INFO = types.Implementation(name="warmline", version="1")
 _PAGES, _TOOLS = 50, 512
 _TOOLS_BYTES = 1024 * 1024
-_ANY = pydantic.TypeAdapter(dict[str, Any])
+# As it came: it is for the CLI to understand.
+_ANY: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(dict[str, Any])
 # What the CLI may ask of a server beside what the service answers itself.
 _REQUESTS: Mapping[str, tuple[type[Any], type[Any]]] = {
     "tools/call": (types.CallToolRequest, types.CallToolRequestParams),
@@ -48,23 +50,36 @@ _AN_ERROR = 400
 _ANSWERED = {"http": frozenset({"POST"}), "sse": frozenset({"GET", "POST"})}
 
 
-class Refused(Exception):  # noqa: N818  # named for what the server did
-    """The server answered a request with an error of its own."""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-
-
 class Remote:
     """A server that has been greeted."""
 
-    def __init__(self, session: ClientSession) -> None:
-        self._session = session
+    def __init__(
+        self, client: Client, guard: GuardedTransport, on_change: Callable[[], None]
+    ) -> None:
+        self._client = client
+        self._session: ClientSession = client.session
+        self._guard = guard
+        self._on_change = on_change
+
+    async def watch(self) -> None:
+        """Have each change looked at, and the end of the news: the server may be gone. Never raises.
+
+        Older servers tell of changes unasked.
+        """
+        try:
+            async with self._client.listen(tools_list_changed=True) as news:
+                async for _ in news:
+                    self._on_change()
+        except ListenNotSupportedError:
+            return
+        except (MCPError, SubscriptionLost, TimeoutError):
+            pass  # Looking will tell.
+        self._on_change()
 
     async def look(self) -> ServerState:
         """What it offers. Raises as a request does, and ValueError where it is too much."""
+        if self._guard.hung_up:
+            raise ConnectionError("the stream of its answers has ended")
         tools: list[Mapping[str, Any]] = []
         cursor, size = None, 0
         for _ in range(_PAGES):
@@ -79,7 +94,7 @@ class Remote:
             if not cursor:
                 break
         can = self._session.server_capabilities
-        able = {
+        able: dict[str, Any] = {
             name: {} for name in ("resources", "prompts") if can and getattr(can, name) is not None
         }
         return ServerState(
@@ -92,7 +107,7 @@ class Remote:
     async def request(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """Ask for something and give the result as it came.
 
-        Raises Refused, ValueError for what cannot be asked, MCPError where the connection is lost.
+        Raises Refused, ValueError for what cannot be asked, ConnectionError where it is lost.
         """
         if method not in _REQUESTS:
             raise Refused(types.METHOD_NOT_FOUND, f"there is no {method[:64]} here")
@@ -102,7 +117,7 @@ class Remote:
             found: dict[str, Any] = await self._session.send_request(request, _ANY)
         except MCPError as error:
             if error.code == types.CONNECTION_CLOSED:
-                raise
+                raise ConnectionError("no answer will come") from error
             raise Refused(error.code, error.message) from error
         if found.get("resultType") == "input_required":
             raise Refused(types.INVALID_REQUEST, "it asks for more input, which nobody here gives")
@@ -121,7 +136,10 @@ async def dial(
 
     Raises Lost, then and whenever the connection is lost.
     """
-    guard = GuardedTransport(settings, _ANSWERED[target.kind])
+    # An older server answers on one stream: when that ends, no answer will come.
+    guard = GuardedTransport(
+        settings, _ANSWERED[target.kind], on_change if target.kind == "sse" else None
+    )
 
     async def hear(message: object) -> None:
         if isinstance(message, types.ToolListChangedNotification):
@@ -129,8 +147,10 @@ async def dial(
 
     try:
         async with _streams(target, settings, guard) as (streams, mode):
-            async with Client(streams, message_handler=hear, client_info=_INFO, mode=mode) as client:
-                yield Remote(client.session)
+            async with Client(
+                streams, message_handler=hear, client_info=_INFO, mode=mode
+            ) as client:
+                yield Remote(client, guard, on_change)
     except Exception as error:
         raise Lost(_why(error, settings, guard.status)) from error
     finally:
@@ -142,11 +162,17 @@ async def _streams(
     target: Target, settings: McpSettings, guard: GuardedTransport
 ) -> AsyncIterator[tuple[Any, Any]]:
     """The library's transport to the server, and how it is greeted."""
-    timeout = httpx2.Timeout(settings.connect_timeout, read=settings.call_timeout)
+    # How long an answer may take is the caller's of each request to say.
+    bounds = httpx2.Timeout(settings.connect_timeout, read=None)
 
-    def client(headers: dict[str, str] | None = None, **_: object) -> httpx2.AsyncClient:
+    def client(
+        headers: dict[str, str] | None = None,
+        timeout: httpx2.Timeout | None = None,
+        auth: httpx2.Auth | None = None,
+    ) -> httpx2.AsyncClient:
+        del timeout, auth  # Ours hold.
         asked = (headers or {}) | {"accept-encoding": "identity", "user-agent": "warmline"}
-        return httpx2.AsyncClient(headers=asked, timeout=timeout, transport=guard, trust_env=False)
+        return httpx2.AsyncClient(headers=asked, timeout=bounds, transport=guard, trust_env=False)
 
     headers = dict(target.headers)
     if target.kind == "sse":

@@ -16,6 +16,15 @@ class State(StrEnum):
     FAILED = "failed"
 
 
+class Refused(Exception):  # noqa: N818  # named for what the server did
+    """The server answered a request with an error of its own, by JSON-RPC's code and in its words."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
 @dataclass(frozen=True)
 class Target:
     """A server by its address; `repr` tells neither that nor the headers: both may hold a secret."""

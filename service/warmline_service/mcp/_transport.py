@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import httpx2
 
@@ -13,6 +13,7 @@ from warmline_service.mcp._address import AddressRefused, resolve
 # A connection is one session's worth of requests, of many sessions at the most.
 _LIMITS = httpx2.Limits(max_connections=32, max_keepalive_connections=8, keepalive_expiry=60.0)
 # Saying good-bye is a courtesy.
+_AN_ERROR = 400
 _PARTING = dict.fromkeys(("connect", "read", "write", "pool"), 2.0)
 
 
@@ -23,12 +24,20 @@ class TooMuch(httpx2.TransportError):
 class GuardedTransport(httpx2.AsyncBaseTransport):
     """Looks every host up itself and connects to just the address that was checked.
 
-    `status` is that of the last response to one of `methods`.
+    `status` is that of the last response to one of `methods`. With `on_end`, that is called, and `hung_up`
+    true, when the stream of events has ended or something could not be sent: no answer will come.
     """
 
-    def __init__(self, settings: McpSettings, methods: frozenset[str]) -> None:
+    def __init__(
+        self,
+        settings: McpSettings,
+        methods: frozenset[str],
+        on_end: Callable[[], None] | None = None,
+    ) -> None:
         self._settings = settings
         self._methods = methods
+        self._on_end = on_end
+        self.hung_up = False
         self._inner = httpx2.AsyncHTTPTransport(
             verify=_trust(settings), trust_env=False, limits=_LIMITS
         )
@@ -41,16 +50,31 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
             raise AddressRefused("its address is not https")
         port = url.port or (443 if url.scheme == "https" else 80)
         address = await resolve(url.host, port, settings.allow_networks, settings.connect_timeout)
-        response = await self._inner.handle_async_request(_pinned(request, address))
+        try:
+            response = await self._inner.handle_async_request(_pinned(request, address))
+        except httpx2.TransportError:
+            self._ended()  # The library waits on for the answer to what could not be sent.
+            raise
         if request.method in self._methods:
             self.status = response.status_code
+            if self.status >= _AN_ERROR:
+                self._ended()
         if response.headers.get("content-encoding", "identity").lower() != "identity":
             await response.aclose()
             raise TooMuch("it compresses what it was asked not to")
+        stream = response.stream
+        assert isinstance(stream, httpx2.AsyncByteStream)
         # A stream of events has no end; the bound of each is the client's business.
         if not response.headers.get("content-type", "").lower().startswith("text/event-stream"):
-            response.stream = _Bounded(response.stream, settings.message_bytes)
+            response.stream = _Bounded(stream, settings.message_bytes)
+        elif self._on_end is not None:
+            response.stream = _Watched(stream, self._ended)
         return response
+
+    def _ended(self) -> None:
+        if self._on_end is not None:
+            self.hung_up = True
+            self._on_end()
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -76,8 +100,7 @@ def _trust(settings: McpSettings) -> ssl.SSLContext:
 
 
 class _Bounded(httpx2.AsyncByteStream):
-    def __init__(self, inner: object, most: int) -> None:
-        assert isinstance(inner, httpx2.AsyncByteStream)
+    def __init__(self, inner: httpx2.AsyncByteStream, most: int) -> None:
         self._inner = inner
         self._left = most
 
@@ -87,6 +110,22 @@ class _Bounded(httpx2.AsyncByteStream):
             if self._left < 0:
                 raise TooMuch("it sends more than it may")
             yield piece
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+class _Watched(httpx2.AsyncByteStream):
+    def __init__(self, inner: httpx2.AsyncByteStream, on_end: Callable[[], None]) -> None:
+        self._inner = inner
+        self._on_end = on_end
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for piece in self._inner:
+                yield piece
+        finally:
+            self._on_end()
 
     async def aclose(self) -> None:
         await self._inner.aclose()

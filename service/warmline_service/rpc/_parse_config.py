@@ -15,6 +15,7 @@ from warmline.v1 import session_config_pb2 as pb
 
 from warmline_service.errors import field_invalid
 from warmline_service.rpc._json_schema import check_schema
+from warmline_service.rpc._parse_mcp import servers_of, wait_of
 from warmline_service.rpc._struct import LEVELS, fits_struct
 from warmline_service.sessions import MOST_RULES, ClientTool, SessionConfig, is_rule
 from warmline_service.worker import Agent, PermissionMode, SystemPrompt
@@ -78,6 +79,7 @@ def config_of(config: pb.SessionConfig, field: str, *, existing: bool) -> Sessio
     if config.agent and config.agent not in agents:
         raise field_invalid(f"{field}.agent", "is none of `agents`")
     limits, reasoning = config.limits, config.reasoning
+    servers = servers_of(config.mcp_servers, f"{field}.mcp_servers")
     return SessionConfig(
         model=model_of(config.model, f"{field}.model"),
         system_prompt=_prompt_of(config.system_prompt, f"{field}.system_prompt"),
@@ -102,6 +104,8 @@ def config_of(config: pb.SessionConfig, field: str, *, existing: bool) -> Sessio
             config.approvals, "timeout", f"{field}.approvals", _APPROVAL_TIMEOUT
         ),
         client_tools=_client_tools_of(config.client_tools, f"{field}.client_tools"),
+        mcp_servers=servers,
+        mcp_wait=wait_of(config.mcp_wait, servers, f"{field}.mcp_wait"),
         bare=_known(_PROFILES, config.profile, f"{field}.profile"),
     )
 

@@ -17,6 +17,7 @@ from warmline_service.sessions._files import (
 )
 from warmline_service.sessions._journal import Journal
 from warmline_service.sessions._keeper import Keeper
+from warmline_service.sessions._mcp import MCP_WAIT, McpServer, McpWait, Secrets
 from warmline_service.sessions._message import Media, UserMessage
 from warmline_service.sessions._portable import Export, Portable
 from warmline_service.sessions._session import Session
@@ -25,6 +26,7 @@ from warmline_service.sessions._workspaces import Workspaces
 
 __all__ = [
     "CLIENT_SERVER",
+    "MCP_WAIT",
     "MOST_RULES",
     "ClientTool",
     "Export",
@@ -32,9 +34,12 @@ __all__ = [
     "FileInfo",
     "Journal",
     "Keeper",
+    "McpServer",
+    "McpWait",
     "Media",
     "PlacedFile",
     "Portable",
+    "Secrets",
     "Session",
     "SessionConfig",
     "Sessions",

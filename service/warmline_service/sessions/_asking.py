@@ -1,4 +1,4 @@
-"""Events of what a turn waits for: a yes, or the result of a tool of the caller's."""
+"""Events of what a turn waits for: a yes, the result of a tool of the caller's, an MCP server."""
 
 from __future__ import annotations
 
@@ -63,3 +63,12 @@ class ClientToolReturned(Tagged, frozen=True, tag="client_tool_returned"):
 
     id: str
     outcome: CallOutcome
+
+
+class ServerStatus(Tagged, frozen=True, tag="mcp_server_status"):
+    """How an MCP server is: `connecting`, `connected` or `failed`; `error` says why, `tools` are names."""
+
+    name: str
+    state: str
+    error: str = ""
+    tools: tuple[str, ...] = ()

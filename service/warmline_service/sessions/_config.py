@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from warmline_service.sessions._mcp import McpServer, McpWait
 from warmline_service.worker import Agent, Options, PermissionMode, SystemPrompt
 
 # A tool's name and, in brackets, what its input has to look like: one line of printable letters.
@@ -69,6 +70,8 @@ class SessionConfig:
     asks: bool = False
     approval_timeout: float | None = None
     client_tools: tuple[ClientTool, ...] = ()
+    mcp_servers: Mapping[str, McpServer] = field(default_factory=dict)
+    mcp_wait: McpWait = field(default_factory=McpWait)
 
     @property
     def options(self) -> Options:
@@ -76,10 +79,13 @@ class SessionConfig:
         return Options(
             agents=self.agents,
             output_schema=self.output_schema,
-            allowed=self.allowed_tools,
+            # The caller's own tools need no approval of the caller's.
+            allowed=(
+                *self.allowed_tools,
+                *([f"mcp__{CLIENT_SERVER}"] if self.client_tools else []),
+            ),
             disallowed=self.disallowed_tools,
             effort=self.effort,
             permission_mode=self.permission_mode,
             thinking_tokens=self.thinking_tokens,
-            servers=(CLIENT_SERVER,) if self.client_tools else (),
         )

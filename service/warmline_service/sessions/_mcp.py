@@ -47,6 +47,14 @@ class McpServer:
     required: bool = False
 
 
+def sealed(servers: Mapping[str, McpServer], vault: Vault, tenant: str) -> Mapping[str, McpServer]:
+    """The same servers with nothing in them that may not be stored."""
+    return {
+        name: replace(server, secrets=server.secrets.seal(vault, tenant))
+        for name, server in servers.items()
+    }
+
+
 @dataclass(frozen=True)
 class McpWait:
     """Which servers a turn waits for beside the required ones, None for all, and for how many seconds."""

@@ -20,6 +20,7 @@ from warmline_service.sessions._asking import ApprovalResolved as ApprovalResolv
 from warmline_service.sessions._asking import CallOutcome as CallOutcome
 from warmline_service.sessions._asking import ClientToolCalled as ClientToolCalled
 from warmline_service.sessions._asking import ClientToolReturned as ClientToolReturned
+from warmline_service.sessions._asking import ServerStatus as ServerStatus
 from warmline_service.sessions._tagged import Tagged
 
 
@@ -114,6 +115,7 @@ class Latency(Struct, frozen=True):
     spawn: float | None = None
     bind: float | None = None
     history: float | None = None
+    mcp: float | None = None
     cli: float | None = None
     first_token: float | None = None
     total: float | None = None
@@ -131,6 +133,7 @@ class SessionOpened(Tagged, frozen=True, tag="session_opened"):
     running_turn_id: str = ""
     approvals: tuple[ApprovalRequested, ...] = ()
     client_calls: tuple[ClientToolCalled, ...] = ()
+    servers: tuple[ServerStatus, ...] = ()
 
 
 class SessionUpdated(Tagged, frozen=True, tag="session_updated"):
@@ -306,6 +309,7 @@ Body = (
     | ApprovalResolved
     | ClientToolCalled
     | ClientToolReturned
+    | ServerStatus
     | TextDelta
     | ThinkingDelta
     | ToolInputDelta

@@ -43,7 +43,7 @@ from warmline_service.worker._messages import (
     Unknown,
     User,
 )
-from warmline_service.worker._options import Agent, Options, PermissionMode
+from warmline_service.worker._options import Agent, Command, Options, PermissionMode, Servers
 from warmline_service.worker._probe import probe, read_version
 from warmline_service.worker._process import CliProcess
 from warmline_service.worker._salvage import Salvage
@@ -73,6 +73,7 @@ __all__ = [
     "Capture",
     "CliMessage",
     "CliProcess",
+    "Command",
     "CommandLifecycle",
     "CompactBoundary",
     "Content",
@@ -106,6 +107,7 @@ __all__ = [
     "RateLimitEvent",
     "Result",
     "Salvage",
+    "Servers",
     "Sink",
     "Site",
     "Slot",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
-from warmline_service.worker._options import Agent, Options
+from warmline_service.worker._options import Agent, Options, Servers
 from warmline_service.worker._transcript import Transcript
 
 
@@ -74,6 +74,7 @@ class Binding:
     system_prompt: SystemPrompt | None = None
     workspace: Path | None = None
     options: Options = field(default_factory=Options)
+    servers: Servers = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

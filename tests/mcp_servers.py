@@ -35,6 +35,7 @@ class Running:
     def __init__(self, kind: Literal["http", "sse"], name: str) -> None:
         self.kind = kind
         self.calls: list[str] = []
+        self.grown = asyncio.Event()
         self.cancelled = asyncio.Event()
         self.entered = asyncio.Event()
         self.app = self._tools(name)
@@ -84,6 +85,7 @@ class Running:
             # The one is heard by clients of the newest version, the other by those of older ones.
             await context.notify_tools_changed()
             await context.session.send_tool_list_changed()
+            self.grown.set()
             return "grown"
 
         @made.resource("note://one")
@@ -108,7 +110,7 @@ class Running:
     async def stop(self) -> None:
         """Serve no more: connections are refused."""
         if self._server is not None and self._serving is not None:
-            self._server.should_exit = self._server.force_exit = True
+            self._server.should_exit = True
             await asyncio.wait_for(self._serving, 10)
             self._server = None
         self._listening.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -56,8 +56,11 @@ class SessionServers:
         self._told: dict[str, ServerStatus] = {}
         self._forwards = Forwards()
         self._turn_id = ""
+        self._told_in_turn: set[str] = set()
         self._process: CliProcess | None = None
         self._bound: dict[str, Command | None] = {}
+        # What its process has seen of each, or will see.
+        self._offered: dict[str, Sequence[Mapping[str, Any]]] = {}
         self._changed = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -91,6 +94,7 @@ class SessionServers:
         """
         self.open()
         self._turn_id = turn_id
+        self._told_in_turn.clear()
         if not self._uses:
             return None
         loop = asyncio.get_running_loop()
@@ -116,6 +120,7 @@ class SessionServers:
     async def bound(self, process: CliProcess, specs: Servers) -> None:
         """The process has these now; have it run the commands beside them. Raises MCP_UNAVAILABLE."""
         self._process, self._bound = process, dict(specs)
+        self._offered = {name: use.state.tools for name, use in self._uses.items()}
         await self._run_commands(process)
         self._tell_missing()
 
@@ -189,7 +194,7 @@ class SessionServers:
     async def _wait(self, uses: dict[str, _Use]) -> None:
         seen = {name: use.state for name, use in uses.items()}
         for use in uses.values():
-            if use.server.required and use.lease and use.state.state is State.FAILED:
+            if use.lease is not None and use.state.state is State.FAILED:
                 use.lease.connection.hurry()
         try:
             async with asyncio.timeout(self._session.config.mcp_wait.timeout):
@@ -241,7 +246,10 @@ class SessionServers:
             return
         self._tell(name, use.state)
         process = self._process
-        if use.lease is not None and name in self._bound and process is not None and process.alive:
+        if use.state.tools == self._offered.get(name) or name not in self._bound:
+            return
+        self._offered[name] = use.state.tools
+        if use.lease is not None and process is not None and process.alive:
             self._spawn(_tell_process(process, name))
 
     def _tell_missing(self) -> None:
@@ -250,9 +258,11 @@ class SessionServers:
             self._tell(name, use.state, always=use.state.state is not State.CONNECTED)
 
     def _tell(self, name: str, state: ServerState, *, always: bool = False) -> None:
-        status = _status(name, state)
-        if always or (self._told.get(name) != status and state.state is not State.CONNECTING):
+        status, known = _status(name, state), self._told.get(name)
+        again = always and name not in self._told_in_turn
+        if again or (known != status and (always or state.state is not State.CONNECTING)):
             self._told[name] = status
+            self._told_in_turn.add(name)
             self._emit(status, self._turn_id, "")
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

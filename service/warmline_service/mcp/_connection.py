@@ -6,13 +6,18 @@ import asyncio
 import importlib
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+import structlog
 
 from warmline_service.config import McpSettings
 from warmline_service.mcp._state import Refused, ServerState, State, Target
 
 if TYPE_CHECKING:
     from warmline_service.mcp._remote import Remote
+
+_log = structlog.get_logger(__name__)
 
 _FIRST_RETRY, _LAST_RETRY = 0.5, 60.0
 # How often a server is looked at that says nothing: whether it is there, and what it offers.
@@ -105,9 +110,14 @@ class Connection:
             try:
                 await self._live(module)
             except module.Lost as error:
-                was_up = self.state.state is State.CONNECTED
-                await self._tell(ServerState(State.FAILED, error=str(error)))
-                delay = _FIRST_RETRY if was_up else min(2 * delay, _LAST_RETRY)
+                why = str(error)
+            except Exception:  # noqa: BLE001  # whatever it was, somebody waits to be told
+                _log.exception("mcp connection failed", kind=self._target.kind)
+                why = "the service could not connect to it"
+            was_up = self.state.state is State.CONNECTED
+            # What it offered it will offer again: calls of it say that it is lost.
+            await self._tell(replace(self.state, state=State.FAILED, error=why))
+            delay = _FIRST_RETRY if was_up else min(2 * delay, _LAST_RETRY)
             try:
                 async with asyncio.timeout(delay):
                     await self._hurry.wait()

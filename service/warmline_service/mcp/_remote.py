@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -137,9 +138,9 @@ async def dial(
     Raises Lost, then and whenever the connection is lost.
     """
     # An older server answers on one stream: when that ends, no answer will come.
-    guard = GuardedTransport(
-        settings, _ANSWERED[target.kind], on_change if target.kind == "sse" else None
-    )
+    on_end = on_change if target.kind == "sse" else None
+    # It reads files: what is trusted, and parts of itself.
+    guard = await asyncio.to_thread(GuardedTransport, settings, _ANSWERED[target.kind], on_end)
 
     async def hear(message: object) -> None:
         if isinstance(message, types.ToolListChangedNotification):

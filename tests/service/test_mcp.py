@@ -12,11 +12,10 @@ from conversing import Model
 from google.protobuf.json_format import ParseDict
 from mcp_servers import REACHABLE, TOKEN, Running, mcp_server
 from parking import say, start_of
-from running import data_directory, running_client, service_in, until
+from running import data_directory, running_client, service_in
 from warmline.v1 import events_pb2 as pb
 from warmline.v1 import session_config_pb2 as config_pb
 from warmline_client import Client, WarmlineError, connect
-from warmline_service.server import Service
 
 pytestmark = pytest.mark.real_cli
 
@@ -73,9 +72,7 @@ def results(events: list[pb.Event]) -> list[tuple[str, bool]]:
 
 
 @pytest.mark.parametrize("kind", ["http", "sse"])
-async def test_the_model_calls_a_tool_of_a_server(
-    client: Client, model: Model, kind: Any
-) -> None:
+async def test_the_model_calls_a_tool_of_a_server(client: Client, model: Model, kind: Any) -> None:
     """Whose bearer token was checked by the server, and is seen by no process."""
     async with mcp_server(kind) as server:
         async with client.chat(config=config({"sums": remote(server)})) as chat:
@@ -124,9 +121,7 @@ async def test_a_turn_without_a_server_says_so_each_time(client: Client, sums: R
     async with client.chat(config=asked) as chat:
         for _ in range(2):
             events = await say(chat, "hi")
-            (status,) = [
-                e.mcp_server_status for e in events if e.HasField("mcp_server_status")
-            ]
+            (status,) = [e.mcp_server_status for e in events if e.HasField("mcp_server_status")]
             assert (status.name, status.state) == ("sums", STATUS.STATE_FAILED)
             assert status.error == "it does not accept the headers (HTTP 401)"
     events = [event async for event in client.ask("hi", config=asked)]
@@ -148,7 +143,7 @@ async def test_a_required_server_has_to_be_there(client: Client, sums: Running) 
 
 async def test_a_turn_that_waits_for_none_begins_at_once(client: Client) -> None:
     """A server that does not answer costs it nothing, and is told to be on its way."""
-    silent = await asyncio.start_server(lambda reader, writer: reader.read(), "127.0.0.1", 0)
+    silent = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}/mcp"
     servers = {"silent": {"http": {"url": url}}}
     try:
@@ -225,7 +220,7 @@ async def test_a_primed_spare_takes_servers(sums: Running) -> None:
 async def test_headers_are_stored_sealed_and_hold_over_a_restart(sums: Running) -> None:
     """Nothing that the service keeps or tells holds the token, and the next service can use it."""
     with data_directory() as data:
-        async with _service(data) as (service, client):
+        async with _client(data) as client:
             async with client.chat(config=config({"sums": remote(sums)})) as chat:
                 await say(chat, ADD)
                 session_id = chat.session_id
@@ -233,13 +228,13 @@ async def test_headers_are_stored_sealed_and_hold_over_a_restart(sums: Running) 
             assert dict(told.config.mcp_servers["sums"].http.headers) == {"authorization": ""}
         kept = [path.read_bytes() for path in data.rglob("*") if path.is_file()]
         assert not any(TOKEN.encode() in each for each in kept)
-        async with _service(data) as (service, client):
+        async with _client(data) as client:
             async with client.chat(session_id=session_id) as chat:
                 events = await say(chat, ADD)
             assert events[-1].turn_completed.result == "done"
         assert sums.calls == ["add", "add"]
         (data / "vault.key").unlink()
-        async with _service(data) as (service, client):
+        async with _client(data) as client:
             async with client.chat(session_id=session_id) as chat:
                 events = await say(chat, "hi")
         (status,) = [e.mcp_server_status for e in events if e.HasField("mcp_server_status")]
@@ -247,10 +242,10 @@ async def test_headers_are_stored_sealed_and_hold_over_a_restart(sums: Running) 
 
 
 @asynccontextmanager
-async def _service(data: Path) -> AsyncIterator[tuple[Service, Client]]:
+async def _client(data: Path) -> AsyncIterator[Client]:
     async with service_in(data, pool=NO_SPARES, mcp=REACHABLE) as service:
         async with connect(f"127.0.0.1:{service.port}") as client:
-            yield service, client
+            yield client
 
 
 COMMAND = str(Path(__file__).parents[1] / "mcp_command.py")

@@ -42,6 +42,7 @@ class Connection:
         self.state = ServerState(State.CONNECTING)
         self._target = target
         self._settings = settings
+        self.closed = asyncio.Event()
         self._remote: Remote | None = None
         self._calls = 0
         self._look = asyncio.Event()
@@ -53,6 +54,7 @@ class Connection:
         """Hang up, within a bound."""
         self._task.cancel()
         await asyncio.wait({self._task}, timeout=_CLOSE_TIMEOUT)
+        self.closed.set()
 
     def hurry(self) -> None:
         """Somebody waits: try again now."""
@@ -111,6 +113,8 @@ class Connection:
                 await self._live(module)
             except module.Lost as error:
                 why = str(error)
+            except TimeoutError:
+                why = f"it did not answer within {self._settings.connect_timeout:g} s"
             except Exception:  # noqa: BLE001  # whatever it was, somebody waits to be told
                 _log.exception("mcp connection failed", kind=self._target.kind)
                 why = "the service could not connect to it"

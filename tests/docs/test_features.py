@@ -209,6 +209,7 @@ async def test_each_example_is_answered_as_the_page_says(
             pool={"min_spares": 0, "max_spares": 0},
             limits={"forbidden_permission_modes": ["auto"], "caller_commands": True},
             mcp=REACHABLE,
+            models={"extra": ["claude-haiku-4-5-20251001"]},
         ) as service,
         mcp_server() as server,
     ):

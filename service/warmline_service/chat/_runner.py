@@ -101,18 +101,23 @@ class Runner:
     async def run(self, turn: Turn) -> Ending:
         """Run a turn; again where its process died before it had taken the message."""
         self._recall = Recall(self._context)
+        try:
+            ending = await self._run(turn)
+        finally:
+            self._servers.turn_ended()
+        if self._crashed:
+            self._context.keep_lost()
+        return ending
+
+    async def _run(self, turn: Turn) -> Ending:
         for _ in range(_ATTEMPTS - 1):
             try:
                 ending = await self._attempt(turn)
             except ProcessLost:
                 continue
             if not (self._crashed and turn.renew()):
-                break
-        else:
-            ending = await self._attempt(turn)
-        if self._crashed:
-            self._context.keep_lost()
-        return ending
+                return ending
+        return await self._attempt(turn)
 
     async def change(self, before: SessionConfig) -> None:
         """Tell the session's process what is set up otherwise than before, if there is one.

@@ -135,7 +135,7 @@ class SessionServers:
         self._tell_missing()
 
     def turn_ended(self) -> None:
-        """Nobody waits for what was asked in it."""
+        """Nobody waits for what was asked in it; also where it never began."""
         self._forwards.end()
         self._turn_id = ""
 
@@ -227,6 +227,8 @@ class SessionServers:
         self, process: CliProcess, servers: dict[str, Command | None], commands: dict[str, _Use]
     ) -> None:
         states: Mapping[str, ServerState] = {}
+        for use in commands.values():
+            use.own = ServerState(State.CONNECTING)
         try:
             await process.serve(servers, _COMMAND_TIMEOUT)
             states = await look_at_commands(process)

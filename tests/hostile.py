@@ -56,6 +56,8 @@ _WANTED: Mapping[str, tuple[Any, ...]] = {
     "media_type": ("image/png", "application/pdf"),
     "data": (b"x", b"\x00\xff"),
     "url": ("https://mcp.example/x?y=%20", "https://[2001:db8::1]:8443", "http://a.example"),
+    "api_key": ("Bearer-sk-ant-api03-x",),
+    "oauth_token": ("Bearer-sk-ant-oat01-x",),
     "command": ("npx", "/usr/bin/python3"),
     "arguments": ("-y", "--x=a b", "", "é\n"),
     "value": ("Bearer x-1", "a b"),

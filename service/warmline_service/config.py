@@ -284,6 +284,10 @@ class ProviderSettings(_Section):
         description="The operator's credential. Default: ANTHROPIC_API_KEY in the service's environment.",
     )
     api_key_file: Path | None = Field(None, description="The same, from a file.")
+    caller_credentials: bool = Field(
+        False,
+        description="Sessions may bring a credential of their own in place of the operator's.",
+    )
     connect_timeout: Seconds = Field(10.0, description="Seconds to connect.")
     read_timeout: Seconds = Field(
         600.0, description="Seconds without a byte before a model request is given up."

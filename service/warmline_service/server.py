@@ -15,16 +15,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
+from pydantic import SecretStr
 
 from warmline_service.chat import (
     Conversations,
     ModelCatalog,
+    ModelCredential,
     Runtime,
     UpstreamFault,
     spare_keys,
 )
 from warmline_service.config import Settings
-from warmline_service.egress import Access, Egress, make_provider, operator_credential
+from warmline_service.egress import Access, Credential, Egress, make_provider, operator_credential
 from warmline_service.errors import WarmlineError
 from warmline_service.mcp import Broker
 from warmline_service.pool import Pool, SilentEvents, capacity, default_memory_budget
@@ -59,9 +61,15 @@ class EgressAccess:
 
     egress: Egress
 
-    def bind(self, slot_id: str, tenant: str, session_id: str) -> None:
-        """The slot's requests are this session's from now on, with the operator's credential."""
-        self.egress.bind(slot_id, Access(tenant, session_id, None))
+    def bind(
+        self, slot_id: str, tenant: str, session_id: str, credential: ModelCredential | None
+    ) -> None:
+        """The slot's requests are this session's from now on, with its credential or the operator's."""
+        self.egress.bind(slot_id, Access(tenant, session_id, _sent(credential)))
+
+    def renew(self, slot_id: str, credential: ModelCredential | None) -> None:
+        """The slot's next request goes out with another credential."""
+        self.egress.renew(slot_id, _sent(credential))
 
     def metered(self, slot_id: str) -> Mapping[str, Tokens]:
         """What the slot has used since it was bound, by model."""
@@ -78,6 +86,12 @@ class EgressAccess:
         """The last error of the provider, if its last answer was one."""
         error = self.egress.last_error(slot_id)
         return UpstreamFault(error.status, error.retry_after) if error else None
+
+
+def _sent(credential: ModelCredential | None) -> Credential | None:
+    if credential is None:
+        return None
+    return Credential(SecretStr(credential.secret), credential.oauth)
 
 
 class FirstSpares(SilentEvents):
@@ -128,6 +142,7 @@ class Service:
         self._archives: Archives | None = None
         self._workspaces: Workspaces | None = None
         self._keeper: Keeper | None = None
+        self._own_credential = False
         self._vault: Vault | None = None
         self._broker: Broker | None = None
         self._conversations: Conversations | None = None
@@ -175,7 +190,8 @@ class Service:
         settings = self.settings
         # Taken out of the service's own environment, so that nothing can inherit it.
         key = {_KEY_VARIABLE: os.environ.pop(_KEY_VARIABLE, "")}
-        if not await asyncio.to_thread(has_credential, settings, key):
+        self._own_credential = await asyncio.to_thread(has_credential, settings, key)
+        if not self._own_credential and not settings.provider.caller_credentials:
             raise Unsafe(
                 "There is no model credential: set ANTHROPIC_API_KEY or provider.api_key_file, or "
                 "use `--provider loopback`, which needs none."
@@ -231,6 +247,8 @@ class Service:
             self._broker,
             self._vault,
             settings.mcp,
+            settings.provider,
+            self._own_credential,
         )
         self._conversations = Conversations(runtime)
         self._keeper = Keeper(

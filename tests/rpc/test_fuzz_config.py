@@ -62,14 +62,15 @@ def _check_kept(config: SessionConfig) -> None:
     """It comes back from the store and from the wire as it was, however deep it is in an answer."""
     row = _SESSIONS.new_row("dev", config, "")
     stored = stored_config_of(row)
-    assert replace(stored, mcp_servers=_opened(stored)) == config
+    opened = replace(stored, mcp_servers=_opened(stored), credential=_given(stored.credential))
+    assert opened == config
     assert not any(secret in row.config for secret in _secrets(config))
     sent = session_pb.ListSessionsResponse(
         sessions=[session_pb.Session(config=wire_config(config))]
     )
     received = session_pb.ListSessionsResponse.FromString(sent.SerializeToString())
     told = received.sessions[0].config
-    assert not any(secret in str(told.mcp_servers) for secret in _secrets(config))
+    assert not any(secret in str(told) for secret in _secrets(config))
     _give_again(told, config)
     assert config_of(told, "config", existing=False) == config
 
@@ -88,13 +89,15 @@ def _given(secrets: Secrets) -> Secrets:
 
 
 def _secrets(config: SessionConfig) -> set[str]:
-    servers = config.mcp_servers.values()
-    values = {value for each in servers for value in (each.secrets.given or {}).values()}
+    holders = [config.credential, *(each.secrets for each in config.mcp_servers.values())]
+    values = {value for each in holders for value in (each.given or {}).values()}
     return {value for value in values if value.startswith("Bearer")}
 
 
 def _give_again(told: pb.SessionConfig, config: SessionConfig) -> None:
     """What is told to nobody, so that the rest can be compared."""
+    for kind, secret in (config.credential.given or {}).items():
+        setattr(told.credential, kind, secret)
     for name, server in config.mcp_servers.items():
         values, each = server.secrets.given or {}, told.mcp_servers[name]
         if server.kind == "stdio":

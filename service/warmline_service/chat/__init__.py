@@ -6,7 +6,7 @@ from warmline_service.chat._conversation import Conversation
 from warmline_service.chat._conversations import Conversations
 from warmline_service.chat._keys import acceptable_keys, spare_keys
 from warmline_service.chat._opening import Opening
-from warmline_service.chat._ports import ModelAccess, Runtime, UpstreamFault
+from warmline_service.chat._ports import ModelAccess, ModelCredential, Runtime, UpstreamFault
 from warmline_service.chat._stream import Stream
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Model",
     "ModelAccess",
     "ModelCatalog",
+    "ModelCredential",
     "Opening",
     "Runtime",
     "Stream",

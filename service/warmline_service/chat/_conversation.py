@@ -235,6 +235,7 @@ class Conversation:
                 model=before.model,
                 permission_mode=before.permission_mode,
                 mcp_servers=before.mcp_servers,
+                credential=before.credential,
             )
             await self._take_back(wanted)
             raise

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from warmline_service.chat._catalog import ModelCatalog
-from warmline_service.config import CliSettings, LimitSettings, McpSettings
+from warmline_service.config import CliSettings, LimitSettings, McpSettings, ProviderSettings
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.mcp import Broker
 from warmline_service.pool import Pool
@@ -21,7 +21,7 @@ from warmline_service.sessions import (
 )
 from warmline_service.sessions.events import Tokens
 from warmline_service.store import Store
-from warmline_service.vault import Vault
+from warmline_service.vault import SealBroken, Vault
 from warmline_service.worker import Capabilities, CliProcess
 
 
@@ -33,11 +33,27 @@ class UpstreamFault:
     retry_after: float | None
 
 
+@dataclass(frozen=True)
+class ModelCredential:
+    """A credential of the provider's; `oauth`: one that bears, and no API key."""
+
+    secret: str = field(repr=False)
+    oauth: bool
+
+
 class ModelAccess(Protocol):
     """The way of a slot's process to a model, from the conversation's side."""
 
-    def bind(self, slot_id: str, tenant: str, session_id: str) -> None:
-        """From now on the slot's requests are this session's. Once per slot."""
+    def bind(
+        self, slot_id: str, tenant: str, session_id: str, credential: ModelCredential | None
+    ) -> None:
+        """From now on the slot's requests are this session's; None: with the operator's credential.
+
+        Once per slot.
+        """
+
+    def renew(self, slot_id: str, credential: ModelCredential | None) -> None:
+        """The slot's next request goes out with another credential."""
 
     def metered(self, slot_id: str) -> Mapping[str, Tokens]:
         """What the slot has used since it was bound, by model; without cost."""
@@ -67,6 +83,22 @@ class Runtime:
     broker: Broker
     vault: Vault
     mcp: McpSettings
+    provider: ProviderSettings
+    # Whether the operator has a credential, for sessions without one of their own.
+    own_credential: bool
+
+    def credential(self, tenant: str, config: SessionConfig) -> ModelCredential | None:
+        """The session's own; None: the operator's. Raises CREDENTIAL_REJECTED where it cannot be opened."""
+        try:
+            values = config.credential.values(self.vault, tenant)
+        except SealBroken as error:
+            text = (
+                "The session's credential was stored with another key: give it again by `update`."
+            )
+            raise WarmlineError(Reason.CREDENTIAL_REJECTED, text) from error
+        for kind, secret in values.items():
+            return ModelCredential(secret, kind == "oauth_token")
+        return None
 
     def check(self, config: SessionConfig) -> None:
         """Raise MODEL_NOT_FOUND or POLICY_DENIED for what a session cannot have here."""
@@ -82,8 +114,17 @@ class Runtime:
         if config.permission_mode == "bypassPermissions":
             text = "The permission mode that asks for nothing needs a sandbox; there is none here."
             raise WarmlineError(Reason.POLICY_DENIED, text)
+        self._check_credential(config)
         for name, server in config.mcp_servers.items():
             self._check_server(f"mcp_servers[{name}]", server)
+
+    def _check_credential(self, config: SessionConfig) -> None:
+        if config.credential.names and not self.provider.caller_credentials:
+            text = "Credentials of callers are not taken here."
+            raise WarmlineError(Reason.POLICY_DENIED, text, metadata={"field": "credential"})
+        if not config.credential.names and not self.own_credential:
+            text = "The service has no credential of its own: give one by `config.credential`."
+            raise WarmlineError(Reason.CREDENTIAL_REJECTED, text)
 
     def _check_server(self, field: str, server: McpServer) -> None:
         if server.kind == "stdio" and not self.limits.caller_commands:

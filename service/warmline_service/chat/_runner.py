@@ -22,6 +22,7 @@ from warmline_service.pool import Lease, Want
 from warmline_service.pool import Start as PoolStart
 from warmline_service.sessions import Session, SessionConfig
 from warmline_service.sessions.events import (
+    CredentialRequired,
     Ending,
     InterruptOutcome,
     Latency,
@@ -127,6 +128,9 @@ class Runner:
         config = self._session.config
         if self.process is None or not self.hot:
             return
+        if config.credential != before.credential:
+            credential = self._runtime.credential(self._session.tenant, config)
+            self._runtime.access.renew(self.process.slot.id, credential)
         model = (self._model_name() or "default") if config.model != before.model else None
         mode = config.permission_mode if config.permission_mode != before.permission_mode else None
         try:
@@ -217,7 +221,8 @@ class Runner:
             past = await self._recall.past()
             if isinstance(past, Transcript):
                 raise ProcessGone(Reason.CLI_CRASHED, "The session's process has ended.")
-        self._runtime.access.bind(process.slot.id, session.tenant, session.id)
+        own = self._runtime.credential(session.tenant, session.config)
+        self._runtime.access.bind(process.slot.id, session.tenant, session.id, own)
         self._desk.serve(process)
         files_lost = await self._context.place(process)
         await self._give_inputs(process)
@@ -277,6 +282,7 @@ class Runner:
             poisoned = not isinstance(end, Result)
             receipt, after = turn.latency(latency), access.metered(slot)
             error = failure_of(end, access.last_fault(slot))
+            self._tell_rejected(error, turn)
             if isinstance(end, Exit) or end.failed:
                 error = turn.denied_by or error  # An answer that came all the same is one.
             self._crashed = isinstance(end, Exit)
@@ -291,6 +297,13 @@ class Runner:
         finally:
             self._desk.end()
             lease.release(poisoned=poisoned)
+
+    def _tell_rejected(self, error: WarmlineError | None, turn: Turn) -> None:
+        """Have the caller send another credential, where the one that was refused is its own."""
+        own = self._session.config.credential.names
+        if own and error is not None and error.reason is Reason.CREDENTIAL_REJECTED:
+            text = "The model provider does not accept the session's credential."
+            self._emit(CredentialRequired(text), turn.id, "")
 
     def _want(self, past: Past, workspace: Path | None) -> Want:
         can, config = self._runtime.capabilities, self._session.config

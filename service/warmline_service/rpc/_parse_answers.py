@@ -8,6 +8,7 @@ from warmline_service.chat import Allow, Change, Deny, ToolAnswer
 from warmline_service.errors import field_invalid
 from warmline_service.rpc._parse import ID, IMAGES
 from warmline_service.rpc._parse_config import json_of, mode_of, model_of
+from warmline_service.rpc._parse_credential import credential_of
 from warmline_service.rpc._parse_mcp import servers_of
 from warmline_service.sessions import Media
 
@@ -51,14 +52,20 @@ def tool_answer_of(result: pb.ClientToolResult, field: str) -> tuple[str, ToolAn
 
 def update_of(update: pb.Update, field: str) -> Change:
     """What a session is to have instead from now on."""
-    if not update.model and not update.permission_mode and not update.HasField("mcp_servers"):
+    if not update.ListFields():
         raise field_invalid(field, "says nothing")
     mode = mode_of(update.permission_mode, f"{field}.permission_mode")
     servers = None
     if update.HasField("mcp_servers"):
         servers = servers_of(update.mcp_servers.servers, f"{field}.mcp_servers.servers")
+    credential = None
+    if update.HasField("credential"):
+        credential = credential_of(update.credential, f"{field}.credential")
     return Change(
-        model_of(update.model, f"{field}.model"), mode if update.permission_mode else None, servers
+        model_of(update.model, f"{field}.model"),
+        mode if update.permission_mode else None,
+        servers,
+        credential,
     )
 
 

@@ -224,6 +224,10 @@ def _server(out: pb.McpServerStatus, body: events.ServerStatus) -> None:
     out.tools.extend(body.tools)
 
 
+def _credential(out: pb.CredentialRequired, body: events.CredentialRequired) -> None:
+    out.message = body.message
+
+
 def _message(out: pb.Message, body: events.Message) -> None:
     out.id = body.id
     out.model = body.model
@@ -272,6 +276,7 @@ _FILL: dict[type, tuple[str, Callable[[Any, Any], None]]] = {
     events.ApprovalResolved: ("approval_resolved", _resolved),
     events.ClientToolCalled: ("client_tool_called", _client_call),
     events.ClientToolReturned: ("client_tool_returned", _client_return),
+    events.CredentialRequired: ("credential_required", _credential),
     events.ServerStatus: ("mcp_server_status", _server),
     events.TextDelta: ("text_delta", _text),
     events.ThinkingDelta: ("thinking_delta", _text),

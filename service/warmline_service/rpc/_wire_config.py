@@ -46,6 +46,8 @@ def wire_config(config: SessionConfig) -> pb.SessionConfig:
         fill_struct(each.input_schema, tool.schema)
         each.timeout.FromNanoseconds(round(tool.timeout * 1e9))
     _servers(out, config)
+    for kind in config.credential.names:
+        setattr(out.credential, kind, "")
     if config.effort:
         out.reasoning.effort = pb.Effort.Value(f"EFFORT_{config.effort.upper()}")
     if config.thinking_tokens is not None:

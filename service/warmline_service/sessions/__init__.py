@@ -17,9 +17,10 @@ from warmline_service.sessions._files import (
 )
 from warmline_service.sessions._journal import Journal
 from warmline_service.sessions._keeper import Keeper
-from warmline_service.sessions._mcp import MCP_WAIT, McpServer, McpWait, Secrets
+from warmline_service.sessions._mcp import MCP_WAIT, McpServer, McpWait
 from warmline_service.sessions._message import Media, UserMessage
 from warmline_service.sessions._portable import Export, Portable
+from warmline_service.sessions._secrets import Secrets
 from warmline_service.sessions._session import Session
 from warmline_service.sessions._sessions import Sessions, config_of
 from warmline_service.sessions._workspaces import Workspaces

@@ -1,4 +1,4 @@
-"""Events of what a turn waits for: a yes, the result of a tool of the caller's, an MCP server."""
+"""Events of what a turn waits for: a yes, the result of a tool of the caller's, a server, a key."""
 
 from __future__ import annotations
 
@@ -72,3 +72,9 @@ class ServerStatus(Tagged, frozen=True, tag="mcp_server_status"):
     state: str
     error: str = ""
     tools: tuple[str, ...] = ()
+
+
+class CredentialRequired(Tagged, frozen=True, tag="credential_required"):
+    """The provider has refused the session's own credential."""
+
+    message: str

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from warmline_service.sessions._mcp import McpServer, McpWait
+from warmline_service.sessions._secrets import Secrets
 from warmline_service.worker import Agent, Options, PermissionMode, SystemPrompt
 
 # A tool's name and, in brackets, what its input has to look like: one line of printable letters.
@@ -72,6 +73,8 @@ class SessionConfig:
     client_tools: tuple[ClientTool, ...] = ()
     mcp_servers: Mapping[str, McpServer] = field(default_factory=dict)
     mcp_wait: McpWait = field(default_factory=McpWait)
+    # The model provider's: an `api_key` or an `oauth_token`; empty for the operator's.
+    credential: Secrets = field(default_factory=Secrets)
 
     @property
     def options(self) -> Options:

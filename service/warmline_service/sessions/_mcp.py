@@ -1,4 +1,4 @@
-"""MCP servers as a session is set up with them, and what of that is secret."""
+"""MCP servers as a session is set up with them."""
 
 from __future__ import annotations
 
@@ -6,31 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from warmline_service.sessions._secrets import Secrets
 from warmline_service.vault import Vault
 
 # The longest wait for servers that are being connected, in seconds, where the session sets none.
 MCP_WAIT = 10.0
-
-
-@dataclass(frozen=True)
-class Secrets:
-    """Named values that nobody is shown: as they were given, and from the store on sealed."""
-
-    names: tuple[str, ...] = ()
-    given: Mapping[str, str] | None = field(default=None, repr=False)
-    sealed: str = field(default="", repr=False)
-
-    def seal(self, vault: Vault, tenant: str) -> Secrets:
-        """The same without what was given."""
-        if not self.given:
-            return replace(self, given=None)
-        return Secrets(self.names, None, vault.seal(tenant, self.given))
-
-    def values(self, vault: Vault, tenant: str) -> Mapping[str, str]:
-        """What was given; raises SealBroken."""
-        if self.given is not None:
-            return self.given
-        return vault.unseal(tenant, self.sealed) if self.sealed else {}
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,8 @@ class Sessions:
     def sealed(self, tenant: str, config: SessionConfig) -> SessionConfig:
         """The same with nothing in it that may not be stored."""
         servers = sealed(config.mcp_servers, self._vault, tenant)
-        return replace(config, mcp_servers=servers)
+        credential = config.credential.seal(self._vault, tenant)
+        return replace(config, mcp_servers=servers, credential=credential)
 
     def _stored(self, tenant: str, config: SessionConfig) -> str:
         return msgspec.json.encode(self.sealed(tenant, config)).decode()

@@ -20,6 +20,7 @@ from warmline_service.sessions._asking import ApprovalResolved as ApprovalResolv
 from warmline_service.sessions._asking import CallOutcome as CallOutcome
 from warmline_service.sessions._asking import ClientToolCalled as ClientToolCalled
 from warmline_service.sessions._asking import ClientToolReturned as ClientToolReturned
+from warmline_service.sessions._asking import CredentialRequired as CredentialRequired
 from warmline_service.sessions._asking import ServerStatus as ServerStatus
 from warmline_service.sessions._tagged import Tagged
 
@@ -310,6 +311,7 @@ Body = (
     | ClientToolCalled
     | ClientToolReturned
     | ServerStatus
+    | CredentialRequired
     | TextDelta
     | ThinkingDelta
     | ToolInputDelta

@@ -1104,7 +1104,9 @@ type Update struct {
 	// What may happen without an approval. Not set: as it is.
 	PermissionMode PermissionMode `protobuf:"varint,2,opt,name=permission_mode,json=permissionMode,proto3,enum=warmline.v1.PermissionMode" json:"permission_mode,omitempty"`
 	// The MCP servers, all of them; the next turn is the first that has them. Not set: as they are.
-	McpServers    *McpServers `protobuf:"bytes,3,opt,name=mcp_servers,json=mcpServers,proto3" json:"mcp_servers,omitempty"`
+	McpServers *McpServers `protobuf:"bytes,3,opt,name=mcp_servers,json=mcpServers,proto3" json:"mcp_servers,omitempty"`
+	// The credential; the next request to the model is the first that goes out with it. Not set: as it is.
+	Credential    *Credential `protobuf:"bytes,4,opt,name=credential,proto3" json:"credential,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1156,6 +1158,13 @@ func (x *Update) GetPermissionMode() PermissionMode {
 func (x *Update) GetMcpServers() *McpServers {
 	if x != nil {
 		return x.McpServers
+	}
+	return nil
+}
+
+func (x *Update) GetCredential() *Credential {
+	if x != nil {
+		return x.Credential
 	}
 	return nil
 }
@@ -1569,12 +1578,15 @@ const file_warmline_v1_chat_service_proto_rawDesc = "" +
 	"\acall_id\x18\x01 \x01(\tR\x06callId\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\x12*\n" +
 	"\x06images\x18\x03 \x03(\v2\x12.warmline.v1.MediaR\x06images\x12\x19\n" +
-	"\bis_error\x18\x04 \x01(\bR\aisError\"\x9e\x01\n" +
+	"\bis_error\x18\x04 \x01(\bR\aisError\"\xd7\x01\n" +
 	"\x06Update\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12D\n" +
 	"\x0fpermission_mode\x18\x02 \x01(\x0e2\x1b.warmline.v1.PermissionModeR\x0epermissionMode\x128\n" +
 	"\vmcp_servers\x18\x03 \x01(\v2\x17.warmline.v1.McpServersR\n" +
-	"mcpServers\"\xa0\x01\n" +
+	"mcpServers\x127\n" +
+	"\n" +
+	"credential\x18\x04 \x01(\v2\x17.warmline.v1.CredentialR\n" +
+	"credential\"\xa0\x01\n" +
 	"\n" +
 	"McpServers\x12>\n" +
 	"\aservers\x18\x01 \x03(\v2$.warmline.v1.McpServers.ServersEntryR\aservers\x1aR\n" +
@@ -1659,7 +1671,8 @@ var file_warmline_v1_chat_service_proto_goTypes = []any{
 	(*SessionConfig)(nil),    // 24: warmline.v1.SessionConfig
 	(*structpb.Struct)(nil),  // 25: google.protobuf.Struct
 	(PermissionMode)(0),      // 26: warmline.v1.PermissionMode
-	(*McpServer)(nil),        // 27: warmline.v1.McpServer
+	(*Credential)(nil),       // 27: warmline.v1.Credential
+	(*McpServer)(nil),        // 28: warmline.v1.McpServer
 }
 var file_warmline_v1_chat_service_proto_depIdxs = []int32{
 	6,  // 0: warmline.v1.ChatRequest.open:type_name -> warmline.v1.Open
@@ -1684,27 +1697,28 @@ var file_warmline_v1_chat_service_proto_depIdxs = []int32{
 	9,  // 19: warmline.v1.ClientToolResult.images:type_name -> warmline.v1.Media
 	26, // 20: warmline.v1.Update.permission_mode:type_name -> warmline.v1.PermissionMode
 	15, // 21: warmline.v1.Update.mcp_servers:type_name -> warmline.v1.McpServers
-	22, // 22: warmline.v1.McpServers.servers:type_name -> warmline.v1.McpServers.ServersEntry
-	7,  // 23: warmline.v1.AskRequest.message:type_name -> warmline.v1.UserMessage
-	24, // 24: warmline.v1.AskRequest.config:type_name -> warmline.v1.SessionConfig
-	0,  // 25: warmline.v1.AskRequest.detail:type_name -> warmline.v1.Detail
-	4,  // 26: warmline.v1.AskRequest.after:type_name -> warmline.v1.Cursor
-	23, // 27: warmline.v1.AskResponse.events:type_name -> warmline.v1.Event
-	4,  // 28: warmline.v1.WatchRequest.after:type_name -> warmline.v1.Cursor
-	0,  // 29: warmline.v1.WatchRequest.detail:type_name -> warmline.v1.Detail
-	23, // 30: warmline.v1.WatchResponse.events:type_name -> warmline.v1.Event
-	27, // 31: warmline.v1.McpServers.ServersEntry.value:type_name -> warmline.v1.McpServer
-	2,  // 32: warmline.v1.ChatService.Chat:input_type -> warmline.v1.ChatRequest
-	17, // 33: warmline.v1.ChatService.Ask:input_type -> warmline.v1.AskRequest
-	19, // 34: warmline.v1.ChatService.Watch:input_type -> warmline.v1.WatchRequest
-	3,  // 35: warmline.v1.ChatService.Chat:output_type -> warmline.v1.ChatResponse
-	18, // 36: warmline.v1.ChatService.Ask:output_type -> warmline.v1.AskResponse
-	20, // 37: warmline.v1.ChatService.Watch:output_type -> warmline.v1.WatchResponse
-	35, // [35:38] is the sub-list for method output_type
-	32, // [32:35] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	27, // 22: warmline.v1.Update.credential:type_name -> warmline.v1.Credential
+	22, // 23: warmline.v1.McpServers.servers:type_name -> warmline.v1.McpServers.ServersEntry
+	7,  // 24: warmline.v1.AskRequest.message:type_name -> warmline.v1.UserMessage
+	24, // 25: warmline.v1.AskRequest.config:type_name -> warmline.v1.SessionConfig
+	0,  // 26: warmline.v1.AskRequest.detail:type_name -> warmline.v1.Detail
+	4,  // 27: warmline.v1.AskRequest.after:type_name -> warmline.v1.Cursor
+	23, // 28: warmline.v1.AskResponse.events:type_name -> warmline.v1.Event
+	4,  // 29: warmline.v1.WatchRequest.after:type_name -> warmline.v1.Cursor
+	0,  // 30: warmline.v1.WatchRequest.detail:type_name -> warmline.v1.Detail
+	23, // 31: warmline.v1.WatchResponse.events:type_name -> warmline.v1.Event
+	28, // 32: warmline.v1.McpServers.ServersEntry.value:type_name -> warmline.v1.McpServer
+	2,  // 33: warmline.v1.ChatService.Chat:input_type -> warmline.v1.ChatRequest
+	17, // 34: warmline.v1.ChatService.Ask:input_type -> warmline.v1.AskRequest
+	19, // 35: warmline.v1.ChatService.Watch:input_type -> warmline.v1.WatchRequest
+	3,  // 36: warmline.v1.ChatService.Chat:output_type -> warmline.v1.ChatResponse
+	18, // 37: warmline.v1.ChatService.Ask:output_type -> warmline.v1.AskResponse
+	20, // 38: warmline.v1.ChatService.Watch:output_type -> warmline.v1.WatchResponse
+	36, // [36:39] is the sub-list for method output_type
+	33, // [33:36] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_warmline_v1_chat_service_proto_init() }

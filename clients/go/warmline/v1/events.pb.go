@@ -392,7 +392,7 @@ func (x McpServerStatus_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use McpServerStatus_State.Descriptor instead.
 func (McpServerStatus_State) EnumDescriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{25, 0}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{26, 0}
 }
 
 // What it is about.
@@ -469,7 +469,7 @@ func (x Notice_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Notice_Kind.Descriptor instead.
 func (Notice_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{26, 0}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{27, 0}
 }
 
 // One thing that happened in a session.
@@ -524,6 +524,7 @@ type Event struct {
 	//	*Event_ClientToolCalled
 	//	*Event_ClientToolReturned
 	//	*Event_McpServerStatus
+	//	*Event_CredentialRequired
 	//	*Event_Raw
 	Kind          isEvent_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
@@ -798,6 +799,15 @@ func (x *Event) GetMcpServerStatus() *McpServerStatus {
 	return nil
 }
 
+func (x *Event) GetCredentialRequired() *CredentialRequired {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_CredentialRequired); ok {
+			return x.CredentialRequired
+		}
+	}
+	return nil
+}
+
 func (x *Event) GetRaw() *Raw {
 	if x != nil {
 		if x, ok := x.Kind.(*Event_Raw); ok {
@@ -916,6 +926,11 @@ type Event_McpServerStatus struct {
 	McpServerStatus *McpServerStatus `protobuf:"bytes,55,opt,name=mcp_server_status,json=mcpServerStatus,proto3,oneof"`
 }
 
+type Event_CredentialRequired struct {
+	// The provider does not accept the session's credential.
+	CredentialRequired *CredentialRequired `protobuf:"bytes,56,opt,name=credential_required,json=credentialRequired,proto3,oneof"`
+}
+
 type Event_Raw struct {
 	// A line of the CLI, as it was.
 	Raw *Raw `protobuf:"bytes,90,opt,name=raw,proto3,oneof"`
@@ -962,6 +977,8 @@ func (*Event_ClientToolCalled) isEvent_Kind() {}
 func (*Event_ClientToolReturned) isEvent_Kind() {}
 
 func (*Event_McpServerStatus) isEvent_Kind() {}
+
+func (*Event_CredentialRequired) isEvent_Kind() {}
 
 func (*Event_Raw) isEvent_Kind() {}
 
@@ -2715,6 +2732,53 @@ func (x *ClientToolReturned) GetOutcome() ClientToolReturned_Outcome {
 	return ClientToolReturned_OUTCOME_UNSPECIFIED
 }
 
+// The provider has refused the session's own credential, and the turn fails. Send another one by `update`, and
+// then the message again.
+type CredentialRequired struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Why, in a sentence.
+	Message       string `protobuf:"bytes,1,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CredentialRequired) Reset() {
+	*x = CredentialRequired{}
+	mi := &file_warmline_v1_events_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CredentialRequired) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CredentialRequired) ProtoMessage() {}
+
+func (x *CredentialRequired) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_events_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CredentialRequired.ProtoReflect.Descriptor instead.
+func (*CredentialRequired) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *CredentialRequired) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 // How an MCP server is, from now on.
 type McpServerStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2732,7 +2796,7 @@ type McpServerStatus struct {
 
 func (x *McpServerStatus) Reset() {
 	*x = McpServerStatus{}
-	mi := &file_warmline_v1_events_proto_msgTypes[25]
+	mi := &file_warmline_v1_events_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2744,7 +2808,7 @@ func (x *McpServerStatus) String() string {
 func (*McpServerStatus) ProtoMessage() {}
 
 func (x *McpServerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[25]
+	mi := &file_warmline_v1_events_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2757,7 +2821,7 @@ func (x *McpServerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use McpServerStatus.ProtoReflect.Descriptor instead.
 func (*McpServerStatus) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{25}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *McpServerStatus) GetName() string {
@@ -2805,7 +2869,7 @@ type Notice struct {
 
 func (x *Notice) Reset() {
 	*x = Notice{}
-	mi := &file_warmline_v1_events_proto_msgTypes[26]
+	mi := &file_warmline_v1_events_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2817,7 +2881,7 @@ func (x *Notice) String() string {
 func (*Notice) ProtoMessage() {}
 
 func (x *Notice) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[26]
+	mi := &file_warmline_v1_events_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2830,7 +2894,7 @@ func (x *Notice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notice.ProtoReflect.Descriptor instead.
 func (*Notice) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{26}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Notice) GetKind() Notice_Kind {
@@ -2874,7 +2938,7 @@ type Raw struct {
 
 func (x *Raw) Reset() {
 	*x = Raw{}
-	mi := &file_warmline_v1_events_proto_msgTypes[27]
+	mi := &file_warmline_v1_events_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2886,7 +2950,7 @@ func (x *Raw) String() string {
 func (*Raw) ProtoMessage() {}
 
 func (x *Raw) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[27]
+	mi := &file_warmline_v1_events_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2899,7 +2963,7 @@ func (x *Raw) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Raw.ProtoReflect.Descriptor instead.
 func (*Raw) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{27}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Raw) GetType() string {
@@ -2920,7 +2984,7 @@ var File_warmline_v1_events_proto protoreflect.FileDescriptor
 
 const file_warmline_v1_events_proto_rawDesc = "" +
 	"\n" +
-	"\x18warmline/v1/events.proto\x12\vwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a warmline/v1/session_config.proto\"\xfb\f\n" +
+	"\x18warmline/v1/events.proto\x12\vwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a warmline/v1/session_config.proto\"\xcf\r\n" +
 	"\x05Event\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n" +
@@ -2954,7 +3018,8 @@ const file_warmline_v1_events_proto_rawDesc = "" +
 	"\x11approval_resolved\x184 \x01(\v2\x1d.warmline.v1.ApprovalResolvedH\x00R\x10approvalResolved\x12M\n" +
 	"\x12client_tool_called\x185 \x01(\v2\x1d.warmline.v1.ClientToolCalledH\x00R\x10clientToolCalled\x12S\n" +
 	"\x14client_tool_returned\x186 \x01(\v2\x1f.warmline.v1.ClientToolReturnedH\x00R\x12clientToolReturned\x12J\n" +
-	"\x11mcp_server_status\x187 \x01(\v2\x1c.warmline.v1.McpServerStatusH\x00R\x0fmcpServerStatus\x12$\n" +
+	"\x11mcp_server_status\x187 \x01(\v2\x1c.warmline.v1.McpServerStatusH\x00R\x0fmcpServerStatus\x12R\n" +
+	"\x13credential_required\x188 \x01(\v2\x1f.warmline.v1.CredentialRequiredH\x00R\x12credentialRequired\x12$\n" +
 	"\x03raw\x18Z \x01(\v2\x10.warmline.v1.RawH\x00R\x03rawB\x06\n" +
 	"\x04kind\"\xbd\x03\n" +
 	"\rSessionOpened\x12\x1d\n" +
@@ -3114,7 +3179,9 @@ const file_warmline_v1_events_proto_rawDesc = "" +
 	"\x10OUTCOME_RETURNED\x10\x01\x12\x12\n" +
 	"\x0eOUTCOME_FAILED\x10\x02\x12\x13\n" +
 	"\x0fOUTCOME_EXPIRED\x10\x03\x12\x15\n" +
-	"\x11OUTCOME_WITHDRAWN\x10\x04\"\xe8\x01\n" +
+	"\x11OUTCOME_WITHDRAWN\x10\x04\".\n" +
+	"\x12CredentialRequired\x12\x18\n" +
+	"\amessage\x18\x01 \x01(\tR\amessage\"\xe8\x01\n" +
 	"\x0fMcpServerStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
 	"\x05state\x18\x02 \x01(\x0e2\".warmline.v1.McpServerStatus.StateR\x05state\x12\x14\n" +
@@ -3175,7 +3242,7 @@ func file_warmline_v1_events_proto_rawDescGZIP() []byte {
 }
 
 var file_warmline_v1_events_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_warmline_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_warmline_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_warmline_v1_events_proto_goTypes = []any{
 	(StartKind)(0),                  // 0: warmline.v1.StartKind
 	(StopReason)(0),                 // 1: warmline.v1.StopReason
@@ -3209,19 +3276,20 @@ var file_warmline_v1_events_proto_goTypes = []any{
 	(*ApprovalResolved)(nil),        // 29: warmline.v1.ApprovalResolved
 	(*ClientToolCalled)(nil),        // 30: warmline.v1.ClientToolCalled
 	(*ClientToolReturned)(nil),      // 31: warmline.v1.ClientToolReturned
-	(*McpServerStatus)(nil),         // 32: warmline.v1.McpServerStatus
-	(*Notice)(nil),                  // 33: warmline.v1.Notice
-	(*Raw)(nil),                     // 34: warmline.v1.Raw
-	nil,                             // 35: warmline.v1.Usage.ByModelEntry
-	nil,                             // 36: warmline.v1.Notice.MetadataEntry
-	(*timestamppb.Timestamp)(nil),   // 37: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 38: google.protobuf.Duration
-	(PermissionMode)(0),             // 39: warmline.v1.PermissionMode
-	(*structpb.Struct)(nil),         // 40: google.protobuf.Struct
-	(*status.Status)(nil),           // 41: google.rpc.Status
+	(*CredentialRequired)(nil),      // 32: warmline.v1.CredentialRequired
+	(*McpServerStatus)(nil),         // 33: warmline.v1.McpServerStatus
+	(*Notice)(nil),                  // 34: warmline.v1.Notice
+	(*Raw)(nil),                     // 35: warmline.v1.Raw
+	nil,                             // 36: warmline.v1.Usage.ByModelEntry
+	nil,                             // 37: warmline.v1.Notice.MetadataEntry
+	(*timestamppb.Timestamp)(nil),   // 38: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 39: google.protobuf.Duration
+	(PermissionMode)(0),             // 40: warmline.v1.PermissionMode
+	(*structpb.Struct)(nil),         // 41: google.protobuf.Struct
+	(*status.Status)(nil),           // 42: google.rpc.Status
 }
 var file_warmline_v1_events_proto_depIdxs = []int32{
-	37, // 0: warmline.v1.Event.time:type_name -> google.protobuf.Timestamp
+	38, // 0: warmline.v1.Event.time:type_name -> google.protobuf.Timestamp
 	8,  // 1: warmline.v1.Event.session_opened:type_name -> warmline.v1.SessionOpened
 	9,  // 2: warmline.v1.Event.server_draining:type_name -> warmline.v1.ServerDraining
 	10, // 3: warmline.v1.Event.session_updated:type_name -> warmline.v1.SessionUpdated
@@ -3237,60 +3305,61 @@ var file_warmline_v1_events_proto_depIdxs = []int32{
 	23, // 13: warmline.v1.Event.message:type_name -> warmline.v1.Message
 	26, // 14: warmline.v1.Event.tool_call:type_name -> warmline.v1.ToolCall
 	27, // 15: warmline.v1.Event.tool_result:type_name -> warmline.v1.ToolResult
-	33, // 16: warmline.v1.Event.notice:type_name -> warmline.v1.Notice
+	34, // 16: warmline.v1.Event.notice:type_name -> warmline.v1.Notice
 	28, // 17: warmline.v1.Event.approval_requested:type_name -> warmline.v1.ApprovalRequested
 	29, // 18: warmline.v1.Event.approval_resolved:type_name -> warmline.v1.ApprovalResolved
 	30, // 19: warmline.v1.Event.client_tool_called:type_name -> warmline.v1.ClientToolCalled
 	31, // 20: warmline.v1.Event.client_tool_returned:type_name -> warmline.v1.ClientToolReturned
-	32, // 21: warmline.v1.Event.mcp_server_status:type_name -> warmline.v1.McpServerStatus
-	34, // 22: warmline.v1.Event.raw:type_name -> warmline.v1.Raw
-	0,  // 23: warmline.v1.SessionOpened.start:type_name -> warmline.v1.StartKind
-	28, // 24: warmline.v1.SessionOpened.open_approvals:type_name -> warmline.v1.ApprovalRequested
-	30, // 25: warmline.v1.SessionOpened.open_client_calls:type_name -> warmline.v1.ClientToolCalled
-	32, // 26: warmline.v1.SessionOpened.mcp_servers:type_name -> warmline.v1.McpServerStatus
-	38, // 27: warmline.v1.ServerDraining.retry_after:type_name -> google.protobuf.Duration
-	39, // 28: warmline.v1.SessionUpdated.permission_mode:type_name -> warmline.v1.PermissionMode
-	14, // 29: warmline.v1.TurnStarted.latency:type_name -> warmline.v1.LatencyReceipt
-	0,  // 30: warmline.v1.LatencyReceipt.start:type_name -> warmline.v1.StartKind
-	38, // 31: warmline.v1.LatencyReceipt.queue:type_name -> google.protobuf.Duration
-	38, // 32: warmline.v1.LatencyReceipt.spawn:type_name -> google.protobuf.Duration
-	38, // 33: warmline.v1.LatencyReceipt.bind:type_name -> google.protobuf.Duration
-	38, // 34: warmline.v1.LatencyReceipt.cli:type_name -> google.protobuf.Duration
-	38, // 35: warmline.v1.LatencyReceipt.first_token:type_name -> google.protobuf.Duration
-	38, // 36: warmline.v1.LatencyReceipt.total:type_name -> google.protobuf.Duration
-	38, // 37: warmline.v1.LatencyReceipt.history:type_name -> google.protobuf.Duration
-	38, // 38: warmline.v1.LatencyReceipt.mcp:type_name -> google.protobuf.Duration
-	1,  // 39: warmline.v1.TurnCompleted.stop_reason:type_name -> warmline.v1.StopReason
-	16, // 40: warmline.v1.TurnCompleted.usage:type_name -> warmline.v1.Usage
-	14, // 41: warmline.v1.TurnCompleted.latency:type_name -> warmline.v1.LatencyReceipt
-	17, // 42: warmline.v1.TurnCompleted.permission_denials:type_name -> warmline.v1.PermissionDenial
-	40, // 43: warmline.v1.TurnCompleted.structured_output:type_name -> google.protobuf.Struct
-	35, // 44: warmline.v1.Usage.by_model:type_name -> warmline.v1.Usage.ByModelEntry
-	41, // 45: warmline.v1.TurnFailed.status:type_name -> google.rpc.Status
-	16, // 46: warmline.v1.TurnFailed.usage:type_name -> warmline.v1.Usage
-	14, // 47: warmline.v1.TurnFailed.latency:type_name -> warmline.v1.LatencyReceipt
-	2,  // 48: warmline.v1.InterruptResult.outcome:type_name -> warmline.v1.InterruptResult.Outcome
-	24, // 49: warmline.v1.Message.content:type_name -> warmline.v1.ContentBlock
-	25, // 50: warmline.v1.ContentBlock.thinking:type_name -> warmline.v1.Thinking
-	26, // 51: warmline.v1.ContentBlock.tool_call:type_name -> warmline.v1.ToolCall
-	40, // 52: warmline.v1.ContentBlock.other:type_name -> google.protobuf.Struct
-	40, // 53: warmline.v1.ToolCall.input:type_name -> google.protobuf.Struct
-	40, // 54: warmline.v1.ApprovalRequested.input:type_name -> google.protobuf.Struct
-	40, // 55: warmline.v1.ApprovalRequested.suggestions:type_name -> google.protobuf.Struct
-	37, // 56: warmline.v1.ApprovalRequested.expire_time:type_name -> google.protobuf.Timestamp
-	3,  // 57: warmline.v1.ApprovalResolved.outcome:type_name -> warmline.v1.ApprovalResolved.Outcome
-	40, // 58: warmline.v1.ClientToolCalled.input:type_name -> google.protobuf.Struct
-	37, // 59: warmline.v1.ClientToolCalled.expire_time:type_name -> google.protobuf.Timestamp
-	4,  // 60: warmline.v1.ClientToolReturned.outcome:type_name -> warmline.v1.ClientToolReturned.Outcome
-	5,  // 61: warmline.v1.McpServerStatus.state:type_name -> warmline.v1.McpServerStatus.State
-	6,  // 62: warmline.v1.Notice.kind:type_name -> warmline.v1.Notice.Kind
-	36, // 63: warmline.v1.Notice.metadata:type_name -> warmline.v1.Notice.MetadataEntry
-	16, // 64: warmline.v1.Usage.ByModelEntry.value:type_name -> warmline.v1.Usage
-	65, // [65:65] is the sub-list for method output_type
-	65, // [65:65] is the sub-list for method input_type
-	65, // [65:65] is the sub-list for extension type_name
-	65, // [65:65] is the sub-list for extension extendee
-	0,  // [0:65] is the sub-list for field type_name
+	33, // 21: warmline.v1.Event.mcp_server_status:type_name -> warmline.v1.McpServerStatus
+	32, // 22: warmline.v1.Event.credential_required:type_name -> warmline.v1.CredentialRequired
+	35, // 23: warmline.v1.Event.raw:type_name -> warmline.v1.Raw
+	0,  // 24: warmline.v1.SessionOpened.start:type_name -> warmline.v1.StartKind
+	28, // 25: warmline.v1.SessionOpened.open_approvals:type_name -> warmline.v1.ApprovalRequested
+	30, // 26: warmline.v1.SessionOpened.open_client_calls:type_name -> warmline.v1.ClientToolCalled
+	33, // 27: warmline.v1.SessionOpened.mcp_servers:type_name -> warmline.v1.McpServerStatus
+	39, // 28: warmline.v1.ServerDraining.retry_after:type_name -> google.protobuf.Duration
+	40, // 29: warmline.v1.SessionUpdated.permission_mode:type_name -> warmline.v1.PermissionMode
+	14, // 30: warmline.v1.TurnStarted.latency:type_name -> warmline.v1.LatencyReceipt
+	0,  // 31: warmline.v1.LatencyReceipt.start:type_name -> warmline.v1.StartKind
+	39, // 32: warmline.v1.LatencyReceipt.queue:type_name -> google.protobuf.Duration
+	39, // 33: warmline.v1.LatencyReceipt.spawn:type_name -> google.protobuf.Duration
+	39, // 34: warmline.v1.LatencyReceipt.bind:type_name -> google.protobuf.Duration
+	39, // 35: warmline.v1.LatencyReceipt.cli:type_name -> google.protobuf.Duration
+	39, // 36: warmline.v1.LatencyReceipt.first_token:type_name -> google.protobuf.Duration
+	39, // 37: warmline.v1.LatencyReceipt.total:type_name -> google.protobuf.Duration
+	39, // 38: warmline.v1.LatencyReceipt.history:type_name -> google.protobuf.Duration
+	39, // 39: warmline.v1.LatencyReceipt.mcp:type_name -> google.protobuf.Duration
+	1,  // 40: warmline.v1.TurnCompleted.stop_reason:type_name -> warmline.v1.StopReason
+	16, // 41: warmline.v1.TurnCompleted.usage:type_name -> warmline.v1.Usage
+	14, // 42: warmline.v1.TurnCompleted.latency:type_name -> warmline.v1.LatencyReceipt
+	17, // 43: warmline.v1.TurnCompleted.permission_denials:type_name -> warmline.v1.PermissionDenial
+	41, // 44: warmline.v1.TurnCompleted.structured_output:type_name -> google.protobuf.Struct
+	36, // 45: warmline.v1.Usage.by_model:type_name -> warmline.v1.Usage.ByModelEntry
+	42, // 46: warmline.v1.TurnFailed.status:type_name -> google.rpc.Status
+	16, // 47: warmline.v1.TurnFailed.usage:type_name -> warmline.v1.Usage
+	14, // 48: warmline.v1.TurnFailed.latency:type_name -> warmline.v1.LatencyReceipt
+	2,  // 49: warmline.v1.InterruptResult.outcome:type_name -> warmline.v1.InterruptResult.Outcome
+	24, // 50: warmline.v1.Message.content:type_name -> warmline.v1.ContentBlock
+	25, // 51: warmline.v1.ContentBlock.thinking:type_name -> warmline.v1.Thinking
+	26, // 52: warmline.v1.ContentBlock.tool_call:type_name -> warmline.v1.ToolCall
+	41, // 53: warmline.v1.ContentBlock.other:type_name -> google.protobuf.Struct
+	41, // 54: warmline.v1.ToolCall.input:type_name -> google.protobuf.Struct
+	41, // 55: warmline.v1.ApprovalRequested.input:type_name -> google.protobuf.Struct
+	41, // 56: warmline.v1.ApprovalRequested.suggestions:type_name -> google.protobuf.Struct
+	38, // 57: warmline.v1.ApprovalRequested.expire_time:type_name -> google.protobuf.Timestamp
+	3,  // 58: warmline.v1.ApprovalResolved.outcome:type_name -> warmline.v1.ApprovalResolved.Outcome
+	41, // 59: warmline.v1.ClientToolCalled.input:type_name -> google.protobuf.Struct
+	38, // 60: warmline.v1.ClientToolCalled.expire_time:type_name -> google.protobuf.Timestamp
+	4,  // 61: warmline.v1.ClientToolReturned.outcome:type_name -> warmline.v1.ClientToolReturned.Outcome
+	5,  // 62: warmline.v1.McpServerStatus.state:type_name -> warmline.v1.McpServerStatus.State
+	6,  // 63: warmline.v1.Notice.kind:type_name -> warmline.v1.Notice.Kind
+	37, // 64: warmline.v1.Notice.metadata:type_name -> warmline.v1.Notice.MetadataEntry
+	16, // 65: warmline.v1.Usage.ByModelEntry.value:type_name -> warmline.v1.Usage
+	66, // [66:66] is the sub-list for method output_type
+	66, // [66:66] is the sub-list for method input_type
+	66, // [66:66] is the sub-list for extension type_name
+	66, // [66:66] is the sub-list for extension extendee
+	0,  // [0:66] is the sub-list for field type_name
 }
 
 func init() { file_warmline_v1_events_proto_init() }
@@ -3321,6 +3390,7 @@ func file_warmline_v1_events_proto_init() {
 		(*Event_ClientToolCalled)(nil),
 		(*Event_ClientToolReturned)(nil),
 		(*Event_McpServerStatus)(nil),
+		(*Event_CredentialRequired)(nil),
 		(*Event_Raw)(nil),
 	}
 	file_warmline_v1_events_proto_msgTypes[17].OneofWrappers = []any{
@@ -3335,7 +3405,7 @@ func file_warmline_v1_events_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warmline_v1_events_proto_rawDesc), len(file_warmline_v1_events_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   30,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

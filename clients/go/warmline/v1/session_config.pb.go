@@ -266,7 +266,7 @@ func (x McpWait_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use McpWait_Mode.Descriptor instead.
 func (McpWait_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{4, 0}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{5, 0}
 }
 
 // Who decides.
@@ -319,7 +319,7 @@ func (x Approvals_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Approvals_Mode.Descriptor instead.
 func (Approvals_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{8, 0}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{9, 0}
 }
 
 // How a session's CLI process is set up. Every field is optional; each is checked before anything is
@@ -367,7 +367,11 @@ type SessionConfig struct {
 	// has them, such as `mcp__NAME`. `mcp_server_status` says how each is.
 	McpServers map[string]*McpServer `protobuf:"bytes,16,rep,name=mcp_servers,json=mcpServers,proto3" json:"mcp_servers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Which of them a turn waits for. Not set: all, for 10 s.
-	McpWait       *McpWait `protobuf:"bytes,17,opt,name=mcp_wait,json=mcpWait,proto3" json:"mcp_wait,omitempty"`
+	McpWait *McpWait `protobuf:"bytes,17,opt,name=mcp_wait,json=mcpWait,proto3" json:"mcp_wait,omitempty"`
+	// What the model provider is paid with for this session, in place of the operator's credential. Refused with
+	// POLICY_DENIED unless the operator allows it. Stored encrypted; no process of the CLI sees it, and it is told to
+	// nobody: what the service tells of a session has it empty.
+	Credential    *Credential `protobuf:"bytes,18,opt,name=credential,proto3" json:"credential,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -521,6 +525,100 @@ func (x *SessionConfig) GetMcpWait() *McpWait {
 	return nil
 }
 
+func (x *SessionConfig) GetCredential() *Credential {
+	if x != nil {
+		return x.Credential
+	}
+	return nil
+}
+
+// A credential of the model provider; at most 8 KiB of ASCII that can be seen.
+type Credential struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it is; it must be set.
+	//
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*Credential_ApiKey
+	//	*Credential_OauthToken
+	Kind          isCredential_Kind `protobuf_oneof:"kind"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Credential) Reset() {
+	*x = Credential{}
+	mi := &file_warmline_v1_session_config_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Credential) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Credential) ProtoMessage() {}
+
+func (x *Credential) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_session_config_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Credential.ProtoReflect.Descriptor instead.
+func (*Credential) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Credential) GetKind() isCredential_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *Credential) GetApiKey() string {
+	if x != nil {
+		if x, ok := x.Kind.(*Credential_ApiKey); ok {
+			return x.ApiKey
+		}
+	}
+	return ""
+}
+
+func (x *Credential) GetOauthToken() string {
+	if x != nil {
+		if x, ok := x.Kind.(*Credential_OauthToken); ok {
+			return x.OauthToken
+		}
+	}
+	return ""
+}
+
+type isCredential_Kind interface {
+	isCredential_Kind()
+}
+
+type Credential_ApiKey struct {
+	// An API key, sent as `x-api-key`.
+	ApiKey string `protobuf:"bytes,1,opt,name=api_key,json=apiKey,proto3,oneof"`
+}
+
+type Credential_OauthToken struct {
+	// An OAuth access token, or what a gateway takes as one: sent as `authorization: Bearer`.
+	OauthToken string `protobuf:"bytes,2,opt,name=oauth_token,json=oauthToken,proto3,oneof"`
+}
+
+func (*Credential_ApiKey) isCredential_Kind() {}
+
+func (*Credential_OauthToken) isCredential_Kind() {}
+
 // An MCP server. Those by URL are connected by the service, once for all sessions of the tenant that give the
 // same address and headers; no process of the CLI sees either.
 type McpServer struct {
@@ -542,7 +640,7 @@ type McpServer struct {
 
 func (x *McpServer) Reset() {
 	*x = McpServer{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[1]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -554,7 +652,7 @@ func (x *McpServer) String() string {
 func (*McpServer) ProtoMessage() {}
 
 func (x *McpServer) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[1]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -567,7 +665,7 @@ func (x *McpServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use McpServer.ProtoReflect.Descriptor instead.
 func (*McpServer) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{1}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *McpServer) GetTransport() isMcpServer_Transport {
@@ -651,7 +749,7 @@ type McpRemote struct {
 
 func (x *McpRemote) Reset() {
 	*x = McpRemote{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[2]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -663,7 +761,7 @@ func (x *McpRemote) String() string {
 func (*McpRemote) ProtoMessage() {}
 
 func (x *McpRemote) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[2]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -676,7 +774,7 @@ func (x *McpRemote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use McpRemote.ProtoReflect.Descriptor instead.
 func (*McpRemote) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{2}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *McpRemote) GetUrl() string {
@@ -709,7 +807,7 @@ type McpCommand struct {
 
 func (x *McpCommand) Reset() {
 	*x = McpCommand{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[3]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -721,7 +819,7 @@ func (x *McpCommand) String() string {
 func (*McpCommand) ProtoMessage() {}
 
 func (x *McpCommand) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[3]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -734,7 +832,7 @@ func (x *McpCommand) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use McpCommand.ProtoReflect.Descriptor instead.
 func (*McpCommand) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{3}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *McpCommand) GetCommand() string {
@@ -774,7 +872,7 @@ type McpWait struct {
 
 func (x *McpWait) Reset() {
 	*x = McpWait{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[4]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -786,7 +884,7 @@ func (x *McpWait) String() string {
 func (*McpWait) ProtoMessage() {}
 
 func (x *McpWait) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[4]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -799,7 +897,7 @@ func (x *McpWait) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use McpWait.ProtoReflect.Descriptor instead.
 func (*McpWait) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{4}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *McpWait) GetMode() McpWait_Mode {
@@ -840,7 +938,7 @@ type Agent struct {
 
 func (x *Agent) Reset() {
 	*x = Agent{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[5]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -852,7 +950,7 @@ func (x *Agent) String() string {
 func (*Agent) ProtoMessage() {}
 
 func (x *Agent) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[5]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -865,7 +963,7 @@ func (x *Agent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Agent.ProtoReflect.Descriptor instead.
 func (*Agent) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{5}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Agent) GetDescription() string {
@@ -907,7 +1005,7 @@ type ToolNames struct {
 
 func (x *ToolNames) Reset() {
 	*x = ToolNames{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[6]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -919,7 +1017,7 @@ func (x *ToolNames) String() string {
 func (*ToolNames) ProtoMessage() {}
 
 func (x *ToolNames) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[6]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -932,7 +1030,7 @@ func (x *ToolNames) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolNames.ProtoReflect.Descriptor instead.
 func (*ToolNames) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{6}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ToolNames) GetNames() []string {
@@ -958,7 +1056,7 @@ type Tools struct {
 
 func (x *Tools) Reset() {
 	*x = Tools{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[7]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -970,7 +1068,7 @@ func (x *Tools) String() string {
 func (*Tools) ProtoMessage() {}
 
 func (x *Tools) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[7]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -983,7 +1081,7 @@ func (x *Tools) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tools.ProtoReflect.Descriptor instead.
 func (*Tools) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{7}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Tools) GetAvailable() *ToolNames {
@@ -1021,7 +1119,7 @@ type Approvals struct {
 
 func (x *Approvals) Reset() {
 	*x = Approvals{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[8]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1033,7 +1131,7 @@ func (x *Approvals) String() string {
 func (*Approvals) ProtoMessage() {}
 
 func (x *Approvals) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[8]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1046,7 +1144,7 @@ func (x *Approvals) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Approvals.ProtoReflect.Descriptor instead.
 func (*Approvals) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{8}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Approvals) GetMode() Approvals_Mode {
@@ -1083,7 +1181,7 @@ type ClientTool struct {
 
 func (x *ClientTool) Reset() {
 	*x = ClientTool{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[9]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1095,7 +1193,7 @@ func (x *ClientTool) String() string {
 func (*ClientTool) ProtoMessage() {}
 
 func (x *ClientTool) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[9]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1108,7 +1206,7 @@ func (x *ClientTool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientTool.ProtoReflect.Descriptor instead.
 func (*ClientTool) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{9}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ClientTool) GetName() string {
@@ -1161,7 +1259,7 @@ type Reasoning struct {
 
 func (x *Reasoning) Reset() {
 	*x = Reasoning{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[10]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1173,7 +1271,7 @@ func (x *Reasoning) String() string {
 func (*Reasoning) ProtoMessage() {}
 
 func (x *Reasoning) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[10]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1186,7 +1284,7 @@ func (x *Reasoning) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reasoning.ProtoReflect.Descriptor instead.
 func (*Reasoning) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{10}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Reasoning) GetEffort() Effort {
@@ -1218,7 +1316,7 @@ type Workspace struct {
 
 func (x *Workspace) Reset() {
 	*x = Workspace{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[11]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1230,7 +1328,7 @@ func (x *Workspace) String() string {
 func (*Workspace) ProtoMessage() {}
 
 func (x *Workspace) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[11]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1243,7 +1341,7 @@ func (x *Workspace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Workspace.ProtoReflect.Descriptor instead.
 func (*Workspace) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{11}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Workspace) GetName() string {
@@ -1273,7 +1371,7 @@ type WorkspaceFile struct {
 
 func (x *WorkspaceFile) Reset() {
 	*x = WorkspaceFile{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[12]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1285,7 +1383,7 @@ func (x *WorkspaceFile) String() string {
 func (*WorkspaceFile) ProtoMessage() {}
 
 func (x *WorkspaceFile) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[12]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1298,7 +1396,7 @@ func (x *WorkspaceFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkspaceFile.ProtoReflect.Descriptor instead.
 func (*WorkspaceFile) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{12}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *WorkspaceFile) GetPath() string {
@@ -1332,7 +1430,7 @@ type SystemPrompt struct {
 
 func (x *SystemPrompt) Reset() {
 	*x = SystemPrompt{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[13]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1344,7 +1442,7 @@ func (x *SystemPrompt) String() string {
 func (*SystemPrompt) ProtoMessage() {}
 
 func (x *SystemPrompt) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[13]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1357,7 +1455,7 @@ func (x *SystemPrompt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SystemPrompt.ProtoReflect.Descriptor instead.
 func (*SystemPrompt) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{13}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SystemPrompt) GetKind() isSystemPrompt_Kind {
@@ -1433,7 +1531,7 @@ type PresetPrompt struct {
 
 func (x *PresetPrompt) Reset() {
 	*x = PresetPrompt{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[14]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1445,7 +1543,7 @@ func (x *PresetPrompt) String() string {
 func (*PresetPrompt) ProtoMessage() {}
 
 func (x *PresetPrompt) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[14]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1458,7 +1556,7 @@ func (x *PresetPrompt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PresetPrompt.ProtoReflect.Descriptor instead.
 func (*PresetPrompt) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{14}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PresetPrompt) GetAppend() string {
@@ -1494,7 +1592,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[15]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1506,7 +1604,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[15]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1519,7 +1617,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{15}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Limits) GetTurnTimeout() *durationpb.Duration {
@@ -1554,7 +1652,7 @@ var File_warmline_v1_session_config_proto protoreflect.FileDescriptor
 
 const file_warmline_v1_session_config_proto_rawDesc = "" +
 	"\n" +
-	" warmline/v1/session_config.proto\x12\vwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\x87\b\n" +
+	" warmline/v1/session_config.proto\x12\vwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xc0\b\n" +
 	"\rSessionConfig\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12>\n" +
 	"\rsystem_prompt\x18\x02 \x01(\v2\x19.warmline.v1.SystemPromptR\fsystemPrompt\x12+\n" +
@@ -1574,13 +1672,22 @@ const file_warmline_v1_session_config_proto_rawDesc = "" +
 	"\aprofile\x18\x0f \x01(\x0e2\x14.warmline.v1.ProfileR\aprofile\x12K\n" +
 	"\vmcp_servers\x18\x10 \x03(\v2*.warmline.v1.SessionConfig.McpServersEntryR\n" +
 	"mcpServers\x12/\n" +
-	"\bmcp_wait\x18\x11 \x01(\v2\x14.warmline.v1.McpWaitR\amcpWait\x1aM\n" +
+	"\bmcp_wait\x18\x11 \x01(\v2\x14.warmline.v1.McpWaitR\amcpWait\x127\n" +
+	"\n" +
+	"credential\x18\x12 \x01(\v2\x17.warmline.v1.CredentialR\n" +
+	"credential\x1aM\n" +
 	"\vAgentsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12(\n" +
 	"\x05value\x18\x02 \x01(\v2\x12.warmline.v1.AgentR\x05value:\x028\x01\x1aU\n" +
 	"\x0fMcpServersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12,\n" +
-	"\x05value\x18\x02 \x01(\v2\x16.warmline.v1.McpServerR\x05value:\x028\x01\"\xbf\x01\n" +
+	"\x05value\x18\x02 \x01(\v2\x16.warmline.v1.McpServerR\x05value:\x028\x01\"R\n" +
+	"\n" +
+	"Credential\x12\x19\n" +
+	"\aapi_key\x18\x01 \x01(\tH\x00R\x06apiKey\x12!\n" +
+	"\voauth_token\x18\x02 \x01(\tH\x00R\n" +
+	"oauthTokenB\x06\n" +
+	"\x04kind\"\xbf\x01\n" +
 	"\tMcpServer\x12,\n" +
 	"\x04http\x18\x01 \x01(\v2\x16.warmline.v1.McpRemoteH\x00R\x04http\x12*\n" +
 	"\x03sse\x18\x02 \x01(\v2\x16.warmline.v1.McpRemoteH\x00R\x03sse\x12/\n" +
@@ -1696,7 +1803,7 @@ func file_warmline_v1_session_config_proto_rawDescGZIP() []byte {
 }
 
 var file_warmline_v1_session_config_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_warmline_v1_session_config_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_warmline_v1_session_config_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_warmline_v1_session_config_proto_goTypes = []any{
 	(Profile)(0),                // 0: warmline.v1.Profile
 	(PermissionMode)(0),         // 1: warmline.v1.PermissionMode
@@ -1704,67 +1811,69 @@ var file_warmline_v1_session_config_proto_goTypes = []any{
 	(McpWait_Mode)(0),           // 3: warmline.v1.McpWait.Mode
 	(Approvals_Mode)(0),         // 4: warmline.v1.Approvals.Mode
 	(*SessionConfig)(nil),       // 5: warmline.v1.SessionConfig
-	(*McpServer)(nil),           // 6: warmline.v1.McpServer
-	(*McpRemote)(nil),           // 7: warmline.v1.McpRemote
-	(*McpCommand)(nil),          // 8: warmline.v1.McpCommand
-	(*McpWait)(nil),             // 9: warmline.v1.McpWait
-	(*Agent)(nil),               // 10: warmline.v1.Agent
-	(*ToolNames)(nil),           // 11: warmline.v1.ToolNames
-	(*Tools)(nil),               // 12: warmline.v1.Tools
-	(*Approvals)(nil),           // 13: warmline.v1.Approvals
-	(*ClientTool)(nil),          // 14: warmline.v1.ClientTool
-	(*Reasoning)(nil),           // 15: warmline.v1.Reasoning
-	(*Workspace)(nil),           // 16: warmline.v1.Workspace
-	(*WorkspaceFile)(nil),       // 17: warmline.v1.WorkspaceFile
-	(*SystemPrompt)(nil),        // 18: warmline.v1.SystemPrompt
-	(*PresetPrompt)(nil),        // 19: warmline.v1.PresetPrompt
-	(*Limits)(nil),              // 20: warmline.v1.Limits
-	nil,                         // 21: warmline.v1.SessionConfig.AgentsEntry
-	nil,                         // 22: warmline.v1.SessionConfig.McpServersEntry
-	nil,                         // 23: warmline.v1.McpRemote.HeadersEntry
-	nil,                         // 24: warmline.v1.McpCommand.EnvironmentEntry
-	(*structpb.Struct)(nil),     // 25: google.protobuf.Struct
-	(*durationpb.Duration)(nil), // 26: google.protobuf.Duration
+	(*Credential)(nil),          // 6: warmline.v1.Credential
+	(*McpServer)(nil),           // 7: warmline.v1.McpServer
+	(*McpRemote)(nil),           // 8: warmline.v1.McpRemote
+	(*McpCommand)(nil),          // 9: warmline.v1.McpCommand
+	(*McpWait)(nil),             // 10: warmline.v1.McpWait
+	(*Agent)(nil),               // 11: warmline.v1.Agent
+	(*ToolNames)(nil),           // 12: warmline.v1.ToolNames
+	(*Tools)(nil),               // 13: warmline.v1.Tools
+	(*Approvals)(nil),           // 14: warmline.v1.Approvals
+	(*ClientTool)(nil),          // 15: warmline.v1.ClientTool
+	(*Reasoning)(nil),           // 16: warmline.v1.Reasoning
+	(*Workspace)(nil),           // 17: warmline.v1.Workspace
+	(*WorkspaceFile)(nil),       // 18: warmline.v1.WorkspaceFile
+	(*SystemPrompt)(nil),        // 19: warmline.v1.SystemPrompt
+	(*PresetPrompt)(nil),        // 20: warmline.v1.PresetPrompt
+	(*Limits)(nil),              // 21: warmline.v1.Limits
+	nil,                         // 22: warmline.v1.SessionConfig.AgentsEntry
+	nil,                         // 23: warmline.v1.SessionConfig.McpServersEntry
+	nil,                         // 24: warmline.v1.McpRemote.HeadersEntry
+	nil,                         // 25: warmline.v1.McpCommand.EnvironmentEntry
+	(*structpb.Struct)(nil),     // 26: google.protobuf.Struct
+	(*durationpb.Duration)(nil), // 27: google.protobuf.Duration
 }
 var file_warmline_v1_session_config_proto_depIdxs = []int32{
-	18, // 0: warmline.v1.SessionConfig.system_prompt:type_name -> warmline.v1.SystemPrompt
-	20, // 1: warmline.v1.SessionConfig.limits:type_name -> warmline.v1.Limits
-	16, // 2: warmline.v1.SessionConfig.workspace:type_name -> warmline.v1.Workspace
-	21, // 3: warmline.v1.SessionConfig.agents:type_name -> warmline.v1.SessionConfig.AgentsEntry
-	12, // 4: warmline.v1.SessionConfig.tools:type_name -> warmline.v1.Tools
+	19, // 0: warmline.v1.SessionConfig.system_prompt:type_name -> warmline.v1.SystemPrompt
+	21, // 1: warmline.v1.SessionConfig.limits:type_name -> warmline.v1.Limits
+	17, // 2: warmline.v1.SessionConfig.workspace:type_name -> warmline.v1.Workspace
+	22, // 3: warmline.v1.SessionConfig.agents:type_name -> warmline.v1.SessionConfig.AgentsEntry
+	13, // 4: warmline.v1.SessionConfig.tools:type_name -> warmline.v1.Tools
 	1,  // 5: warmline.v1.SessionConfig.permission_mode:type_name -> warmline.v1.PermissionMode
-	13, // 6: warmline.v1.SessionConfig.approvals:type_name -> warmline.v1.Approvals
-	14, // 7: warmline.v1.SessionConfig.client_tools:type_name -> warmline.v1.ClientTool
-	15, // 8: warmline.v1.SessionConfig.reasoning:type_name -> warmline.v1.Reasoning
-	25, // 9: warmline.v1.SessionConfig.output_schema:type_name -> google.protobuf.Struct
+	14, // 6: warmline.v1.SessionConfig.approvals:type_name -> warmline.v1.Approvals
+	15, // 7: warmline.v1.SessionConfig.client_tools:type_name -> warmline.v1.ClientTool
+	16, // 8: warmline.v1.SessionConfig.reasoning:type_name -> warmline.v1.Reasoning
+	26, // 9: warmline.v1.SessionConfig.output_schema:type_name -> google.protobuf.Struct
 	0,  // 10: warmline.v1.SessionConfig.profile:type_name -> warmline.v1.Profile
-	22, // 11: warmline.v1.SessionConfig.mcp_servers:type_name -> warmline.v1.SessionConfig.McpServersEntry
-	9,  // 12: warmline.v1.SessionConfig.mcp_wait:type_name -> warmline.v1.McpWait
-	7,  // 13: warmline.v1.McpServer.http:type_name -> warmline.v1.McpRemote
-	7,  // 14: warmline.v1.McpServer.sse:type_name -> warmline.v1.McpRemote
-	8,  // 15: warmline.v1.McpServer.stdio:type_name -> warmline.v1.McpCommand
-	23, // 16: warmline.v1.McpRemote.headers:type_name -> warmline.v1.McpRemote.HeadersEntry
-	24, // 17: warmline.v1.McpCommand.environment:type_name -> warmline.v1.McpCommand.EnvironmentEntry
-	3,  // 18: warmline.v1.McpWait.mode:type_name -> warmline.v1.McpWait.Mode
-	26, // 19: warmline.v1.McpWait.timeout:type_name -> google.protobuf.Duration
-	11, // 20: warmline.v1.Agent.tools:type_name -> warmline.v1.ToolNames
-	11, // 21: warmline.v1.Tools.available:type_name -> warmline.v1.ToolNames
-	4,  // 22: warmline.v1.Approvals.mode:type_name -> warmline.v1.Approvals.Mode
-	26, // 23: warmline.v1.Approvals.timeout:type_name -> google.protobuf.Duration
-	25, // 24: warmline.v1.ClientTool.input_schema:type_name -> google.protobuf.Struct
-	26, // 25: warmline.v1.ClientTool.timeout:type_name -> google.protobuf.Duration
-	2,  // 26: warmline.v1.Reasoning.effort:type_name -> warmline.v1.Effort
-	17, // 27: warmline.v1.Workspace.files:type_name -> warmline.v1.WorkspaceFile
-	19, // 28: warmline.v1.SystemPrompt.preset:type_name -> warmline.v1.PresetPrompt
-	26, // 29: warmline.v1.Limits.turn_timeout:type_name -> google.protobuf.Duration
-	26, // 30: warmline.v1.Limits.stall_timeout:type_name -> google.protobuf.Duration
-	10, // 31: warmline.v1.SessionConfig.AgentsEntry.value:type_name -> warmline.v1.Agent
-	6,  // 32: warmline.v1.SessionConfig.McpServersEntry.value:type_name -> warmline.v1.McpServer
-	33, // [33:33] is the sub-list for method output_type
-	33, // [33:33] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	23, // 11: warmline.v1.SessionConfig.mcp_servers:type_name -> warmline.v1.SessionConfig.McpServersEntry
+	10, // 12: warmline.v1.SessionConfig.mcp_wait:type_name -> warmline.v1.McpWait
+	6,  // 13: warmline.v1.SessionConfig.credential:type_name -> warmline.v1.Credential
+	8,  // 14: warmline.v1.McpServer.http:type_name -> warmline.v1.McpRemote
+	8,  // 15: warmline.v1.McpServer.sse:type_name -> warmline.v1.McpRemote
+	9,  // 16: warmline.v1.McpServer.stdio:type_name -> warmline.v1.McpCommand
+	24, // 17: warmline.v1.McpRemote.headers:type_name -> warmline.v1.McpRemote.HeadersEntry
+	25, // 18: warmline.v1.McpCommand.environment:type_name -> warmline.v1.McpCommand.EnvironmentEntry
+	3,  // 19: warmline.v1.McpWait.mode:type_name -> warmline.v1.McpWait.Mode
+	27, // 20: warmline.v1.McpWait.timeout:type_name -> google.protobuf.Duration
+	12, // 21: warmline.v1.Agent.tools:type_name -> warmline.v1.ToolNames
+	12, // 22: warmline.v1.Tools.available:type_name -> warmline.v1.ToolNames
+	4,  // 23: warmline.v1.Approvals.mode:type_name -> warmline.v1.Approvals.Mode
+	27, // 24: warmline.v1.Approvals.timeout:type_name -> google.protobuf.Duration
+	26, // 25: warmline.v1.ClientTool.input_schema:type_name -> google.protobuf.Struct
+	27, // 26: warmline.v1.ClientTool.timeout:type_name -> google.protobuf.Duration
+	2,  // 27: warmline.v1.Reasoning.effort:type_name -> warmline.v1.Effort
+	18, // 28: warmline.v1.Workspace.files:type_name -> warmline.v1.WorkspaceFile
+	20, // 29: warmline.v1.SystemPrompt.preset:type_name -> warmline.v1.PresetPrompt
+	27, // 30: warmline.v1.Limits.turn_timeout:type_name -> google.protobuf.Duration
+	27, // 31: warmline.v1.Limits.stall_timeout:type_name -> google.protobuf.Duration
+	11, // 32: warmline.v1.SessionConfig.AgentsEntry.value:type_name -> warmline.v1.Agent
+	7,  // 33: warmline.v1.SessionConfig.McpServersEntry.value:type_name -> warmline.v1.McpServer
+	34, // [34:34] is the sub-list for method output_type
+	34, // [34:34] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_warmline_v1_session_config_proto_init() }
@@ -1773,12 +1882,16 @@ func file_warmline_v1_session_config_proto_init() {
 		return
 	}
 	file_warmline_v1_session_config_proto_msgTypes[1].OneofWrappers = []any{
+		(*Credential_ApiKey)(nil),
+		(*Credential_OauthToken)(nil),
+	}
+	file_warmline_v1_session_config_proto_msgTypes[2].OneofWrappers = []any{
 		(*McpServer_Http)(nil),
 		(*McpServer_Sse)(nil),
 		(*McpServer_Stdio)(nil),
 	}
-	file_warmline_v1_session_config_proto_msgTypes[10].OneofWrappers = []any{}
-	file_warmline_v1_session_config_proto_msgTypes[13].OneofWrappers = []any{
+	file_warmline_v1_session_config_proto_msgTypes[11].OneofWrappers = []any{}
+	file_warmline_v1_session_config_proto_msgTypes[14].OneofWrappers = []any{
 		(*SystemPrompt_Replace)(nil),
 		(*SystemPrompt_Append)(nil),
 		(*SystemPrompt_Preset)(nil),
@@ -1789,7 +1902,7 @@ func file_warmline_v1_session_config_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warmline_v1_session_config_proto_rawDesc), len(file_warmline_v1_session_config_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

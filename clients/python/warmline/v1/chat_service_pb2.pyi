@@ -554,6 +554,7 @@ class Update(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     PERMISSION_MODE_FIELD_NUMBER: _builtins.int
     MCP_SERVERS_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model, an id or alias. Empty: as it is."""
     permission_mode: _session_config_pb2.PermissionMode.ValueType
@@ -562,16 +563,21 @@ class Update(_message.Message):
     def mcp_servers(self) -> Global___McpServers:
         """The MCP servers, all of them; the next turn is the first that has them. Not set: as they are."""
 
+    @_builtins.property
+    def credential(self) -> _session_config_pb2.Credential:
+        """The credential; the next request to the model is the first that goes out with it. Not set: as it is."""
+
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         permission_mode: _session_config_pb2.PermissionMode.ValueType = ...,
         mcp_servers: Global___McpServers | None = ...,
+        credential: _session_config_pb2.Credential | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["mcp_servers", b"mcp_servers"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "mcp_servers", b"mcp_servers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mcp_servers", b"mcp_servers", "model", b"model", "permission_mode", b"permission_mode"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "mcp_servers", b"mcp_servers", "model", b"model", "permission_mode", b"permission_mode"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

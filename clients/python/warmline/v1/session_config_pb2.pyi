@@ -194,6 +194,7 @@ class SessionConfig(_message.Message):
     PROFILE_FIELD_NUMBER: _builtins.int
     MCP_SERVERS_FIELD_NUMBER: _builtins.int
     MCP_WAIT_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's id or alias, as ListModels gives them. Empty: the service's default."""
     agent: _builtins.str
@@ -268,6 +269,13 @@ class SessionConfig(_message.Message):
     def mcp_wait(self) -> Global___McpWait:
         """Which of them a turn waits for. Not set: all, for 10 s."""
 
+    @_builtins.property
+    def credential(self) -> Global___Credential:
+        """What the model provider is paid with for this session, in place of the operator's credential. Refused with
+        POLICY_DENIED unless the operator allows it. Stored encrypted; no process of the CLI sees it, and it is told to
+        nobody: what the service tells of a session has it empty.
+        """
+
     def __init__(
         self,
         *,
@@ -288,14 +296,43 @@ class SessionConfig(_message.Message):
         profile: Global___Profile.ValueType = ...,
         mcp_servers: _abc.Mapping[_builtins.str, Global___McpServer] | None = ...,
         mcp_wait: Global___McpWait | None = ...,
+        credential: Global___Credential | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "limits", b"limits", "mcp_wait", b"mcp_wait", "output_schema", b"output_schema", "reasoning", b"reasoning", "system_prompt", b"system_prompt", "tools", b"tools", "workspace", b"workspace"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "credential", b"credential", "limits", b"limits", "mcp_wait", b"mcp_wait", "output_schema", b"output_schema", "reasoning", b"reasoning", "system_prompt", b"system_prompt", "tools", b"tools", "workspace", b"workspace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "agents", b"agents", "approvals", b"approvals", "betas", b"betas", "client_tools", b"client_tools", "fallback_models", b"fallback_models", "limits", b"limits", "mcp_servers", b"mcp_servers", "mcp_wait", b"mcp_wait", "model", b"model", "output_schema", b"output_schema", "permission_mode", b"permission_mode", "profile", b"profile", "reasoning", b"reasoning", "system_prompt", b"system_prompt", "tools", b"tools", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "agents", b"agents", "approvals", b"approvals", "betas", b"betas", "client_tools", b"client_tools", "credential", b"credential", "fallback_models", b"fallback_models", "limits", b"limits", "mcp_servers", b"mcp_servers", "mcp_wait", b"mcp_wait", "model", b"model", "output_schema", b"output_schema", "permission_mode", b"permission_mode", "profile", b"profile", "reasoning", b"reasoning", "system_prompt", b"system_prompt", "tools", b"tools", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SessionConfig: _TypeAlias = SessionConfig  # noqa: Y015
+
+@_typing.final
+class Credential(_message.Message):
+    """A credential of the model provider; at most 8 KiB of ASCII that can be seen."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    API_KEY_FIELD_NUMBER: _builtins.int
+    OAUTH_TOKEN_FIELD_NUMBER: _builtins.int
+    api_key: _builtins.str
+    """An API key, sent as `x-api-key`."""
+    oauth_token: _builtins.str
+    """An OAuth access token, or what a gateway takes as one: sent as `authorization: Bearer`."""
+    def __init__(
+        self,
+        *,
+        api_key: _builtins.str = ...,
+        oauth_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "kind", b"kind", "oauth_token", b"oauth_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "kind", b"kind", "oauth_token", b"oauth_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["api_key", "oauth_token"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+Global___Credential: _TypeAlias = Credential  # noqa: Y015
 
 @_typing.final
 class McpServer(_message.Message):

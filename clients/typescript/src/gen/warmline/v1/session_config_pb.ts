@@ -12,7 +12,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file warmline/v1/session_config.proto.
  */
 export const file_warmline_v1_session_config: GenFile = /*@__PURE__*/
-  fileDesc("CiB3YXJtbGluZS92MS9zZXNzaW9uX2NvbmZpZy5wcm90bxILd2FybWxpbmUudjEiuwYKDVNlc3Npb25Db25maWcSDQoFbW9kZWwYASABKAkSMAoNc3lzdGVtX3Byb21wdBgCIAEoCzIZLndhcm1saW5lLnYxLlN5c3RlbVByb21wdBIjCgZsaW1pdHMYAyABKAsyEy53YXJtbGluZS52MS5MaW1pdHMSKQoJd29ya3NwYWNlGAQgASgLMhYud2FybWxpbmUudjEuV29ya3NwYWNlEhcKD2ZhbGxiYWNrX21vZGVscxgFIAMoCRI2CgZhZ2VudHMYBiADKAsyJi53YXJtbGluZS52MS5TZXNzaW9uQ29uZmlnLkFnZW50c0VudHJ5Eg0KBWFnZW50GAcgASgJEiEKBXRvb2xzGAggASgLMhIud2FybWxpbmUudjEuVG9vbHMSNAoPcGVybWlzc2lvbl9tb2RlGAkgASgOMhsud2FybWxpbmUudjEuUGVybWlzc2lvbk1vZGUSKQoJYXBwcm92YWxzGAogASgLMhYud2FybWxpbmUudjEuQXBwcm92YWxzEi0KDGNsaWVudF90b29scxgLIAMoCzIXLndhcm1saW5lLnYxLkNsaWVudFRvb2wSKQoJcmVhc29uaW5nGAwgASgLMhYud2FybWxpbmUudjEuUmVhc29uaW5nEi4KDW91dHB1dF9zY2hlbWEYDSABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Eg0KBWJldGFzGA4gAygJEiUKB3Byb2ZpbGUYDyABKA4yFC53YXJtbGluZS52MS5Qcm9maWxlEj8KC21jcF9zZXJ2ZXJzGBAgAygLMioud2FybWxpbmUudjEuU2Vzc2lvbkNvbmZpZy5NY3BTZXJ2ZXJzRW50cnkSJgoIbWNwX3dhaXQYESABKAsyFC53YXJtbGluZS52MS5NY3BXYWl0GkEKC0FnZW50c0VudHJ5EgsKA2tleRgBIAEoCRIhCgV2YWx1ZRgCIAEoCzISLndhcm1saW5lLnYxLkFnZW50OgI4ARpJCg9NY3BTZXJ2ZXJzRW50cnkSCwoDa2V5GAEgASgJEiUKBXZhbHVlGAIgASgLMhYud2FybWxpbmUudjEuTWNwU2VydmVyOgI4ASKjAQoJTWNwU2VydmVyEiYKBGh0dHAYASABKAsyFi53YXJtbGluZS52MS5NY3BSZW1vdGVIABIlCgNzc2UYAiABKAsyFi53YXJtbGluZS52MS5NY3BSZW1vdGVIABIoCgVzdGRpbxgDIAEoCzIXLndhcm1saW5lLnYxLk1jcENvbW1hbmRIABIQCghyZXF1aXJlZBgEIAEoCEILCgl0cmFuc3BvcnQifgoJTWNwUmVtb3RlEgsKA3VybBgBIAEoCRI0CgdoZWFkZXJzGAIgAygLMiMud2FybWxpbmUudjEuTWNwUmVtb3RlLkhlYWRlcnNFbnRyeRouCgxIZWFkZXJzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKjAQoKTWNwQ29tbWFuZBIPCgdjb21tYW5kGAEgASgJEhEKCWFyZ3VtZW50cxgCIAMoCRI9CgtlbnZpcm9ubWVudBgDIAMoCzIoLndhcm1saW5lLnYxLk1jcENvbW1hbmQuRW52aXJvbm1lbnRFbnRyeRoyChBFbnZpcm9ubWVudEVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiuAEKB01jcFdhaXQSJwoEbW9kZRgBIAEoDjIZLndhcm1saW5lLnYxLk1jcFdhaXQuTW9kZRINCgVuYW1lcxgCIAMoCRIqCgd0aW1lb3V0GAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIkkKBE1vZGUSFAoQTU9ERV9VTlNQRUNJRklFRBAAEgwKCE1PREVfQUxMEAESDgoKTU9ERV9OQU1FRBACEg0KCU1PREVfTk9ORRADImIKBUFnZW50EhMKC2Rlc2NyaXB0aW9uGAEgASgJEg4KBnByb21wdBgCIAEoCRIlCgV0b29scxgDIAEoCzIWLndhcm1saW5lLnYxLlRvb2xOYW1lcxINCgVtb2RlbBgEIAEoCSIaCglUb29sTmFtZXMSDQoFbmFtZXMYASADKAkiVwoFVG9vbHMSKQoJYXZhaWxhYmxlGAEgASgLMhYud2FybWxpbmUudjEuVG9vbE5hbWVzEg8KB2FsbG93ZWQYAiADKAkSEgoKZGlzYWxsb3dlZBgDIAMoCSKgAQoJQXBwcm92YWxzEikKBG1vZGUYASABKA4yGy53YXJtbGluZS52MS5BcHByb3ZhbHMuTW9kZRIqCgd0aW1lb3V0GAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIjwKBE1vZGUSFAoQTU9ERV9VTlNQRUNJRklFRBAAEg0KCU1PREVfREVOWRABEg8KC01PREVfU1RSRUFNEAIinQEKCkNsaWVudFRvb2wSDAoEbmFtZRgBIAEoCRITCgtkZXNjcmlwdGlvbhgCIAEoCRItCgxpbnB1dF9zY2hlbWEYAyABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EioKB3RpbWVvdXQYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEQoJcmVhZF9vbmx5GAUgASgIIl4KCVJlYXNvbmluZxIjCgZlZmZvcnQYASABKA4yEy53YXJtbGluZS52MS5FZmZvcnQSGgoNYnVkZ2V0X3Rva2VucxgCIAEoDUgAiAEBQhAKDl9idWRnZXRfdG9rZW5zIkQKCVdvcmtzcGFjZRIMCgRuYW1lGAEgASgJEikKBWZpbGVzGAIgAygLMhoud2FybWxpbmUudjEuV29ya3NwYWNlRmlsZSIrCg1Xb3Jrc3BhY2VGaWxlEgwKBHBhdGgYASABKAkSDAoEZGF0YRgCIAEoDCJoCgxTeXN0ZW1Qcm9tcHQSEQoHcmVwbGFjZRgBIAEoCUgAEhAKBmFwcGVuZBgCIAEoCUgAEisKBnByZXNldBgDIAEoCzIZLndhcm1saW5lLnYxLlByZXNldFByb21wdEgAQgYKBGtpbmQiQAoMUHJlc2V0UHJvbXB0Eg4KBmFwcGVuZBgBIAEoCRIgChhleGNsdWRlX2R5bmFtaWNfc2VjdGlvbnMYAiABKAgilgEKBkxpbWl0cxIvCgx0dXJuX3RpbWVvdXQYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SMAoNc3RhbGxfdGltZW91dBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIRCgltYXhfdHVybnMYAyABKA0SFgoObWF4X2J1ZGdldF91c2QYBCABKAEqRgoHUHJvZmlsZRIXChNQUk9GSUxFX1VOU1BFQ0lGSUVEEAASEAoMUFJPRklMRV9GVUxMEAESEAoMUFJPRklMRV9CQVJFEAIq3gEKDlBlcm1pc3Npb25Nb2RlEh8KG1BFUk1JU1NJT05fTU9ERV9VTlNQRUNJRklFRBAAEhsKF1BFUk1JU1NJT05fTU9ERV9ERUZBVUxUEAESGAoUUEVSTUlTU0lPTl9NT0RFX1BMQU4QAhIgChxQRVJNSVNTSU9OX01PREVfQUNDRVBUX0VESVRTEAMSHAoYUEVSTUlTU0lPTl9NT0RFX0RPTlRfQVNLEAQSGAoUUEVSTUlTU0lPTl9NT0RFX0FVVE8QBRIaChZQRVJNSVNTSU9OX01PREVfQllQQVNTEAYqdgoGRWZmb3J0EhYKEkVGRk9SVF9VTlNQRUNJRklFRBAAEg4KCkVGRk9SVF9MT1cQARIRCg1FRkZPUlRfTUVESVVNEAISDwoLRUZGT1JUX0hJR0gQAxIQCgxFRkZPUlRfWEhJR0gQBBIOCgpFRkZPUlRfTUFYEAVCMFoud2FybWxpbmUuZGV2L2NsaWVudHMvZ28vd2FybWxpbmUvdjE7d2FybWxpbmV2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_struct]);
+  fileDesc("CiB3YXJtbGluZS92MS9zZXNzaW9uX2NvbmZpZy5wcm90bxILd2FybWxpbmUudjEi6AYKDVNlc3Npb25Db25maWcSDQoFbW9kZWwYASABKAkSMAoNc3lzdGVtX3Byb21wdBgCIAEoCzIZLndhcm1saW5lLnYxLlN5c3RlbVByb21wdBIjCgZsaW1pdHMYAyABKAsyEy53YXJtbGluZS52MS5MaW1pdHMSKQoJd29ya3NwYWNlGAQgASgLMhYud2FybWxpbmUudjEuV29ya3NwYWNlEhcKD2ZhbGxiYWNrX21vZGVscxgFIAMoCRI2CgZhZ2VudHMYBiADKAsyJi53YXJtbGluZS52MS5TZXNzaW9uQ29uZmlnLkFnZW50c0VudHJ5Eg0KBWFnZW50GAcgASgJEiEKBXRvb2xzGAggASgLMhIud2FybWxpbmUudjEuVG9vbHMSNAoPcGVybWlzc2lvbl9tb2RlGAkgASgOMhsud2FybWxpbmUudjEuUGVybWlzc2lvbk1vZGUSKQoJYXBwcm92YWxzGAogASgLMhYud2FybWxpbmUudjEuQXBwcm92YWxzEi0KDGNsaWVudF90b29scxgLIAMoCzIXLndhcm1saW5lLnYxLkNsaWVudFRvb2wSKQoJcmVhc29uaW5nGAwgASgLMhYud2FybWxpbmUudjEuUmVhc29uaW5nEi4KDW91dHB1dF9zY2hlbWEYDSABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Eg0KBWJldGFzGA4gAygJEiUKB3Byb2ZpbGUYDyABKA4yFC53YXJtbGluZS52MS5Qcm9maWxlEj8KC21jcF9zZXJ2ZXJzGBAgAygLMioud2FybWxpbmUudjEuU2Vzc2lvbkNvbmZpZy5NY3BTZXJ2ZXJzRW50cnkSJgoIbWNwX3dhaXQYESABKAsyFC53YXJtbGluZS52MS5NY3BXYWl0EisKCmNyZWRlbnRpYWwYEiABKAsyFy53YXJtbGluZS52MS5DcmVkZW50aWFsGkEKC0FnZW50c0VudHJ5EgsKA2tleRgBIAEoCRIhCgV2YWx1ZRgCIAEoCzISLndhcm1saW5lLnYxLkFnZW50OgI4ARpJCg9NY3BTZXJ2ZXJzRW50cnkSCwoDa2V5GAEgASgJEiUKBXZhbHVlGAIgASgLMhYud2FybWxpbmUudjEuTWNwU2VydmVyOgI4ASI+CgpDcmVkZW50aWFsEhEKB2FwaV9rZXkYASABKAlIABIVCgtvYXV0aF90b2tlbhgCIAEoCUgAQgYKBGtpbmQiowEKCU1jcFNlcnZlchImCgRodHRwGAEgASgLMhYud2FybWxpbmUudjEuTWNwUmVtb3RlSAASJQoDc3NlGAIgASgLMhYud2FybWxpbmUudjEuTWNwUmVtb3RlSAASKAoFc3RkaW8YAyABKAsyFy53YXJtbGluZS52MS5NY3BDb21tYW5kSAASEAoIcmVxdWlyZWQYBCABKAhCCwoJdHJhbnNwb3J0In4KCU1jcFJlbW90ZRILCgN1cmwYASABKAkSNAoHaGVhZGVycxgCIAMoCzIjLndhcm1saW5lLnYxLk1jcFJlbW90ZS5IZWFkZXJzRW50cnkaLgoMSGVhZGVyc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiowEKCk1jcENvbW1hbmQSDwoHY29tbWFuZBgBIAEoCRIRCglhcmd1bWVudHMYAiADKAkSPQoLZW52aXJvbm1lbnQYAyADKAsyKC53YXJtbGluZS52MS5NY3BDb21tYW5kLkVudmlyb25tZW50RW50cnkaMgoQRW52aXJvbm1lbnRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIrgBCgdNY3BXYWl0EicKBG1vZGUYASABKA4yGS53YXJtbGluZS52MS5NY3BXYWl0Lk1vZGUSDQoFbmFtZXMYAiADKAkSKgoHdGltZW91dBgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJJCgRNb2RlEhQKEE1PREVfVU5TUEVDSUZJRUQQABIMCghNT0RFX0FMTBABEg4KCk1PREVfTkFNRUQQAhINCglNT0RFX05PTkUQAyJiCgVBZ2VudBITCgtkZXNjcmlwdGlvbhgBIAEoCRIOCgZwcm9tcHQYAiABKAkSJQoFdG9vbHMYAyABKAsyFi53YXJtbGluZS52MS5Ub29sTmFtZXMSDQoFbW9kZWwYBCABKAkiGgoJVG9vbE5hbWVzEg0KBW5hbWVzGAEgAygJIlcKBVRvb2xzEikKCWF2YWlsYWJsZRgBIAEoCzIWLndhcm1saW5lLnYxLlRvb2xOYW1lcxIPCgdhbGxvd2VkGAIgAygJEhIKCmRpc2FsbG93ZWQYAyADKAkioAEKCUFwcHJvdmFscxIpCgRtb2RlGAEgASgOMhsud2FybWxpbmUudjEuQXBwcm92YWxzLk1vZGUSKgoHdGltZW91dBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiI8CgRNb2RlEhQKEE1PREVfVU5TUEVDSUZJRUQQABINCglNT0RFX0RFTlkQARIPCgtNT0RFX1NUUkVBTRACIp0BCgpDbGllbnRUb29sEgwKBG5hbWUYASABKAkSEwoLZGVzY3JpcHRpb24YAiABKAkSLQoMaW5wdXRfc2NoZW1hGAMgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIqCgd0aW1lb3V0GAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhEKCXJlYWRfb25seRgFIAEoCCJeCglSZWFzb25pbmcSIwoGZWZmb3J0GAEgASgOMhMud2FybWxpbmUudjEuRWZmb3J0EhoKDWJ1ZGdldF90b2tlbnMYAiABKA1IAIgBAUIQCg5fYnVkZ2V0X3Rva2VucyJECglXb3Jrc3BhY2USDAoEbmFtZRgBIAEoCRIpCgVmaWxlcxgCIAMoCzIaLndhcm1saW5lLnYxLldvcmtzcGFjZUZpbGUiKwoNV29ya3NwYWNlRmlsZRIMCgRwYXRoGAEgASgJEgwKBGRhdGEYAiABKAwiaAoMU3lzdGVtUHJvbXB0EhEKB3JlcGxhY2UYASABKAlIABIQCgZhcHBlbmQYAiABKAlIABIrCgZwcmVzZXQYAyABKAsyGS53YXJtbGluZS52MS5QcmVzZXRQcm9tcHRIAEIGCgRraW5kIkAKDFByZXNldFByb21wdBIOCgZhcHBlbmQYASABKAkSIAoYZXhjbHVkZV9keW5hbWljX3NlY3Rpb25zGAIgASgIIpYBCgZMaW1pdHMSLwoMdHVybl90aW1lb3V0GAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjAKDXN0YWxsX3RpbWVvdXQYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEQoJbWF4X3R1cm5zGAMgASgNEhYKDm1heF9idWRnZXRfdXNkGAQgASgBKkYKB1Byb2ZpbGUSFwoTUFJPRklMRV9VTlNQRUNJRklFRBAAEhAKDFBST0ZJTEVfRlVMTBABEhAKDFBST0ZJTEVfQkFSRRACKt4BCg5QZXJtaXNzaW9uTW9kZRIfChtQRVJNSVNTSU9OX01PREVfVU5TUEVDSUZJRUQQABIbChdQRVJNSVNTSU9OX01PREVfREVGQVVMVBABEhgKFFBFUk1JU1NJT05fTU9ERV9QTEFOEAISIAocUEVSTUlTU0lPTl9NT0RFX0FDQ0VQVF9FRElUUxADEhwKGFBFUk1JU1NJT05fTU9ERV9ET05UX0FTSxAEEhgKFFBFUk1JU1NJT05fTU9ERV9BVVRPEAUSGgoWUEVSTUlTU0lPTl9NT0RFX0JZUEFTUxAGKnYKBkVmZm9ydBIWChJFRkZPUlRfVU5TUEVDSUZJRUQQABIOCgpFRkZPUlRfTE9XEAESEQoNRUZGT1JUX01FRElVTRACEg8KC0VGRk9SVF9ISUdIEAMSEAoMRUZGT1JUX1hISUdIEAQSDgoKRUZGT1JUX01BWBAFQjBaLndhcm1saW5lLmRldi9jbGllbnRzL2dvL3dhcm1saW5lL3YxO3dhcm1saW5ldjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_struct]);
 
 /**
  * How a session's CLI process is set up. Every field is optional; each is checked before anything is
@@ -147,6 +147,15 @@ export type SessionConfig = Message<"warmline.v1.SessionConfig"> & {
    * @generated from field: warmline.v1.McpWait mcp_wait = 17;
    */
   mcpWait?: McpWait | undefined;
+
+  /**
+   * What the model provider is paid with for this session, in place of the operator's credential. Refused with
+   * POLICY_DENIED unless the operator allows it. Stored encrypted; no process of the CLI sees it, and it is told to
+   * nobody: what the service tells of a session has it empty.
+   *
+   * @generated from field: warmline.v1.Credential credential = 18;
+   */
+  credential?: Credential | undefined;
 };
 
 /**
@@ -155,6 +164,43 @@ export type SessionConfig = Message<"warmline.v1.SessionConfig"> & {
  */
 export const SessionConfigSchema: GenMessage<SessionConfig> = /*@__PURE__*/
   messageDesc(file_warmline_v1_session_config, 0);
+
+/**
+ * A credential of the model provider; at most 8 KiB of ASCII that can be seen.
+ *
+ * @generated from message warmline.v1.Credential
+ */
+export type Credential = Message<"warmline.v1.Credential"> & {
+  /**
+   * What it is; it must be set.
+   *
+   * @generated from oneof warmline.v1.Credential.kind
+   */
+  kind: {
+    /**
+     * An API key, sent as `x-api-key`.
+     *
+     * @generated from field: string api_key = 1;
+     */
+    value: string;
+    case: "apiKey";
+  } | {
+    /**
+     * An OAuth access token, or what a gateway takes as one: sent as `authorization: Bearer`.
+     *
+     * @generated from field: string oauth_token = 2;
+     */
+    value: string;
+    case: "oauthToken";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message warmline.v1.Credential.
+ * Use `create(CredentialSchema)` to create a new message.
+ */
+export const CredentialSchema: GenMessage<Credential> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_session_config, 1);
 
 /**
  * An MCP server. Those by URL are connected by the service, once for all sessions of the tenant that give the
@@ -208,7 +254,7 @@ export type McpServer = Message<"warmline.v1.McpServer"> & {
  * Use `create(McpServerSchema)` to create a new message.
  */
 export const McpServerSchema: GenMessage<McpServer> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 1);
+  messageDesc(file_warmline_v1_session_config, 2);
 
 /**
  * An MCP server with an address.
@@ -238,7 +284,7 @@ export type McpRemote = Message<"warmline.v1.McpRemote"> & {
  * Use `create(McpRemoteSchema)` to create a new message.
  */
 export const McpRemoteSchema: GenMessage<McpRemote> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 2);
+  messageDesc(file_warmline_v1_session_config, 3);
 
 /**
  * An MCP server that is a command.
@@ -274,7 +320,7 @@ export type McpCommand = Message<"warmline.v1.McpCommand"> & {
  * Use `create(McpCommandSchema)` to create a new message.
  */
 export const McpCommandSchema: GenMessage<McpCommand> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 3);
+  messageDesc(file_warmline_v1_session_config, 4);
 
 /**
  * Which MCP servers a turn waits for while they are being connected.
@@ -310,7 +356,7 @@ export type McpWait = Message<"warmline.v1.McpWait"> & {
  * Use `create(McpWaitSchema)` to create a new message.
  */
 export const McpWaitSchema: GenMessage<McpWait> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 4);
+  messageDesc(file_warmline_v1_session_config, 5);
 
 /**
  * Which ones.
@@ -351,7 +397,7 @@ export enum McpWait_Mode {
  * Describes the enum warmline.v1.McpWait.Mode.
  */
 export const McpWait_ModeSchema: GenEnum<McpWait_Mode> = /*@__PURE__*/
-  enumDesc(file_warmline_v1_session_config, 4, 0);
+  enumDesc(file_warmline_v1_session_config, 5, 0);
 
 /**
  * A sub-agent.
@@ -393,7 +439,7 @@ export type Agent = Message<"warmline.v1.Agent"> & {
  * Use `create(AgentSchema)` to create a new message.
  */
 export const AgentSchema: GenMessage<Agent> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 5);
+  messageDesc(file_warmline_v1_session_config, 6);
 
 /**
  * Names of tools, which may be none.
@@ -414,7 +460,7 @@ export type ToolNames = Message<"warmline.v1.ToolNames"> & {
  * Use `create(ToolNamesSchema)` to create a new message.
  */
 export const ToolNamesSchema: GenMessage<ToolNames> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 6);
+  messageDesc(file_warmline_v1_session_config, 7);
 
 /**
  * Which tools a session has.
@@ -450,7 +496,7 @@ export type Tools = Message<"warmline.v1.Tools"> & {
  * Use `create(ToolsSchema)` to create a new message.
  */
 export const ToolsSchema: GenMessage<Tools> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 7);
+  messageDesc(file_warmline_v1_session_config, 8);
 
 /**
  * Who says yes to a tool call that needs an approval, and answers the model's questions to the user.
@@ -479,7 +525,7 @@ export type Approvals = Message<"warmline.v1.Approvals"> & {
  * Use `create(ApprovalsSchema)` to create a new message.
  */
 export const ApprovalsSchema: GenMessage<Approvals> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 8);
+  messageDesc(file_warmline_v1_session_config, 9);
 
 /**
  * Who decides.
@@ -513,7 +559,7 @@ export enum Approvals_Mode {
  * Describes the enum warmline.v1.Approvals.Mode.
  */
 export const Approvals_ModeSchema: GenEnum<Approvals_Mode> = /*@__PURE__*/
-  enumDesc(file_warmline_v1_session_config, 8, 0);
+  enumDesc(file_warmline_v1_session_config, 9, 0);
 
 /**
  * A tool that the caller runs.
@@ -563,7 +609,7 @@ export type ClientTool = Message<"warmline.v1.ClientTool"> & {
  * Use `create(ClientToolSchema)` to create a new message.
  */
 export const ClientToolSchema: GenMessage<ClientTool> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 9);
+  messageDesc(file_warmline_v1_session_config, 10);
 
 /**
  * How much the model thinks.
@@ -593,7 +639,7 @@ export type Reasoning = Message<"warmline.v1.Reasoning"> & {
  * Use `create(ReasoningSchema)` to create a new message.
  */
 export const ReasoningSchema: GenMessage<Reasoning> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 10);
+  messageDesc(file_warmline_v1_session_config, 11);
 
 /**
  * The working directory of a session.
@@ -623,7 +669,7 @@ export type Workspace = Message<"warmline.v1.Workspace"> & {
  * Use `create(WorkspaceSchema)` to create a new message.
  */
 export const WorkspaceSchema: GenMessage<Workspace> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 11);
+  messageDesc(file_warmline_v1_session_config, 12);
 
 /**
  * A file of a workspace.
@@ -651,7 +697,7 @@ export type WorkspaceFile = Message<"warmline.v1.WorkspaceFile"> & {
  * Use `create(WorkspaceFileSchema)` to create a new message.
  */
 export const WorkspaceFileSchema: GenMessage<WorkspaceFile> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 12);
+  messageDesc(file_warmline_v1_session_config, 13);
 
 /**
  * The system prompt of a session.
@@ -696,7 +742,7 @@ export type SystemPrompt = Message<"warmline.v1.SystemPrompt"> & {
  * Use `create(SystemPromptSchema)` to create a new message.
  */
 export const SystemPromptSchema: GenMessage<SystemPrompt> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 13);
+  messageDesc(file_warmline_v1_session_config, 14);
 
 /**
  * The CLI's own system prompt, in a form that is asked for.
@@ -725,7 +771,7 @@ export type PresetPrompt = Message<"warmline.v1.PresetPrompt"> & {
  * Use `create(PresetPromptSchema)` to create a new message.
  */
 export const PresetPromptSchema: GenMessage<PresetPrompt> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 14);
+  messageDesc(file_warmline_v1_session_config, 15);
 
 /**
  * Bounds on each turn. A turn that reaches one ends with `turn_failed` and that bound's reason.
@@ -769,7 +815,7 @@ export type Limits = Message<"warmline.v1.Limits"> & {
  * Use `create(LimitsSchema)` to create a new message.
  */
 export const LimitsSchema: GenMessage<Limits> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 15);
+  messageDesc(file_warmline_v1_session_config, 16);
 
 /**
  * How much of the CLI's own equipment a conversation has.

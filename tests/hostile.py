@@ -59,6 +59,12 @@ _WANTED: Mapping[str, tuple[Any, ...]] = {
     "idempotency_key": ("", "", "a-key"),
     "media_type": ("image/png", "application/pdf"),
     "data": (b"x", b"\x00\xff", b'{"name": "p"}'),
+    "url": ("https://mcp.example/x?y=%20", "https://[2001:db8::1]:8443", "http://a.example"),
+    "api_key": ("Bearer-sk-ant-api03-x",),
+    "oauth_token": ("Bearer-sk-ant-oat01-x",),
+    "command": ("npx", "/usr/bin/python3"),
+    "arguments": ("-y", "--x=a b", "", "é\n"),
+    "value": ("Bearer x-1", "a b"),
     "text": ("hello", "/clear", "@/etc/passwd", "a\u2028b\x00\n"),
 }
 _WORKSPACES, _TOOLS = ("", "shared", "a_b-c"), tuple(f"{MARK}_{number}" for number in range(6))
@@ -182,6 +188,8 @@ class _Filler:
         if field.name == "name":
             names = {"warmline.v1.ClientTool": _TOOLS, "warmline.v1.Plugin": _PLUGINS}
             return self._rng.choice(names.get(_owner(field), _WORKSPACES))
+        if field.name == "names" and _owner(field) == "warmline.v1.McpWait":
+            return self._rng.choice(("lead", "helper"))
         if field.name in _TOLD:
             return f"{self._text()}{MARK}"
         return self._rng.choice(_WANTED[field.name]) if field.name in _WANTED else None

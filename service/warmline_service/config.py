@@ -11,6 +11,7 @@ from pydantic import (
     ConfigDict,
     DirectoryPath,
     Field,
+    IPvAnyNetwork,
     SecretStr,
     StringConstraints,
     model_validator,
@@ -189,6 +190,42 @@ class LimitSettings(_Section):
     )
 
 
+class McpSettings(_Section):
+    """MCP servers of callers, to which the service connects."""
+
+    allow_networks: tuple[IPvAnyNetwork, ...] = Field(
+        (),
+        description="Networks that they may be in beside the public internet, such as `10.1.0.0/16`.",
+    )
+    allow_http: bool = Field(False, description="They may be reached without TLS.")
+    ca_file: Path | None = Field(
+        None, description="PEM file with the CAs that are trusted. Default: the system's."
+    )
+    connect_timeout: Seconds = Field(10.0, description="Seconds to connect and to learn the tools.")
+    call_timeout: Seconds = Field(300.0, description="The longest call of a tool.")
+    message_bytes: int = Field(
+        16 * MIB, ge=64 * 1024, le=60 * MIB, description="One answer of a server."
+    )
+    connections_per_tenant: int = Field(
+        64, ge=1, le=10_000, description="Connections of one tenant, which its sessions share."
+    )
+    idle_ttl: Seconds = Field(
+        300.0, description="A connection that no session uses is kept so long."
+    )
+
+
+class VaultSettings(_Section):
+    """How secrets of callers are kept."""
+
+    key_file: Path | None = Field(
+        None,
+        description=(
+            "The key, 32 bytes in hex; services on one database need the same. "
+            "Default: one made in `data_dir`."
+        ),
+    )
+
+
 class StoreSettings(_Section):
     """Where sessions, their events and their content are kept."""
 
@@ -259,6 +296,10 @@ class ProviderSettings(_Section):
         description="The operator's credential. Default: ANTHROPIC_API_KEY in the service's environment.",
     )
     api_key_file: Path | None = Field(None, description="The same, from a file.")
+    caller_credentials: bool = Field(
+        False,
+        description="Sessions may bring a credential of their own in place of the operator's.",
+    )
     connect_timeout: Seconds = Field(10.0, description="Seconds to connect.")
     read_timeout: Seconds = Field(
         600.0, description="Seconds without a byte before a model request is given up."
@@ -336,6 +377,8 @@ class Settings(BaseSettings):
     tls: TlsSettings | None = None
     provider: ProviderSettings = ProviderSettings()
     models: ModelSettings = ModelSettings()
+    mcp: McpSettings = McpSettings()
+    vault: VaultSettings = VaultSettings()
     store: StoreSettings = StoreSettings()
     retention: RetentionSettings = RetentionSettings()
     tenants: tuple[TenantSettings, ...] = ()

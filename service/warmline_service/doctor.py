@@ -111,14 +111,14 @@ def _provider(settings: Settings) -> Finding:
     if provider.kind == "loopback":
         return Finding("provider", "loopback, built in")
     try:
-        ok = has_credential(settings, os.environ)
+        own = has_credential(settings, os.environ)
     except (OSError, ValueError) as error:
         return Finding("provider", "a bad credential", ok=False, advice=str(error))
     return Finding(
         "provider",
-        f"{provider.base_url}, {'with' if ok else 'without'} a credential",
-        ok,
-        "" if ok else "Set ANTHROPIC_API_KEY or provider.api_key_file, or use loopback.",
+        f"{provider.base_url}, {'with' if own else 'without'} a credential",
+        own or provider.caller_credentials,
+        "" if own else "Set ANTHROPIC_API_KEY or provider.api_key_file, or use loopback.",
     )
 
 

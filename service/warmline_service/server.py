@@ -15,23 +15,28 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
+from pydantic import SecretStr
 
 from warmline_service.chat import (
     Conversations,
     ModelCatalog,
+    ModelCredential,
+    Policy,
     Runtime,
     UpstreamFault,
     spare_keys,
 )
 from warmline_service.config import Settings
-from warmline_service.egress import Access, Egress, make_provider, operator_credential
+from warmline_service.egress import Access, Credential, Egress, make_provider, operator_credential
 from warmline_service.errors import WarmlineError
+from warmline_service.mcp import Broker
 from warmline_service.pool import Pool, SilentEvents, capacity, default_memory_budget
 from warmline_service.rpc import RpcServer, build_server, read_credentials
 from warmline_service.sessions import Journal, Keeper, Portable, Sessions, Workspaces
 from warmline_service.sessions.events import Tokens
 from warmline_service.store import Archives, Blobs, Store, open_database
 from warmline_service.tenants import Authenticator, SettingsKeys
+from warmline_service.vault import Vault, open_vault
 from warmline_service.worker import Capabilities, CliProcess, Launcher, Site, Slot, SpawnKey, probe
 
 _log = structlog.get_logger(__name__)
@@ -57,9 +62,15 @@ class EgressAccess:
 
     egress: Egress
 
-    def bind(self, slot_id: str, tenant: str, session_id: str) -> None:
-        """The slot's requests are this session's from now on, with the operator's credential."""
-        self.egress.bind(slot_id, Access(tenant, session_id, None))
+    def bind(
+        self, slot_id: str, tenant: str, session_id: str, credential: ModelCredential | None
+    ) -> None:
+        """The slot's requests are this session's from now on, with its credential or the operator's."""
+        self.egress.bind(slot_id, Access(tenant, session_id, _sent(credential)))
+
+    def renew(self, slot_id: str, credential: ModelCredential | None) -> None:
+        """The slot's next request goes out with another credential."""
+        self.egress.renew(slot_id, _sent(credential))
 
     def metered(self, slot_id: str) -> Mapping[str, Tokens]:
         """What the slot has used since it was bound, by model."""
@@ -76,6 +87,12 @@ class EgressAccess:
         """The last error of the provider, if its last answer was one."""
         error = self.egress.last_error(slot_id)
         return UpstreamFault(error.status, error.retry_after) if error else None
+
+
+def _sent(credential: ModelCredential | None) -> Credential | None:
+    if credential is None:
+        return None
+    return Credential(SecretStr(credential.secret), credential.oauth)
 
 
 class FirstSpares(SilentEvents):
@@ -126,6 +143,9 @@ class Service:
         self._archives: Archives | None = None
         self._workspaces: Workspaces | None = None
         self._keeper: Keeper | None = None
+        self._own_credential = False
+        self._vault: Vault | None = None
+        self._broker: Broker | None = None
         self._conversations: Conversations | None = None
         self._rpc: RpcServer | None = None
 
@@ -171,7 +191,8 @@ class Service:
         settings = self.settings
         # Taken out of the service's own environment, so that nothing can inherit it.
         key = {_KEY_VARIABLE: os.environ.pop(_KEY_VARIABLE, "")}
-        if not await asyncio.to_thread(has_credential, settings, key):
+        self._own_credential = await asyncio.to_thread(has_credential, settings, key)
+        if not self._own_credential and not settings.provider.caller_credentials:
             raise Unsafe(
                 "There is no model credential: set ANTHROPIC_API_KEY or provider.api_key_file, or "
                 "use `--provider loopback`, which needs none."
@@ -209,7 +230,9 @@ class Service:
         assert store is not None
         assert workspaces is not None
         assert self._journal is not None
-        sessions = Sessions(store, settings.limits, settings.retention)
+        assert self._vault is not None
+        sessions = Sessions(store, settings.limits, settings.retention, self._vault)
+        self._broker = Broker(settings.mcp)
         runtime = Runtime(
             self.pool,
             EgressAccess(egress),
@@ -222,6 +245,15 @@ class Service:
             self._journal,
             workspaces,
             Portable(store, sessions, workspaces, settings.limits, settings.store),
+            self._broker,
+            self._vault,
+            Policy(
+                settings.limits,
+                settings.cli,
+                settings.mcp,
+                settings.provider,
+                self._own_credential,
+            ),
         )
         self._conversations = Conversations(runtime)
         self._keeper = Keeper(
@@ -245,6 +277,8 @@ class Service:
         root = settings.data_dir.expanduser().absolute()
         url = settings.store.url.get_secret_value() if settings.store.url else ""
         node_id = await asyncio.to_thread(own_node_id, root)
+        key_file = settings.vault.key_file or root / "vault.key"
+        self._vault = await asyncio.to_thread(open_vault, key_file)
         blobs = Blobs(settings.store.blob_url, root / "blobs")
         self._store = Store(open_database(url, root / "warmline.db"), blobs, node_id)
         await self._store.open()
@@ -276,6 +310,8 @@ class Service:
             await self._conversations.drain(grace)
         if self._conversations is not None:
             await self._conversations.aclose()
+        if self._broker is not None:
+            await self._broker.aclose()
         if self._rpc is not None:
             await self._rpc.stop(_STREAM_GRACE)
         if self._pool is not None:

@@ -6,8 +6,9 @@ import ast
 import asyncio
 import json
 import re
+import sys
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from conversing import Model
 from feature_page import PAGE, Example, sections, table
 from google.protobuf.json_format import MessageToDict, ParseDict
+from mcp_servers import REACHABLE, mcp_server
 from running import running_service
 from warmline.v1 import chat_service_pb2 as chat_pb
 from warmline.v1 import chat_service_pb2_grpc as chat_grpc
@@ -50,6 +52,9 @@ _VALUES: dict[str, dict[str, Any]] = {
     "tools.disallowed": {"tools": {"disallowed": ["Read"]}},
     "approvals": {"approvals": {"mode": "MODE_STREAM", "timeout": "9s"}},
     "client_tools": {"client_tools": [{"name": "n", "description": "d"}]},
+    "mcp_servers": {"mcp_servers": {"n": {"http": {"url": "https://mcp.example/"}}}},
+    "credential": {"credential": {"api_key": "k"}},
+    "mcp_wait": {"mcp_wait": {"mode": "MODE_NONE"}},
     "reasoning.effort": {"reasoning": {"effort": "EFFORT_HIGH"}},
     "reasoning.budget_tokens": {"reasoning": {"budget_tokens": 2000}},
     "limits.turn_timeout": {"limits": {"turn_timeout": "9s"}},
@@ -76,7 +81,8 @@ _VALUES: dict[str, dict[str, Any]] = {
 class Caller:
     """Runs the examples of a section, one after another, as a caller with bare stubs does."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, here: Mapping[str, str]) -> None:
+        self._here = here
         self._chat = chat_grpc.ChatServiceStub(channel)
         self._sessions = session_grpc.SessionServiceStub(channel)
         self._session_id = ""
@@ -155,6 +161,8 @@ class Caller:
     def _filled(self, body: Any, into: Any) -> Any:
         """A request with its placeholders filled."""
         text = json.dumps(body).replace("SESSION_ID", self._session_id)
+        for there, here in self._here.items():
+            text = text.replace(there, here)
         for name, ids in self._asked.items():
             if name in text:
                 text = text.replace(name, ids.popleft())
@@ -214,18 +222,30 @@ async def test_each_example_is_answered_as_the_page_says(
     """One service takes them all; each section is a caller of its own."""
     model = Model()
     monkeypatch.setattr("warmline_service.server.make_provider", lambda *_: model.provider)
-    async with running_service(
-        pool={"min_spares": 0, "max_spares": 0},
-        cli={"max_retries": 4, "plugins": {"greeter": _greeter(tmp_path)}},
-        limits={
-            "forbidden_permission_modes": ["auto"],
-            "approval_park": 1,
-            "caller_commands": True,
-        },
-    ) as service:
+    async with (
+        running_service(
+            cli={"max_retries": 4, "plugins": {"greeter": _greeter(tmp_path)}},
+            pool={"min_spares": 0, "max_spares": 0},
+            limits={
+                "forbidden_permission_modes": ["auto"],
+                "approval_park": 1,
+                "caller_commands": True,
+            },
+            mcp=REACHABLE,
+            provider={"caller_credentials": True},
+            models={"extra": ["claude-haiku-4-5-20251001"]},
+        ) as service,
+        mcp_server() as server,
+    ):
+        # Where what the page names is on this machine.
+        here = {
+            "http://127.0.0.1:8000/mcp": server.url,
+            "PYTHON": sys.executable,
+            "tests/mcp_command.py": str(Path(__file__).resolve().parents[1] / "mcp_command.py"),
+        }
         async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as channel:
             for title, examples in sections().items():
-                caller = Caller(channel)
+                caller = Caller(channel, here)
                 for number, example in enumerate(examples, 1):
                     with subtests.test(f"{title}, {number}"):
                         if example.answer == "Prints":

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 from warmline_service.config import ProviderSettings
-from warmline_service.egress import AnthropicProvider, LoopbackModel, make_provider
+from warmline_service.egress import AnthropicProvider, Credential, LoopbackModel, make_provider
 from warmline_service.egress import operator_credential as find
 from warmline_service.egress._credential import authorize
 
@@ -17,10 +17,12 @@ def test_the_first_source_that_is_set_wins(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("from-file\n")
     both = ProviderSettings(api_key=SecretStr("from-setting"), api_key_file=file)
-    assert find(both, ENV) == SecretStr("from-setting")
-    assert find(ProviderSettings(api_key_file=file), ENV) == SecretStr("from-file")
-    assert find(ProviderSettings(), ENV) == SecretStr("from-env")
+    assert find(both, ENV) == Credential(SecretStr("from-setting"))
+    assert find(ProviderSettings(api_key_file=file), ENV) == Credential(SecretStr("from-file"))
+    assert find(ProviderSettings(), ENV) == Credential(SecretStr("from-env"))
     assert find(ProviderSettings(), {}) is None
+    token = SecretStr("sk-ant-oat01-x")
+    assert find(ProviderSettings(api_key=token), {}) == Credential(token, oauth=True)
 
 
 @pytest.mark.parametrize("value", ["a\nb", "a b", "schl\u00fcssel", " ", "a\0"])
@@ -34,7 +36,7 @@ def test_what_cannot_be_a_header_is_refused_unsaid(value: str) -> None:
 def test_the_oauth_beta_is_asked_for_once() -> None:
     """The CLI may have asked itself."""
     headers = {"anthropic-beta": "oauth-2025-04-20"}
-    authorize(headers, SecretStr("sk-ant-oat01-x"))
+    authorize(headers, Credential(SecretStr("sk-ant-oat01-x"), oauth=True))
     assert headers == {
         "anthropic-beta": "oauth-2025-04-20",
         "authorization": "Bearer sk-ant-oat01-x",

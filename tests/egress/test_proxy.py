@@ -12,7 +12,14 @@ from egress.client import MESSAGES, ModelClient, connected, request
 from egress.upstream import Upstream, answer, begin, delta, end, frame, serving, start, whole_stream
 from pydantic import SecretStr
 from warmline_service.config import ProviderSettings
-from warmline_service.egress import Access, AnthropicProvider, Egress, Tokens, UpstreamError
+from warmline_service.egress import (
+    Access,
+    AnthropicProvider,
+    Credential,
+    Egress,
+    Tokens,
+    UpstreamError,
+)
 from warmline_service.worker import Slot
 
 KEY = "sk-ant-api-operators"
@@ -31,7 +38,7 @@ async def upstream(tasks_end: None) -> AsyncIterator[Upstream]:
 async def egress(upstream: Upstream) -> AsyncIterator[Egress]:
     """An egress in front of it, with the operator's key."""
     settings = ProviderSettings(base_url=upstream.url + "/", connect_timeout=5, read_timeout=5)
-    egress = Egress(AnthropicProvider(settings, SecretStr(KEY)))
+    egress = Egress(AnthropicProvider(settings, Credential(SecretStr(KEY))))
     await egress.start()
     yield egress
     await egress.aclose()
@@ -66,7 +73,7 @@ async def test_the_credential_is_swapped_in(client: ModelClient, upstream: Upstr
 async def test_a_tenants_credential_wins(egress: Egress, upstream: Upstream, slot: Slot) -> None:
     """An OAuth token goes as Bearer, with the beta that it needs."""
     await egress.open_endpoint(slot)
-    egress.bind(slot.id, Access("t", "s", SecretStr("sk-ant-oat-theirs")))
+    egress.bind(slot.id, Access("t", "s", Credential(SecretStr("sk-ant-oat-theirs"), oauth=True)))
     async with connected(slot.sock) as client:
         client.session.headers["anthropic-beta"] = "a-1,b-2"
         await client.ask("hi")
@@ -272,7 +279,9 @@ async def test_a_cut_upstream_cuts_the_client(
 
 async def _ask_of(base_url: str, slot: Slot, **settings: float) -> tuple[int, dict[str, object]]:
     egress = Egress(
-        AnthropicProvider(ProviderSettings(base_url=base_url, **settings), SecretStr(KEY))
+        AnthropicProvider(
+            ProviderSettings(base_url=base_url, **settings), Credential(SecretStr(KEY))
+        )
     )
     await egress.start()
     await egress.open_endpoint(slot)

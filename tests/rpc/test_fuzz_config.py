@@ -2,7 +2,9 @@
 
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hostile import MARK, messages
@@ -10,14 +12,17 @@ from warmline.v1 import chat_service_pb2 as chat_pb
 from warmline.v1 import session_config_pb2 as pb
 from warmline.v1 import session_service_pb2 as session_pb
 from warmline_service.chat._keys import acceptable_keys
+from warmline_service.config import LimitSettings, RetentionSettings
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.rpc._parse import ask_opening_of, message_of, opening_of
 from warmline_service.rpc._parse_answers import decision_of, tool_answer_of
 from warmline_service.rpc._parse_config import config_of
 from warmline_service.rpc._wire_config import wire_config
-from warmline_service.sessions import SessionConfig
+from warmline_service.sessions import McpServer, Secrets, SessionConfig
 from warmline_service.sessions import config_of as stored_config_of
-from warmline_service.sessions._sessions import new_row
+from warmline_service.sessions._sessions import Sessions
+from warmline_service.store import Store
+from warmline_service.vault import Vault
 from warmline_service.worker import Capabilities
 from warmline_service.worker._argv import Files, build_argv
 from warmline_service.worker._control import encode_line
@@ -31,6 +36,8 @@ _FILES = Files(
     debug=Path("/slot/debug.log"),
     plugins=(Path("/slot/plugins/0"),),
 )
+_VAULT = Vault(bytes(32))
+_SESSIONS = Sessions(cast("Store", None), LimitSettings(), RetentionSettings(), _VAULT)
 SEEDS = range(10)
 EACH = 1000
 
@@ -58,12 +65,50 @@ def _accepted(seed: int) -> Iterator[SessionConfig]:
 
 def _check_kept(config: SessionConfig) -> None:
     """It comes back from the store and from the wire as it was, however deep it is in an answer."""
-    assert stored_config_of(new_row("dev", config, "")) == config
+    row = _SESSIONS.new_row("dev", config, "")
+    stored = stored_config_of(row)
+    opened = replace(stored, mcp_servers=_opened(stored), credential=_given(stored.credential))
+    assert opened == config
+    assert not any(secret in row.config for secret in _secrets(config))
     sent = session_pb.ListSessionsResponse(
         sessions=[session_pb.Session(config=wire_config(config))]
     )
     received = session_pb.ListSessionsResponse.FromString(sent.SerializeToString())
-    assert config_of(received.sessions[0].config, "config", existing=False) == config
+    told = received.sessions[0].config
+    assert not any(secret in str(told) for secret in _secrets(config))
+    _give_again(told, config)
+    assert config_of(told, "config", existing=False) == config
+
+
+def _opened(config: SessionConfig) -> dict[str, McpServer]:
+    """The servers as they were given, out of what is stored of them."""
+    return {
+        name: replace(server, secrets=_given(server.secrets))
+        for name, server in config.mcp_servers.items()
+    }
+
+
+def _given(secrets: Secrets) -> Secrets:
+    values = secrets.values(_VAULT, "dev")
+    return Secrets(secrets.names, values) if values else secrets
+
+
+def _secrets(config: SessionConfig) -> set[str]:
+    holders = [config.credential, *(each.secrets for each in config.mcp_servers.values())]
+    values = {value for each in holders for value in (each.given or {}).values()}
+    return {value for value in values if value.startswith("Bearer")}
+
+
+def _give_again(told: pb.SessionConfig, config: SessionConfig) -> None:
+    """What is told to nobody, so that the rest can be compared."""
+    for kind, secret in (config.credential.given or {}).items():
+        setattr(told.credential, kind, secret)
+    for name, server in config.mcp_servers.items():
+        values, each = server.secrets.given or {}, told.mcp_servers[name]
+        if server.kind == "stdio":
+            each.stdio.environment.update(values)
+        else:
+            getattr(each, server.kind).headers.update(values)
 
 
 def _check_command(config: SessionConfig, can: Capabilities) -> None:

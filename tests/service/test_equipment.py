@@ -16,8 +16,8 @@ from warmline.v1 import chat_service_pb2 as chat_pb
 from warmline.v1 import events_pb2 as pb
 from warmline.v1 import session_config_pb2 as config_pb
 from warmline_client import Client, Conversation, WarmlineError
-from warmline_service.chat._policy import check_equipment
-from warmline_service.config import CliSettings, LimitSettings, load
+from warmline_service.chat import Policy
+from warmline_service.config import CliSettings, LimitSettings, McpSettings, ProviderSettings, load
 from warmline_service.egress._credential import PLACEHOLDER
 from warmline_service.errors import Reason
 from warmline_service.errors import WarmlineError as ServiceError
@@ -397,9 +397,10 @@ def test_what_may_run_commands_is_the_operators_to_allow(
 ) -> None:
     """Otherwise it is refused by name."""
     config = config_of(_config(**fields), "config", existing=False)
-    check_equipment(config, LimitSettings(caller_commands=True), CliSettings())
+    others = CliSettings(), McpSettings(), ProviderSettings(), True
+    Policy(LimitSettings(caller_commands=True), *others).check(config)
     with pytest.raises(ServiceError) as caught:
-        check_equipment(config, LimitSettings(), CliSettings())
+        Policy(LimitSettings(), *others).check(config)
     assert caught.value.reason is Reason.POLICY_DENIED
     assert caught.value.metadata == {"field": field}
 

@@ -129,6 +129,7 @@ class Client(SessionCalls):
         text: str,
         *,
         session_id: str = "",
+        config: config_pb.SessionConfig | None = None,
         model: str = "",
         system: str = "",
         append_system: str = "",
@@ -137,7 +138,7 @@ class Client(SessionCalls):
         timeout: float | None = None,
         reconnect_timeout: float = 60.0,
     ) -> AsyncIterator[events_pb2.Event]:
-        """The events of one turn, each once.
+        """The events of one turn, each once; a session's set-up is as in `chat`.
 
         `key` is the message's idempotency key: asking again under it tells the same turn. `timeout` in
         seconds ends the call, not the turn. For `reconnect_timeout` seconds a lost connection is made
@@ -146,7 +147,7 @@ class Client(SessionCalls):
         request = chat_pb.AskRequest(
             message=chat_pb.UserMessage(text=text, idempotency_key=key or str(uuid.uuid4())),
             session_id=session_id,
-            config=_config(model, system, append_system),
+            config=config or _config(model, system, append_system),
             detail=detail,
         )
         async for event in asked(self._asking(request, timeout), reconnect_timeout):

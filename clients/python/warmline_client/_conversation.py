@@ -160,12 +160,17 @@ class Conversation:
         *,
         model: str = "",
         permission_mode: config_pb.PermissionMode.ValueType = config_pb.PERMISSION_MODE_UNSPECIFIED,
+        mcp_servers: Mapping[str, config_pb.McpServer] | None = None,
+        credential: config_pb.Credential | None = None,
     ) -> None:
         """Set the session up differently, also while a turn runs; what is not given stays as it is.
 
         `session_updated` or a notice `update_refused` among the `notices` says how it went.
         """
-        change = pb.Update(model=model, permission_mode=permission_mode)
+        servers = None if mcp_servers is None else pb.McpServers(servers=mcp_servers)
+        change = pb.Update(model=model, permission_mode=permission_mode, mcp_servers=servers)
+        if credential is not None:
+            change.credential.CopyFrom(credential)
         async with self._writing:
             self._check()
             if self._call is None:

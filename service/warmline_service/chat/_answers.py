@@ -1,12 +1,13 @@
-"""What a caller answers to a session that waits for it."""
+"""What a caller says in a running session beside messages."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from warmline_service.sessions import Media
+from warmline_service.sessions import McpServer, Media, Secrets, SessionConfig
+from warmline_service.worker import PermissionMode
 
 
 @dataclass(frozen=True)
@@ -33,3 +34,22 @@ class ToolAnswer:
     text: str = ""
     images: tuple[Media, ...] = ()
     is_error: bool = False
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a session is to have instead from now on; None where it keeps what it has."""
+
+    model: str | None = None
+    permission_mode: PermissionMode | None = None
+    mcp_servers: Mapping[str, McpServer] | None = None
+    credential: Secrets | None = None
+
+    def of(self, config: SessionConfig) -> SessionConfig:
+        """The configuration with it."""
+        given = {
+            each.name: value
+            for each in fields(self)
+            if (value := getattr(self, each.name)) is not None
+        }
+        return replace(config, **given)

@@ -12,13 +12,14 @@ from typing import Any, Protocol, TypeVar
 import structlog
 
 from warmline_service.chat._acceptance import Acceptance
-from warmline_service.chat._answers import Allow, Deny, ToolAnswer
+from warmline_service.chat._answers import Allow, Change, Deny, ToolAnswer
 from warmline_service.chat._desk import Desk
 from warmline_service.chat._drain import Drain
 from warmline_service.chat._endings import abandoned
 from warmline_service.chat._ports import Runtime
 from warmline_service.chat._queue import Queue
 from warmline_service.chat._runner import Runner
+from warmline_service.chat._servers import SessionServers
 from warmline_service.chat._stream import Stream, opened_position, wanted
 from warmline_service.chat._turn import Phase, Turn
 from warmline_service.errors import Reason, WarmlineError, field_invalid
@@ -37,7 +38,6 @@ from warmline_service.sessions.events import (
     TurnQueued,
 )
 from warmline_service.store import Claimed, TurnRow, TurnState
-from warmline_service.worker import PermissionMode
 
 _log = structlog.get_logger(__name__)
 
@@ -73,8 +73,11 @@ class Conversation:
         self._drain = drain
         self._acceptance = Acceptance(session, runtime)
         can, limits = runtime.capabilities, runtime.limits
-        self._desk = Desk(session, limits, can, self._emit, self._keep_config)
-        self._runner = Runner(session, runtime, self._emit, self._desk, lambda: on_idle(self))
+        self._servers = SessionServers(session, runtime, self._emit)
+        self._desk = Desk(session, limits, can, self._emit, self._keep_config, self._servers)
+        self._runner = Runner(
+            session, runtime, self._emit, self._desk, self._servers, lambda: on_idle(self)
+        )
         self._queue = Queue(session, runtime, self._runner, self._emit, drain)
         self._stream: Stream | None = None
         self._accepting = asyncio.Lock()
@@ -132,6 +135,8 @@ class Conversation:
             raise self._lost
         if after is not None and after > session.seq:
             raise field_invalid("open.after.seq", f"the session's last event is {session.seq}")
+        # Connected to by the time that the first message comes, if it is not too quick.
+        self._servers.open()
         opened = self._opened()
         if self._stream is not None:
             if not takeover:
@@ -216,23 +221,21 @@ class Conversation:
             text = "Nobody waits for the result of this call."
             stream.warn("client_call_unknown", text, callId=call_id)
 
-    async def update(self, stream: Stream, model: str | None, mode: PermissionMode | None) -> None:
-        """Set the session up differently; None leaves it as it is. The stream is told how it went."""
+    async def update(self, stream: Stream, change: Change) -> None:
+        """Set the session up differently. The stream is told how it went."""
         stream.may_speak()
         try:
             async with self._changing:
-                await self._change(model, mode)
+                await self._change(change)
         except WarmlineError as error:
             stream.warn("update_refused", error.message)
         finally:
             self._on_idle(self)
 
-    async def _change(self, model: str | None, mode: PermissionMode | None) -> None:
+    async def _change(self, change: Change) -> None:
         """All of it or nothing: what the process may have taken of a change that failed is taken back."""
         session, before = self.session, self.session.config
-        wanted = replace(
-            before, model=model or before.model, permission_mode=mode or before.permission_mode
-        )
+        wanted = self._runtime.sessions.sealed(session.tenant, change.of(before))
         self._runtime.check(wanted)
         session.config = wanted
         try:
@@ -240,10 +243,16 @@ class Conversation:
             await self._runner.change(before)
         except WarmlineError:
             session.config = replace(
-                session.config, model=before.model, permission_mode=before.permission_mode
+                session.config,
+                model=before.model,
+                permission_mode=before.permission_mode,
+                mcp_servers=before.mcp_servers,
+                credential=before.credential,
             )
             await self._take_back(wanted)
             raise
+        if not self.running:
+            self._servers.open()  # Otherwise when the next turn begins.
         self._tell_config()
 
     async def _take_back(self, wanted: SessionConfig) -> None:
@@ -260,6 +269,10 @@ class Conversation:
         self._told_mode = config.permission_mode
         name = self._runtime.catalog.resolve(config.model).id
         self._emit(SessionUpdated(name, config.permission_mode))
+
+    def close(self) -> None:
+        """It is at work here no more."""
+        self._servers.close()
 
     async def saved(self) -> None:
         """Wait, within a bound, until the files of a process that has ended were saved."""
@@ -379,6 +392,7 @@ class Conversation:
             running.id if running else "",
             self._desk.approvals,
             self._desk.calls,
+            self._servers.statuses,
         )
 
     def _keep_config(self) -> None:

@@ -307,6 +307,7 @@ class Conversations:
 
     def _drop(self, conversation: Conversation) -> None:
         session_id = conversation.session.id
+        conversation.close()
         if self._live.get(session_id) is conversation:
             del self._live[session_id]
             self._runtime.journal.forget(session_id)

@@ -31,10 +31,10 @@ def deferrable(can: Capabilities, config: SessionConfig, tool: str) -> bool:
 
     That one begins with the turn, so all that the turn needs has to be given to it at its start.
     """
-    late = config.client_tools or config.output_schema or config.thinking_tokens
-    late = late or config.settings or config.setting_sources
+    tools = config.client_tools or config.mcp_servers
+    late = tools or config.output_schema or config.thinking_tokens
     able = can.goes_on and can.mirror and not tool.startswith(_LATE_TOOLS)
-    return config.defers and able and not late
+    return config.defers and able and not (late or config.settings or config.setting_sources)
 
 
 class Deferral:

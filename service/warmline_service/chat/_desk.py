@@ -15,6 +15,7 @@ from warmline_service.chat._answers import Allow, Deny, ToolAnswer
 from warmline_service.chat._client_tools import Call, Reply, heard, result, returned
 from warmline_service.chat._deferred import Deferral, deferrable
 from warmline_service.chat._remember import remembered, updates_of
+from warmline_service.chat._servers import SessionServers
 from warmline_service.chat._turn import Emit, Turn
 from warmline_service.config import LimitSettings
 from warmline_service.errors import Reason, WarmlineError
@@ -75,7 +76,9 @@ class Desk:
         can: Capabilities,
         emit: Emit,
         keep: Callable[[], None],
+        servers: SessionServers,
     ) -> None:
+        self._servers = servers
         self.deferral: Deferral | None = None
         self.hurried: WarmlineError | None = None
         self._left = False
@@ -178,6 +181,7 @@ class Desk:
         for call_id, call in tuple(self._calls.items()):
             self._reply(call, ToolAnswer("The turn has ended.", is_error=True))
             self._return(call_id, CallOutcome.WITHDRAWN)
+        self._servers.turn_ended()
         self._turn = None
 
     def decide(self, approval_id: str, decision: Allow | Deny) -> None:
@@ -256,7 +260,7 @@ class Desk:
     def _hear(self, process: CliProcess, question: ControlRequest) -> None:
         ask, tools = question.request, self._session.config.client_tools
         if ask.server_name != CLIENT_SERVER:
-            process.refuse(question)
+            self._servers.hear(process, question)
             return
         request, reply = heard(repair(bytes(ask.message)), tools)
         if request.method == "notifications/cancelled":
@@ -310,6 +314,7 @@ class Desk:
             if (approval.process, approval.request_id) == (process, request_id):
                 self._resolve(approval_id, ApprovalOutcome.WITHDRAWN)
         self._withdraw_calls(process, lambda call: call.request_id == request_id)
+        self._servers.withdrawn(process, request_id)
 
     def _withdraw_calls(self, process: CliProcess, meant: Callable[[_Call], bool]) -> None:
         for call_id, call in tuple(self._calls.items()):

@@ -1,25 +1,69 @@
-"""What the operator has to allow before a session may bring it."""
+"""What the operator has to allow before a session may have it."""
 
 from __future__ import annotations
 
-from warmline_service.config import CliSettings, LimitSettings
+from dataclasses import dataclass
+
+from warmline_service.config import CliSettings, LimitSettings, McpSettings, ProviderSettings
 from warmline_service.errors import Reason, WarmlineError, field_invalid
 from warmline_service.sessions import SessionConfig
 
 
-def check_equipment(config: SessionConfig, limits: LimitSettings, cli: CliSettings) -> None:
-    """Raise POLICY_DENIED for what may run commands, FIELD_INVALID for a plugin that is not here."""
-    for index, plugin in enumerate(config.plugins):
-        if plugin.name and plugin.name not in cli.plugins:
-            raise field_invalid(f"config.plugins[{index}].name", "is none that is installed here")
-    if not limits.caller_commands:
-        for field in _commands(config):
+@dataclass(frozen=True)
+class Policy:
+    """The operator's settings, as far as they bound a session's configuration.
+
+    `own_credential`: whether the operator has one, for sessions without their own.
+    """
+
+    limits: LimitSettings
+    cli: CliSettings
+    mcp: McpSettings
+    provider: ProviderSettings
+    own_credential: bool
+
+    def check(self, config: SessionConfig) -> None:
+        """Raise POLICY_DENIED, CREDENTIAL_REJECTED, or FIELD_INVALID for a plugin that is not here."""
+        self._check_mode(config)
+        for index, plugin in enumerate(config.plugins):
+            if plugin.name and plugin.name not in self.cli.plugins:
+                raise field_invalid(
+                    f"config.plugins[{index}].name", "is none that is installed here"
+                )
+        if not self.limits.caller_commands:
+            for field in _commands(config):
+                text = (
+                    "may run commands on the service's machine, and there is no sandbox around its "
+                    "processes; the operator can allow it by limits.caller_commands"
+                )
+                raise _denied(field, text)
+        self._check_servers(config)
+        self._check_credential(config)
+
+    def _check_mode(self, config: SessionConfig) -> None:
+        if config.permission_mode in self.limits.forbidden_permission_modes:
             raise WarmlineError(
                 Reason.POLICY_DENIED,
-                f"config.{field} may run commands on the service's machine, and there is no sandbox "
-                "around its processes; the operator can allow it by limits.caller_commands.",
-                metadata={"field": f"config.{field}"},
+                f"The permission mode {config.permission_mode} is not allowed here.",
+                metadata={"permissionMode": config.permission_mode},
             )
+        if config.permission_mode == "bypassPermissions":
+            text = "The permission mode that asks for nothing needs a sandbox; there is none here."
+            raise WarmlineError(Reason.POLICY_DENIED, text)
+
+    def _check_servers(self, config: SessionConfig) -> None:
+        for name, server in config.mcp_servers.items():
+            if server.target.startswith("http:") and not self.mcp.allow_http:
+                text = "has to be reached by https; the operator can allow http by mcp.allow_http"
+                raise _denied(f"mcp_servers[{name}]", text)
+
+    def _check_credential(self, config: SessionConfig) -> None:
+        if config.credential.names and not self.provider.caller_credentials:
+            text = "is not taken here; the operator can allow it by provider.caller_credentials"
+            raise _denied("credential", text)
+        if not config.credential.names and not self.own_credential:
+            text = "The service has no credential of its own: give one by `config.credential`."
+            raise WarmlineError(Reason.CREDENTIAL_REJECTED, text)
 
 
 def _commands(config: SessionConfig) -> list[str]:
@@ -29,4 +73,10 @@ def _commands(config: SessionConfig) -> list[str]:
         own.append("setting_sources")
     if "hooks" in config.settings:
         own.append("settings.hooks")
-    return own
+    servers = config.mcp_servers.items()
+    return own + [f"mcp_servers[{name}]" for name, each in servers if each.kind == "stdio"]
+
+
+def _denied(field: str, text: str) -> WarmlineError:
+    field = f"config.{field}"
+    return WarmlineError(Reason.POLICY_DENIED, f"{field} {text}.", metadata={"field": field})

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from warmline_service.chat._catalog import ModelCatalog
-from warmline_service.chat._policy import check_equipment
+from warmline_service.chat._policy import Policy
 from warmline_service.config import CliSettings, LimitSettings
 from warmline_service.errors import Reason, WarmlineError
+from warmline_service.mcp import Broker
 from warmline_service.pool import Pool
-from warmline_service.sessions import Journal, Portable, SessionConfig, Sessions, Workspaces
+from warmline_service.sessions import (
+    Journal,
+    Portable,
+    SessionConfig,
+    Sessions,
+    Workspaces,
+)
 from warmline_service.sessions.events import Tokens
 from warmline_service.store import Store
+from warmline_service.vault import SealBroken, Vault
 from warmline_service.worker import Capabilities, CliProcess
 
 
@@ -25,11 +33,27 @@ class UpstreamFault:
     retry_after: float | None
 
 
+@dataclass(frozen=True)
+class ModelCredential:
+    """A credential of the provider's; `oauth`: one that bears, and no API key."""
+
+    secret: str = field(repr=False)
+    oauth: bool
+
+
 class ModelAccess(Protocol):
     """The way of a slot's process to a model, from the conversation's side."""
 
-    def bind(self, slot_id: str, tenant: str, session_id: str) -> None:
-        """From now on the slot's requests are this session's. Once per slot."""
+    def bind(
+        self, slot_id: str, tenant: str, session_id: str, credential: ModelCredential | None
+    ) -> None:
+        """From now on the slot's requests are this session's; None: with the operator's credential.
+
+        Once per slot.
+        """
+
+    def renew(self, slot_id: str, credential: ModelCredential | None) -> None:
+        """The slot's next request goes out with another credential."""
 
     def metered(self, slot_id: str) -> Mapping[str, Tokens]:
         """What the slot has used since it was bound, by model; without cost."""
@@ -56,19 +80,26 @@ class Runtime:
     journal: Journal
     workspaces: Workspaces
     portable: Portable
+    broker: Broker
+    vault: Vault
+    policy: Policy
+
+    def credential(self, tenant: str, config: SessionConfig) -> ModelCredential | None:
+        """The session's own; None: the operator's. Raises CREDENTIAL_REJECTED where it cannot be opened."""
+        try:
+            values = config.credential.values(self.vault, tenant)
+        except SealBroken as error:
+            text = (
+                "The session's credential was stored with another key: give it again by `update`."
+            )
+            raise WarmlineError(Reason.CREDENTIAL_REJECTED, text) from error
+        for kind, secret in values.items():
+            return ModelCredential(secret, kind == "oauth_token")
+        return None
 
     def check(self, config: SessionConfig) -> None:
-        """Raise MODEL_NOT_FOUND, POLICY_DENIED or FIELD_INVALID for what a session cannot have here."""
+        """Raise MODEL_NOT_FOUND, or what the policy raises, for what a session cannot have here."""
         names = [config.model, *config.fallback_models]
         for name in (*names, *(agent.model for agent in config.agents.values())):
             self.catalog.resolve(name)
-        if config.permission_mode in self.limits.forbidden_permission_modes:
-            raise WarmlineError(
-                Reason.POLICY_DENIED,
-                f"The permission mode {config.permission_mode} is not allowed here.",
-                metadata={"permissionMode": config.permission_mode},
-            )
-        check_equipment(config, self.limits, self.cli)
-        if config.permission_mode == "bypassPermissions":
-            text = "The permission mode that asks for nothing needs a sandbox; there is none here."
-            raise WarmlineError(Reason.POLICY_DENIED, text)
+        self.policy.check(config)

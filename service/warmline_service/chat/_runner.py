@@ -25,12 +25,14 @@ from warmline_service.chat._keys import acceptable_keys
 from warmline_service.chat._parking import Parking
 from warmline_service.chat._ports import Runtime
 from warmline_service.chat._recall import Past, Recall
+from warmline_service.chat._servers import SessionServers
 from warmline_service.chat._turn import Bounds, Emit, Parked, Phase, Turn
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.pool import Lease, Want
 from warmline_service.pool import Start as PoolStart
 from warmline_service.sessions import Session, SessionConfig
 from warmline_service.sessions.events import (
+    CredentialRequired,
     DebugLog,
     Ending,
     InterruptOutcome,
@@ -78,9 +80,11 @@ class Runner:
         runtime: Runtime,
         emit: Emit,
         desk: Desk,
+        servers: SessionServers,
         on_gone: Callable[[], None],
     ) -> None:
         self._desk = desk
+        self._servers = servers
         self.process: CliProcess | None = None
         self._crashed = False
         self._had_process = False
@@ -111,6 +115,12 @@ class Runner:
 
         Raises StillParked where it waits for an answer and the service is going away.
         """
+        try:
+            return await self._through(turn)
+        finally:
+            self._servers.turn_ended()
+
+    async def _through(self, turn: Turn) -> Ending:
         try:
             ending = None if turn.phase is Phase.PARKED else await self._run(turn)
             while ending is None:
@@ -150,12 +160,8 @@ class Runner:
             except ProcessLost:
                 continue
             if not (self._crashed and turn.renew()):
-                break
-        else:
-            ending = await self._attempt(turn)
-        if self._crashed:
-            self._context.keep_lost()
-        return ending
+                return ending
+        return await self._attempt(turn)
 
     async def change(self, before: SessionConfig) -> None:
         """Tell the session's process what is set up otherwise than before, if there is one.
@@ -165,6 +171,9 @@ class Runner:
         config = self._session.config
         if self.process is None or not self.hot:
             return
+        if config.credential != before.credential:
+            credential = self._runtime.credential(self._session.tenant, config)
+            self._runtime.access.renew(self.process.slot.id, credential)
         model = (self._model_name() or "default") if config.model != before.model else None
         mode = config.permission_mode if config.permission_mode != before.permission_mode else None
         try:
@@ -218,6 +227,7 @@ class Runner:
             self._runtime.check(self._session.config)
         # Looked up only where a process will be told it: the session's own knows it.
         past = None if self.hot else await self._recall.past()
+        mcp = await self._servers.ready(turn.id)
         lease = await self._acquire(past, deadline)
         try:
             before = loop.time()
@@ -225,6 +235,8 @@ class Runner:
             told = None
             if not lease.bound:
                 told = await self._bind(lease, turn, past)
+            else:
+                await self._servers.refresh(lease.process)
             self._context.begin(turn, going_on=self._desk.deferral is not None)
             lease.begin_turn()
         except BaseException as error:
@@ -236,7 +248,7 @@ class Runner:
         spawn = lease.spawn_seconds if lease.start is PoolStart.COLD else None
         bind = loop.time() - before - (told or 0.0)
         start = Start.RESUMED if told is not None else Start(lease.start.value)
-        return lease, Latency(start, lease.misses, lease.queue_seconds, spawn, bind, told)
+        return lease, Latency(start, lease.misses, lease.queue_seconds, spawn, bind, told, mcp)
 
     async def _acquire(self, past: Past, deadline: float) -> Lease[CliProcess]:
         """A process of a kind that will do; ProcessLost where another way to have the past is left."""
@@ -256,7 +268,8 @@ class Runner:
             past = await self._recall.past()
             if isinstance(past, Transcript):
                 raise ProcessGone(Reason.CLI_CRASHED, "The session's process has ended.")
-        self._runtime.access.bind(process.slot.id, session.tenant, session.id)
+        own = self._runtime.credential(session.tenant, session.config)
+        self._runtime.access.bind(process.slot.id, session.tenant, session.id, own)
         self._desk.serve(process)
         files_lost = await self._context.place(process)
         await self._give_inputs(process)
@@ -283,7 +296,9 @@ class Runner:
             if key.waits_apart(self._runtime.capabilities):
                 workspace = process.slot.work
             options = replace(self._session.config.options, directories=directories)
-            await process.bind(Binding(model, prompt, workspace, options))
+            servers = self._servers.specs
+            await process.bind(Binding(model, prompt, workspace, options, servers))
+            await self._servers.bound(process, servers)
         except ControlRefused as error:
             if error.subtype != "set_model":
                 raise
@@ -327,6 +342,7 @@ class Runner:
                 return None
             self._desk.end()
             error = failure_of(end, access.last_fault(slot))
+            self._tell_rejected(error, turn)
             if isinstance(end, Exit) or end.failed:
                 error = turn.denied_by or error  # An answer that came all the same is one.
             self._crashed = isinstance(end, Exit)
@@ -372,6 +388,13 @@ class Runner:
             text, dropped = await asyncio.to_thread(process.debug_log.read)
             if text or dropped:
                 self._emit(DebugLog(text, dropped), turn.id, "")
+
+    def _tell_rejected(self, error: WarmlineError | None, turn: Turn) -> None:
+        """Have the caller send another credential, where the one that was refused is its own."""
+        own = self._session.config.credential.names
+        if own and error is not None and error.reason is Reason.CREDENTIAL_REJECTED:
+            text = "The model provider does not accept the session's credential."
+            self._emit(CredentialRequired(text), turn.id, "")
 
     def _want(self, past: Past, workspace: Path | None) -> Want:
         can, config = self._runtime.capabilities, self._session.config

@@ -2,7 +2,7 @@
 
 from warmline_service.egress._account import Access
 from warmline_service.egress._anthropic import AnthropicProvider
-from warmline_service.egress._credential import operator_credential
+from warmline_service.egress._credential import Credential, operator_credential
 from warmline_service.egress._egress import Egress
 from warmline_service.egress._faults import UpstreamError
 from warmline_service.egress._make import make_provider
@@ -13,6 +13,7 @@ from warmline_service.egress.loopback import LoopbackBehaviour, LoopbackModel, s
 __all__ = [
     "Access",
     "AnthropicProvider",
+    "Credential",
     "Egress",
     "LoopbackBehaviour",
     "LoopbackModel",

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from pydantic import SecretStr
-
+from warmline_service.egress._credential import Credential
 from warmline_service.egress._faults import UpstreamError
 from warmline_service.egress._meter import Meter
 
@@ -25,7 +24,7 @@ class Access:
 
     tenant: str
     session_id: str
-    credential: SecretStr | None = None
+    credential: Credential | None = None
 
 
 class Account:
@@ -43,6 +42,12 @@ class Account:
         if self.access is not None:
             raise RuntimeError(f"slot {self.slot_id} is bound already")
         self.access = access
+
+    def renew(self, credential: Credential | None) -> None:
+        """The next request goes out with another credential; RuntimeError where nobody has the slot."""
+        if self.access is None:
+            raise RuntimeError(f"slot {self.slot_id} is not bound")
+        self.access = replace(self.access, credential=credential)
 
     @contextmanager
     def request(self) -> Iterator[None]:

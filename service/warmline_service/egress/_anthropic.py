@@ -7,13 +7,12 @@ from collections.abc import Mapping
 import aiohttp
 import structlog
 from aiohttp import web
-from pydantic import SecretStr
 from yarl import URL
 
 from warmline_service.config import MIB, ProviderSettings
 from warmline_service.egress._account import Account
 from warmline_service.egress._bodies import MAX_BODY, BodyTooLargeError, Upload, cut
-from warmline_service.egress._credential import authorize
+from warmline_service.egress._credential import Credential, authorize
 from warmline_service.egress._faults import UpstreamError, error_response, read_error
 from warmline_service.egress._meter import Meter, Reading
 from warmline_service.egress._provider import Route
@@ -43,7 +42,7 @@ class AnthropicProvider:
     `credential` is the operator's, for accounts without one of their own.
     """
 
-    def __init__(self, settings: ProviderSettings, credential: SecretStr | None) -> None:
+    def __init__(self, settings: ProviderSettings, credential: Credential | None) -> None:
         self._settings = settings
         self._credential = credential
         self._base = settings.base_url.rstrip("/")

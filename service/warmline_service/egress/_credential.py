@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from pydantic import SecretStr
 
@@ -14,7 +15,17 @@ _OAUTH_PREFIX = "sk-ant-oat"
 _OAUTH_BETA = "oauth-2025-04-20"
 
 
-def operator_credential(settings: ProviderSettings, environ: Mapping[str, str]) -> SecretStr | None:
+@dataclass(frozen=True)
+class Credential:
+    """What a request goes out with: an API key, or with `oauth` a token that bears."""
+
+    secret: SecretStr
+    oauth: bool = False
+
+
+def operator_credential(
+    settings: ProviderSettings, environ: Mapping[str, str]
+) -> Credential | None:
     """The first of `api_key`, `api_key_file` and ANTHROPIC_API_KEY that is set.
 
     Blocks while it reads the file. Raises OSError where it cannot, and ValueError for a credential
@@ -28,19 +39,19 @@ def operator_credential(settings: ProviderSettings, environ: Mapping[str, str]) 
     return _checked(value, "ANTHROPIC_API_KEY") if value else None
 
 
-def _checked(value: str, source: str) -> SecretStr:
+def _checked(value: str, source: str) -> Credential:
     value = value.strip()
     if not value or not value.isascii() or not value.isprintable() or " " in value:
         raise ValueError(f"{source}: not a credential: one line of printable ASCII is expected")
-    return SecretStr(value)
+    return Credential(SecretStr(value), value.startswith(_OAUTH_PREFIX))
 
 
-def authorize(headers: dict[str, str], credential: SecretStr | None) -> None:
+def authorize(headers: dict[str, str], credential: Credential | None) -> None:
     """Put a credential into the headers of a request; `headers` has lower-case names."""
     if credential is None:
         return
-    value = credential.get_secret_value()
-    if not value.startswith(_OAUTH_PREFIX):
+    value = credential.secret.get_secret_value()
+    if not credential.oauth:
         headers["x-api-key"] = value
         return
     headers["authorization"] = f"Bearer {value}"

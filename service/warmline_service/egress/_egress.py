@@ -12,6 +12,7 @@ from aiohttp import web
 
 from warmline_service.egress._account import MAX_REQUESTS, Access, Account, TooManyRequestsError
 from warmline_service.egress._bodies import cut
+from warmline_service.egress._credential import Credential
 from warmline_service.egress._endpoint import SlotEndpoint, listen_unix
 from warmline_service.egress._faults import UpstreamError, error_response
 from warmline_service.egress._meter import Meter
@@ -80,6 +81,10 @@ class Egress:
         Once per slot: RuntimeError otherwise; KeyError for an unknown slot.
         """
         self._account(slot_id).bind(access)
+
+    def renew(self, slot_id: str, credential: Credential | None) -> None:
+        """The slot's next request goes out with another credential; as `bind` raises."""
+        self._account(slot_id).renew(credential)
 
     def meter(self, slot_id: str) -> Meter:
         """What the slot has used since it was bound; KeyError for an unknown slot."""

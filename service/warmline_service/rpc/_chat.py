@@ -243,7 +243,7 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
                 case "interrupt":
                     await conversation.interrupt(stream)
                 case "update":
-                    await conversation.update(stream, *update_of(frame.update, "update"))
+                    await conversation.update(stream, update_of(frame.update, "update"))
                 case "approval_decision":
                     self._decide(conversation, stream, frame.approval_decision)
                 case "client_tool_result":

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from warmline.v1 import chat_service_pb2 as pb
 
-from warmline_service.chat import Allow, Deny, ToolAnswer
+from warmline_service.chat import Allow, Change, Deny, ToolAnswer
 from warmline_service.errors import field_invalid
 from warmline_service.rpc._parse import ID, IMAGES
 from warmline_service.rpc._parse_config import json_of, mode_of, model_of
+from warmline_service.rpc._parse_credential import credential_of
+from warmline_service.rpc._parse_mcp import servers_of
 from warmline_service.sessions import Media
-from warmline_service.worker import PermissionMode
 
 _WHY_BYTES = 8 * 1024
 _ANSWERS, _IMAGES = 100, 20
@@ -49,13 +50,23 @@ def tool_answer_of(result: pb.ClientToolResult, field: str) -> tuple[str, ToolAn
     return call_id, ToolAnswer(result.text, images, result.is_error)
 
 
-def update_of(update: pb.Update, field: str) -> tuple[str | None, PermissionMode | None]:
-    """The model and the permission mode that a session is to have; None where it keeps its own."""
-    if not update.model and not update.permission_mode:
+def update_of(update: pb.Update, field: str) -> Change:
+    """What a session is to have instead from now on."""
+    if not update.ListFields():
         raise field_invalid(field, "says nothing")
-    model = model_of(update.model, f"{field}.model")
     mode = mode_of(update.permission_mode, f"{field}.permission_mode")
-    return model, mode if update.permission_mode else None
+    servers = None
+    if update.HasField("mcp_servers"):
+        servers = servers_of(update.mcp_servers.servers, f"{field}.mcp_servers.servers")
+    credential = None
+    if update.HasField("credential"):
+        credential = credential_of(update.credential, f"{field}.credential")
+    return Change(
+        model_of(update.model, f"{field}.model"),
+        mode if update.permission_mode else None,
+        servers,
+        credential,
+    )
 
 
 def _id_of(value: str, field: str) -> str:

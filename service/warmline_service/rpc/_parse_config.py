@@ -15,6 +15,7 @@ from warmline.v1 import session_config_pb2 as pb
 
 from warmline_service.errors import field_invalid
 from warmline_service.rpc._json_schema import check_schema
+from warmline_service.rpc._parse_credential import credential_of
 from warmline_service.rpc._parse_equipment import (
     debug_of,
     directories_of,
@@ -22,9 +23,10 @@ from warmline_service.rpc._parse_equipment import (
     sources_of,
     workspace_of,
 )
+from warmline_service.rpc._parse_mcp import servers_of, wait_of
 from warmline_service.rpc._parse_settings import SETTINGS_BYTES, settings_of
 from warmline_service.rpc._struct import LEVELS, fits_struct
-from warmline_service.sessions import MOST_RULES, ClientTool, SessionConfig, is_rule
+from warmline_service.sessions import MOST_RULES, ClientTool, Secrets, SessionConfig, is_rule
 from warmline_service.worker import Agent, PermissionMode, SystemPrompt
 
 PROMPT_BYTES = 256 * 1024
@@ -88,6 +90,7 @@ def config_of(config: pb.SessionConfig, field: str, *, existing: bool) -> Sessio
         raise field_invalid(f"{field}.agent", "is none of `agents`")
     limits, reasoning = config.limits, config.reasoning
     defers = config.approvals.mode == pb.Approvals.MODE_DEFER
+    servers = servers_of(config.mcp_servers, f"{field}.mcp_servers")
     return SessionConfig(
         model=model_of(config.model, f"{field}.model"),
         system_prompt=_prompt_of(config.system_prompt, f"{field}.system_prompt"),
@@ -123,6 +126,9 @@ def config_of(config: pb.SessionConfig, field: str, *, existing: bool) -> Sessio
         ),
         defers=defers,
         client_tools=_client_tools_of(config.client_tools, f"{field}.client_tools"),
+        credential=_credential_of(config, f"{field}.credential"),
+        mcp_servers=servers,
+        mcp_wait=wait_of(config.mcp_wait, servers, f"{field}.mcp_wait"),
         bare=_known(_PROFILES, config.profile, f"{field}.profile"),
     )
 
@@ -316,6 +322,10 @@ def _whole(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return int(value)
     return value
+
+
+def _credential_of(config: pb.SessionConfig, field: str) -> Secrets:
+    return credential_of(config.credential, field) if config.HasField("credential") else Secrets()
 
 
 def _seconds(

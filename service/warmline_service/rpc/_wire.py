@@ -81,7 +81,7 @@ def _latency(out: pb.LatencyReceipt, latency: events.Latency | None) -> None:
         return
     out.start = _START[latency.start]
     out.misses.extend(latency.misses)
-    for name in ("queue", "spawn", "bind", "history", "cli", "first_token", "total"):
+    for name in ("queue", "spawn", "bind", "history", "mcp", "cli", "first_token", "total"):
         seconds = getattr(latency, name)
         if seconds is not None:
             _duration(getattr(out, name), seconds)
@@ -113,6 +113,8 @@ def _opened(out: pb.SessionOpened, body: events.SessionOpened) -> None:
         wire_approval(out.open_approvals.add(), asked)
     for called in body.client_calls:
         _client_call(out.open_client_calls.add(), called)
+    for status in body.servers:
+        _server(out.mcp_servers.add(), status)
 
 
 def _updated(out: pb.SessionUpdated, body: events.SessionUpdated) -> None:
@@ -216,6 +218,17 @@ def _client_return(out: pb.ClientToolReturned, body: events.ClientToolReturned) 
     out.outcome = _CALL[body.outcome]
 
 
+def _server(out: pb.McpServerStatus, body: events.ServerStatus) -> None:
+    out.name = body.name
+    out.state = pb.McpServerStatus.State.Value(f"STATE_{body.state.upper()}")
+    out.error = body.error
+    out.tools.extend(body.tools)
+
+
+def _credential(out: pb.CredentialRequired, body: events.CredentialRequired) -> None:
+    out.message = body.message
+
+
 def _message(out: pb.Message, body: events.Message) -> None:
     out.id = body.id
     out.model = body.model
@@ -269,6 +282,8 @@ _FILL: dict[type, tuple[str, Callable[[Any, Any], None]]] = {
     events.ApprovalResolved: ("approval_resolved", _resolved),
     events.ClientToolCalled: ("client_tool_called", _client_call),
     events.ClientToolReturned: ("client_tool_returned", _client_return),
+    events.CredentialRequired: ("credential_required", _credential),
+    events.ServerStatus: ("mcp_server_status", _server),
     events.TextDelta: ("text_delta", _text),
     events.ThinkingDelta: ("thinking_delta", _text),
     events.ToolInputDelta: ("tool_input_delta", _tool_input),

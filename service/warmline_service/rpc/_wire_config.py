@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from warmline.v1 import session_config_pb2 as pb
 
 from warmline_service.rpc._struct import fill_struct
-from warmline_service.sessions import SessionConfig
+from warmline_service.sessions import MCP_WAIT, SessionConfig
 from warmline_service.worker import Agent, SystemPrompt
 
 MODES = {
@@ -47,6 +47,9 @@ def wire_config(config: SessionConfig) -> pb.SessionConfig:
         each.read_only = tool.read_only
         fill_struct(each.input_schema, tool.schema)
         each.timeout.FromNanoseconds(round(tool.timeout * 1e9))
+    _servers(out, config)
+    for kind in config.credential.names:
+        setattr(out.credential, kind, "")
     if config.effort:
         out.reasoning.effort = pb.Effort.Value(f"EFFORT_{config.effort.upper()}")
     if config.thinking_tokens is not None:
@@ -99,6 +102,27 @@ def _equipment(out: pb.SessionConfig, config: SessionConfig) -> None:
         out.debug.categories.extend(config.debug.categories)
         out.debug.exclusions.extend(config.debug.exclusions)
         out.debug.SetInParent()
+
+
+def _servers(out: pb.SessionConfig, config: SessionConfig) -> None:
+    """What is secret keeps its name alone."""
+    for name, server in config.mcp_servers.items():
+        each, hidden = out.mcp_servers[name], dict.fromkeys(server.secrets.names, "")
+        each.required = server.required
+        if server.kind == "stdio":
+            each.stdio.command = server.target
+            each.stdio.arguments.extend(server.arguments)
+            each.stdio.environment.update(hidden)
+        else:
+            remote = each.http if server.kind == "http" else each.sse
+            remote.url = server.target
+            remote.headers.update(hidden)
+    wait = config.mcp_wait
+    if wait.names is not None:
+        out.mcp_wait.mode = pb.McpWait.MODE_NAMED if wait.names else pb.McpWait.MODE_NONE
+        out.mcp_wait.names.extend(wait.names)
+    if wait.timeout != MCP_WAIT:
+        out.mcp_wait.timeout.FromNanoseconds(round(wait.timeout * 1e9))
 
 
 def _limits(out: pb.SessionConfig, config: SessionConfig) -> None:

@@ -17,14 +17,17 @@ from warmline_service.sessions._files import (
 )
 from warmline_service.sessions._journal import Journal
 from warmline_service.sessions._keeper import Keeper
+from warmline_service.sessions._mcp import MCP_WAIT, McpServer, McpWait
 from warmline_service.sessions._message import Media, UserMessage
 from warmline_service.sessions._portable import Export, Portable
+from warmline_service.sessions._secrets import Secrets
 from warmline_service.sessions._session import Session
 from warmline_service.sessions._sessions import Sessions, config_of
 from warmline_service.sessions._workspaces import Workspaces
 
 __all__ = [
     "CLIENT_SERVER",
+    "MCP_WAIT",
     "MOST_RULES",
     "ClientTool",
     "Export",
@@ -32,9 +35,12 @@ __all__ = [
     "FileInfo",
     "Journal",
     "Keeper",
+    "McpServer",
+    "McpWait",
     "Media",
     "PlacedFile",
     "Portable",
+    "Secrets",
     "Session",
     "SessionConfig",
     "Sessions",

@@ -1,4 +1,4 @@
-"""Events of what a turn waits for: a yes, or the result of a tool of the caller's."""
+"""Events of what a turn waits for: a yes, the result of a tool of the caller's, a server, a key."""
 
 from __future__ import annotations
 
@@ -63,3 +63,18 @@ class ClientToolReturned(Tagged, frozen=True, tag="client_tool_returned"):
 
     id: str
     outcome: CallOutcome
+
+
+class ServerStatus(Tagged, frozen=True, tag="mcp_server_status"):
+    """How an MCP server is: `connecting`, `connected` or `failed`; `error` says why, `tools` are names."""
+
+    name: str
+    state: str
+    error: str = ""
+    tools: tuple[str, ...] = ()
+
+
+class CredentialRequired(Tagged, frozen=True, tag="credential_required"):
+    """The provider has refused the session's own credential."""
+
+    message: str

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from warmline_service.sessions._mcp import McpServer, McpWait
+from warmline_service.sessions._secrets import Secrets
 from warmline_service.worker import (
     Agent,
     Debug,
@@ -86,6 +88,10 @@ class SessionConfig:
     approval_timeout: float | None = None
     defers: bool = False
     client_tools: tuple[ClientTool, ...] = ()
+    mcp_servers: Mapping[str, McpServer] = field(default_factory=dict)
+    mcp_wait: McpWait = field(default_factory=McpWait)
+    # The model provider's: an `api_key` or an `oauth_token`; empty for the operator's.
+    credential: Secrets = field(default_factory=Secrets)
 
     @property
     def options(self) -> Options:
@@ -93,11 +99,14 @@ class SessionConfig:
         return Options(
             agents=self.agents,
             output_schema=self.output_schema,
-            allowed=self.allowed_tools,
+            # The caller's own tools need no approval of the caller's.
+            allowed=(
+                *self.allowed_tools,
+                *([f"mcp__{CLIENT_SERVER}"] if self.client_tools else []),
+            ),
             disallowed=self.disallowed_tools,
             more_settings=self.settings,
             effort=self.effort,
             permission_mode=self.permission_mode,
             thinking_tokens=self.thinking_tokens,
-            servers=(CLIENT_SERVER,) if self.client_tools else (),
         )

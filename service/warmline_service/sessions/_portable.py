@@ -14,7 +14,7 @@ import msgspec
 from warmline_service.config import LimitSettings, StoreSettings
 from warmline_service.errors import field_invalid
 from warmline_service.sessions._config import SessionConfig
-from warmline_service.sessions._sessions import Sessions, new_row
+from warmline_service.sessions._sessions import Sessions
 from warmline_service.sessions._workspaces import Workspaces, content_missing
 from warmline_service.store import (
     ArchiveRefused,
@@ -98,7 +98,7 @@ class Portable:
         brought = [line for line in transcript.split(b"\n") if line.strip()]
         # What was said before counts as no turn of this session.
         lines = await asyncio.to_thread(imported, brought, "transcript") if brought else []
-        row = new_row(tenant, config, title)
+        row = self._sessions.new_row(tenant, config, title)
         if workspace is not None:
             key = await self._keep(tenant, row.id, workspace)
             row = msgspec.structs.replace(row, workspace_key=key)

@@ -7,15 +7,18 @@ import time
 import uuid
 import zlib
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 import msgspec
 
 from warmline_service.config import LimitSettings, RetentionSettings
 from warmline_service.errors import Reason, WarmlineError, field_invalid
 from warmline_service.sessions._config import SessionConfig
+from warmline_service.sessions._mcp import sealed
 from warmline_service.sessions._session import Session, session_of
 from warmline_service.sessions._workspaces import content_missing
 from warmline_service.store import BlobMissing, Claim, PartRow, SessionRow, Store
+from warmline_service.vault import Vault
 
 _config_of = msgspec.json.Decoder(SessionConfig)
 
@@ -23,8 +26,11 @@ _config_of = msgspec.json.Decoder(SessionConfig)
 class Sessions:
     """What there is of sessions in the store; a tenant's are seen by itself only."""
 
-    def __init__(self, store: Store, limits: LimitSettings, retention: RetentionSettings) -> None:
+    def __init__(
+        self, store: Store, limits: LimitSettings, retention: RetentionSettings, vault: Vault
+    ) -> None:
         self._store = store
+        self._vault = vault
         self._limit = limits.sessions_per_tenant
         self._keys_ttl = retention.keys_hours * 3600
 
@@ -42,7 +48,7 @@ class Sessions:
         `keep_files` keeps the files that it begins with, for its id, and gives their key.
         Raises QUOTA_EXCEEDED, IDEMPOTENCY_CONFLICT, STORAGE_UNAVAILABLE.
         """
-        row = new_row(tenant, config, title)
+        row = self.new_row(tenant, config, title)
         if keep_files is not None:
             key = await keep_files(row.id)
             row = msgspec.structs.replace(row, workspace_key=key)
@@ -76,7 +82,7 @@ class Sessions:
             raise field_invalid("turn_id", "has not ended")
         kept = {turn.id for turn in await store.turns(source_id, last.number)} if last else set()
         own = config if config is not None and config != SessionConfig() else config_of(source)
-        row = new_row(tenant, own, source.title)
+        row = self.new_row(tenant, own, source.title)
         # What has no turn was there before the first: in the fork, all that it begins with.
         parts = [
             msgspec.structs.replace(part, session_id=row.id, turn_id="")
@@ -112,7 +118,7 @@ class Sessions:
 
     async def reconfigure(self, session: Session) -> None:
         """Store how a session is set up now. Raises SESSION_ELSEWHERE, STORAGE_UNAVAILABLE."""
-        config = msgspec.json.encode(session.config).decode()
+        config = self._stored(session.tenant, session.config)
         await self._store.reconfigure(session.id, config, session.token)
 
     def claim(self, tenant: str, key: str, content_hash: str) -> Claim | None:
@@ -126,6 +132,27 @@ class Sessions:
         """The lines of a session's transcript, in order. Raises STORAGE_UNAVAILABLE, BlobMissing."""
         parts = await self._store.parts(tenant, session_id)
         return await asyncio.to_thread(_lines, parts)
+
+    def new_row(self, tenant: str, config: SessionConfig, title: str) -> SessionRow:
+        """The row of a session that begins now."""
+        now = time.time()
+        return SessionRow(
+            id=str(uuid.uuid4()),
+            tenant=tenant,
+            title=title,
+            config=self._stored(tenant, config),
+            created_at=now,
+            updated_at=now,
+        )
+
+    def sealed(self, tenant: str, config: SessionConfig) -> SessionConfig:
+        """The same with nothing in it that may not be stored."""
+        servers = sealed(config.mcp_servers, self._vault, tenant)
+        credential = config.credential.seal(self._vault, tenant)
+        return replace(config, mcp_servers=servers, credential=credential)
+
+    def _stored(self, tenant: str, config: SessionConfig) -> str:
+        return msgspec.json.encode(self.sealed(tenant, config)).decode()
 
     async def _parts(self, tenant: str, session_id: str) -> Sequence[PartRow]:
         try:
@@ -142,16 +169,3 @@ def _lines(parts: Sequence[PartRow]) -> list[bytes]:
 def config_of(row: SessionRow) -> SessionConfig:
     """How a stored session is set up."""
     return _config_of.decode(row.config)
-
-
-def new_row(tenant: str, config: SessionConfig, title: str) -> SessionRow:
-    """The row of a session that begins now."""
-    now = time.time()
-    return SessionRow(
-        id=str(uuid.uuid4()),
-        tenant=tenant,
-        title=title,
-        config=msgspec.json.encode(config).decode(),
-        created_at=now,
-        updated_at=now,
-    )

@@ -20,6 +20,8 @@ from warmline_service.sessions._asking import ApprovalResolved as ApprovalResolv
 from warmline_service.sessions._asking import CallOutcome as CallOutcome
 from warmline_service.sessions._asking import ClientToolCalled as ClientToolCalled
 from warmline_service.sessions._asking import ClientToolReturned as ClientToolReturned
+from warmline_service.sessions._asking import CredentialRequired as CredentialRequired
+from warmline_service.sessions._asking import ServerStatus as ServerStatus
 from warmline_service.sessions._tagged import Tagged
 
 
@@ -121,6 +123,7 @@ class Latency(Struct, frozen=True):
     spawn: float | None = None
     bind: float | None = None
     history: float | None = None
+    mcp: float | None = None
     cli: float | None = None
     first_token: float | None = None
     total: float | None = None
@@ -138,6 +141,7 @@ class SessionOpened(Tagged, frozen=True, tag="session_opened"):
     running_turn_id: str = ""
     approvals: tuple[ApprovalRequested, ...] = ()
     client_calls: tuple[ClientToolCalled, ...] = ()
+    servers: tuple[ServerStatus, ...] = ()
 
 
 class SessionUpdated(Tagged, frozen=True, tag="session_updated"):
@@ -320,6 +324,8 @@ Body = (
     | ApprovalResolved
     | ClientToolCalled
     | ClientToolReturned
+    | ServerStatus
+    | CredentialRequired
     | TextDelta
     | ThinkingDelta
     | ToolInputDelta

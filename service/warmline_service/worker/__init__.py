@@ -45,7 +45,7 @@ from warmline_service.worker._messages import (
     Unknown,
     User,
 )
-from warmline_service.worker._options import Agent, Options, PermissionMode
+from warmline_service.worker._options import Agent, Command, Options, PermissionMode, Servers
 from warmline_service.worker._pending import Pending, unanswered
 from warmline_service.worker._probe import probe, read_version
 from warmline_service.worker._process import CliProcess
@@ -76,6 +76,7 @@ __all__ = [
     "Capture",
     "CliMessage",
     "CliProcess",
+    "Command",
     "CommandLifecycle",
     "CompactBoundary",
     "Content",
@@ -114,6 +115,7 @@ __all__ = [
     "RateLimitEvent",
     "Result",
     "Salvage",
+    "Servers",
     "SettingSource",
     "Sink",
     "Site",

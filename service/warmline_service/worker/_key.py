@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from warmline_service.worker._equipment import Debug, Plugin, SettingSource
-from warmline_service.worker._options import Agent, Options
+from warmline_service.worker._options import Agent, Options, Servers
 from warmline_service.worker._pending import Pending
 from warmline_service.worker._transcript import Transcript
 
@@ -90,6 +90,7 @@ class Binding:
     system_prompt: SystemPrompt | None = None
     workspace: Path | None = None
     options: Options = field(default_factory=Options)
+    servers: Servers = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

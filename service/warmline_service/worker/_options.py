@@ -33,6 +33,33 @@ class Agent:
 
 
 @dataclass(frozen=True)
+class Command:
+    """An MCP server that the CLI itself runs; `repr` hides what is added to its environment."""
+
+    program: str
+    arguments: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+# By name: what the CLI runs, or None for what it asks us for by `mcp_message`.
+Servers = Mapping[str, Command | None]
+
+
+def servers_as_json(servers: Servers) -> JsonObject:
+    """MCP servers as the CLI takes them."""
+    return {name: _server_as_json(name, command) for name, command in servers.items()}
+
+
+def _server_as_json(name: str, command: Command | None) -> JsonObject:
+    told: JsonObject = {"type": "sdk", "name": name}
+    if command is not None:
+        told = {"type": "stdio", "command": command.program, "args": list(command.arguments)}
+        told["env"] = dict(command.environment)
+    # Without this the model has to look for its tools before it can call one.
+    return told | {"alwaysLoad": True}
+
+
+@dataclass(frozen=True)
 class Options:
     """What can be bound to a process that is already running, at any time or before its first turn.
 
@@ -49,8 +76,6 @@ class Options:
     effort: str = ""
     permission_mode: PermissionMode = "default"
     thinking_tokens: int | None = None
-    # Names of MCP servers that are reached by `mcp_message`; their tools need no approval.
-    servers: tuple[str, ...] = ()
     # The CLI's own settings, by its names.
     more_settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -73,10 +98,9 @@ class Options:
     def settings(self) -> JsonObject:
         """The CLI's settings; empty where none have to be applied."""
         told: JsonObject = dict(self.more_settings)
-        allowed = [*self.allowed, *(f"mcp__{name}" for name in self.servers)]
         # Each time it is told, it takes the place of what was told before.
         permissions = {
-            "allow": allowed,
+            "allow": list(self.allowed),
             "deny": list(self.disallowed),
             "additionalDirectories": list(map(str, self.directories)),
             **told.get("permissions", {}),

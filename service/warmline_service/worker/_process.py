@@ -35,7 +35,7 @@ from warmline_service.worker._messages import (
     JsonObject,
     TranscriptMirror,
 )
-from warmline_service.worker._options import PermissionMode
+from warmline_service.worker._options import PermissionMode, Servers, servers_as_json
 from warmline_service.worker._output import READ_BYTES
 from warmline_service.worker._pending import Pending
 from warmline_service.worker._salvage import Salvage, offer
@@ -182,9 +182,8 @@ class CliProcess:
             asks.append(("apply_flag_settings", {"settings": options.settings}))
         if own and self.key.resume is not None:
             asks += [("reload_skills", {}), ("reload_plugins", {})]
-        if options.servers:
-            servers = {name: _our_server(name) for name in options.servers}
-            asks.append(("mcp_set_servers", {"servers": servers}))
+        if binding.servers:
+            asks.append(("mcp_set_servers", {"servers": servers_as_json(binding.servers)}))
         # The settings of a workspace may name another, which is not theirs to say.
         if options.permission_mode != "default" or own:
             asks.append(("set_permission_mode", {"mode": options.permission_mode}))
@@ -206,6 +205,14 @@ class CliProcess:
         if model is not None:
             asks.append(("set_model", {"model": self._alias(check_model(model))}))
         await self._ask(asks, self._settings.control_timeout)
+
+    async def serve(self, servers: Servers, timeout: float) -> None:
+        """These MCP servers from now on; waits until those that it runs itself have come up, or failed.
+
+        Raises as `control` does.
+        """
+        told = servers_as_json(servers)
+        await self.control("mcp_set_servers", timeout=timeout, servers=told)
 
     async def send_user(self, content: Content, uuid: str, *, verbatim: bool = True) -> None:
         """Begin a turn with text or content blocks; `verbatim`: no command or `@file` is acted upon.
@@ -452,11 +459,6 @@ async def _quietly(work: Awaitable[None]) -> None:
         await work
     except WarmlineError as error:
         _log.debug("answer not written", error=error.message)
-
-
-def _our_server(name: str) -> JsonObject:
-    # Without the last the model has to look for its tools before it can call one.
-    return {"type": "sdk", "name": name, "alwaysLoad": True}
 
 
 def _prompt_fields(prompt: SystemPrompt | None) -> JsonObject:

@@ -1103,8 +1103,12 @@ type Update struct {
 	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
 	// What may happen without an approval. Not set: as it is.
 	PermissionMode PermissionMode `protobuf:"varint,2,opt,name=permission_mode,json=permissionMode,proto3,enum=warmline.v1.PermissionMode" json:"permission_mode,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The MCP servers, all of them; the next turn is the first that has them. Not set: as they are.
+	McpServers *McpServers `protobuf:"bytes,3,opt,name=mcp_servers,json=mcpServers,proto3" json:"mcp_servers,omitempty"`
+	// The credential; the next request to the model is the first that goes out with it. Not set: as it is.
+	Credential    *Credential `protobuf:"bytes,4,opt,name=credential,proto3" json:"credential,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Update) Reset() {
@@ -1151,6 +1155,66 @@ func (x *Update) GetPermissionMode() PermissionMode {
 	return PermissionMode_PERMISSION_MODE_UNSPECIFIED
 }
 
+func (x *Update) GetMcpServers() *McpServers {
+	if x != nil {
+		return x.McpServers
+	}
+	return nil
+}
+
+func (x *Update) GetCredential() *Credential {
+	if x != nil {
+		return x.Credential
+	}
+	return nil
+}
+
+// The MCP servers of a session.
+type McpServers struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By their names, as in `SessionConfig.mcp_servers`. Empty: none.
+	Servers       map[string]*McpServer `protobuf:"bytes,1,rep,name=servers,proto3" json:"servers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *McpServers) Reset() {
+	*x = McpServers{}
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *McpServers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*McpServers) ProtoMessage() {}
+
+func (x *McpServers) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use McpServers.ProtoReflect.Descriptor instead.
+func (*McpServers) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *McpServers) GetServers() map[string]*McpServer {
+	if x != nil {
+		return x.Servers
+	}
+	return nil
+}
+
 // Stop the running turn. `interrupt_result` says what happened.
 type Interrupt struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1160,7 +1224,7 @@ type Interrupt struct {
 
 func (x *Interrupt) Reset() {
 	*x = Interrupt{}
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[13]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1172,7 +1236,7 @@ func (x *Interrupt) String() string {
 func (*Interrupt) ProtoMessage() {}
 
 func (x *Interrupt) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[13]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1185,7 +1249,7 @@ func (x *Interrupt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interrupt.ProtoReflect.Descriptor instead.
 func (*Interrupt) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{13}
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{14}
 }
 
 // One turn.
@@ -1207,7 +1271,7 @@ type AskRequest struct {
 
 func (x *AskRequest) Reset() {
 	*x = AskRequest{}
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[14]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1219,7 +1283,7 @@ func (x *AskRequest) String() string {
 func (*AskRequest) ProtoMessage() {}
 
 func (x *AskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[14]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1232,7 +1296,7 @@ func (x *AskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AskRequest.ProtoReflect.Descriptor instead.
 func (*AskRequest) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{14}
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *AskRequest) GetMessage() *UserMessage {
@@ -1281,7 +1345,7 @@ type AskResponse struct {
 
 func (x *AskResponse) Reset() {
 	*x = AskResponse{}
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[15]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1293,7 +1357,7 @@ func (x *AskResponse) String() string {
 func (*AskResponse) ProtoMessage() {}
 
 func (x *AskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[15]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1306,7 +1370,7 @@ func (x *AskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AskResponse.ProtoReflect.Descriptor instead.
 func (*AskResponse) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{15}
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AskResponse) GetEvents() []*Event {
@@ -1336,7 +1400,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[16]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1348,7 +1412,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[16]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1361,7 +1425,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{16}
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WatchRequest) GetSessionId() string {
@@ -1410,7 +1474,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[17]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1422,7 +1486,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[17]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1435,7 +1499,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{17}
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WatchResponse) GetEvents() []*Event {
@@ -1514,10 +1578,21 @@ const file_warmline_v1_chat_service_proto_rawDesc = "" +
 	"\acall_id\x18\x01 \x01(\tR\x06callId\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\x12*\n" +
 	"\x06images\x18\x03 \x03(\v2\x12.warmline.v1.MediaR\x06images\x12\x19\n" +
-	"\bis_error\x18\x04 \x01(\bR\aisError\"d\n" +
+	"\bis_error\x18\x04 \x01(\bR\aisError\"\xd7\x01\n" +
 	"\x06Update\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12D\n" +
-	"\x0fpermission_mode\x18\x02 \x01(\x0e2\x1b.warmline.v1.PermissionModeR\x0epermissionMode\"\v\n" +
+	"\x0fpermission_mode\x18\x02 \x01(\x0e2\x1b.warmline.v1.PermissionModeR\x0epermissionMode\x128\n" +
+	"\vmcp_servers\x18\x03 \x01(\v2\x17.warmline.v1.McpServersR\n" +
+	"mcpServers\x127\n" +
+	"\n" +
+	"credential\x18\x04 \x01(\v2\x17.warmline.v1.CredentialR\n" +
+	"credential\"\xa0\x01\n" +
+	"\n" +
+	"McpServers\x12>\n" +
+	"\aservers\x18\x01 \x03(\v2$.warmline.v1.McpServers.ServersEntryR\aservers\x1aR\n" +
+	"\fServersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12,\n" +
+	"\x05value\x18\x02 \x01(\v2\x16.warmline.v1.McpServerR\x05value:\x028\x01\"\v\n" +
 	"\tInterrupt\"\xeb\x01\n" +
 	"\n" +
 	"AskRequest\x122\n" +
@@ -1567,7 +1642,7 @@ func file_warmline_v1_chat_service_proto_rawDescGZIP() []byte {
 }
 
 var file_warmline_v1_chat_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_warmline_v1_chat_service_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_warmline_v1_chat_service_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_warmline_v1_chat_service_proto_goTypes = []any{
 	(Detail)(0),              // 0: warmline.v1.Detail
 	(OnDisconnect)(0),        // 1: warmline.v1.OnDisconnect
@@ -1584,26 +1659,30 @@ var file_warmline_v1_chat_service_proto_goTypes = []any{
 	(*Deny)(nil),             // 12: warmline.v1.Deny
 	(*ClientToolResult)(nil), // 13: warmline.v1.ClientToolResult
 	(*Update)(nil),           // 14: warmline.v1.Update
-	(*Interrupt)(nil),        // 15: warmline.v1.Interrupt
-	(*AskRequest)(nil),       // 16: warmline.v1.AskRequest
-	(*AskResponse)(nil),      // 17: warmline.v1.AskResponse
-	(*WatchRequest)(nil),     // 18: warmline.v1.WatchRequest
-	(*WatchResponse)(nil),    // 19: warmline.v1.WatchResponse
-	nil,                      // 20: warmline.v1.Allow.AnswersEntry
-	(*Event)(nil),            // 21: warmline.v1.Event
-	(*SessionConfig)(nil),    // 22: warmline.v1.SessionConfig
-	(*structpb.Struct)(nil),  // 23: google.protobuf.Struct
-	(PermissionMode)(0),      // 24: warmline.v1.PermissionMode
+	(*McpServers)(nil),       // 15: warmline.v1.McpServers
+	(*Interrupt)(nil),        // 16: warmline.v1.Interrupt
+	(*AskRequest)(nil),       // 17: warmline.v1.AskRequest
+	(*AskResponse)(nil),      // 18: warmline.v1.AskResponse
+	(*WatchRequest)(nil),     // 19: warmline.v1.WatchRequest
+	(*WatchResponse)(nil),    // 20: warmline.v1.WatchResponse
+	nil,                      // 21: warmline.v1.Allow.AnswersEntry
+	nil,                      // 22: warmline.v1.McpServers.ServersEntry
+	(*Event)(nil),            // 23: warmline.v1.Event
+	(*SessionConfig)(nil),    // 24: warmline.v1.SessionConfig
+	(*structpb.Struct)(nil),  // 25: google.protobuf.Struct
+	(PermissionMode)(0),      // 26: warmline.v1.PermissionMode
+	(*Credential)(nil),       // 27: warmline.v1.Credential
+	(*McpServer)(nil),        // 28: warmline.v1.McpServer
 }
 var file_warmline_v1_chat_service_proto_depIdxs = []int32{
 	6,  // 0: warmline.v1.ChatRequest.open:type_name -> warmline.v1.Open
 	7,  // 1: warmline.v1.ChatRequest.message:type_name -> warmline.v1.UserMessage
-	15, // 2: warmline.v1.ChatRequest.interrupt:type_name -> warmline.v1.Interrupt
+	16, // 2: warmline.v1.ChatRequest.interrupt:type_name -> warmline.v1.Interrupt
 	10, // 3: warmline.v1.ChatRequest.approval_decision:type_name -> warmline.v1.ApprovalDecision
 	13, // 4: warmline.v1.ChatRequest.client_tool_result:type_name -> warmline.v1.ClientToolResult
 	14, // 5: warmline.v1.ChatRequest.update:type_name -> warmline.v1.Update
-	21, // 6: warmline.v1.ChatResponse.events:type_name -> warmline.v1.Event
-	22, // 7: warmline.v1.Open.config:type_name -> warmline.v1.SessionConfig
+	23, // 6: warmline.v1.ChatResponse.events:type_name -> warmline.v1.Event
+	24, // 7: warmline.v1.Open.config:type_name -> warmline.v1.SessionConfig
 	0,  // 8: warmline.v1.Open.detail:type_name -> warmline.v1.Detail
 	4,  // 9: warmline.v1.Open.after:type_name -> warmline.v1.Cursor
 	5,  // 10: warmline.v1.Open.fork:type_name -> warmline.v1.ForkFrom
@@ -1613,29 +1692,33 @@ var file_warmline_v1_chat_service_proto_depIdxs = []int32{
 	9,  // 14: warmline.v1.InputBlock.document:type_name -> warmline.v1.Media
 	11, // 15: warmline.v1.ApprovalDecision.allow:type_name -> warmline.v1.Allow
 	12, // 16: warmline.v1.ApprovalDecision.deny:type_name -> warmline.v1.Deny
-	23, // 17: warmline.v1.Allow.updated_input:type_name -> google.protobuf.Struct
-	20, // 18: warmline.v1.Allow.answers:type_name -> warmline.v1.Allow.AnswersEntry
+	25, // 17: warmline.v1.Allow.updated_input:type_name -> google.protobuf.Struct
+	21, // 18: warmline.v1.Allow.answers:type_name -> warmline.v1.Allow.AnswersEntry
 	9,  // 19: warmline.v1.ClientToolResult.images:type_name -> warmline.v1.Media
-	24, // 20: warmline.v1.Update.permission_mode:type_name -> warmline.v1.PermissionMode
-	7,  // 21: warmline.v1.AskRequest.message:type_name -> warmline.v1.UserMessage
-	22, // 22: warmline.v1.AskRequest.config:type_name -> warmline.v1.SessionConfig
-	0,  // 23: warmline.v1.AskRequest.detail:type_name -> warmline.v1.Detail
-	4,  // 24: warmline.v1.AskRequest.after:type_name -> warmline.v1.Cursor
-	21, // 25: warmline.v1.AskResponse.events:type_name -> warmline.v1.Event
-	4,  // 26: warmline.v1.WatchRequest.after:type_name -> warmline.v1.Cursor
-	0,  // 27: warmline.v1.WatchRequest.detail:type_name -> warmline.v1.Detail
-	21, // 28: warmline.v1.WatchResponse.events:type_name -> warmline.v1.Event
-	2,  // 29: warmline.v1.ChatService.Chat:input_type -> warmline.v1.ChatRequest
-	16, // 30: warmline.v1.ChatService.Ask:input_type -> warmline.v1.AskRequest
-	18, // 31: warmline.v1.ChatService.Watch:input_type -> warmline.v1.WatchRequest
-	3,  // 32: warmline.v1.ChatService.Chat:output_type -> warmline.v1.ChatResponse
-	17, // 33: warmline.v1.ChatService.Ask:output_type -> warmline.v1.AskResponse
-	19, // 34: warmline.v1.ChatService.Watch:output_type -> warmline.v1.WatchResponse
-	32, // [32:35] is the sub-list for method output_type
-	29, // [29:32] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	26, // 20: warmline.v1.Update.permission_mode:type_name -> warmline.v1.PermissionMode
+	15, // 21: warmline.v1.Update.mcp_servers:type_name -> warmline.v1.McpServers
+	27, // 22: warmline.v1.Update.credential:type_name -> warmline.v1.Credential
+	22, // 23: warmline.v1.McpServers.servers:type_name -> warmline.v1.McpServers.ServersEntry
+	7,  // 24: warmline.v1.AskRequest.message:type_name -> warmline.v1.UserMessage
+	24, // 25: warmline.v1.AskRequest.config:type_name -> warmline.v1.SessionConfig
+	0,  // 26: warmline.v1.AskRequest.detail:type_name -> warmline.v1.Detail
+	4,  // 27: warmline.v1.AskRequest.after:type_name -> warmline.v1.Cursor
+	23, // 28: warmline.v1.AskResponse.events:type_name -> warmline.v1.Event
+	4,  // 29: warmline.v1.WatchRequest.after:type_name -> warmline.v1.Cursor
+	0,  // 30: warmline.v1.WatchRequest.detail:type_name -> warmline.v1.Detail
+	23, // 31: warmline.v1.WatchResponse.events:type_name -> warmline.v1.Event
+	28, // 32: warmline.v1.McpServers.ServersEntry.value:type_name -> warmline.v1.McpServer
+	2,  // 33: warmline.v1.ChatService.Chat:input_type -> warmline.v1.ChatRequest
+	17, // 34: warmline.v1.ChatService.Ask:input_type -> warmline.v1.AskRequest
+	19, // 35: warmline.v1.ChatService.Watch:input_type -> warmline.v1.WatchRequest
+	3,  // 36: warmline.v1.ChatService.Chat:output_type -> warmline.v1.ChatResponse
+	18, // 37: warmline.v1.ChatService.Ask:output_type -> warmline.v1.AskResponse
+	20, // 38: warmline.v1.ChatService.Watch:output_type -> warmline.v1.WatchResponse
+	36, // [36:39] is the sub-list for method output_type
+	33, // [33:36] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_warmline_v1_chat_service_proto_init() }
@@ -1668,7 +1751,7 @@ func file_warmline_v1_chat_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warmline_v1_chat_service_proto_rawDesc), len(file_warmline_v1_chat_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   19,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

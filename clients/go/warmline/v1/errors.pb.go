@@ -87,6 +87,9 @@ const (
 	ErrorReason_ERROR_REASON_STORAGE_UNAVAILABLE ErrorReason = 75
 	// UNAVAILABLE: another server has the session; try again, and it is given up when it is idle.
 	ErrorReason_ERROR_REASON_SESSION_ELSEWHERE ErrorReason = 76
+	// UNAVAILABLE: an MCP server without which the session is not to work could not be connected; `server` in
+	// the metadata names it.
+	ErrorReason_ERROR_REASON_MCP_UNAVAILABLE ErrorReason = 77
 	// DEADLINE_EXCEEDED: the turn ran longer than `limits.turn_timeout`.
 	ErrorReason_ERROR_REASON_TURN_TIMEOUT ErrorReason = 80
 	// DEADLINE_EXCEEDED: the turn was silent for longer than `limits.stall_timeout`.
@@ -133,6 +136,7 @@ var (
 		74:  "ERROR_REASON_DRAINING",
 		75:  "ERROR_REASON_STORAGE_UNAVAILABLE",
 		76:  "ERROR_REASON_SESSION_ELSEWHERE",
+		77:  "ERROR_REASON_MCP_UNAVAILABLE",
 		80:  "ERROR_REASON_TURN_TIMEOUT",
 		81:  "ERROR_REASON_TURN_STALLED",
 		66:  "ERROR_REASON_TURN_LIMIT_REACHED",
@@ -169,6 +173,7 @@ var (
 		"ERROR_REASON_DRAINING":             74,
 		"ERROR_REASON_STORAGE_UNAVAILABLE":  75,
 		"ERROR_REASON_SESSION_ELSEWHERE":    76,
+		"ERROR_REASON_MCP_UNAVAILABLE":      77,
 		"ERROR_REASON_TURN_TIMEOUT":         80,
 		"ERROR_REASON_TURN_STALLED":         81,
 		"ERROR_REASON_TURN_LIMIT_REACHED":   66,
@@ -209,7 +214,7 @@ var File_warmline_v1_errors_proto protoreflect.FileDescriptor
 
 const file_warmline_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x18warmline/v1/errors.proto\x12\vwarmline.v1*\xf9\b\n" +
+	"\x18warmline/v1/errors.proto\x12\vwarmline.v1*\x9b\t\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18ERROR_REASON_KEY_INVALID\x10\n" +
@@ -239,7 +244,8 @@ const file_warmline_v1_errors_proto_rawDesc = "" +
 	" ERROR_REASON_UPSTREAM_OVERLOADED\x10I\x12\x19\n" +
 	"\x15ERROR_REASON_DRAINING\x10J\x12$\n" +
 	" ERROR_REASON_STORAGE_UNAVAILABLE\x10K\x12\"\n" +
-	"\x1eERROR_REASON_SESSION_ELSEWHERE\x10L\x12\x1d\n" +
+	"\x1eERROR_REASON_SESSION_ELSEWHERE\x10L\x12 \n" +
+	"\x1cERROR_REASON_MCP_UNAVAILABLE\x10M\x12\x1d\n" +
 	"\x19ERROR_REASON_TURN_TIMEOUT\x10P\x12\x1d\n" +
 	"\x19ERROR_REASON_TURN_STALLED\x10Q\x12#\n" +
 	"\x1fERROR_REASON_TURN_LIMIT_REACHED\x10B\x12 \n" +

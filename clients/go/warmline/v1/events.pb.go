@@ -338,6 +338,63 @@ func (ClientToolReturned_Outcome) EnumDescriptor() ([]byte, []int) {
 	return file_warmline_v1_events_proto_rawDescGZIP(), []int{24, 0}
 }
 
+// How it is.
+type McpServerStatus_State int32
+
+const (
+	// Never sent.
+	McpServerStatus_STATE_UNSPECIFIED McpServerStatus_State = 0
+	// It is being connected for the first time.
+	McpServerStatus_STATE_CONNECTING McpServerStatus_State = 1
+	// Its tools can be called.
+	McpServerStatus_STATE_CONNECTED McpServerStatus_State = 2
+	// It could not be connected, or was lost; `error` says why. The service goes on trying.
+	McpServerStatus_STATE_FAILED McpServerStatus_State = 3
+)
+
+// Enum value maps for McpServerStatus_State.
+var (
+	McpServerStatus_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "STATE_CONNECTING",
+		2: "STATE_CONNECTED",
+		3: "STATE_FAILED",
+	}
+	McpServerStatus_State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"STATE_CONNECTING":  1,
+		"STATE_CONNECTED":   2,
+		"STATE_FAILED":      3,
+	}
+)
+
+func (x McpServerStatus_State) Enum() *McpServerStatus_State {
+	p := new(McpServerStatus_State)
+	*p = x
+	return p
+}
+
+func (x McpServerStatus_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (McpServerStatus_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_warmline_v1_events_proto_enumTypes[5].Descriptor()
+}
+
+func (McpServerStatus_State) Type() protoreflect.EnumType {
+	return &file_warmline_v1_events_proto_enumTypes[5]
+}
+
+func (x McpServerStatus_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use McpServerStatus_State.Descriptor instead.
+func (McpServerStatus_State) EnumDescriptor() ([]byte, []int) {
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{26, 0}
+}
+
 // What it is about.
 type Notice_Kind int32
 
@@ -404,11 +461,11 @@ func (x Notice_Kind) String() string {
 }
 
 func (Notice_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_warmline_v1_events_proto_enumTypes[5].Descriptor()
+	return file_warmline_v1_events_proto_enumTypes[6].Descriptor()
 }
 
 func (Notice_Kind) Type() protoreflect.EnumType {
-	return &file_warmline_v1_events_proto_enumTypes[5]
+	return &file_warmline_v1_events_proto_enumTypes[6]
 }
 
 func (x Notice_Kind) Number() protoreflect.EnumNumber {
@@ -417,7 +474,7 @@ func (x Notice_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Notice_Kind.Descriptor instead.
 func (Notice_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{25, 0}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{27, 0}
 }
 
 // One thing that happened in a session.
@@ -471,6 +528,8 @@ type Event struct {
 	//	*Event_ApprovalResolved
 	//	*Event_ClientToolCalled
 	//	*Event_ClientToolReturned
+	//	*Event_McpServerStatus
+	//	*Event_CredentialRequired
 	//	*Event_DebugLog
 	//	*Event_Raw
 	Kind          isEvent_Kind `protobuf_oneof:"kind"`
@@ -737,6 +796,24 @@ func (x *Event) GetClientToolReturned() *ClientToolReturned {
 	return nil
 }
 
+func (x *Event) GetMcpServerStatus() *McpServerStatus {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_McpServerStatus); ok {
+			return x.McpServerStatus
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetCredentialRequired() *CredentialRequired {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_CredentialRequired); ok {
+			return x.CredentialRequired
+		}
+	}
+	return nil
+}
+
 func (x *Event) GetDebugLog() *DebugLog {
 	if x != nil {
 		if x, ok := x.Kind.(*Event_DebugLog); ok {
@@ -859,6 +936,16 @@ type Event_ClientToolReturned struct {
 	ClientToolReturned *ClientToolReturned `protobuf:"bytes,54,opt,name=client_tool_returned,json=clientToolReturned,proto3,oneof"`
 }
 
+type Event_McpServerStatus struct {
+	// How an MCP server is now.
+	McpServerStatus *McpServerStatus `protobuf:"bytes,55,opt,name=mcp_server_status,json=mcpServerStatus,proto3,oneof"`
+}
+
+type Event_CredentialRequired struct {
+	// The provider does not accept the session's credential.
+	CredentialRequired *CredentialRequired `protobuf:"bytes,56,opt,name=credential_required,json=credentialRequired,proto3,oneof"`
+}
+
 type Event_DebugLog struct {
 	// What the CLI wrote to its debug log, before the turn's end.
 	DebugLog *DebugLog `protobuf:"bytes,60,opt,name=debug_log,json=debugLog,proto3,oneof"`
@@ -909,6 +996,10 @@ func (*Event_ClientToolCalled) isEvent_Kind() {}
 
 func (*Event_ClientToolReturned) isEvent_Kind() {}
 
+func (*Event_McpServerStatus) isEvent_Kind() {}
+
+func (*Event_CredentialRequired) isEvent_Kind() {}
+
 func (*Event_DebugLog) isEvent_Kind() {}
 
 func (*Event_Raw) isEvent_Kind() {}
@@ -934,8 +1025,10 @@ type SessionOpened struct {
 	OpenApprovals []*ApprovalRequested `protobuf:"bytes,8,rep,name=open_approvals,json=openApprovals,proto3" json:"open_approvals,omitempty"`
 	// The calls of the caller's tools that wait for a result at that moment.
 	OpenClientCalls []*ClientToolCalled `protobuf:"bytes,9,rep,name=open_client_calls,json=openClientCalls,proto3" json:"open_client_calls,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The session's MCP servers as they are at that moment.
+	McpServers    []*McpServerStatus `protobuf:"bytes,10,rep,name=mcp_servers,json=mcpServers,proto3" json:"mcp_servers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SessionOpened) Reset() {
@@ -1027,6 +1120,13 @@ func (x *SessionOpened) GetOpenApprovals() []*ApprovalRequested {
 func (x *SessionOpened) GetOpenClientCalls() []*ClientToolCalled {
 	if x != nil {
 		return x.OpenClientCalls
+	}
+	return nil
+}
+
+func (x *SessionOpened) GetMcpServers() []*McpServerStatus {
+	if x != nil {
+		return x.McpServers
 	}
 	return nil
 }
@@ -1330,7 +1430,9 @@ type LatencyReceipt struct {
 	// `no_spare`. Empty when HOT.
 	Misses []string `protobuf:"bytes,8,rep,name=misses,proto3" json:"misses,omitempty"`
 	// Giving the process the conversation so far; only when RESUMED.
-	History       *durationpb.Duration `protobuf:"bytes,9,opt,name=history,proto3" json:"history,omitempty"`
+	History *durationpb.Duration `protobuf:"bytes,9,opt,name=history,proto3" json:"history,omitempty"`
+	// Waiting for MCP servers, as `mcp_wait` says.
+	Mcp           *durationpb.Duration `protobuf:"bytes,10,opt,name=mcp,proto3" json:"mcp,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1424,6 +1526,13 @@ func (x *LatencyReceipt) GetMisses() []string {
 func (x *LatencyReceipt) GetHistory() *durationpb.Duration {
 	if x != nil {
 		return x.History
+	}
+	return nil
+}
+
+func (x *LatencyReceipt) GetMcp() *durationpb.Duration {
+	if x != nil {
+		return x.Mcp
 	}
 	return nil
 }
@@ -2645,6 +2754,126 @@ func (x *ClientToolReturned) GetOutcome() ClientToolReturned_Outcome {
 	return ClientToolReturned_OUTCOME_UNSPECIFIED
 }
 
+// The provider has refused the session's own credential, and the turn fails. Send another one by `update`, and
+// then the message again.
+type CredentialRequired struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Why, in a sentence.
+	Message       string `protobuf:"bytes,1,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CredentialRequired) Reset() {
+	*x = CredentialRequired{}
+	mi := &file_warmline_v1_events_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CredentialRequired) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CredentialRequired) ProtoMessage() {}
+
+func (x *CredentialRequired) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_events_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CredentialRequired.ProtoReflect.Descriptor instead.
+func (*CredentialRequired) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *CredentialRequired) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+// How an MCP server is, from now on.
+type McpServerStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in `SessionConfig.mcp_servers`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// How it is.
+	State McpServerStatus_State `protobuf:"varint,2,opt,name=state,proto3,enum=warmline.v1.McpServerStatus_State" json:"state,omitempty"`
+	// Why it is not connected, in a sentence.
+	Error string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	// The names of its tools, as it gives them.
+	Tools         []string `protobuf:"bytes,4,rep,name=tools,proto3" json:"tools,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *McpServerStatus) Reset() {
+	*x = McpServerStatus{}
+	mi := &file_warmline_v1_events_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *McpServerStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*McpServerStatus) ProtoMessage() {}
+
+func (x *McpServerStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_events_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use McpServerStatus.ProtoReflect.Descriptor instead.
+func (*McpServerStatus) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *McpServerStatus) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *McpServerStatus) GetState() McpServerStatus_State {
+	if x != nil {
+		return x.State
+	}
+	return McpServerStatus_STATE_UNSPECIFIED
+}
+
+func (x *McpServerStatus) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *McpServerStatus) GetTools() []string {
+	if x != nil {
+		return x.Tools
+	}
+	return nil
+}
+
 // Something worth knowing that ends nothing.
 type Notice struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2662,7 +2891,7 @@ type Notice struct {
 
 func (x *Notice) Reset() {
 	*x = Notice{}
-	mi := &file_warmline_v1_events_proto_msgTypes[25]
+	mi := &file_warmline_v1_events_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2674,7 +2903,7 @@ func (x *Notice) String() string {
 func (*Notice) ProtoMessage() {}
 
 func (x *Notice) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[25]
+	mi := &file_warmline_v1_events_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2687,7 +2916,7 @@ func (x *Notice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notice.ProtoReflect.Descriptor instead.
 func (*Notice) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{25}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Notice) GetKind() Notice_Kind {
@@ -2731,7 +2960,7 @@ type Raw struct {
 
 func (x *Raw) Reset() {
 	*x = Raw{}
-	mi := &file_warmline_v1_events_proto_msgTypes[26]
+	mi := &file_warmline_v1_events_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2743,7 +2972,7 @@ func (x *Raw) String() string {
 func (*Raw) ProtoMessage() {}
 
 func (x *Raw) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[26]
+	mi := &file_warmline_v1_events_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2756,7 +2985,7 @@ func (x *Raw) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Raw.ProtoReflect.Descriptor instead.
 func (*Raw) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{26}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Raw) GetType() string {
@@ -2787,7 +3016,7 @@ type DebugLog struct {
 
 func (x *DebugLog) Reset() {
 	*x = DebugLog{}
-	mi := &file_warmline_v1_events_proto_msgTypes[27]
+	mi := &file_warmline_v1_events_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2799,7 +3028,7 @@ func (x *DebugLog) String() string {
 func (*DebugLog) ProtoMessage() {}
 
 func (x *DebugLog) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[27]
+	mi := &file_warmline_v1_events_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2812,7 +3041,7 @@ func (x *DebugLog) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DebugLog.ProtoReflect.Descriptor instead.
 func (*DebugLog) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{27}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DebugLog) GetText() string {
@@ -2833,7 +3062,7 @@ var File_warmline_v1_events_proto protoreflect.FileDescriptor
 
 const file_warmline_v1_events_proto_rawDesc = "" +
 	"\n" +
-	"\x18warmline/v1/events.proto\x12\vwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a warmline/v1/session_config.proto\"\xe5\f\n" +
+	"\x18warmline/v1/events.proto\x12\vwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a warmline/v1/session_config.proto\"\x85\x0e\n" +
 	"\x05Event\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n" +
@@ -2866,10 +3095,12 @@ const file_warmline_v1_events_proto_rawDesc = "" +
 	"\x12approval_requested\x183 \x01(\v2\x1e.warmline.v1.ApprovalRequestedH\x00R\x11approvalRequested\x12L\n" +
 	"\x11approval_resolved\x184 \x01(\v2\x1d.warmline.v1.ApprovalResolvedH\x00R\x10approvalResolved\x12M\n" +
 	"\x12client_tool_called\x185 \x01(\v2\x1d.warmline.v1.ClientToolCalledH\x00R\x10clientToolCalled\x12S\n" +
-	"\x14client_tool_returned\x186 \x01(\v2\x1f.warmline.v1.ClientToolReturnedH\x00R\x12clientToolReturned\x124\n" +
+	"\x14client_tool_returned\x186 \x01(\v2\x1f.warmline.v1.ClientToolReturnedH\x00R\x12clientToolReturned\x12J\n" +
+	"\x11mcp_server_status\x187 \x01(\v2\x1c.warmline.v1.McpServerStatusH\x00R\x0fmcpServerStatus\x12R\n" +
+	"\x13credential_required\x188 \x01(\v2\x1f.warmline.v1.CredentialRequiredH\x00R\x12credentialRequired\x124\n" +
 	"\tdebug_log\x18< \x01(\v2\x15.warmline.v1.DebugLogH\x00R\bdebugLog\x12$\n" +
 	"\x03raw\x18Z \x01(\v2\x10.warmline.v1.RawH\x00R\x03rawB\x06\n" +
-	"\x04kind\"\xfe\x02\n" +
+	"\x04kind\"\xbd\x03\n" +
 	"\rSessionOpened\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12,\n" +
@@ -2881,7 +3112,10 @@ const file_warmline_v1_events_proto_rawDesc = "" +
 	"\x05epoch\x18\x06 \x01(\x04R\x05epoch\x12&\n" +
 	"\x0frunning_turn_id\x18\a \x01(\tR\rrunningTurnId\x12E\n" +
 	"\x0eopen_approvals\x18\b \x03(\v2\x1e.warmline.v1.ApprovalRequestedR\ropenApprovals\x12I\n" +
-	"\x11open_client_calls\x18\t \x03(\v2\x1d.warmline.v1.ClientToolCalledR\x0fopenClientCalls\"t\n" +
+	"\x11open_client_calls\x18\t \x03(\v2\x1d.warmline.v1.ClientToolCalledR\x0fopenClientCalls\x12=\n" +
+	"\vmcp_servers\x18\n" +
+	" \x03(\v2\x1c.warmline.v1.McpServerStatusR\n" +
+	"mcpServers\"t\n" +
 	"\x0eServerDraining\x12:\n" +
 	"\vretry_after\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"retryAfter\x12\x14\n" +
@@ -2898,7 +3132,7 @@ const file_warmline_v1_events_proto_rawDesc = "" +
 	"\fTurnAttached\x12'\n" +
 	"\x0fidempotency_key\x18\x01 \x01(\tR\x0eidempotencyKey\"D\n" +
 	"\vTurnStarted\x125\n" +
-	"\alatency\x18\x01 \x01(\v2\x1b.warmline.v1.LatencyReceiptR\alatency\"\xb6\x03\n" +
+	"\alatency\x18\x01 \x01(\v2\x1b.warmline.v1.LatencyReceiptR\alatency\"\xe3\x03\n" +
 	"\x0eLatencyReceipt\x12,\n" +
 	"\x05start\x18\x01 \x01(\x0e2\x16.warmline.v1.StartKindR\x05start\x12/\n" +
 	"\x05queue\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05queue\x12/\n" +
@@ -2909,7 +3143,9 @@ const file_warmline_v1_events_proto_rawDesc = "" +
 	"firstToken\x12/\n" +
 	"\x05total\x18\a \x01(\v2\x19.google.protobuf.DurationR\x05total\x12\x16\n" +
 	"\x06misses\x18\b \x03(\tR\x06misses\x123\n" +
-	"\ahistory\x18\t \x01(\v2\x19.google.protobuf.DurationR\ahistory\"\xfd\x02\n" +
+	"\ahistory\x18\t \x01(\v2\x19.google.protobuf.DurationR\ahistory\x12+\n" +
+	"\x03mcp\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\x03mcp\"\xfd\x02\n" +
 	"\rTurnCompleted\x128\n" +
 	"\vstop_reason\x18\x01 \x01(\x0e2\x17.warmline.v1.StopReasonR\n" +
 	"stopReason\x12\x16\n" +
@@ -3022,7 +3258,19 @@ const file_warmline_v1_events_proto_rawDesc = "" +
 	"\x10OUTCOME_RETURNED\x10\x01\x12\x12\n" +
 	"\x0eOUTCOME_FAILED\x10\x02\x12\x13\n" +
 	"\x0fOUTCOME_EXPIRED\x10\x03\x12\x15\n" +
-	"\x11OUTCOME_WITHDRAWN\x10\x04\"\xbd\x03\n" +
+	"\x11OUTCOME_WITHDRAWN\x10\x04\".\n" +
+	"\x12CredentialRequired\x12\x18\n" +
+	"\amessage\x18\x01 \x01(\tR\amessage\"\xe8\x01\n" +
+	"\x0fMcpServerStatus\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
+	"\x05state\x18\x02 \x01(\x0e2\".warmline.v1.McpServerStatus.StateR\x05state\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\x12\x14\n" +
+	"\x05tools\x18\x04 \x03(\tR\x05tools\"[\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10STATE_CONNECTING\x10\x01\x12\x13\n" +
+	"\x0fSTATE_CONNECTED\x10\x02\x12\x10\n" +
+	"\fSTATE_FAILED\x10\x03\"\xbd\x03\n" +
 	"\x06Notice\x12,\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x18.warmline.v1.Notice.KindR\x04kind\x12\x12\n" +
 	"\x04code\x18\x02 \x01(\tR\x04code\x12\x18\n" +
@@ -3076,119 +3324,127 @@ func file_warmline_v1_events_proto_rawDescGZIP() []byte {
 	return file_warmline_v1_events_proto_rawDescData
 }
 
-var file_warmline_v1_events_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_warmline_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_warmline_v1_events_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_warmline_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_warmline_v1_events_proto_goTypes = []any{
 	(StartKind)(0),                  // 0: warmline.v1.StartKind
 	(StopReason)(0),                 // 1: warmline.v1.StopReason
 	(InterruptResult_Outcome)(0),    // 2: warmline.v1.InterruptResult.Outcome
 	(ApprovalResolved_Outcome)(0),   // 3: warmline.v1.ApprovalResolved.Outcome
 	(ClientToolReturned_Outcome)(0), // 4: warmline.v1.ClientToolReturned.Outcome
-	(Notice_Kind)(0),                // 5: warmline.v1.Notice.Kind
-	(*Event)(nil),                   // 6: warmline.v1.Event
-	(*SessionOpened)(nil),           // 7: warmline.v1.SessionOpened
-	(*ServerDraining)(nil),          // 8: warmline.v1.ServerDraining
-	(*SessionUpdated)(nil),          // 9: warmline.v1.SessionUpdated
-	(*TurnQueued)(nil),              // 10: warmline.v1.TurnQueued
-	(*TurnAttached)(nil),            // 11: warmline.v1.TurnAttached
-	(*TurnStarted)(nil),             // 12: warmline.v1.TurnStarted
-	(*LatencyReceipt)(nil),          // 13: warmline.v1.LatencyReceipt
-	(*TurnCompleted)(nil),           // 14: warmline.v1.TurnCompleted
-	(*Usage)(nil),                   // 15: warmline.v1.Usage
-	(*PermissionDenial)(nil),        // 16: warmline.v1.PermissionDenial
-	(*TurnFailed)(nil),              // 17: warmline.v1.TurnFailed
-	(*InterruptResult)(nil),         // 18: warmline.v1.InterruptResult
-	(*TextDelta)(nil),               // 19: warmline.v1.TextDelta
-	(*ThinkingDelta)(nil),           // 20: warmline.v1.ThinkingDelta
-	(*ToolInputDelta)(nil),          // 21: warmline.v1.ToolInputDelta
-	(*Message)(nil),                 // 22: warmline.v1.Message
-	(*ContentBlock)(nil),            // 23: warmline.v1.ContentBlock
-	(*Thinking)(nil),                // 24: warmline.v1.Thinking
-	(*ToolCall)(nil),                // 25: warmline.v1.ToolCall
-	(*ToolResult)(nil),              // 26: warmline.v1.ToolResult
-	(*ApprovalRequested)(nil),       // 27: warmline.v1.ApprovalRequested
-	(*ApprovalResolved)(nil),        // 28: warmline.v1.ApprovalResolved
-	(*ClientToolCalled)(nil),        // 29: warmline.v1.ClientToolCalled
-	(*ClientToolReturned)(nil),      // 30: warmline.v1.ClientToolReturned
-	(*Notice)(nil),                  // 31: warmline.v1.Notice
-	(*Raw)(nil),                     // 32: warmline.v1.Raw
-	(*DebugLog)(nil),                // 33: warmline.v1.DebugLog
-	nil,                             // 34: warmline.v1.Usage.ByModelEntry
-	nil,                             // 35: warmline.v1.Notice.MetadataEntry
-	(*timestamppb.Timestamp)(nil),   // 36: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 37: google.protobuf.Duration
-	(PermissionMode)(0),             // 38: warmline.v1.PermissionMode
-	(*structpb.Struct)(nil),         // 39: google.protobuf.Struct
-	(*status.Status)(nil),           // 40: google.rpc.Status
+	(McpServerStatus_State)(0),      // 5: warmline.v1.McpServerStatus.State
+	(Notice_Kind)(0),                // 6: warmline.v1.Notice.Kind
+	(*Event)(nil),                   // 7: warmline.v1.Event
+	(*SessionOpened)(nil),           // 8: warmline.v1.SessionOpened
+	(*ServerDraining)(nil),          // 9: warmline.v1.ServerDraining
+	(*SessionUpdated)(nil),          // 10: warmline.v1.SessionUpdated
+	(*TurnQueued)(nil),              // 11: warmline.v1.TurnQueued
+	(*TurnAttached)(nil),            // 12: warmline.v1.TurnAttached
+	(*TurnStarted)(nil),             // 13: warmline.v1.TurnStarted
+	(*LatencyReceipt)(nil),          // 14: warmline.v1.LatencyReceipt
+	(*TurnCompleted)(nil),           // 15: warmline.v1.TurnCompleted
+	(*Usage)(nil),                   // 16: warmline.v1.Usage
+	(*PermissionDenial)(nil),        // 17: warmline.v1.PermissionDenial
+	(*TurnFailed)(nil),              // 18: warmline.v1.TurnFailed
+	(*InterruptResult)(nil),         // 19: warmline.v1.InterruptResult
+	(*TextDelta)(nil),               // 20: warmline.v1.TextDelta
+	(*ThinkingDelta)(nil),           // 21: warmline.v1.ThinkingDelta
+	(*ToolInputDelta)(nil),          // 22: warmline.v1.ToolInputDelta
+	(*Message)(nil),                 // 23: warmline.v1.Message
+	(*ContentBlock)(nil),            // 24: warmline.v1.ContentBlock
+	(*Thinking)(nil),                // 25: warmline.v1.Thinking
+	(*ToolCall)(nil),                // 26: warmline.v1.ToolCall
+	(*ToolResult)(nil),              // 27: warmline.v1.ToolResult
+	(*ApprovalRequested)(nil),       // 28: warmline.v1.ApprovalRequested
+	(*ApprovalResolved)(nil),        // 29: warmline.v1.ApprovalResolved
+	(*ClientToolCalled)(nil),        // 30: warmline.v1.ClientToolCalled
+	(*ClientToolReturned)(nil),      // 31: warmline.v1.ClientToolReturned
+	(*CredentialRequired)(nil),      // 32: warmline.v1.CredentialRequired
+	(*McpServerStatus)(nil),         // 33: warmline.v1.McpServerStatus
+	(*Notice)(nil),                  // 34: warmline.v1.Notice
+	(*Raw)(nil),                     // 35: warmline.v1.Raw
+	(*DebugLog)(nil),                // 36: warmline.v1.DebugLog
+	nil,                             // 37: warmline.v1.Usage.ByModelEntry
+	nil,                             // 38: warmline.v1.Notice.MetadataEntry
+	(*timestamppb.Timestamp)(nil),   // 39: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 40: google.protobuf.Duration
+	(PermissionMode)(0),             // 41: warmline.v1.PermissionMode
+	(*structpb.Struct)(nil),         // 42: google.protobuf.Struct
+	(*status.Status)(nil),           // 43: google.rpc.Status
 }
 var file_warmline_v1_events_proto_depIdxs = []int32{
-	36, // 0: warmline.v1.Event.time:type_name -> google.protobuf.Timestamp
-	7,  // 1: warmline.v1.Event.session_opened:type_name -> warmline.v1.SessionOpened
-	8,  // 2: warmline.v1.Event.server_draining:type_name -> warmline.v1.ServerDraining
-	9,  // 3: warmline.v1.Event.session_updated:type_name -> warmline.v1.SessionUpdated
-	10, // 4: warmline.v1.Event.turn_queued:type_name -> warmline.v1.TurnQueued
-	12, // 5: warmline.v1.Event.turn_started:type_name -> warmline.v1.TurnStarted
-	14, // 6: warmline.v1.Event.turn_completed:type_name -> warmline.v1.TurnCompleted
-	17, // 7: warmline.v1.Event.turn_failed:type_name -> warmline.v1.TurnFailed
-	18, // 8: warmline.v1.Event.interrupt_result:type_name -> warmline.v1.InterruptResult
-	11, // 9: warmline.v1.Event.turn_attached:type_name -> warmline.v1.TurnAttached
-	19, // 10: warmline.v1.Event.text_delta:type_name -> warmline.v1.TextDelta
-	20, // 11: warmline.v1.Event.thinking_delta:type_name -> warmline.v1.ThinkingDelta
-	21, // 12: warmline.v1.Event.tool_input_delta:type_name -> warmline.v1.ToolInputDelta
-	22, // 13: warmline.v1.Event.message:type_name -> warmline.v1.Message
-	25, // 14: warmline.v1.Event.tool_call:type_name -> warmline.v1.ToolCall
-	26, // 15: warmline.v1.Event.tool_result:type_name -> warmline.v1.ToolResult
-	31, // 16: warmline.v1.Event.notice:type_name -> warmline.v1.Notice
-	27, // 17: warmline.v1.Event.approval_requested:type_name -> warmline.v1.ApprovalRequested
-	28, // 18: warmline.v1.Event.approval_resolved:type_name -> warmline.v1.ApprovalResolved
-	29, // 19: warmline.v1.Event.client_tool_called:type_name -> warmline.v1.ClientToolCalled
-	30, // 20: warmline.v1.Event.client_tool_returned:type_name -> warmline.v1.ClientToolReturned
-	33, // 21: warmline.v1.Event.debug_log:type_name -> warmline.v1.DebugLog
-	32, // 22: warmline.v1.Event.raw:type_name -> warmline.v1.Raw
-	0,  // 23: warmline.v1.SessionOpened.start:type_name -> warmline.v1.StartKind
-	27, // 24: warmline.v1.SessionOpened.open_approvals:type_name -> warmline.v1.ApprovalRequested
-	29, // 25: warmline.v1.SessionOpened.open_client_calls:type_name -> warmline.v1.ClientToolCalled
-	37, // 26: warmline.v1.ServerDraining.retry_after:type_name -> google.protobuf.Duration
-	38, // 27: warmline.v1.SessionUpdated.permission_mode:type_name -> warmline.v1.PermissionMode
-	13, // 28: warmline.v1.TurnStarted.latency:type_name -> warmline.v1.LatencyReceipt
-	0,  // 29: warmline.v1.LatencyReceipt.start:type_name -> warmline.v1.StartKind
-	37, // 30: warmline.v1.LatencyReceipt.queue:type_name -> google.protobuf.Duration
-	37, // 31: warmline.v1.LatencyReceipt.spawn:type_name -> google.protobuf.Duration
-	37, // 32: warmline.v1.LatencyReceipt.bind:type_name -> google.protobuf.Duration
-	37, // 33: warmline.v1.LatencyReceipt.cli:type_name -> google.protobuf.Duration
-	37, // 34: warmline.v1.LatencyReceipt.first_token:type_name -> google.protobuf.Duration
-	37, // 35: warmline.v1.LatencyReceipt.total:type_name -> google.protobuf.Duration
-	37, // 36: warmline.v1.LatencyReceipt.history:type_name -> google.protobuf.Duration
-	1,  // 37: warmline.v1.TurnCompleted.stop_reason:type_name -> warmline.v1.StopReason
-	15, // 38: warmline.v1.TurnCompleted.usage:type_name -> warmline.v1.Usage
-	13, // 39: warmline.v1.TurnCompleted.latency:type_name -> warmline.v1.LatencyReceipt
-	16, // 40: warmline.v1.TurnCompleted.permission_denials:type_name -> warmline.v1.PermissionDenial
-	39, // 41: warmline.v1.TurnCompleted.structured_output:type_name -> google.protobuf.Struct
-	34, // 42: warmline.v1.Usage.by_model:type_name -> warmline.v1.Usage.ByModelEntry
-	40, // 43: warmline.v1.TurnFailed.status:type_name -> google.rpc.Status
-	15, // 44: warmline.v1.TurnFailed.usage:type_name -> warmline.v1.Usage
-	13, // 45: warmline.v1.TurnFailed.latency:type_name -> warmline.v1.LatencyReceipt
-	2,  // 46: warmline.v1.InterruptResult.outcome:type_name -> warmline.v1.InterruptResult.Outcome
-	23, // 47: warmline.v1.Message.content:type_name -> warmline.v1.ContentBlock
-	24, // 48: warmline.v1.ContentBlock.thinking:type_name -> warmline.v1.Thinking
-	25, // 49: warmline.v1.ContentBlock.tool_call:type_name -> warmline.v1.ToolCall
-	39, // 50: warmline.v1.ContentBlock.other:type_name -> google.protobuf.Struct
-	39, // 51: warmline.v1.ToolCall.input:type_name -> google.protobuf.Struct
-	39, // 52: warmline.v1.ApprovalRequested.input:type_name -> google.protobuf.Struct
-	39, // 53: warmline.v1.ApprovalRequested.suggestions:type_name -> google.protobuf.Struct
-	36, // 54: warmline.v1.ApprovalRequested.expire_time:type_name -> google.protobuf.Timestamp
-	3,  // 55: warmline.v1.ApprovalResolved.outcome:type_name -> warmline.v1.ApprovalResolved.Outcome
-	39, // 56: warmline.v1.ClientToolCalled.input:type_name -> google.protobuf.Struct
-	36, // 57: warmline.v1.ClientToolCalled.expire_time:type_name -> google.protobuf.Timestamp
-	4,  // 58: warmline.v1.ClientToolReturned.outcome:type_name -> warmline.v1.ClientToolReturned.Outcome
-	5,  // 59: warmline.v1.Notice.kind:type_name -> warmline.v1.Notice.Kind
-	35, // 60: warmline.v1.Notice.metadata:type_name -> warmline.v1.Notice.MetadataEntry
-	15, // 61: warmline.v1.Usage.ByModelEntry.value:type_name -> warmline.v1.Usage
-	62, // [62:62] is the sub-list for method output_type
-	62, // [62:62] is the sub-list for method input_type
-	62, // [62:62] is the sub-list for extension type_name
-	62, // [62:62] is the sub-list for extension extendee
-	0,  // [0:62] is the sub-list for field type_name
+	39, // 0: warmline.v1.Event.time:type_name -> google.protobuf.Timestamp
+	8,  // 1: warmline.v1.Event.session_opened:type_name -> warmline.v1.SessionOpened
+	9,  // 2: warmline.v1.Event.server_draining:type_name -> warmline.v1.ServerDraining
+	10, // 3: warmline.v1.Event.session_updated:type_name -> warmline.v1.SessionUpdated
+	11, // 4: warmline.v1.Event.turn_queued:type_name -> warmline.v1.TurnQueued
+	13, // 5: warmline.v1.Event.turn_started:type_name -> warmline.v1.TurnStarted
+	15, // 6: warmline.v1.Event.turn_completed:type_name -> warmline.v1.TurnCompleted
+	18, // 7: warmline.v1.Event.turn_failed:type_name -> warmline.v1.TurnFailed
+	19, // 8: warmline.v1.Event.interrupt_result:type_name -> warmline.v1.InterruptResult
+	12, // 9: warmline.v1.Event.turn_attached:type_name -> warmline.v1.TurnAttached
+	20, // 10: warmline.v1.Event.text_delta:type_name -> warmline.v1.TextDelta
+	21, // 11: warmline.v1.Event.thinking_delta:type_name -> warmline.v1.ThinkingDelta
+	22, // 12: warmline.v1.Event.tool_input_delta:type_name -> warmline.v1.ToolInputDelta
+	23, // 13: warmline.v1.Event.message:type_name -> warmline.v1.Message
+	26, // 14: warmline.v1.Event.tool_call:type_name -> warmline.v1.ToolCall
+	27, // 15: warmline.v1.Event.tool_result:type_name -> warmline.v1.ToolResult
+	34, // 16: warmline.v1.Event.notice:type_name -> warmline.v1.Notice
+	28, // 17: warmline.v1.Event.approval_requested:type_name -> warmline.v1.ApprovalRequested
+	29, // 18: warmline.v1.Event.approval_resolved:type_name -> warmline.v1.ApprovalResolved
+	30, // 19: warmline.v1.Event.client_tool_called:type_name -> warmline.v1.ClientToolCalled
+	31, // 20: warmline.v1.Event.client_tool_returned:type_name -> warmline.v1.ClientToolReturned
+	33, // 21: warmline.v1.Event.mcp_server_status:type_name -> warmline.v1.McpServerStatus
+	32, // 22: warmline.v1.Event.credential_required:type_name -> warmline.v1.CredentialRequired
+	36, // 23: warmline.v1.Event.debug_log:type_name -> warmline.v1.DebugLog
+	35, // 24: warmline.v1.Event.raw:type_name -> warmline.v1.Raw
+	0,  // 25: warmline.v1.SessionOpened.start:type_name -> warmline.v1.StartKind
+	28, // 26: warmline.v1.SessionOpened.open_approvals:type_name -> warmline.v1.ApprovalRequested
+	30, // 27: warmline.v1.SessionOpened.open_client_calls:type_name -> warmline.v1.ClientToolCalled
+	33, // 28: warmline.v1.SessionOpened.mcp_servers:type_name -> warmline.v1.McpServerStatus
+	40, // 29: warmline.v1.ServerDraining.retry_after:type_name -> google.protobuf.Duration
+	41, // 30: warmline.v1.SessionUpdated.permission_mode:type_name -> warmline.v1.PermissionMode
+	14, // 31: warmline.v1.TurnStarted.latency:type_name -> warmline.v1.LatencyReceipt
+	0,  // 32: warmline.v1.LatencyReceipt.start:type_name -> warmline.v1.StartKind
+	40, // 33: warmline.v1.LatencyReceipt.queue:type_name -> google.protobuf.Duration
+	40, // 34: warmline.v1.LatencyReceipt.spawn:type_name -> google.protobuf.Duration
+	40, // 35: warmline.v1.LatencyReceipt.bind:type_name -> google.protobuf.Duration
+	40, // 36: warmline.v1.LatencyReceipt.cli:type_name -> google.protobuf.Duration
+	40, // 37: warmline.v1.LatencyReceipt.first_token:type_name -> google.protobuf.Duration
+	40, // 38: warmline.v1.LatencyReceipt.total:type_name -> google.protobuf.Duration
+	40, // 39: warmline.v1.LatencyReceipt.history:type_name -> google.protobuf.Duration
+	40, // 40: warmline.v1.LatencyReceipt.mcp:type_name -> google.protobuf.Duration
+	1,  // 41: warmline.v1.TurnCompleted.stop_reason:type_name -> warmline.v1.StopReason
+	16, // 42: warmline.v1.TurnCompleted.usage:type_name -> warmline.v1.Usage
+	14, // 43: warmline.v1.TurnCompleted.latency:type_name -> warmline.v1.LatencyReceipt
+	17, // 44: warmline.v1.TurnCompleted.permission_denials:type_name -> warmline.v1.PermissionDenial
+	42, // 45: warmline.v1.TurnCompleted.structured_output:type_name -> google.protobuf.Struct
+	37, // 46: warmline.v1.Usage.by_model:type_name -> warmline.v1.Usage.ByModelEntry
+	43, // 47: warmline.v1.TurnFailed.status:type_name -> google.rpc.Status
+	16, // 48: warmline.v1.TurnFailed.usage:type_name -> warmline.v1.Usage
+	14, // 49: warmline.v1.TurnFailed.latency:type_name -> warmline.v1.LatencyReceipt
+	2,  // 50: warmline.v1.InterruptResult.outcome:type_name -> warmline.v1.InterruptResult.Outcome
+	24, // 51: warmline.v1.Message.content:type_name -> warmline.v1.ContentBlock
+	25, // 52: warmline.v1.ContentBlock.thinking:type_name -> warmline.v1.Thinking
+	26, // 53: warmline.v1.ContentBlock.tool_call:type_name -> warmline.v1.ToolCall
+	42, // 54: warmline.v1.ContentBlock.other:type_name -> google.protobuf.Struct
+	42, // 55: warmline.v1.ToolCall.input:type_name -> google.protobuf.Struct
+	42, // 56: warmline.v1.ApprovalRequested.input:type_name -> google.protobuf.Struct
+	42, // 57: warmline.v1.ApprovalRequested.suggestions:type_name -> google.protobuf.Struct
+	39, // 58: warmline.v1.ApprovalRequested.expire_time:type_name -> google.protobuf.Timestamp
+	3,  // 59: warmline.v1.ApprovalResolved.outcome:type_name -> warmline.v1.ApprovalResolved.Outcome
+	42, // 60: warmline.v1.ClientToolCalled.input:type_name -> google.protobuf.Struct
+	39, // 61: warmline.v1.ClientToolCalled.expire_time:type_name -> google.protobuf.Timestamp
+	4,  // 62: warmline.v1.ClientToolReturned.outcome:type_name -> warmline.v1.ClientToolReturned.Outcome
+	5,  // 63: warmline.v1.McpServerStatus.state:type_name -> warmline.v1.McpServerStatus.State
+	6,  // 64: warmline.v1.Notice.kind:type_name -> warmline.v1.Notice.Kind
+	38, // 65: warmline.v1.Notice.metadata:type_name -> warmline.v1.Notice.MetadataEntry
+	16, // 66: warmline.v1.Usage.ByModelEntry.value:type_name -> warmline.v1.Usage
+	67, // [67:67] is the sub-list for method output_type
+	67, // [67:67] is the sub-list for method input_type
+	67, // [67:67] is the sub-list for extension type_name
+	67, // [67:67] is the sub-list for extension extendee
+	0,  // [0:67] is the sub-list for field type_name
 }
 
 func init() { file_warmline_v1_events_proto_init() }
@@ -3218,6 +3474,8 @@ func file_warmline_v1_events_proto_init() {
 		(*Event_ApprovalResolved)(nil),
 		(*Event_ClientToolCalled)(nil),
 		(*Event_ClientToolReturned)(nil),
+		(*Event_McpServerStatus)(nil),
+		(*Event_CredentialRequired)(nil),
 		(*Event_DebugLog)(nil),
 		(*Event_Raw)(nil),
 	}
@@ -3232,8 +3490,8 @@ func file_warmline_v1_events_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warmline_v1_events_proto_rawDesc), len(file_warmline_v1_events_proto_rawDesc)),
-			NumEnums:      6,
-			NumMessages:   30,
+			NumEnums:      7,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

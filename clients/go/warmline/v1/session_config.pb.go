@@ -265,6 +265,63 @@ func (Effort) EnumDescriptor() ([]byte, []int) {
 	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{3}
 }
 
+// Which ones.
+type McpWait_Mode int32
+
+const (
+	// ALL.
+	McpWait_MODE_UNSPECIFIED McpWait_Mode = 0
+	// All of them.
+	McpWait_MODE_ALL McpWait_Mode = 1
+	// Those in `names`, and all that are `required`.
+	McpWait_MODE_NAMED McpWait_Mode = 2
+	// Those that are `required`.
+	McpWait_MODE_NONE McpWait_Mode = 3
+)
+
+// Enum value maps for McpWait_Mode.
+var (
+	McpWait_Mode_name = map[int32]string{
+		0: "MODE_UNSPECIFIED",
+		1: "MODE_ALL",
+		2: "MODE_NAMED",
+		3: "MODE_NONE",
+	}
+	McpWait_Mode_value = map[string]int32{
+		"MODE_UNSPECIFIED": 0,
+		"MODE_ALL":         1,
+		"MODE_NAMED":       2,
+		"MODE_NONE":        3,
+	}
+)
+
+func (x McpWait_Mode) Enum() *McpWait_Mode {
+	p := new(McpWait_Mode)
+	*p = x
+	return p
+}
+
+func (x McpWait_Mode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (McpWait_Mode) Descriptor() protoreflect.EnumDescriptor {
+	return file_warmline_v1_session_config_proto_enumTypes[4].Descriptor()
+}
+
+func (McpWait_Mode) Type() protoreflect.EnumType {
+	return &file_warmline_v1_session_config_proto_enumTypes[4]
+}
+
+func (x McpWait_Mode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use McpWait_Mode.Descriptor instead.
+func (McpWait_Mode) EnumDescriptor() ([]byte, []int) {
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{8, 0}
+}
+
 // Who decides.
 type Approvals_Mode int32
 
@@ -308,11 +365,11 @@ func (x Approvals_Mode) String() string {
 }
 
 func (Approvals_Mode) Descriptor() protoreflect.EnumDescriptor {
-	return file_warmline_v1_session_config_proto_enumTypes[4].Descriptor()
+	return file_warmline_v1_session_config_proto_enumTypes[5].Descriptor()
 }
 
 func (Approvals_Mode) Type() protoreflect.EnumType {
-	return &file_warmline_v1_session_config_proto_enumTypes[4]
+	return &file_warmline_v1_session_config_proto_enumTypes[5]
 }
 
 func (x Approvals_Mode) Number() protoreflect.EnumNumber {
@@ -321,7 +378,7 @@ func (x Approvals_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Approvals_Mode.Descriptor instead.
 func (Approvals_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{7, 0}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{12, 0}
 }
 
 // How a session's CLI process is set up. Every field is optional; each is checked before anything is
@@ -364,6 +421,16 @@ type SessionConfig struct {
 	Betas []string `protobuf:"bytes,14,rep,name=betas,proto3" json:"betas,omitempty"`
 	// How much of the CLI's own equipment a conversation has.
 	Profile Profile `protobuf:"varint,15,opt,name=profile,proto3,enum=warmline.v1.Profile" json:"profile,omitempty"`
+	// MCP servers whose tools the model may call, as `mcp__NAME__TOOL`, by their names: small letters, digits
+	// and `-`, at most 32, and not `client`. At most 16. Their tools need an approval unless `tools.allowed`
+	// has them, such as `mcp__NAME`. `mcp_server_status` says how each is.
+	McpServers map[string]*McpServer `protobuf:"bytes,16,rep,name=mcp_servers,json=mcpServers,proto3" json:"mcp_servers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Which of them a turn waits for. Not set: all, for 10 s.
+	McpWait *McpWait `protobuf:"bytes,17,opt,name=mcp_wait,json=mcpWait,proto3" json:"mcp_wait,omitempty"`
+	// What the model provider is paid with for this session, in place of the operator's credential. Refused with
+	// POLICY_DENIED unless the operator allows it. Stored encrypted; no process of the CLI sees it, and it is told to
+	// nobody: what the service tells of a session has it empty.
+	Credential *Credential `protobuf:"bytes,18,opt,name=credential,proto3" json:"credential,omitempty"`
 	// Other named workspaces of the tenant, by their names as in `Workspace.name`: the session may read
 	// there as in its own, and change files where it may in its own. At most 16.
 	AddDirectories []string `protobuf:"bytes,20,rep,name=add_directories,json=addDirectories,proto3" json:"add_directories,omitempty"`
@@ -518,6 +585,27 @@ func (x *SessionConfig) GetProfile() Profile {
 		return x.Profile
 	}
 	return Profile_PROFILE_UNSPECIFIED
+}
+
+func (x *SessionConfig) GetMcpServers() map[string]*McpServer {
+	if x != nil {
+		return x.McpServers
+	}
+	return nil
+}
+
+func (x *SessionConfig) GetMcpWait() *McpWait {
+	if x != nil {
+		return x.McpWait
+	}
+	return nil
+}
+
+func (x *SessionConfig) GetCredential() *Credential {
+	if x != nil {
+		return x.Credential
+	}
+	return nil
 }
 
 func (x *SessionConfig) GetAddDirectories() []string {
@@ -746,6 +834,395 @@ func (x *Debug) GetExclusions() []string {
 	return nil
 }
 
+// A credential of the model provider; at most 8 KiB of ASCII that can be seen.
+type Credential struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it is; it must be set.
+	//
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*Credential_ApiKey
+	//	*Credential_OauthToken
+	Kind          isCredential_Kind `protobuf_oneof:"kind"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Credential) Reset() {
+	*x = Credential{}
+	mi := &file_warmline_v1_session_config_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Credential) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Credential) ProtoMessage() {}
+
+func (x *Credential) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_session_config_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Credential.ProtoReflect.Descriptor instead.
+func (*Credential) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Credential) GetKind() isCredential_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *Credential) GetApiKey() string {
+	if x != nil {
+		if x, ok := x.Kind.(*Credential_ApiKey); ok {
+			return x.ApiKey
+		}
+	}
+	return ""
+}
+
+func (x *Credential) GetOauthToken() string {
+	if x != nil {
+		if x, ok := x.Kind.(*Credential_OauthToken); ok {
+			return x.OauthToken
+		}
+	}
+	return ""
+}
+
+type isCredential_Kind interface {
+	isCredential_Kind()
+}
+
+type Credential_ApiKey struct {
+	// An API key, sent as `x-api-key`.
+	ApiKey string `protobuf:"bytes,1,opt,name=api_key,json=apiKey,proto3,oneof"`
+}
+
+type Credential_OauthToken struct {
+	// An OAuth access token, or what a gateway takes as one: sent as `authorization: Bearer`.
+	OauthToken string `protobuf:"bytes,2,opt,name=oauth_token,json=oauthToken,proto3,oneof"`
+}
+
+func (*Credential_ApiKey) isCredential_Kind() {}
+
+func (*Credential_OauthToken) isCredential_Kind() {}
+
+// An MCP server. Those by URL are connected by the service, once for all sessions of the tenant that give the
+// same address and headers; no process of the CLI sees either.
+type McpServer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How it is reached; it must be set.
+	//
+	// Types that are valid to be assigned to Transport:
+	//
+	//	*McpServer_Http
+	//	*McpServer_Sse
+	//	*McpServer_Stdio
+	Transport isMcpServer_Transport `protobuf_oneof:"transport"`
+	// A turn that begins while the server is not connected fails with MCP_UNAVAILABLE. Otherwise it goes on
+	// without the server's tools.
+	Required      bool `protobuf:"varint,4,opt,name=required,proto3" json:"required,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *McpServer) Reset() {
+	*x = McpServer{}
+	mi := &file_warmline_v1_session_config_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *McpServer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*McpServer) ProtoMessage() {}
+
+func (x *McpServer) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_session_config_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use McpServer.ProtoReflect.Descriptor instead.
+func (*McpServer) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *McpServer) GetTransport() isMcpServer_Transport {
+	if x != nil {
+		return x.Transport
+	}
+	return nil
+}
+
+func (x *McpServer) GetHttp() *McpRemote {
+	if x != nil {
+		if x, ok := x.Transport.(*McpServer_Http); ok {
+			return x.Http
+		}
+	}
+	return nil
+}
+
+func (x *McpServer) GetSse() *McpRemote {
+	if x != nil {
+		if x, ok := x.Transport.(*McpServer_Sse); ok {
+			return x.Sse
+		}
+	}
+	return nil
+}
+
+func (x *McpServer) GetStdio() *McpCommand {
+	if x != nil {
+		if x, ok := x.Transport.(*McpServer_Stdio); ok {
+			return x.Stdio
+		}
+	}
+	return nil
+}
+
+func (x *McpServer) GetRequired() bool {
+	if x != nil {
+		return x.Required
+	}
+	return false
+}
+
+type isMcpServer_Transport interface {
+	isMcpServer_Transport()
+}
+
+type McpServer_Http struct {
+	// Streamable HTTP.
+	Http *McpRemote `protobuf:"bytes,1,opt,name=http,proto3,oneof"`
+}
+
+type McpServer_Sse struct {
+	// HTTP with server-sent events, as older servers speak it.
+	Sse *McpRemote `protobuf:"bytes,2,opt,name=sse,proto3,oneof"`
+}
+
+type McpServer_Stdio struct {
+	// A command that the CLI runs. Refused with POLICY_DENIED unless the operator allows callers' commands.
+	Stdio *McpCommand `protobuf:"bytes,3,opt,name=stdio,proto3,oneof"`
+}
+
+func (*McpServer_Http) isMcpServer_Transport() {}
+
+func (*McpServer_Sse) isMcpServer_Transport() {}
+
+func (*McpServer_Stdio) isMcpServer_Transport() {}
+
+// An MCP server with an address.
+type McpRemote struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `https://HOST[:PORT][/PATH][?QUERY]`, at most 2048 bytes; no user, no fragment. `http://` only where the
+	// operator allows it, addresses that are not on the public internet likewise.
+	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	// Sent with each request, such as `authorization`; at most 32, each of at most 8 KiB of ASCII. Values are
+	// stored encrypted, and told to nobody: what the service tells of a session has them empty.
+	Headers       map[string]string `protobuf:"bytes,2,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *McpRemote) Reset() {
+	*x = McpRemote{}
+	mi := &file_warmline_v1_session_config_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *McpRemote) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*McpRemote) ProtoMessage() {}
+
+func (x *McpRemote) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_session_config_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use McpRemote.ProtoReflect.Descriptor instead.
+func (*McpRemote) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *McpRemote) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *McpRemote) GetHeaders() map[string]string {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+// An MCP server that is a command.
+type McpCommand struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The program, by its path or its name in the CLI's PATH.
+	Command string `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
+	// Its arguments; at most 64, each of at most 4 KiB.
+	Arguments []string `protobuf:"bytes,2,rep,name=arguments,proto3" json:"arguments,omitempty"`
+	// Added to its environment; at most 32. Values are stored encrypted and told to nobody, but the model's own
+	// tools can read what runs beside them.
+	Environment   map[string]string `protobuf:"bytes,3,rep,name=environment,proto3" json:"environment,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *McpCommand) Reset() {
+	*x = McpCommand{}
+	mi := &file_warmline_v1_session_config_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *McpCommand) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*McpCommand) ProtoMessage() {}
+
+func (x *McpCommand) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_session_config_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use McpCommand.ProtoReflect.Descriptor instead.
+func (*McpCommand) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *McpCommand) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
+func (x *McpCommand) GetArguments() []string {
+	if x != nil {
+		return x.Arguments
+	}
+	return nil
+}
+
+func (x *McpCommand) GetEnvironment() map[string]string {
+	if x != nil {
+		return x.Environment
+	}
+	return nil
+}
+
+// Which MCP servers a turn waits for while they are being connected.
+type McpWait struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which ones.
+	Mode McpWait_Mode `protobuf:"varint,1,opt,name=mode,proto3,enum=warmline.v1.McpWait_Mode" json:"mode,omitempty"`
+	// With NAMED: names of `mcp_servers`.
+	Names []string `protobuf:"bytes,2,rep,name=names,proto3" json:"names,omitempty"`
+	// The longest wait: 0.1 s to 60 s. Not set: 10 s. After it the turn begins with the servers that there are;
+	// the tools of others come with the turn that begins after they were connected.
+	Timeout       *durationpb.Duration `protobuf:"bytes,3,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *McpWait) Reset() {
+	*x = McpWait{}
+	mi := &file_warmline_v1_session_config_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *McpWait) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*McpWait) ProtoMessage() {}
+
+func (x *McpWait) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_session_config_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use McpWait.ProtoReflect.Descriptor instead.
+func (*McpWait) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *McpWait) GetMode() McpWait_Mode {
+	if x != nil {
+		return x.Mode
+	}
+	return McpWait_MODE_UNSPECIFIED
+}
+
+func (x *McpWait) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *McpWait) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
 // A sub-agent.
 type Agent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -763,7 +1240,7 @@ type Agent struct {
 
 func (x *Agent) Reset() {
 	*x = Agent{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[4]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -775,7 +1252,7 @@ func (x *Agent) String() string {
 func (*Agent) ProtoMessage() {}
 
 func (x *Agent) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[4]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -788,7 +1265,7 @@ func (x *Agent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Agent.ProtoReflect.Descriptor instead.
 func (*Agent) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{4}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Agent) GetDescription() string {
@@ -830,7 +1307,7 @@ type ToolNames struct {
 
 func (x *ToolNames) Reset() {
 	*x = ToolNames{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[5]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -842,7 +1319,7 @@ func (x *ToolNames) String() string {
 func (*ToolNames) ProtoMessage() {}
 
 func (x *ToolNames) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[5]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -855,7 +1332,7 @@ func (x *ToolNames) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolNames.ProtoReflect.Descriptor instead.
 func (*ToolNames) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{5}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ToolNames) GetNames() []string {
@@ -881,7 +1358,7 @@ type Tools struct {
 
 func (x *Tools) Reset() {
 	*x = Tools{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[6]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -893,7 +1370,7 @@ func (x *Tools) String() string {
 func (*Tools) ProtoMessage() {}
 
 func (x *Tools) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[6]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -906,7 +1383,7 @@ func (x *Tools) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tools.ProtoReflect.Descriptor instead.
 func (*Tools) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{6}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Tools) GetAvailable() *ToolNames {
@@ -945,7 +1422,7 @@ type Approvals struct {
 
 func (x *Approvals) Reset() {
 	*x = Approvals{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[7]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -957,7 +1434,7 @@ func (x *Approvals) String() string {
 func (*Approvals) ProtoMessage() {}
 
 func (x *Approvals) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[7]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -970,7 +1447,7 @@ func (x *Approvals) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Approvals.ProtoReflect.Descriptor instead.
 func (*Approvals) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{7}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Approvals) GetMode() Approvals_Mode {
@@ -1007,7 +1484,7 @@ type ClientTool struct {
 
 func (x *ClientTool) Reset() {
 	*x = ClientTool{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[8]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1019,7 +1496,7 @@ func (x *ClientTool) String() string {
 func (*ClientTool) ProtoMessage() {}
 
 func (x *ClientTool) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[8]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1032,7 +1509,7 @@ func (x *ClientTool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientTool.ProtoReflect.Descriptor instead.
 func (*ClientTool) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{8}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ClientTool) GetName() string {
@@ -1085,7 +1562,7 @@ type Reasoning struct {
 
 func (x *Reasoning) Reset() {
 	*x = Reasoning{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[9]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1097,7 +1574,7 @@ func (x *Reasoning) String() string {
 func (*Reasoning) ProtoMessage() {}
 
 func (x *Reasoning) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[9]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1110,7 +1587,7 @@ func (x *Reasoning) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reasoning.ProtoReflect.Descriptor instead.
 func (*Reasoning) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{9}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Reasoning) GetEffort() Effort {
@@ -1142,7 +1619,7 @@ type Workspace struct {
 
 func (x *Workspace) Reset() {
 	*x = Workspace{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[10]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1154,7 +1631,7 @@ func (x *Workspace) String() string {
 func (*Workspace) ProtoMessage() {}
 
 func (x *Workspace) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[10]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1167,7 +1644,7 @@ func (x *Workspace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Workspace.ProtoReflect.Descriptor instead.
 func (*Workspace) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{10}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Workspace) GetName() string {
@@ -1197,7 +1674,7 @@ type WorkspaceFile struct {
 
 func (x *WorkspaceFile) Reset() {
 	*x = WorkspaceFile{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[11]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1209,7 +1686,7 @@ func (x *WorkspaceFile) String() string {
 func (*WorkspaceFile) ProtoMessage() {}
 
 func (x *WorkspaceFile) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[11]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1222,7 +1699,7 @@ func (x *WorkspaceFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkspaceFile.ProtoReflect.Descriptor instead.
 func (*WorkspaceFile) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{11}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WorkspaceFile) GetPath() string {
@@ -1256,7 +1733,7 @@ type SystemPrompt struct {
 
 func (x *SystemPrompt) Reset() {
 	*x = SystemPrompt{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[12]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1268,7 +1745,7 @@ func (x *SystemPrompt) String() string {
 func (*SystemPrompt) ProtoMessage() {}
 
 func (x *SystemPrompt) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[12]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1281,7 +1758,7 @@ func (x *SystemPrompt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SystemPrompt.ProtoReflect.Descriptor instead.
 func (*SystemPrompt) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{12}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SystemPrompt) GetKind() isSystemPrompt_Kind {
@@ -1357,7 +1834,7 @@ type PresetPrompt struct {
 
 func (x *PresetPrompt) Reset() {
 	*x = PresetPrompt{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[13]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1369,7 +1846,7 @@ func (x *PresetPrompt) String() string {
 func (*PresetPrompt) ProtoMessage() {}
 
 func (x *PresetPrompt) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[13]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1382,7 +1859,7 @@ func (x *PresetPrompt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PresetPrompt.ProtoReflect.Descriptor instead.
 func (*PresetPrompt) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{13}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PresetPrompt) GetAppend() string {
@@ -1418,7 +1895,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_warmline_v1_session_config_proto_msgTypes[14]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1430,7 +1907,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_session_config_proto_msgTypes[14]
+	mi := &file_warmline_v1_session_config_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1443,7 +1920,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{14}
+	return file_warmline_v1_session_config_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Limits) GetTurnTimeout() *durationpb.Duration {
@@ -1478,7 +1955,8 @@ var File_warmline_v1_session_config_proto protoreflect.FileDescriptor
 
 const file_warmline_v1_session_config_proto_rawDesc = "" +
 	"\n" +
-	" warmline/v1/session_config.proto\x12\vwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xae\b\n" +
+	" warmline/v1/session_config.proto\x12\vwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xbc\n" +
+	"\n" +
 	"\rSessionConfig\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12>\n" +
 	"\rsystem_prompt\x18\x02 \x01(\v2\x19.warmline.v1.SystemPromptR\fsystemPrompt\x12+\n" +
@@ -1495,7 +1973,13 @@ const file_warmline_v1_session_config_proto_rawDesc = "" +
 	"\treasoning\x18\f \x01(\v2\x16.warmline.v1.ReasoningR\treasoning\x12<\n" +
 	"\routput_schema\x18\r \x01(\v2\x17.google.protobuf.StructR\foutputSchema\x12\x14\n" +
 	"\x05betas\x18\x0e \x03(\tR\x05betas\x12.\n" +
-	"\aprofile\x18\x0f \x01(\x0e2\x14.warmline.v1.ProfileR\aprofile\x12'\n" +
+	"\aprofile\x18\x0f \x01(\x0e2\x14.warmline.v1.ProfileR\aprofile\x12K\n" +
+	"\vmcp_servers\x18\x10 \x03(\v2*.warmline.v1.SessionConfig.McpServersEntryR\n" +
+	"mcpServers\x12/\n" +
+	"\bmcp_wait\x18\x11 \x01(\v2\x14.warmline.v1.McpWaitR\amcpWait\x127\n" +
+	"\n" +
+	"credential\x18\x12 \x01(\v2\x17.warmline.v1.CredentialR\n" +
+	"credential\x12'\n" +
 	"\x0fadd_directories\x18\x14 \x03(\tR\x0eaddDirectories\x12-\n" +
 	"\aplugins\x18\x15 \x03(\v2\x13.warmline.v1.PluginR\aplugins\x12C\n" +
 	"\x0fsetting_sources\x18\x16 \x03(\x0e2\x1a.warmline.v1.SettingSourceR\x0esettingSources\x123\n" +
@@ -1503,7 +1987,10 @@ const file_warmline_v1_session_config_proto_rawDesc = "" +
 	"\x05debug\x18\x18 \x01(\v2\x12.warmline.v1.DebugR\x05debug\x1aM\n" +
 	"\vAgentsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12(\n" +
-	"\x05value\x18\x02 \x01(\v2\x12.warmline.v1.AgentR\x05value:\x028\x01\"Z\n" +
+	"\x05value\x18\x02 \x01(\v2\x12.warmline.v1.AgentR\x05value:\x028\x01\x1aU\n" +
+	"\x0fMcpServersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12,\n" +
+	"\x05value\x18\x02 \x01(\v2\x16.warmline.v1.McpServerR\x05value:\x028\x01\"Z\n" +
 	"\x06Plugin\x12\x14\n" +
 	"\x04name\x18\x01 \x01(\tH\x00R\x04name\x120\n" +
 	"\x05files\x18\x02 \x01(\v2\x18.warmline.v1.PluginFilesH\x00R\x05filesB\b\n" +
@@ -1516,7 +2003,43 @@ const file_warmline_v1_session_config_proto_rawDesc = "" +
 	"categories\x12\x1e\n" +
 	"\n" +
 	"exclusions\x18\x02 \x03(\tR\n" +
-	"exclusions\"\x85\x01\n" +
+	"exclusions\"R\n" +
+	"\n" +
+	"Credential\x12\x19\n" +
+	"\aapi_key\x18\x01 \x01(\tH\x00R\x06apiKey\x12!\n" +
+	"\voauth_token\x18\x02 \x01(\tH\x00R\n" +
+	"oauthTokenB\x06\n" +
+	"\x04kind\"\xbf\x01\n" +
+	"\tMcpServer\x12,\n" +
+	"\x04http\x18\x01 \x01(\v2\x16.warmline.v1.McpRemoteH\x00R\x04http\x12*\n" +
+	"\x03sse\x18\x02 \x01(\v2\x16.warmline.v1.McpRemoteH\x00R\x03sse\x12/\n" +
+	"\x05stdio\x18\x03 \x01(\v2\x17.warmline.v1.McpCommandH\x00R\x05stdio\x12\x1a\n" +
+	"\brequired\x18\x04 \x01(\bR\brequiredB\v\n" +
+	"\ttransport\"\x98\x01\n" +
+	"\tMcpRemote\x12\x10\n" +
+	"\x03url\x18\x01 \x01(\tR\x03url\x12=\n" +
+	"\aheaders\x18\x02 \x03(\v2#.warmline.v1.McpRemote.HeadersEntryR\aheaders\x1a:\n" +
+	"\fHeadersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd0\x01\n" +
+	"\n" +
+	"McpCommand\x12\x18\n" +
+	"\acommand\x18\x01 \x01(\tR\acommand\x12\x1c\n" +
+	"\targuments\x18\x02 \x03(\tR\targuments\x12J\n" +
+	"\venvironment\x18\x03 \x03(\v2(.warmline.v1.McpCommand.EnvironmentEntryR\venvironment\x1a>\n" +
+	"\x10EnvironmentEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xce\x01\n" +
+	"\aMcpWait\x12-\n" +
+	"\x04mode\x18\x01 \x01(\x0e2\x19.warmline.v1.McpWait.ModeR\x04mode\x12\x14\n" +
+	"\x05names\x18\x02 \x03(\tR\x05names\x123\n" +
+	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"I\n" +
+	"\x04Mode\x12\x14\n" +
+	"\x10MODE_UNSPECIFIED\x10\x00\x12\f\n" +
+	"\bMODE_ALL\x10\x01\x12\x0e\n" +
+	"\n" +
+	"MODE_NAMED\x10\x02\x12\r\n" +
+	"\tMODE_NONE\x10\x03\"\x85\x01\n" +
 	"\x05Agent\x12 \n" +
 	"\vdescription\x18\x01 \x01(\tR\vdescription\x12\x16\n" +
 	"\x06prompt\x18\x02 \x01(\tR\x06prompt\x12,\n" +
@@ -1607,68 +2130,88 @@ func file_warmline_v1_session_config_proto_rawDescGZIP() []byte {
 	return file_warmline_v1_session_config_proto_rawDescData
 }
 
-var file_warmline_v1_session_config_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_warmline_v1_session_config_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_warmline_v1_session_config_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_warmline_v1_session_config_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_warmline_v1_session_config_proto_goTypes = []any{
 	(SettingSource)(0),          // 0: warmline.v1.SettingSource
 	(Profile)(0),                // 1: warmline.v1.Profile
 	(PermissionMode)(0),         // 2: warmline.v1.PermissionMode
 	(Effort)(0),                 // 3: warmline.v1.Effort
-	(Approvals_Mode)(0),         // 4: warmline.v1.Approvals.Mode
-	(*SessionConfig)(nil),       // 5: warmline.v1.SessionConfig
-	(*Plugin)(nil),              // 6: warmline.v1.Plugin
-	(*PluginFiles)(nil),         // 7: warmline.v1.PluginFiles
-	(*Debug)(nil),               // 8: warmline.v1.Debug
-	(*Agent)(nil),               // 9: warmline.v1.Agent
-	(*ToolNames)(nil),           // 10: warmline.v1.ToolNames
-	(*Tools)(nil),               // 11: warmline.v1.Tools
-	(*Approvals)(nil),           // 12: warmline.v1.Approvals
-	(*ClientTool)(nil),          // 13: warmline.v1.ClientTool
-	(*Reasoning)(nil),           // 14: warmline.v1.Reasoning
-	(*Workspace)(nil),           // 15: warmline.v1.Workspace
-	(*WorkspaceFile)(nil),       // 16: warmline.v1.WorkspaceFile
-	(*SystemPrompt)(nil),        // 17: warmline.v1.SystemPrompt
-	(*PresetPrompt)(nil),        // 18: warmline.v1.PresetPrompt
-	(*Limits)(nil),              // 19: warmline.v1.Limits
-	nil,                         // 20: warmline.v1.SessionConfig.AgentsEntry
-	(*structpb.Struct)(nil),     // 21: google.protobuf.Struct
-	(*durationpb.Duration)(nil), // 22: google.protobuf.Duration
+	(McpWait_Mode)(0),           // 4: warmline.v1.McpWait.Mode
+	(Approvals_Mode)(0),         // 5: warmline.v1.Approvals.Mode
+	(*SessionConfig)(nil),       // 6: warmline.v1.SessionConfig
+	(*Plugin)(nil),              // 7: warmline.v1.Plugin
+	(*PluginFiles)(nil),         // 8: warmline.v1.PluginFiles
+	(*Debug)(nil),               // 9: warmline.v1.Debug
+	(*Credential)(nil),          // 10: warmline.v1.Credential
+	(*McpServer)(nil),           // 11: warmline.v1.McpServer
+	(*McpRemote)(nil),           // 12: warmline.v1.McpRemote
+	(*McpCommand)(nil),          // 13: warmline.v1.McpCommand
+	(*McpWait)(nil),             // 14: warmline.v1.McpWait
+	(*Agent)(nil),               // 15: warmline.v1.Agent
+	(*ToolNames)(nil),           // 16: warmline.v1.ToolNames
+	(*Tools)(nil),               // 17: warmline.v1.Tools
+	(*Approvals)(nil),           // 18: warmline.v1.Approvals
+	(*ClientTool)(nil),          // 19: warmline.v1.ClientTool
+	(*Reasoning)(nil),           // 20: warmline.v1.Reasoning
+	(*Workspace)(nil),           // 21: warmline.v1.Workspace
+	(*WorkspaceFile)(nil),       // 22: warmline.v1.WorkspaceFile
+	(*SystemPrompt)(nil),        // 23: warmline.v1.SystemPrompt
+	(*PresetPrompt)(nil),        // 24: warmline.v1.PresetPrompt
+	(*Limits)(nil),              // 25: warmline.v1.Limits
+	nil,                         // 26: warmline.v1.SessionConfig.AgentsEntry
+	nil,                         // 27: warmline.v1.SessionConfig.McpServersEntry
+	nil,                         // 28: warmline.v1.McpRemote.HeadersEntry
+	nil,                         // 29: warmline.v1.McpCommand.EnvironmentEntry
+	(*structpb.Struct)(nil),     // 30: google.protobuf.Struct
+	(*durationpb.Duration)(nil), // 31: google.protobuf.Duration
 }
 var file_warmline_v1_session_config_proto_depIdxs = []int32{
-	17, // 0: warmline.v1.SessionConfig.system_prompt:type_name -> warmline.v1.SystemPrompt
-	19, // 1: warmline.v1.SessionConfig.limits:type_name -> warmline.v1.Limits
-	15, // 2: warmline.v1.SessionConfig.workspace:type_name -> warmline.v1.Workspace
-	20, // 3: warmline.v1.SessionConfig.agents:type_name -> warmline.v1.SessionConfig.AgentsEntry
-	11, // 4: warmline.v1.SessionConfig.tools:type_name -> warmline.v1.Tools
+	23, // 0: warmline.v1.SessionConfig.system_prompt:type_name -> warmline.v1.SystemPrompt
+	25, // 1: warmline.v1.SessionConfig.limits:type_name -> warmline.v1.Limits
+	21, // 2: warmline.v1.SessionConfig.workspace:type_name -> warmline.v1.Workspace
+	26, // 3: warmline.v1.SessionConfig.agents:type_name -> warmline.v1.SessionConfig.AgentsEntry
+	17, // 4: warmline.v1.SessionConfig.tools:type_name -> warmline.v1.Tools
 	2,  // 5: warmline.v1.SessionConfig.permission_mode:type_name -> warmline.v1.PermissionMode
-	12, // 6: warmline.v1.SessionConfig.approvals:type_name -> warmline.v1.Approvals
-	13, // 7: warmline.v1.SessionConfig.client_tools:type_name -> warmline.v1.ClientTool
-	14, // 8: warmline.v1.SessionConfig.reasoning:type_name -> warmline.v1.Reasoning
-	21, // 9: warmline.v1.SessionConfig.output_schema:type_name -> google.protobuf.Struct
+	18, // 6: warmline.v1.SessionConfig.approvals:type_name -> warmline.v1.Approvals
+	19, // 7: warmline.v1.SessionConfig.client_tools:type_name -> warmline.v1.ClientTool
+	20, // 8: warmline.v1.SessionConfig.reasoning:type_name -> warmline.v1.Reasoning
+	30, // 9: warmline.v1.SessionConfig.output_schema:type_name -> google.protobuf.Struct
 	1,  // 10: warmline.v1.SessionConfig.profile:type_name -> warmline.v1.Profile
-	6,  // 11: warmline.v1.SessionConfig.plugins:type_name -> warmline.v1.Plugin
-	0,  // 12: warmline.v1.SessionConfig.setting_sources:type_name -> warmline.v1.SettingSource
-	21, // 13: warmline.v1.SessionConfig.settings:type_name -> google.protobuf.Struct
-	8,  // 14: warmline.v1.SessionConfig.debug:type_name -> warmline.v1.Debug
-	7,  // 15: warmline.v1.Plugin.files:type_name -> warmline.v1.PluginFiles
-	16, // 16: warmline.v1.PluginFiles.files:type_name -> warmline.v1.WorkspaceFile
-	10, // 17: warmline.v1.Agent.tools:type_name -> warmline.v1.ToolNames
-	10, // 18: warmline.v1.Tools.available:type_name -> warmline.v1.ToolNames
-	4,  // 19: warmline.v1.Approvals.mode:type_name -> warmline.v1.Approvals.Mode
-	22, // 20: warmline.v1.Approvals.timeout:type_name -> google.protobuf.Duration
-	21, // 21: warmline.v1.ClientTool.input_schema:type_name -> google.protobuf.Struct
-	22, // 22: warmline.v1.ClientTool.timeout:type_name -> google.protobuf.Duration
-	3,  // 23: warmline.v1.Reasoning.effort:type_name -> warmline.v1.Effort
-	16, // 24: warmline.v1.Workspace.files:type_name -> warmline.v1.WorkspaceFile
-	18, // 25: warmline.v1.SystemPrompt.preset:type_name -> warmline.v1.PresetPrompt
-	22, // 26: warmline.v1.Limits.turn_timeout:type_name -> google.protobuf.Duration
-	22, // 27: warmline.v1.Limits.stall_timeout:type_name -> google.protobuf.Duration
-	9,  // 28: warmline.v1.SessionConfig.AgentsEntry.value:type_name -> warmline.v1.Agent
-	29, // [29:29] is the sub-list for method output_type
-	29, // [29:29] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	27, // 11: warmline.v1.SessionConfig.mcp_servers:type_name -> warmline.v1.SessionConfig.McpServersEntry
+	14, // 12: warmline.v1.SessionConfig.mcp_wait:type_name -> warmline.v1.McpWait
+	10, // 13: warmline.v1.SessionConfig.credential:type_name -> warmline.v1.Credential
+	7,  // 14: warmline.v1.SessionConfig.plugins:type_name -> warmline.v1.Plugin
+	0,  // 15: warmline.v1.SessionConfig.setting_sources:type_name -> warmline.v1.SettingSource
+	30, // 16: warmline.v1.SessionConfig.settings:type_name -> google.protobuf.Struct
+	9,  // 17: warmline.v1.SessionConfig.debug:type_name -> warmline.v1.Debug
+	8,  // 18: warmline.v1.Plugin.files:type_name -> warmline.v1.PluginFiles
+	22, // 19: warmline.v1.PluginFiles.files:type_name -> warmline.v1.WorkspaceFile
+	12, // 20: warmline.v1.McpServer.http:type_name -> warmline.v1.McpRemote
+	12, // 21: warmline.v1.McpServer.sse:type_name -> warmline.v1.McpRemote
+	13, // 22: warmline.v1.McpServer.stdio:type_name -> warmline.v1.McpCommand
+	28, // 23: warmline.v1.McpRemote.headers:type_name -> warmline.v1.McpRemote.HeadersEntry
+	29, // 24: warmline.v1.McpCommand.environment:type_name -> warmline.v1.McpCommand.EnvironmentEntry
+	4,  // 25: warmline.v1.McpWait.mode:type_name -> warmline.v1.McpWait.Mode
+	31, // 26: warmline.v1.McpWait.timeout:type_name -> google.protobuf.Duration
+	16, // 27: warmline.v1.Agent.tools:type_name -> warmline.v1.ToolNames
+	16, // 28: warmline.v1.Tools.available:type_name -> warmline.v1.ToolNames
+	5,  // 29: warmline.v1.Approvals.mode:type_name -> warmline.v1.Approvals.Mode
+	31, // 30: warmline.v1.Approvals.timeout:type_name -> google.protobuf.Duration
+	30, // 31: warmline.v1.ClientTool.input_schema:type_name -> google.protobuf.Struct
+	31, // 32: warmline.v1.ClientTool.timeout:type_name -> google.protobuf.Duration
+	3,  // 33: warmline.v1.Reasoning.effort:type_name -> warmline.v1.Effort
+	22, // 34: warmline.v1.Workspace.files:type_name -> warmline.v1.WorkspaceFile
+	24, // 35: warmline.v1.SystemPrompt.preset:type_name -> warmline.v1.PresetPrompt
+	31, // 36: warmline.v1.Limits.turn_timeout:type_name -> google.protobuf.Duration
+	31, // 37: warmline.v1.Limits.stall_timeout:type_name -> google.protobuf.Duration
+	15, // 38: warmline.v1.SessionConfig.AgentsEntry.value:type_name -> warmline.v1.Agent
+	11, // 39: warmline.v1.SessionConfig.McpServersEntry.value:type_name -> warmline.v1.McpServer
+	40, // [40:40] is the sub-list for method output_type
+	40, // [40:40] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_warmline_v1_session_config_proto_init() }
@@ -1680,8 +2223,17 @@ func file_warmline_v1_session_config_proto_init() {
 		(*Plugin_Name)(nil),
 		(*Plugin_Files)(nil),
 	}
-	file_warmline_v1_session_config_proto_msgTypes[9].OneofWrappers = []any{}
-	file_warmline_v1_session_config_proto_msgTypes[12].OneofWrappers = []any{
+	file_warmline_v1_session_config_proto_msgTypes[4].OneofWrappers = []any{
+		(*Credential_ApiKey)(nil),
+		(*Credential_OauthToken)(nil),
+	}
+	file_warmline_v1_session_config_proto_msgTypes[5].OneofWrappers = []any{
+		(*McpServer_Http)(nil),
+		(*McpServer_Sse)(nil),
+		(*McpServer_Stdio)(nil),
+	}
+	file_warmline_v1_session_config_proto_msgTypes[14].OneofWrappers = []any{}
+	file_warmline_v1_session_config_proto_msgTypes[17].OneofWrappers = []any{
 		(*SystemPrompt_Replace)(nil),
 		(*SystemPrompt_Append)(nil),
 		(*SystemPrompt_Preset)(nil),
@@ -1691,8 +2243,8 @@ func file_warmline_v1_session_config_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warmline_v1_session_config_proto_rawDesc), len(file_warmline_v1_session_config_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   16,
+			NumEnums:      6,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

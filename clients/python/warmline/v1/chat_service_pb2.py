@@ -27,7 +27,7 @@ from warmline.v1 import events_pb2 as warmline_dot_v1_dot_events__pb2
 from warmline.v1 import session_config_pb2 as warmline_dot_v1_dot_session__config__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ewarmline/v1/chat_service.proto\x12\x0bwarmline.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x18warmline/v1/events.proto\x1a warmline/v1/session_config.proto\"\xb3\x02\n\x0b\x43hatRequest\x12!\n\x04open\x18\x01 \x01(\x0b\x32\x11.warmline.v1.OpenH\x00\x12+\n\x07message\x18\x02 \x01(\x0b\x32\x18.warmline.v1.UserMessageH\x00\x12+\n\tinterrupt\x18\x03 \x01(\x0b\x32\x16.warmline.v1.InterruptH\x00\x12:\n\x11\x61pproval_decision\x18\x04 \x01(\x0b\x32\x1d.warmline.v1.ApprovalDecisionH\x00\x12;\n\x12\x63lient_tool_result\x18\x05 \x01(\x0b\x32\x1d.warmline.v1.ClientToolResultH\x00\x12%\n\x06update\x18\x06 \x01(\x0b\x32\x13.warmline.v1.UpdateH\x00\x42\x07\n\x05\x66rame\"2\n\x0c\x43hatResponse\x12\"\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x12.warmline.v1.Event\"$\n\x06\x43ursor\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0b\n\x03seq\x18\x02 \x01(\x04\"/\n\x08\x46orkFrom\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07turn_id\x18\x02 \x01(\t\"\xaa\x02\n\x04Open\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12*\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x1a.warmline.v1.SessionConfig\x12#\n\x06\x64\x65tail\x18\x03 \x01(\x0e\x32\x13.warmline.v1.Detail\x12\"\n\x05\x61\x66ter\x18\x04 \x01(\x0b\x32\x13.warmline.v1.Cursor\x12#\n\x04\x66ork\x18\x05 \x01(\x0b\x32\x15.warmline.v1.ForkFrom\x12\x17\n\x0f\x63ontinue_latest\x18\x06 \x01(\x08\x12\x30\n\ron_disconnect\x18\x07 \x01(\x0e\x32\x19.warmline.v1.OnDisconnect\x12\x10\n\x08takeover\x18\x08 \x01(\x08\x12\x17\n\x0fidempotency_key\x18\t \x01(\t\"q\n\x0bUserMessage\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\x12(\n\x07\x63ontent\x18\x03 \x03(\x0b\x32\x17.warmline.v1.InputBlock\x12\x11\n\tinterpret\x18\x04 \x01(\x08\"q\n\nInputBlock\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12#\n\x05image\x18\x02 \x01(\x0b\x32\x12.warmline.v1.MediaH\x00\x12&\n\x08\x64ocument\x18\x03 \x01(\x0b\x32\x12.warmline.v1.MediaH\x00\x42\x06\n\x04kind\")\n\x05Media\x12\x12\n\nmedia_type\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"{\n\x10\x41pprovalDecision\x12\x13\n\x0b\x61pproval_id\x18\x01 \x01(\t\x12#\n\x05\x61llow\x18\x02 \x01(\x0b\x32\x12.warmline.v1.AllowH\x00\x12!\n\x04\x64\x65ny\x18\x03 \x01(\x0b\x32\x11.warmline.v1.DenyH\x00\x42\n\n\x08\x64\x65\x63ision\"\xab\x01\n\x05\x41llow\x12.\n\rupdated_input\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x10\n\x08remember\x18\x02 \x01(\x08\x12\x30\n\x07\x61nswers\x18\x03 \x03(\x0b\x32\x1f.warmline.v1.Allow.AnswersEntry\x1a.\n\x0c\x41nswersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"*\n\x04\x44\x65ny\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x11\n\tinterrupt\x18\x02 \x01(\x08\"g\n\x10\x43lientToolResult\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\"\n\x06images\x18\x03 \x03(\x0b\x32\x12.warmline.v1.Media\x12\x10\n\x08is_error\x18\x04 \x01(\x08\"M\n\x06Update\x12\r\n\x05model\x18\x01 \x01(\t\x12\x34\n\x0fpermission_mode\x18\x02 \x01(\x0e\x32\x1b.warmline.v1.PermissionMode\"\x0b\n\tInterrupt\"\xc0\x01\n\nAskRequest\x12)\n\x07message\x18\x01 \x01(\x0b\x32\x18.warmline.v1.UserMessage\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12*\n\x06\x63onfig\x18\x03 \x01(\x0b\x32\x1a.warmline.v1.SessionConfig\x12#\n\x06\x64\x65tail\x18\x04 \x01(\x0e\x32\x13.warmline.v1.Detail\x12\"\n\x05\x61\x66ter\x18\x05 \x01(\x0b\x32\x13.warmline.v1.Cursor\"1\n\x0b\x41skResponse\x12\"\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x12.warmline.v1.Event\"\x8f\x01\n\x0cWatchRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\"\n\x05\x61\x66ter\x18\x02 \x01(\x0b\x32\x13.warmline.v1.Cursor\x12#\n\x06\x64\x65tail\x18\x03 \x01(\x0e\x32\x13.warmline.v1.Detail\x12\r\n\x05kinds\x18\x04 \x03(\t\x12\x13\n\x0breplay_only\x18\x05 \x01(\x08\"3\n\rWatchResponse\x12\"\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x12.warmline.v1.Event*T\n\x06\x44\x65tail\x12\x16\n\x12\x44\x45TAIL_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x44\x45TAIL_TEXT\x10\x01\x12\x11\n\rDETAIL_BLOCKS\x10\x02\x12\x0e\n\nDETAIL_RAW\x10\x03*f\n\x0cOnDisconnect\x12\x1d\n\x19ON_DISCONNECT_UNSPECIFIED\x10\x00\x12\x1a\n\x16ON_DISCONNECT_CONTINUE\x10\x01\x12\x1b\n\x17ON_DISCONNECT_INTERRUPT\x10\x02\x32\xcc\x01\n\x0b\x43hatService\x12?\n\x04\x43hat\x12\x18.warmline.v1.ChatRequest\x1a\x19.warmline.v1.ChatResponse(\x01\x30\x01\x12:\n\x03\x41sk\x12\x17.warmline.v1.AskRequest\x1a\x18.warmline.v1.AskResponse0\x01\x12@\n\x05Watch\x12\x19.warmline.v1.WatchRequest\x1a\x1a.warmline.v1.WatchResponse0\x01\x42\x30Z.warmline.dev/clients/go/warmline/v1;warmlinev1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ewarmline/v1/chat_service.proto\x12\x0bwarmline.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x18warmline/v1/events.proto\x1a warmline/v1/session_config.proto\"\xb3\x02\n\x0b\x43hatRequest\x12!\n\x04open\x18\x01 \x01(\x0b\x32\x11.warmline.v1.OpenH\x00\x12+\n\x07message\x18\x02 \x01(\x0b\x32\x18.warmline.v1.UserMessageH\x00\x12+\n\tinterrupt\x18\x03 \x01(\x0b\x32\x16.warmline.v1.InterruptH\x00\x12:\n\x11\x61pproval_decision\x18\x04 \x01(\x0b\x32\x1d.warmline.v1.ApprovalDecisionH\x00\x12;\n\x12\x63lient_tool_result\x18\x05 \x01(\x0b\x32\x1d.warmline.v1.ClientToolResultH\x00\x12%\n\x06update\x18\x06 \x01(\x0b\x32\x13.warmline.v1.UpdateH\x00\x42\x07\n\x05\x66rame\"2\n\x0c\x43hatResponse\x12\"\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x12.warmline.v1.Event\"$\n\x06\x43ursor\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0b\n\x03seq\x18\x02 \x01(\x04\"/\n\x08\x46orkFrom\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07turn_id\x18\x02 \x01(\t\"\xaa\x02\n\x04Open\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12*\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x1a.warmline.v1.SessionConfig\x12#\n\x06\x64\x65tail\x18\x03 \x01(\x0e\x32\x13.warmline.v1.Detail\x12\"\n\x05\x61\x66ter\x18\x04 \x01(\x0b\x32\x13.warmline.v1.Cursor\x12#\n\x04\x66ork\x18\x05 \x01(\x0b\x32\x15.warmline.v1.ForkFrom\x12\x17\n\x0f\x63ontinue_latest\x18\x06 \x01(\x08\x12\x30\n\ron_disconnect\x18\x07 \x01(\x0e\x32\x19.warmline.v1.OnDisconnect\x12\x10\n\x08takeover\x18\x08 \x01(\x08\x12\x17\n\x0fidempotency_key\x18\t \x01(\t\"q\n\x0bUserMessage\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\x12(\n\x07\x63ontent\x18\x03 \x03(\x0b\x32\x17.warmline.v1.InputBlock\x12\x11\n\tinterpret\x18\x04 \x01(\x08\"q\n\nInputBlock\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12#\n\x05image\x18\x02 \x01(\x0b\x32\x12.warmline.v1.MediaH\x00\x12&\n\x08\x64ocument\x18\x03 \x01(\x0b\x32\x12.warmline.v1.MediaH\x00\x42\x06\n\x04kind\")\n\x05Media\x12\x12\n\nmedia_type\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"{\n\x10\x41pprovalDecision\x12\x13\n\x0b\x61pproval_id\x18\x01 \x01(\t\x12#\n\x05\x61llow\x18\x02 \x01(\x0b\x32\x12.warmline.v1.AllowH\x00\x12!\n\x04\x64\x65ny\x18\x03 \x01(\x0b\x32\x11.warmline.v1.DenyH\x00\x42\n\n\x08\x64\x65\x63ision\"\xab\x01\n\x05\x41llow\x12.\n\rupdated_input\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x10\n\x08remember\x18\x02 \x01(\x08\x12\x30\n\x07\x61nswers\x18\x03 \x03(\x0b\x32\x1f.warmline.v1.Allow.AnswersEntry\x1a.\n\x0c\x41nswersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"*\n\x04\x44\x65ny\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x11\n\tinterrupt\x18\x02 \x01(\x08\"g\n\x10\x43lientToolResult\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\"\n\x06images\x18\x03 \x03(\x0b\x32\x12.warmline.v1.Media\x12\x10\n\x08is_error\x18\x04 \x01(\x08\"\xa8\x01\n\x06Update\x12\r\n\x05model\x18\x01 \x01(\t\x12\x34\n\x0fpermission_mode\x18\x02 \x01(\x0e\x32\x1b.warmline.v1.PermissionMode\x12,\n\x0bmcp_servers\x18\x03 \x01(\x0b\x32\x17.warmline.v1.McpServers\x12+\n\ncredential\x18\x04 \x01(\x0b\x32\x17.warmline.v1.Credential\"\x8b\x01\n\nMcpServers\x12\x35\n\x07servers\x18\x01 \x03(\x0b\x32$.warmline.v1.McpServers.ServersEntry\x1a\x46\n\x0cServersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.warmline.v1.McpServer:\x02\x38\x01\"\x0b\n\tInterrupt\"\xc0\x01\n\nAskRequest\x12)\n\x07message\x18\x01 \x01(\x0b\x32\x18.warmline.v1.UserMessage\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12*\n\x06\x63onfig\x18\x03 \x01(\x0b\x32\x1a.warmline.v1.SessionConfig\x12#\n\x06\x64\x65tail\x18\x04 \x01(\x0e\x32\x13.warmline.v1.Detail\x12\"\n\x05\x61\x66ter\x18\x05 \x01(\x0b\x32\x13.warmline.v1.Cursor\"1\n\x0b\x41skResponse\x12\"\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x12.warmline.v1.Event\"\x8f\x01\n\x0cWatchRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\"\n\x05\x61\x66ter\x18\x02 \x01(\x0b\x32\x13.warmline.v1.Cursor\x12#\n\x06\x64\x65tail\x18\x03 \x01(\x0e\x32\x13.warmline.v1.Detail\x12\r\n\x05kinds\x18\x04 \x03(\t\x12\x13\n\x0breplay_only\x18\x05 \x01(\x08\"3\n\rWatchResponse\x12\"\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x12.warmline.v1.Event*T\n\x06\x44\x65tail\x12\x16\n\x12\x44\x45TAIL_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x44\x45TAIL_TEXT\x10\x01\x12\x11\n\rDETAIL_BLOCKS\x10\x02\x12\x0e\n\nDETAIL_RAW\x10\x03*f\n\x0cOnDisconnect\x12\x1d\n\x19ON_DISCONNECT_UNSPECIFIED\x10\x00\x12\x1a\n\x16ON_DISCONNECT_CONTINUE\x10\x01\x12\x1b\n\x17ON_DISCONNECT_INTERRUPT\x10\x02\x32\xcc\x01\n\x0b\x43hatService\x12?\n\x04\x43hat\x12\x18.warmline.v1.ChatRequest\x1a\x19.warmline.v1.ChatResponse(\x01\x30\x01\x12:\n\x03\x41sk\x12\x17.warmline.v1.AskRequest\x1a\x18.warmline.v1.AskResponse0\x01\x12@\n\x05Watch\x12\x19.warmline.v1.WatchRequest\x1a\x1a.warmline.v1.WatchResponse0\x01\x42\x30Z.warmline.dev/clients/go/warmline/v1;warmlinev1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,10 +37,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'Z.warmline.dev/clients/go/warmline/v1;warmlinev1'
   _globals['_ALLOW_ANSWERSENTRY']._loaded_options = None
   _globals['_ALLOW_ANSWERSENTRY']._serialized_options = b'8\001'
-  _globals['_DETAIL']._serialized_start=2145
-  _globals['_DETAIL']._serialized_end=2229
-  _globals['_ONDISCONNECT']._serialized_start=2231
-  _globals['_ONDISCONNECT']._serialized_end=2333
+  _globals['_MCPSERVERS_SERVERSENTRY']._loaded_options = None
+  _globals['_MCPSERVERS_SERVERSENTRY']._serialized_options = b'8\001'
+  _globals['_DETAIL']._serialized_start=2379
+  _globals['_DETAIL']._serialized_end=2463
+  _globals['_ONDISCONNECT']._serialized_start=2465
+  _globals['_ONDISCONNECT']._serialized_end=2567
   _globals['_CHATREQUEST']._serialized_start=138
   _globals['_CHATREQUEST']._serialized_end=445
   _globals['_CHATRESPONSE']._serialized_start=447
@@ -67,18 +69,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DENY']._serialized_end=1501
   _globals['_CLIENTTOOLRESULT']._serialized_start=1503
   _globals['_CLIENTTOOLRESULT']._serialized_end=1606
-  _globals['_UPDATE']._serialized_start=1608
-  _globals['_UPDATE']._serialized_end=1685
-  _globals['_INTERRUPT']._serialized_start=1687
-  _globals['_INTERRUPT']._serialized_end=1698
-  _globals['_ASKREQUEST']._serialized_start=1701
-  _globals['_ASKREQUEST']._serialized_end=1893
-  _globals['_ASKRESPONSE']._serialized_start=1895
-  _globals['_ASKRESPONSE']._serialized_end=1944
-  _globals['_WATCHREQUEST']._serialized_start=1947
-  _globals['_WATCHREQUEST']._serialized_end=2090
-  _globals['_WATCHRESPONSE']._serialized_start=2092
-  _globals['_WATCHRESPONSE']._serialized_end=2143
-  _globals['_CHATSERVICE']._serialized_start=2336
-  _globals['_CHATSERVICE']._serialized_end=2540
+  _globals['_UPDATE']._serialized_start=1609
+  _globals['_UPDATE']._serialized_end=1777
+  _globals['_MCPSERVERS']._serialized_start=1780
+  _globals['_MCPSERVERS']._serialized_end=1919
+  _globals['_MCPSERVERS_SERVERSENTRY']._serialized_start=1849
+  _globals['_MCPSERVERS_SERVERSENTRY']._serialized_end=1919
+  _globals['_INTERRUPT']._serialized_start=1921
+  _globals['_INTERRUPT']._serialized_end=1932
+  _globals['_ASKREQUEST']._serialized_start=1935
+  _globals['_ASKREQUEST']._serialized_end=2127
+  _globals['_ASKRESPONSE']._serialized_start=2129
+  _globals['_ASKRESPONSE']._serialized_end=2178
+  _globals['_WATCHREQUEST']._serialized_start=2181
+  _globals['_WATCHREQUEST']._serialized_end=2324
+  _globals['_WATCHRESPONSE']._serialized_start=2326
+  _globals['_WATCHRESPONSE']._serialized_end=2377
+  _globals['_CHATSERVICE']._serialized_start=2570
+  _globals['_CHATSERVICE']._serialized_end=2774
 # @@protoc_insertion_point(module_scope)

@@ -553,23 +553,80 @@ class Update(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     PERMISSION_MODE_FIELD_NUMBER: _builtins.int
+    MCP_SERVERS_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model, an id or alias. Empty: as it is."""
     permission_mode: _session_config_pb2.PermissionMode.ValueType
     """What may happen without an approval. Not set: as it is."""
+    @_builtins.property
+    def mcp_servers(self) -> Global___McpServers:
+        """The MCP servers, all of them; the next turn is the first that has them. Not set: as they are."""
+
+    @_builtins.property
+    def credential(self) -> _session_config_pb2.Credential:
+        """The credential; the next request to the model is the first that goes out with it. Not set: as it is."""
+
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         permission_mode: _session_config_pb2.PermissionMode.ValueType = ...,
+        mcp_servers: Global___McpServers | None = ...,
+        credential: _session_config_pb2.Credential | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "mcp_servers", b"mcp_servers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "permission_mode", b"permission_mode"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "mcp_servers", b"mcp_servers", "model", b"model", "permission_mode", b"permission_mode"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Update: _TypeAlias = Update  # noqa: Y015
+
+@_typing.final
+class McpServers(_message.Message):
+    """The MCP servers of a session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ServersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _session_config_pb2.McpServer: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _session_config_pb2.McpServer | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SERVERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def servers(self) -> _containers.MessageMap[_builtins.str, _session_config_pb2.McpServer]:
+        """By their names, as in `SessionConfig.mcp_servers`. Empty: none."""
+
+    def __init__(
+        self,
+        *,
+        servers: _abc.Mapping[_builtins.str, _session_config_pb2.McpServer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["servers", b"servers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___McpServers: _TypeAlias = McpServers  # noqa: Y015
 
 @_typing.final
 class Interrupt(_message.Message):

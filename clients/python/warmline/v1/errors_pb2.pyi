@@ -78,6 +78,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE: the service cannot store what it needs, such as a slot on a full disk."""
     ERROR_REASON_SESSION_ELSEWHERE: _ErrorReason.ValueType  # 76
     """UNAVAILABLE: another server has the session; try again, and it is given up when it is idle."""
+    ERROR_REASON_MCP_UNAVAILABLE: _ErrorReason.ValueType  # 77
+    """UNAVAILABLE: an MCP server without which the session is not to work could not be connected; `server` in
+    the metadata names it.
+    """
     ERROR_REASON_TURN_TIMEOUT: _ErrorReason.ValueType  # 80
     """DEADLINE_EXCEEDED: the turn ran longer than `limits.turn_timeout`."""
     ERROR_REASON_TURN_STALLED: _ErrorReason.ValueType  # 81
@@ -159,6 +163,10 @@ ERROR_REASON_STORAGE_UNAVAILABLE: ErrorReason.ValueType  # 75
 """UNAVAILABLE: the service cannot store what it needs, such as a slot on a full disk."""
 ERROR_REASON_SESSION_ELSEWHERE: ErrorReason.ValueType  # 76
 """UNAVAILABLE: another server has the session; try again, and it is given up when it is idle."""
+ERROR_REASON_MCP_UNAVAILABLE: ErrorReason.ValueType  # 77
+"""UNAVAILABLE: an MCP server without which the session is not to work could not be connected; `server` in
+the metadata names it.
+"""
 ERROR_REASON_TURN_TIMEOUT: ErrorReason.ValueType  # 80
 """DEADLINE_EXCEEDED: the turn ran longer than `limits.turn_timeout`."""
 ERROR_REASON_TURN_STALLED: ErrorReason.ValueType  # 81

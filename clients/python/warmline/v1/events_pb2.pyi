@@ -140,6 +140,8 @@ class Event(_message.Message):
     APPROVAL_RESOLVED_FIELD_NUMBER: _builtins.int
     CLIENT_TOOL_CALLED_FIELD_NUMBER: _builtins.int
     CLIENT_TOOL_RETURNED_FIELD_NUMBER: _builtins.int
+    MCP_SERVER_STATUS_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_REQUIRED_FIELD_NUMBER: _builtins.int
     DEBUG_LOG_FIELD_NUMBER: _builtins.int
     RAW_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
@@ -237,6 +239,14 @@ class Event(_message.Message):
         """That was answered, or is no longer waited for."""
 
     @_builtins.property
+    def mcp_server_status(self) -> Global___McpServerStatus:
+        """How an MCP server is now."""
+
+    @_builtins.property
+    def credential_required(self) -> Global___CredentialRequired:
+        """The provider does not accept the session's credential."""
+
+    @_builtins.property
     def debug_log(self) -> Global___DebugLog:
         """What the CLI wrote to its debug log, before the turn's end."""
 
@@ -273,14 +283,16 @@ class Event(_message.Message):
         approval_resolved: Global___ApprovalResolved | None = ...,
         client_tool_called: Global___ClientToolCalled | None = ...,
         client_tool_returned: Global___ClientToolReturned | None = ...,
+        mcp_server_status: Global___McpServerStatus | None = ...,
+        credential_required: Global___CredentialRequired | None = ...,
         debug_log: Global___DebugLog | None = ...,
         raw: Global___Raw | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "client_tool_called", b"client_tool_called", "client_tool_returned", b"client_tool_returned", "debug_log", b"debug_log", "interrupt_result", b"interrupt_result", "kind", b"kind", "message", b"message", "notice", b"notice", "raw", b"raw", "server_draining", b"server_draining", "session_opened", b"session_opened", "session_updated", b"session_updated", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta", "time", b"time", "tool_call", b"tool_call", "tool_input_delta", b"tool_input_delta", "tool_result", b"tool_result", "turn_attached", b"turn_attached", "turn_completed", b"turn_completed", "turn_failed", b"turn_failed", "turn_queued", b"turn_queued", "turn_started", b"turn_started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "client_tool_called", b"client_tool_called", "client_tool_returned", b"client_tool_returned", "credential_required", b"credential_required", "debug_log", b"debug_log", "interrupt_result", b"interrupt_result", "kind", b"kind", "mcp_server_status", b"mcp_server_status", "message", b"message", "notice", b"notice", "raw", b"raw", "server_draining", b"server_draining", "session_opened", b"session_opened", "session_updated", b"session_updated", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta", "time", b"time", "tool_call", b"tool_call", "tool_input_delta", b"tool_input_delta", "tool_result", b"tool_result", "turn_attached", b"turn_attached", "turn_completed", b"turn_completed", "turn_failed", b"turn_failed", "turn_queued", b"turn_queued", "turn_started", b"turn_started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "client_tool_called", b"client_tool_called", "client_tool_returned", b"client_tool_returned", "debug_log", b"debug_log", "epoch", b"epoch", "interrupt_result", b"interrupt_result", "kind", b"kind", "message", b"message", "notice", b"notice", "parent_tool_call_id", b"parent_tool_call_id", "raw", b"raw", "seq", b"seq", "server_draining", b"server_draining", "session_id", b"session_id", "session_opened", b"session_opened", "session_updated", b"session_updated", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta", "time", b"time", "tool_call", b"tool_call", "tool_input_delta", b"tool_input_delta", "tool_result", b"tool_result", "turn_attached", b"turn_attached", "turn_completed", b"turn_completed", "turn_failed", b"turn_failed", "turn_id", b"turn_id", "turn_queued", b"turn_queued", "turn_started", b"turn_started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "client_tool_called", b"client_tool_called", "client_tool_returned", b"client_tool_returned", "credential_required", b"credential_required", "debug_log", b"debug_log", "epoch", b"epoch", "interrupt_result", b"interrupt_result", "kind", b"kind", "mcp_server_status", b"mcp_server_status", "message", b"message", "notice", b"notice", "parent_tool_call_id", b"parent_tool_call_id", "raw", b"raw", "seq", b"seq", "server_draining", b"server_draining", "session_id", b"session_id", "session_opened", b"session_opened", "session_updated", b"session_updated", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta", "time", b"time", "tool_call", b"tool_call", "tool_input_delta", b"tool_input_delta", "tool_result", b"tool_result", "turn_attached", b"turn_attached", "turn_completed", b"turn_completed", "turn_failed", b"turn_failed", "turn_id", b"turn_id", "turn_queued", b"turn_queued", "turn_started", b"turn_started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["session_opened", "server_draining", "session_updated", "turn_queued", "turn_started", "turn_completed", "turn_failed", "interrupt_result", "turn_attached", "text_delta", "thinking_delta", "tool_input_delta", "message", "tool_call", "tool_result", "notice", "approval_requested", "approval_resolved", "client_tool_called", "client_tool_returned", "debug_log", "raw"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["session_opened", "server_draining", "session_updated", "turn_queued", "turn_started", "turn_completed", "turn_failed", "interrupt_result", "turn_attached", "text_delta", "thinking_delta", "tool_input_delta", "message", "tool_call", "tool_result", "notice", "approval_requested", "approval_resolved", "client_tool_called", "client_tool_returned", "mcp_server_status", "credential_required", "debug_log", "raw"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -301,6 +313,7 @@ class SessionOpened(_message.Message):
     RUNNING_TURN_ID_FIELD_NUMBER: _builtins.int
     OPEN_APPROVALS_FIELD_NUMBER: _builtins.int
     OPEN_CLIENT_CALLS_FIELD_NUMBER: _builtins.int
+    MCP_SERVERS_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Names the session in later calls; a UUID."""
     start: Global___StartKind.ValueType
@@ -323,6 +336,10 @@ class SessionOpened(_message.Message):
     def open_client_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClientToolCalled]:
         """The calls of the caller's tools that wait for a result at that moment."""
 
+    @_builtins.property
+    def mcp_servers(self) -> _containers.RepeatedCompositeFieldContainer[Global___McpServerStatus]:
+        """The session's MCP servers as they are at that moment."""
+
     def __init__(
         self,
         *,
@@ -335,10 +352,11 @@ class SessionOpened(_message.Message):
         running_turn_id: _builtins.str = ...,
         open_approvals: _abc.Iterable[Global___ApprovalRequested] | None = ...,
         open_client_calls: _abc.Iterable[Global___ClientToolCalled] | None = ...,
+        mcp_servers: _abc.Iterable[Global___McpServerStatus] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cli_version", b"cli_version", "epoch", b"epoch", "last_seq", b"last_seq", "model", b"model", "open_approvals", b"open_approvals", "open_client_calls", b"open_client_calls", "running_turn_id", b"running_turn_id", "session_id", b"session_id", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cli_version", b"cli_version", "epoch", b"epoch", "last_seq", b"last_seq", "mcp_servers", b"mcp_servers", "model", b"model", "open_approvals", b"open_approvals", "open_client_calls", b"open_client_calls", "running_turn_id", b"running_turn_id", "session_id", b"session_id", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -497,6 +515,7 @@ class LatencyReceipt(_message.Message):
     TOTAL_FIELD_NUMBER: _builtins.int
     MISSES_FIELD_NUMBER: _builtins.int
     HISTORY_FIELD_NUMBER: _builtins.int
+    MCP_FIELD_NUMBER: _builtins.int
     start: Global___StartKind.ValueType
     """How the process was had."""
     @_builtins.property
@@ -534,6 +553,10 @@ class LatencyReceipt(_message.Message):
     def history(self) -> _duration_pb2.Duration:
         """Giving the process the conversation so far; only when RESUMED."""
 
+    @_builtins.property
+    def mcp(self) -> _duration_pb2.Duration:
+        """Waiting for MCP servers, as `mcp_wait` says."""
+
     def __init__(
         self,
         *,
@@ -546,10 +569,11 @@ class LatencyReceipt(_message.Message):
         total: _duration_pb2.Duration | None = ...,
         misses: _abc.Iterable[_builtins.str] | None = ...,
         history: _duration_pb2.Duration | None = ...,
+        mcp: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bind", b"bind", "cli", b"cli", "first_token", b"first_token", "history", b"history", "queue", b"queue", "spawn", b"spawn", "total", b"total"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bind", b"bind", "cli", b"cli", "first_token", b"first_token", "history", b"history", "mcp", b"mcp", "queue", b"queue", "spawn", b"spawn", "total", b"total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bind", b"bind", "cli", b"cli", "first_token", b"first_token", "history", b"history", "misses", b"misses", "queue", b"queue", "spawn", b"spawn", "start", b"start", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bind", b"bind", "cli", b"cli", "first_token", b"first_token", "history", b"history", "mcp", b"mcp", "misses", b"misses", "queue", b"queue", "spawn", b"spawn", "start", b"start", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1252,6 +1276,93 @@ class ClientToolReturned(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ClientToolReturned: _TypeAlias = ClientToolReturned  # noqa: Y015
+
+@_typing.final
+class CredentialRequired(_message.Message):
+    """The provider has refused the session's own credential, and the turn fails. Send another one by `update`, and
+    then the message again.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    message: _builtins.str
+    """Why, in a sentence."""
+    def __init__(
+        self,
+        *,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CredentialRequired: _TypeAlias = CredentialRequired  # noqa: Y015
+
+@_typing.final
+class McpServerStatus(_message.Message):
+    """How an MCP server is, from now on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[McpServerStatus._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: McpServerStatus._State.ValueType  # 0
+        """Never sent."""
+        STATE_CONNECTING: McpServerStatus._State.ValueType  # 1
+        """It is being connected for the first time."""
+        STATE_CONNECTED: McpServerStatus._State.ValueType  # 2
+        """Its tools can be called."""
+        STATE_FAILED: McpServerStatus._State.ValueType  # 3
+        """It could not be connected, or was lost; `error` says why. The service goes on trying."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """How it is."""
+
+    STATE_UNSPECIFIED: McpServerStatus.State.ValueType  # 0
+    """Never sent."""
+    STATE_CONNECTING: McpServerStatus.State.ValueType  # 1
+    """It is being connected for the first time."""
+    STATE_CONNECTED: McpServerStatus.State.ValueType  # 2
+    """Its tools can be called."""
+    STATE_FAILED: McpServerStatus.State.ValueType  # 3
+    """It could not be connected, or was lost; `error` says why. The service goes on trying."""
+
+    NAME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """As in `SessionConfig.mcp_servers`."""
+    state: Global___McpServerStatus.State.ValueType
+    """How it is."""
+    error: _builtins.str
+    """Why it is not connected, in a sentence."""
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names of its tools, as it gives them."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        state: Global___McpServerStatus.State.ValueType = ...,
+        error: _builtins.str = ...,
+        tools: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "name", b"name", "state", b"state", "tools", b"tools"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___McpServerStatus: _TypeAlias = McpServerStatus  # noqa: Y015
 
 @_typing.final
 class Notice(_message.Message):

@@ -180,6 +180,27 @@ class SessionConfig(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class McpServersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___McpServer: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___McpServer | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     MODEL_FIELD_NUMBER: _builtins.int
     SYSTEM_PROMPT_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
@@ -195,6 +216,9 @@ class SessionConfig(_message.Message):
     OUTPUT_SCHEMA_FIELD_NUMBER: _builtins.int
     BETAS_FIELD_NUMBER: _builtins.int
     PROFILE_FIELD_NUMBER: _builtins.int
+    MCP_SERVERS_FIELD_NUMBER: _builtins.int
+    MCP_WAIT_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_FIELD_NUMBER: _builtins.int
     ADD_DIRECTORIES_FIELD_NUMBER: _builtins.int
     PLUGINS_FIELD_NUMBER: _builtins.int
     SETTING_SOURCES_FIELD_NUMBER: _builtins.int
@@ -264,6 +288,24 @@ class SessionConfig(_message.Message):
         """
 
     @_builtins.property
+    def mcp_servers(self) -> _containers.MessageMap[_builtins.str, Global___McpServer]:
+        """MCP servers whose tools the model may call, as `mcp__NAME__TOOL`, by their names: small letters, digits
+        and `-`, at most 32, and not `client`. At most 16. Their tools need an approval unless `tools.allowed`
+        has them, such as `mcp__NAME`. `mcp_server_status` says how each is.
+        """
+
+    @_builtins.property
+    def mcp_wait(self) -> Global___McpWait:
+        """Which of them a turn waits for. Not set: all, for 10 s."""
+
+    @_builtins.property
+    def credential(self) -> Global___Credential:
+        """What the model provider is paid with for this session, in place of the operator's credential. Refused with
+        POLICY_DENIED unless the operator allows it. Stored encrypted; no process of the CLI sees it, and it is told to
+        nobody: what the service tells of a session has it empty.
+        """
+
+    @_builtins.property
     def add_directories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Other named workspaces of the tenant, by their names as in `Workspace.name`: the session may read
         there as in its own, and change files where it may in its own. At most 16.
@@ -312,15 +354,18 @@ class SessionConfig(_message.Message):
         output_schema: _struct_pb2.Struct | None = ...,
         betas: _abc.Iterable[_builtins.str] | None = ...,
         profile: Global___Profile.ValueType = ...,
+        mcp_servers: _abc.Mapping[_builtins.str, Global___McpServer] | None = ...,
+        mcp_wait: Global___McpWait | None = ...,
+        credential: Global___Credential | None = ...,
         add_directories: _abc.Iterable[_builtins.str] | None = ...,
         plugins: _abc.Iterable[Global___Plugin] | None = ...,
         setting_sources: _abc.Iterable[Global___SettingSource.ValueType] | None = ...,
         settings: _struct_pb2.Struct | None = ...,
         debug: Global___Debug | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "debug", b"debug", "limits", b"limits", "output_schema", b"output_schema", "reasoning", b"reasoning", "settings", b"settings", "system_prompt", b"system_prompt", "tools", b"tools", "workspace", b"workspace"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "credential", b"credential", "debug", b"debug", "limits", b"limits", "mcp_wait", b"mcp_wait", "output_schema", b"output_schema", "reasoning", b"reasoning", "settings", b"settings", "system_prompt", b"system_prompt", "tools", b"tools", "workspace", b"workspace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_directories", b"add_directories", "agent", b"agent", "agents", b"agents", "approvals", b"approvals", "betas", b"betas", "client_tools", b"client_tools", "debug", b"debug", "fallback_models", b"fallback_models", "limits", b"limits", "model", b"model", "output_schema", b"output_schema", "permission_mode", b"permission_mode", "plugins", b"plugins", "profile", b"profile", "reasoning", b"reasoning", "setting_sources", b"setting_sources", "settings", b"settings", "system_prompt", b"system_prompt", "tools", b"tools", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_directories", b"add_directories", "agent", b"agent", "agents", b"agents", "approvals", b"approvals", "betas", b"betas", "client_tools", b"client_tools", "credential", b"credential", "debug", b"debug", "fallback_models", b"fallback_models", "limits", b"limits", "mcp_servers", b"mcp_servers", "mcp_wait", b"mcp_wait", "model", b"model", "output_schema", b"output_schema", "permission_mode", b"permission_mode", "plugins", b"plugins", "profile", b"profile", "reasoning", b"reasoning", "setting_sources", b"setting_sources", "settings", b"settings", "system_prompt", b"system_prompt", "tools", b"tools", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -415,6 +460,251 @@ class Debug(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Debug: _TypeAlias = Debug  # noqa: Y015
+
+@_typing.final
+class Credential(_message.Message):
+    """A credential of the model provider; at most 8 KiB of ASCII that can be seen."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    API_KEY_FIELD_NUMBER: _builtins.int
+    OAUTH_TOKEN_FIELD_NUMBER: _builtins.int
+    api_key: _builtins.str
+    """An API key, sent as `x-api-key`."""
+    oauth_token: _builtins.str
+    """An OAuth access token, or what a gateway takes as one: sent as `authorization: Bearer`."""
+    def __init__(
+        self,
+        *,
+        api_key: _builtins.str = ...,
+        oauth_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "kind", b"kind", "oauth_token", b"oauth_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "kind", b"kind", "oauth_token", b"oauth_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["api_key", "oauth_token"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+Global___Credential: _TypeAlias = Credential  # noqa: Y015
+
+@_typing.final
+class McpServer(_message.Message):
+    """An MCP server. Those by URL are connected by the service, once for all sessions of the tenant that give the
+    same address and headers; no process of the CLI sees either.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HTTP_FIELD_NUMBER: _builtins.int
+    SSE_FIELD_NUMBER: _builtins.int
+    STDIO_FIELD_NUMBER: _builtins.int
+    REQUIRED_FIELD_NUMBER: _builtins.int
+    required: _builtins.bool
+    """A turn that begins while the server is not connected fails with MCP_UNAVAILABLE. Otherwise it goes on
+    without the server's tools.
+    """
+    @_builtins.property
+    def http(self) -> Global___McpRemote:
+        """Streamable HTTP."""
+
+    @_builtins.property
+    def sse(self) -> Global___McpRemote:
+        """HTTP with server-sent events, as older servers speak it."""
+
+    @_builtins.property
+    def stdio(self) -> Global___McpCommand:
+        """A command that the CLI runs. Refused with POLICY_DENIED unless the operator allows callers' commands."""
+
+    def __init__(
+        self,
+        *,
+        http: Global___McpRemote | None = ...,
+        sse: Global___McpRemote | None = ...,
+        stdio: Global___McpCommand | None = ...,
+        required: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["http", b"http", "sse", b"sse", "stdio", b"stdio", "transport", b"transport"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["http", b"http", "required", b"required", "sse", b"sse", "stdio", b"stdio", "transport", b"transport"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_transport: _TypeAlias = _typing.Literal["http", "sse", "stdio"]  # noqa: Y015
+    _WhichOneofArgType_transport: _TypeAlias = _typing.Literal["transport", b"transport"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_transport) -> _WhichOneofReturnType_transport | None: ...
+
+Global___McpServer: _TypeAlias = McpServer  # noqa: Y015
+
+@_typing.final
+class McpRemote(_message.Message):
+    """An MCP server with an address."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class HeadersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    URL_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
+    url: _builtins.str
+    """`https://HOST[:PORT][/PATH][?QUERY]`, at most 2048 bytes; no user, no fragment. `http://` only where the
+    operator allows it, addresses that are not on the public internet likewise.
+    """
+    @_builtins.property
+    def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Sent with each request, such as `authorization`; at most 32, each of at most 8 KiB of ASCII. Values are
+        stored encrypted, and told to nobody: what the service tells of a session has them empty.
+        """
+
+    def __init__(
+        self,
+        *,
+        url: _builtins.str = ...,
+        headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["headers", b"headers", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___McpRemote: _TypeAlias = McpRemote  # noqa: Y015
+
+@_typing.final
+class McpCommand(_message.Message):
+    """An MCP server that is a command."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class EnvironmentEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    COMMAND_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    command: _builtins.str
+    """The program, by its path or its name in the CLI's PATH."""
+    @_builtins.property
+    def arguments(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Its arguments; at most 64, each of at most 4 KiB."""
+
+    @_builtins.property
+    def environment(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Added to its environment; at most 32. Values are stored encrypted and told to nobody, but the model's own
+        tools can read what runs beside them.
+        """
+
+    def __init__(
+        self,
+        *,
+        command: _builtins.str = ...,
+        arguments: _abc.Iterable[_builtins.str] | None = ...,
+        environment: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "command", b"command", "environment", b"environment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___McpCommand: _TypeAlias = McpCommand  # noqa: Y015
+
+@_typing.final
+class McpWait(_message.Message):
+    """Which MCP servers a turn waits for while they are being connected."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Mode:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[McpWait._Mode.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        MODE_UNSPECIFIED: McpWait._Mode.ValueType  # 0
+        """ALL."""
+        MODE_ALL: McpWait._Mode.ValueType  # 1
+        """All of them."""
+        MODE_NAMED: McpWait._Mode.ValueType  # 2
+        """Those in `names`, and all that are `required`."""
+        MODE_NONE: McpWait._Mode.ValueType  # 3
+        """Those that are `required`."""
+
+    class Mode(_Mode, metaclass=_ModeEnumTypeWrapper):
+        """Which ones."""
+
+    MODE_UNSPECIFIED: McpWait.Mode.ValueType  # 0
+    """ALL."""
+    MODE_ALL: McpWait.Mode.ValueType  # 1
+    """All of them."""
+    MODE_NAMED: McpWait.Mode.ValueType  # 2
+    """Those in `names`, and all that are `required`."""
+    MODE_NONE: McpWait.Mode.ValueType  # 3
+    """Those that are `required`."""
+
+    MODE_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    mode: Global___McpWait.Mode.ValueType
+    """Which ones."""
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With NAMED: names of `mcp_servers`."""
+
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """The longest wait: 0.1 s to 60 s. Not set: 10 s. After it the turn begins with the servers that there are;
+        the tools of others come with the turn that begins after they were connected.
+        """
+
+    def __init__(
+        self,
+        *,
+        mode: Global___McpWait.Mode.ValueType = ...,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mode", b"mode", "names", b"names", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___McpWait: _TypeAlias = McpWait  # noqa: Y015
 
 @_typing.final
 class Agent(_message.Message):

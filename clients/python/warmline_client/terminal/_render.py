@@ -30,6 +30,9 @@ def print_event(event: pb.Event, *, receipts: bool) -> None:
             sys.stdout.flush()
         case "tool_call":
             err.print(f"tool {event.tool_call.name}", style="cyan", markup=False)
+        case "mcp_server_status" if event.mcp_server_status.error:
+            status = event.mcp_server_status
+            err.print(f"{status.name}: {status.error}", style="yellow", markup=False)
         case "notice":
             err.print(event.notice.message, style="yellow", markup=False)
         case "turn_queued" if event.turn_queued.position:

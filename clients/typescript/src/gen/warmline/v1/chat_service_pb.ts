@@ -7,7 +7,7 @@ import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf
 import { file_google_protobuf_struct } from "@bufbuild/protobuf/wkt";
 import type { Event } from "./events_pb.js";
 import { file_warmline_v1_events } from "./events_pb.js";
-import type { PermissionMode, SessionConfig } from "./session_config_pb.js";
+import type { Credential, McpServer, PermissionMode, SessionConfig } from "./session_config_pb.js";
 import { file_warmline_v1_session_config } from "./session_config_pb.js";
 import type { JsonObject, Message } from "@bufbuild/protobuf";
 
@@ -15,7 +15,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file warmline/v1/chat_service.proto.
  */
 export const file_warmline_v1_chat_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch53YXJtbGluZS92MS9jaGF0X3NlcnZpY2UucHJvdG8SC3dhcm1saW5lLnYxIrMCCgtDaGF0UmVxdWVzdBIhCgRvcGVuGAEgASgLMhEud2FybWxpbmUudjEuT3BlbkgAEisKB21lc3NhZ2UYAiABKAsyGC53YXJtbGluZS52MS5Vc2VyTWVzc2FnZUgAEisKCWludGVycnVwdBgDIAEoCzIWLndhcm1saW5lLnYxLkludGVycnVwdEgAEjoKEWFwcHJvdmFsX2RlY2lzaW9uGAQgASgLMh0ud2FybWxpbmUudjEuQXBwcm92YWxEZWNpc2lvbkgAEjsKEmNsaWVudF90b29sX3Jlc3VsdBgFIAEoCzIdLndhcm1saW5lLnYxLkNsaWVudFRvb2xSZXN1bHRIABIlCgZ1cGRhdGUYBiABKAsyEy53YXJtbGluZS52MS5VcGRhdGVIAEIHCgVmcmFtZSIyCgxDaGF0UmVzcG9uc2USIgoGZXZlbnRzGAEgAygLMhIud2FybWxpbmUudjEuRXZlbnQiJAoGQ3Vyc29yEg0KBWVwb2NoGAEgASgEEgsKA3NlcRgCIAEoBCIvCghGb3JrRnJvbRISCgpzZXNzaW9uX2lkGAEgASgJEg8KB3R1cm5faWQYAiABKAkiqgIKBE9wZW4SEgoKc2Vzc2lvbl9pZBgBIAEoCRIqCgZjb25maWcYAiABKAsyGi53YXJtbGluZS52MS5TZXNzaW9uQ29uZmlnEiMKBmRldGFpbBgDIAEoDjITLndhcm1saW5lLnYxLkRldGFpbBIiCgVhZnRlchgEIAEoCzITLndhcm1saW5lLnYxLkN1cnNvchIjCgRmb3JrGAUgASgLMhUud2FybWxpbmUudjEuRm9ya0Zyb20SFwoPY29udGludWVfbGF0ZXN0GAYgASgIEjAKDW9uX2Rpc2Nvbm5lY3QYByABKA4yGS53YXJtbGluZS52MS5PbkRpc2Nvbm5lY3QSEAoIdGFrZW92ZXIYCCABKAgSFwoPaWRlbXBvdGVuY3lfa2V5GAkgASgJInEKC1VzZXJNZXNzYWdlEgwKBHRleHQYASABKAkSFwoPaWRlbXBvdGVuY3lfa2V5GAIgASgJEigKB2NvbnRlbnQYAyADKAsyFy53YXJtbGluZS52MS5JbnB1dEJsb2NrEhEKCWludGVycHJldBgEIAEoCCJxCgpJbnB1dEJsb2NrEg4KBHRleHQYASABKAlIABIjCgVpbWFnZRgCIAEoCzISLndhcm1saW5lLnYxLk1lZGlhSAASJgoIZG9jdW1lbnQYAyABKAsyEi53YXJtbGluZS52MS5NZWRpYUgAQgYKBGtpbmQiKQoFTWVkaWESEgoKbWVkaWFfdHlwZRgBIAEoCRIMCgRkYXRhGAIgASgMInsKEEFwcHJvdmFsRGVjaXNpb24SEwoLYXBwcm92YWxfaWQYASABKAkSIwoFYWxsb3cYAiABKAsyEi53YXJtbGluZS52MS5BbGxvd0gAEiEKBGRlbnkYAyABKAsyES53YXJtbGluZS52MS5EZW55SABCCgoIZGVjaXNpb24iqwEKBUFsbG93Ei4KDXVwZGF0ZWRfaW5wdXQYASABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EhAKCHJlbWVtYmVyGAIgASgIEjAKB2Fuc3dlcnMYAyADKAsyHy53YXJtbGluZS52MS5BbGxvdy5BbnN3ZXJzRW50cnkaLgoMQW5zd2Vyc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiKgoERGVueRIPCgdtZXNzYWdlGAEgASgJEhEKCWludGVycnVwdBgCIAEoCCJnChBDbGllbnRUb29sUmVzdWx0Eg8KB2NhbGxfaWQYASABKAkSDAoEdGV4dBgCIAEoCRIiCgZpbWFnZXMYAyADKAsyEi53YXJtbGluZS52MS5NZWRpYRIQCghpc19lcnJvchgEIAEoCCJNCgZVcGRhdGUSDQoFbW9kZWwYASABKAkSNAoPcGVybWlzc2lvbl9tb2RlGAIgASgOMhsud2FybWxpbmUudjEuUGVybWlzc2lvbk1vZGUiCwoJSW50ZXJydXB0IsABCgpBc2tSZXF1ZXN0EikKB21lc3NhZ2UYASABKAsyGC53YXJtbGluZS52MS5Vc2VyTWVzc2FnZRISCgpzZXNzaW9uX2lkGAIgASgJEioKBmNvbmZpZxgDIAEoCzIaLndhcm1saW5lLnYxLlNlc3Npb25Db25maWcSIwoGZGV0YWlsGAQgASgOMhMud2FybWxpbmUudjEuRGV0YWlsEiIKBWFmdGVyGAUgASgLMhMud2FybWxpbmUudjEuQ3Vyc29yIjEKC0Fza1Jlc3BvbnNlEiIKBmV2ZW50cxgBIAMoCzISLndhcm1saW5lLnYxLkV2ZW50Io8BCgxXYXRjaFJlcXVlc3QSEgoKc2Vzc2lvbl9pZBgBIAEoCRIiCgVhZnRlchgCIAEoCzITLndhcm1saW5lLnYxLkN1cnNvchIjCgZkZXRhaWwYAyABKA4yEy53YXJtbGluZS52MS5EZXRhaWwSDQoFa2luZHMYBCADKAkSEwoLcmVwbGF5X29ubHkYBSABKAgiMwoNV2F0Y2hSZXNwb25zZRIiCgZldmVudHMYASADKAsyEi53YXJtbGluZS52MS5FdmVudCpUCgZEZXRhaWwSFgoSREVUQUlMX1VOU1BFQ0lGSUVEEAASDwoLREVUQUlMX1RFWFQQARIRCg1ERVRBSUxfQkxPQ0tTEAISDgoKREVUQUlMX1JBVxADKmYKDE9uRGlzY29ubmVjdBIdChlPTl9ESVNDT05ORUNUX1VOU1BFQ0lGSUVEEAASGgoWT05fRElTQ09OTkVDVF9DT05USU5VRRABEhsKF09OX0RJU0NPTk5FQ1RfSU5URVJSVVBUEAIyzAEKC0NoYXRTZXJ2aWNlEj8KBENoYXQSGC53YXJtbGluZS52MS5DaGF0UmVxdWVzdBoZLndhcm1saW5lLnYxLkNoYXRSZXNwb25zZSgBMAESOgoDQXNrEhcud2FybWxpbmUudjEuQXNrUmVxdWVzdBoYLndhcm1saW5lLnYxLkFza1Jlc3BvbnNlMAESQAoFV2F0Y2gSGS53YXJtbGluZS52MS5XYXRjaFJlcXVlc3QaGi53YXJtbGluZS52MS5XYXRjaFJlc3BvbnNlMAFCMFoud2FybWxpbmUuZGV2L2NsaWVudHMvZ28vd2FybWxpbmUvdjE7d2FybWxpbmV2MWIGcHJvdG8z", [file_google_protobuf_struct, file_warmline_v1_events, file_warmline_v1_session_config]);
+  fileDesc("Ch53YXJtbGluZS92MS9jaGF0X3NlcnZpY2UucHJvdG8SC3dhcm1saW5lLnYxIrMCCgtDaGF0UmVxdWVzdBIhCgRvcGVuGAEgASgLMhEud2FybWxpbmUudjEuT3BlbkgAEisKB21lc3NhZ2UYAiABKAsyGC53YXJtbGluZS52MS5Vc2VyTWVzc2FnZUgAEisKCWludGVycnVwdBgDIAEoCzIWLndhcm1saW5lLnYxLkludGVycnVwdEgAEjoKEWFwcHJvdmFsX2RlY2lzaW9uGAQgASgLMh0ud2FybWxpbmUudjEuQXBwcm92YWxEZWNpc2lvbkgAEjsKEmNsaWVudF90b29sX3Jlc3VsdBgFIAEoCzIdLndhcm1saW5lLnYxLkNsaWVudFRvb2xSZXN1bHRIABIlCgZ1cGRhdGUYBiABKAsyEy53YXJtbGluZS52MS5VcGRhdGVIAEIHCgVmcmFtZSIyCgxDaGF0UmVzcG9uc2USIgoGZXZlbnRzGAEgAygLMhIud2FybWxpbmUudjEuRXZlbnQiJAoGQ3Vyc29yEg0KBWVwb2NoGAEgASgEEgsKA3NlcRgCIAEoBCIvCghGb3JrRnJvbRISCgpzZXNzaW9uX2lkGAEgASgJEg8KB3R1cm5faWQYAiABKAkiqgIKBE9wZW4SEgoKc2Vzc2lvbl9pZBgBIAEoCRIqCgZjb25maWcYAiABKAsyGi53YXJtbGluZS52MS5TZXNzaW9uQ29uZmlnEiMKBmRldGFpbBgDIAEoDjITLndhcm1saW5lLnYxLkRldGFpbBIiCgVhZnRlchgEIAEoCzITLndhcm1saW5lLnYxLkN1cnNvchIjCgRmb3JrGAUgASgLMhUud2FybWxpbmUudjEuRm9ya0Zyb20SFwoPY29udGludWVfbGF0ZXN0GAYgASgIEjAKDW9uX2Rpc2Nvbm5lY3QYByABKA4yGS53YXJtbGluZS52MS5PbkRpc2Nvbm5lY3QSEAoIdGFrZW92ZXIYCCABKAgSFwoPaWRlbXBvdGVuY3lfa2V5GAkgASgJInEKC1VzZXJNZXNzYWdlEgwKBHRleHQYASABKAkSFwoPaWRlbXBvdGVuY3lfa2V5GAIgASgJEigKB2NvbnRlbnQYAyADKAsyFy53YXJtbGluZS52MS5JbnB1dEJsb2NrEhEKCWludGVycHJldBgEIAEoCCJxCgpJbnB1dEJsb2NrEg4KBHRleHQYASABKAlIABIjCgVpbWFnZRgCIAEoCzISLndhcm1saW5lLnYxLk1lZGlhSAASJgoIZG9jdW1lbnQYAyABKAsyEi53YXJtbGluZS52MS5NZWRpYUgAQgYKBGtpbmQiKQoFTWVkaWESEgoKbWVkaWFfdHlwZRgBIAEoCRIMCgRkYXRhGAIgASgMInsKEEFwcHJvdmFsRGVjaXNpb24SEwoLYXBwcm92YWxfaWQYASABKAkSIwoFYWxsb3cYAiABKAsyEi53YXJtbGluZS52MS5BbGxvd0gAEiEKBGRlbnkYAyABKAsyES53YXJtbGluZS52MS5EZW55SABCCgoIZGVjaXNpb24iqwEKBUFsbG93Ei4KDXVwZGF0ZWRfaW5wdXQYASABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EhAKCHJlbWVtYmVyGAIgASgIEjAKB2Fuc3dlcnMYAyADKAsyHy53YXJtbGluZS52MS5BbGxvdy5BbnN3ZXJzRW50cnkaLgoMQW5zd2Vyc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiKgoERGVueRIPCgdtZXNzYWdlGAEgASgJEhEKCWludGVycnVwdBgCIAEoCCJnChBDbGllbnRUb29sUmVzdWx0Eg8KB2NhbGxfaWQYASABKAkSDAoEdGV4dBgCIAEoCRIiCgZpbWFnZXMYAyADKAsyEi53YXJtbGluZS52MS5NZWRpYRIQCghpc19lcnJvchgEIAEoCCKoAQoGVXBkYXRlEg0KBW1vZGVsGAEgASgJEjQKD3Blcm1pc3Npb25fbW9kZRgCIAEoDjIbLndhcm1saW5lLnYxLlBlcm1pc3Npb25Nb2RlEiwKC21jcF9zZXJ2ZXJzGAMgASgLMhcud2FybWxpbmUudjEuTWNwU2VydmVycxIrCgpjcmVkZW50aWFsGAQgASgLMhcud2FybWxpbmUudjEuQ3JlZGVudGlhbCKLAQoKTWNwU2VydmVycxI1CgdzZXJ2ZXJzGAEgAygLMiQud2FybWxpbmUudjEuTWNwU2VydmVycy5TZXJ2ZXJzRW50cnkaRgoMU2VydmVyc0VudHJ5EgsKA2tleRgBIAEoCRIlCgV2YWx1ZRgCIAEoCzIWLndhcm1saW5lLnYxLk1jcFNlcnZlcjoCOAEiCwoJSW50ZXJydXB0IsABCgpBc2tSZXF1ZXN0EikKB21lc3NhZ2UYASABKAsyGC53YXJtbGluZS52MS5Vc2VyTWVzc2FnZRISCgpzZXNzaW9uX2lkGAIgASgJEioKBmNvbmZpZxgDIAEoCzIaLndhcm1saW5lLnYxLlNlc3Npb25Db25maWcSIwoGZGV0YWlsGAQgASgOMhMud2FybWxpbmUudjEuRGV0YWlsEiIKBWFmdGVyGAUgASgLMhMud2FybWxpbmUudjEuQ3Vyc29yIjEKC0Fza1Jlc3BvbnNlEiIKBmV2ZW50cxgBIAMoCzISLndhcm1saW5lLnYxLkV2ZW50Io8BCgxXYXRjaFJlcXVlc3QSEgoKc2Vzc2lvbl9pZBgBIAEoCRIiCgVhZnRlchgCIAEoCzITLndhcm1saW5lLnYxLkN1cnNvchIjCgZkZXRhaWwYAyABKA4yEy53YXJtbGluZS52MS5EZXRhaWwSDQoFa2luZHMYBCADKAkSEwoLcmVwbGF5X29ubHkYBSABKAgiMwoNV2F0Y2hSZXNwb25zZRIiCgZldmVudHMYASADKAsyEi53YXJtbGluZS52MS5FdmVudCpUCgZEZXRhaWwSFgoSREVUQUlMX1VOU1BFQ0lGSUVEEAASDwoLREVUQUlMX1RFWFQQARIRCg1ERVRBSUxfQkxPQ0tTEAISDgoKREVUQUlMX1JBVxADKmYKDE9uRGlzY29ubmVjdBIdChlPTl9ESVNDT05ORUNUX1VOU1BFQ0lGSUVEEAASGgoWT05fRElTQ09OTkVDVF9DT05USU5VRRABEhsKF09OX0RJU0NPTk5FQ1RfSU5URVJSVVBUEAIyzAEKC0NoYXRTZXJ2aWNlEj8KBENoYXQSGC53YXJtbGluZS52MS5DaGF0UmVxdWVzdBoZLndhcm1saW5lLnYxLkNoYXRSZXNwb25zZSgBMAESOgoDQXNrEhcud2FybWxpbmUudjEuQXNrUmVxdWVzdBoYLndhcm1saW5lLnYxLkFza1Jlc3BvbnNlMAESQAoFV2F0Y2gSGS53YXJtbGluZS52MS5XYXRjaFJlcXVlc3QaGi53YXJtbGluZS52MS5XYXRjaFJlc3BvbnNlMAFCMFoud2FybWxpbmUuZGV2L2NsaWVudHMvZ28vd2FybWxpbmUvdjE7d2FybWxpbmV2MWIGcHJvdG8z", [file_google_protobuf_struct, file_warmline_v1_events, file_warmline_v1_session_config]);
 
 /**
  * One frame from the caller.
@@ -537,6 +537,20 @@ export type Update = Message<"warmline.v1.Update"> & {
    * @generated from field: warmline.v1.PermissionMode permission_mode = 2;
    */
   permissionMode: PermissionMode;
+
+  /**
+   * The MCP servers, all of them; the next turn is the first that has them. Not set: as they are.
+   *
+   * @generated from field: warmline.v1.McpServers mcp_servers = 3;
+   */
+  mcpServers?: McpServers | undefined;
+
+  /**
+   * The credential; the next request to the model is the first that goes out with it. Not set: as it is.
+   *
+   * @generated from field: warmline.v1.Credential credential = 4;
+   */
+  credential?: Credential | undefined;
 };
 
 /**
@@ -545,6 +559,27 @@ export type Update = Message<"warmline.v1.Update"> & {
  */
 export const UpdateSchema: GenMessage<Update> = /*@__PURE__*/
   messageDesc(file_warmline_v1_chat_service, 12);
+
+/**
+ * The MCP servers of a session.
+ *
+ * @generated from message warmline.v1.McpServers
+ */
+export type McpServers = Message<"warmline.v1.McpServers"> & {
+  /**
+   * By their names, as in `SessionConfig.mcp_servers`. Empty: none.
+   *
+   * @generated from field: map<string, warmline.v1.McpServer> servers = 1;
+   */
+  servers: { [key: string]: McpServer };
+};
+
+/**
+ * Describes the message warmline.v1.McpServers.
+ * Use `create(McpServersSchema)` to create a new message.
+ */
+export const McpServersSchema: GenMessage<McpServers> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_chat_service, 13);
 
 /**
  * Stop the running turn. `interrupt_result` says what happened.
@@ -559,7 +594,7 @@ export type Interrupt = Message<"warmline.v1.Interrupt"> & {
  * Use `create(InterruptSchema)` to create a new message.
  */
 export const InterruptSchema: GenMessage<Interrupt> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_chat_service, 13);
+  messageDesc(file_warmline_v1_chat_service, 14);
 
 /**
  * One turn.
@@ -608,7 +643,7 @@ export type AskRequest = Message<"warmline.v1.AskRequest"> & {
  * Use `create(AskRequestSchema)` to create a new message.
  */
 export const AskRequestSchema: GenMessage<AskRequest> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_chat_service, 14);
+  messageDesc(file_warmline_v1_chat_service, 15);
 
 /**
  * What is ready to be sent travels together, in order.
@@ -629,7 +664,7 @@ export type AskResponse = Message<"warmline.v1.AskResponse"> & {
  * Use `create(AskResponseSchema)` to create a new message.
  */
 export const AskResponseSchema: GenMessage<AskResponse> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_chat_service, 15);
+  messageDesc(file_warmline_v1_chat_service, 16);
 
 /**
  * What to observe.
@@ -679,7 +714,7 @@ export type WatchRequest = Message<"warmline.v1.WatchRequest"> & {
  * Use `create(WatchRequestSchema)` to create a new message.
  */
 export const WatchRequestSchema: GenMessage<WatchRequest> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_chat_service, 16);
+  messageDesc(file_warmline_v1_chat_service, 17);
 
 /**
  * What is ready to be sent travels together, in order.
@@ -700,7 +735,7 @@ export type WatchResponse = Message<"warmline.v1.WatchResponse"> & {
  * Use `create(WatchResponseSchema)` to create a new message.
  */
 export const WatchResponseSchema: GenMessage<WatchResponse> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_chat_service, 17);
+  messageDesc(file_warmline_v1_chat_service, 18);
 
 /**
  * How much of what happens a stream is told.

@@ -12,7 +12,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file warmline/v1/session_config.proto.
  */
 export const file_warmline_v1_session_config: GenFile = /*@__PURE__*/
-  fileDesc("CiB3YXJtbGluZS92MS9zZXNzaW9uX2NvbmZpZy5wcm90bxILd2FybWxpbmUudjEiyQYKDVNlc3Npb25Db25maWcSDQoFbW9kZWwYASABKAkSMAoNc3lzdGVtX3Byb21wdBgCIAEoCzIZLndhcm1saW5lLnYxLlN5c3RlbVByb21wdBIjCgZsaW1pdHMYAyABKAsyEy53YXJtbGluZS52MS5MaW1pdHMSKQoJd29ya3NwYWNlGAQgASgLMhYud2FybWxpbmUudjEuV29ya3NwYWNlEhcKD2ZhbGxiYWNrX21vZGVscxgFIAMoCRI2CgZhZ2VudHMYBiADKAsyJi53YXJtbGluZS52MS5TZXNzaW9uQ29uZmlnLkFnZW50c0VudHJ5Eg0KBWFnZW50GAcgASgJEiEKBXRvb2xzGAggASgLMhIud2FybWxpbmUudjEuVG9vbHMSNAoPcGVybWlzc2lvbl9tb2RlGAkgASgOMhsud2FybWxpbmUudjEuUGVybWlzc2lvbk1vZGUSKQoJYXBwcm92YWxzGAogASgLMhYud2FybWxpbmUudjEuQXBwcm92YWxzEi0KDGNsaWVudF90b29scxgLIAMoCzIXLndhcm1saW5lLnYxLkNsaWVudFRvb2wSKQoJcmVhc29uaW5nGAwgASgLMhYud2FybWxpbmUudjEuUmVhc29uaW5nEi4KDW91dHB1dF9zY2hlbWEYDSABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Eg0KBWJldGFzGA4gAygJEiUKB3Byb2ZpbGUYDyABKA4yFC53YXJtbGluZS52MS5Qcm9maWxlEhcKD2FkZF9kaXJlY3RvcmllcxgUIAMoCRIkCgdwbHVnaW5zGBUgAygLMhMud2FybWxpbmUudjEuUGx1Z2luEjMKD3NldHRpbmdfc291cmNlcxgWIAMoDjIaLndhcm1saW5lLnYxLlNldHRpbmdTb3VyY2USKQoIc2V0dGluZ3MYFyABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EiEKBWRlYnVnGBggASgLMhIud2FybWxpbmUudjEuRGVidWcaQQoLQWdlbnRzRW50cnkSCwoDa2V5GAEgASgJEiEKBXZhbHVlGAIgASgLMhIud2FybWxpbmUudjEuQWdlbnQ6AjgBIk0KBlBsdWdpbhIOCgRuYW1lGAEgASgJSAASKQoFZmlsZXMYAiABKAsyGC53YXJtbGluZS52MS5QbHVnaW5GaWxlc0gAQggKBnNvdXJjZSI4CgtQbHVnaW5GaWxlcxIpCgVmaWxlcxgBIAMoCzIaLndhcm1saW5lLnYxLldvcmtzcGFjZUZpbGUiLwoFRGVidWcSEgoKY2F0ZWdvcmllcxgBIAMoCRISCgpleGNsdXNpb25zGAIgAygJImIKBUFnZW50EhMKC2Rlc2NyaXB0aW9uGAEgASgJEg4KBnByb21wdBgCIAEoCRIlCgV0b29scxgDIAEoCzIWLndhcm1saW5lLnYxLlRvb2xOYW1lcxINCgVtb2RlbBgEIAEoCSIaCglUb29sTmFtZXMSDQoFbmFtZXMYASADKAkiVwoFVG9vbHMSKQoJYXZhaWxhYmxlGAEgASgLMhYud2FybWxpbmUudjEuVG9vbE5hbWVzEg8KB2FsbG93ZWQYAiADKAkSEgoKZGlzYWxsb3dlZBgDIAMoCSKwAQoJQXBwcm92YWxzEikKBG1vZGUYASABKA4yGy53YXJtbGluZS52MS5BcHByb3ZhbHMuTW9kZRIqCgd0aW1lb3V0GAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIkwKBE1vZGUSFAoQTU9ERV9VTlNQRUNJRklFRBAAEg0KCU1PREVfREVOWRABEg8KC01PREVfU1RSRUFNEAISDgoKTU9ERV9ERUZFUhADIp0BCgpDbGllbnRUb29sEgwKBG5hbWUYASABKAkSEwoLZGVzY3JpcHRpb24YAiABKAkSLQoMaW5wdXRfc2NoZW1hGAMgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIqCgd0aW1lb3V0GAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhEKCXJlYWRfb25seRgFIAEoCCJeCglSZWFzb25pbmcSIwoGZWZmb3J0GAEgASgOMhMud2FybWxpbmUudjEuRWZmb3J0EhoKDWJ1ZGdldF90b2tlbnMYAiABKA1IAIgBAUIQCg5fYnVkZ2V0X3Rva2VucyJECglXb3Jrc3BhY2USDAoEbmFtZRgBIAEoCRIpCgVmaWxlcxgCIAMoCzIaLndhcm1saW5lLnYxLldvcmtzcGFjZUZpbGUiKwoNV29ya3NwYWNlRmlsZRIMCgRwYXRoGAEgASgJEgwKBGRhdGEYAiABKAwiaAoMU3lzdGVtUHJvbXB0EhEKB3JlcGxhY2UYASABKAlIABIQCgZhcHBlbmQYAiABKAlIABIrCgZwcmVzZXQYAyABKAsyGS53YXJtbGluZS52MS5QcmVzZXRQcm9tcHRIAEIGCgRraW5kIkAKDFByZXNldFByb21wdBIOCgZhcHBlbmQYASABKAkSIAoYZXhjbHVkZV9keW5hbWljX3NlY3Rpb25zGAIgASgIIpYBCgZMaW1pdHMSLwoMdHVybl90aW1lb3V0GAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjAKDXN0YWxsX3RpbWVvdXQYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEQoJbWF4X3R1cm5zGAMgASgNEhYKDm1heF9idWRnZXRfdXNkGAQgASgBKmUKDVNldHRpbmdTb3VyY2USHgoaU0VUVElOR19TT1VSQ0VfVU5TUEVDSUZJRUQQABIaChZTRVRUSU5HX1NPVVJDRV9QUk9KRUNUEAESGAoUU0VUVElOR19TT1VSQ0VfTE9DQUwQAipGCgdQcm9maWxlEhcKE1BST0ZJTEVfVU5TUEVDSUZJRUQQABIQCgxQUk9GSUxFX0ZVTEwQARIQCgxQUk9GSUxFX0JBUkUQAireAQoOUGVybWlzc2lvbk1vZGUSHwobUEVSTUlTU0lPTl9NT0RFX1VOU1BFQ0lGSUVEEAASGwoXUEVSTUlTU0lPTl9NT0RFX0RFRkFVTFQQARIYChRQRVJNSVNTSU9OX01PREVfUExBThACEiAKHFBFUk1JU1NJT05fTU9ERV9BQ0NFUFRfRURJVFMQAxIcChhQRVJNSVNTSU9OX01PREVfRE9OVF9BU0sQBBIYChRQRVJNSVNTSU9OX01PREVfQVVUTxAFEhoKFlBFUk1JU1NJT05fTU9ERV9CWVBBU1MQBip2CgZFZmZvcnQSFgoSRUZGT1JUX1VOU1BFQ0lGSUVEEAASDgoKRUZGT1JUX0xPVxABEhEKDUVGRk9SVF9NRURJVU0QAhIPCgtFRkZPUlRfSElHSBADEhAKDEVGRk9SVF9YSElHSBAEEg4KCkVGRk9SVF9NQVgQBUIwWi53YXJtbGluZS5kZXYvY2xpZW50cy9nby93YXJtbGluZS92MTt3YXJtbGluZXYxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_struct]);
+  fileDesc("CiB3YXJtbGluZS92MS9zZXNzaW9uX2NvbmZpZy5wcm90bxILd2FybWxpbmUudjEiqggKDVNlc3Npb25Db25maWcSDQoFbW9kZWwYASABKAkSMAoNc3lzdGVtX3Byb21wdBgCIAEoCzIZLndhcm1saW5lLnYxLlN5c3RlbVByb21wdBIjCgZsaW1pdHMYAyABKAsyEy53YXJtbGluZS52MS5MaW1pdHMSKQoJd29ya3NwYWNlGAQgASgLMhYud2FybWxpbmUudjEuV29ya3NwYWNlEhcKD2ZhbGxiYWNrX21vZGVscxgFIAMoCRI2CgZhZ2VudHMYBiADKAsyJi53YXJtbGluZS52MS5TZXNzaW9uQ29uZmlnLkFnZW50c0VudHJ5Eg0KBWFnZW50GAcgASgJEiEKBXRvb2xzGAggASgLMhIud2FybWxpbmUudjEuVG9vbHMSNAoPcGVybWlzc2lvbl9tb2RlGAkgASgOMhsud2FybWxpbmUudjEuUGVybWlzc2lvbk1vZGUSKQoJYXBwcm92YWxzGAogASgLMhYud2FybWxpbmUudjEuQXBwcm92YWxzEi0KDGNsaWVudF90b29scxgLIAMoCzIXLndhcm1saW5lLnYxLkNsaWVudFRvb2wSKQoJcmVhc29uaW5nGAwgASgLMhYud2FybWxpbmUudjEuUmVhc29uaW5nEi4KDW91dHB1dF9zY2hlbWEYDSABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Eg0KBWJldGFzGA4gAygJEiUKB3Byb2ZpbGUYDyABKA4yFC53YXJtbGluZS52MS5Qcm9maWxlEj8KC21jcF9zZXJ2ZXJzGBAgAygLMioud2FybWxpbmUudjEuU2Vzc2lvbkNvbmZpZy5NY3BTZXJ2ZXJzRW50cnkSJgoIbWNwX3dhaXQYESABKAsyFC53YXJtbGluZS52MS5NY3BXYWl0EisKCmNyZWRlbnRpYWwYEiABKAsyFy53YXJtbGluZS52MS5DcmVkZW50aWFsEhcKD2FkZF9kaXJlY3RvcmllcxgUIAMoCRIkCgdwbHVnaW5zGBUgAygLMhMud2FybWxpbmUudjEuUGx1Z2luEjMKD3NldHRpbmdfc291cmNlcxgWIAMoDjIaLndhcm1saW5lLnYxLlNldHRpbmdTb3VyY2USKQoIc2V0dGluZ3MYFyABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EiEKBWRlYnVnGBggASgLMhIud2FybWxpbmUudjEuRGVidWcaQQoLQWdlbnRzRW50cnkSCwoDa2V5GAEgASgJEiEKBXZhbHVlGAIgASgLMhIud2FybWxpbmUudjEuQWdlbnQ6AjgBGkkKD01jcFNlcnZlcnNFbnRyeRILCgNrZXkYASABKAkSJQoFdmFsdWUYAiABKAsyFi53YXJtbGluZS52MS5NY3BTZXJ2ZXI6AjgBIk0KBlBsdWdpbhIOCgRuYW1lGAEgASgJSAASKQoFZmlsZXMYAiABKAsyGC53YXJtbGluZS52MS5QbHVnaW5GaWxlc0gAQggKBnNvdXJjZSI4CgtQbHVnaW5GaWxlcxIpCgVmaWxlcxgBIAMoCzIaLndhcm1saW5lLnYxLldvcmtzcGFjZUZpbGUiLwoFRGVidWcSEgoKY2F0ZWdvcmllcxgBIAMoCRISCgpleGNsdXNpb25zGAIgAygJIj4KCkNyZWRlbnRpYWwSEQoHYXBpX2tleRgBIAEoCUgAEhUKC29hdXRoX3Rva2VuGAIgASgJSABCBgoEa2luZCKjAQoJTWNwU2VydmVyEiYKBGh0dHAYASABKAsyFi53YXJtbGluZS52MS5NY3BSZW1vdGVIABIlCgNzc2UYAiABKAsyFi53YXJtbGluZS52MS5NY3BSZW1vdGVIABIoCgVzdGRpbxgDIAEoCzIXLndhcm1saW5lLnYxLk1jcENvbW1hbmRIABIQCghyZXF1aXJlZBgEIAEoCEILCgl0cmFuc3BvcnQifgoJTWNwUmVtb3RlEgsKA3VybBgBIAEoCRI0CgdoZWFkZXJzGAIgAygLMiMud2FybWxpbmUudjEuTWNwUmVtb3RlLkhlYWRlcnNFbnRyeRouCgxIZWFkZXJzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKjAQoKTWNwQ29tbWFuZBIPCgdjb21tYW5kGAEgASgJEhEKCWFyZ3VtZW50cxgCIAMoCRI9CgtlbnZpcm9ubWVudBgDIAMoCzIoLndhcm1saW5lLnYxLk1jcENvbW1hbmQuRW52aXJvbm1lbnRFbnRyeRoyChBFbnZpcm9ubWVudEVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiuAEKB01jcFdhaXQSJwoEbW9kZRgBIAEoDjIZLndhcm1saW5lLnYxLk1jcFdhaXQuTW9kZRINCgVuYW1lcxgCIAMoCRIqCgd0aW1lb3V0GAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIkkKBE1vZGUSFAoQTU9ERV9VTlNQRUNJRklFRBAAEgwKCE1PREVfQUxMEAESDgoKTU9ERV9OQU1FRBACEg0KCU1PREVfTk9ORRADImIKBUFnZW50EhMKC2Rlc2NyaXB0aW9uGAEgASgJEg4KBnByb21wdBgCIAEoCRIlCgV0b29scxgDIAEoCzIWLndhcm1saW5lLnYxLlRvb2xOYW1lcxINCgVtb2RlbBgEIAEoCSIaCglUb29sTmFtZXMSDQoFbmFtZXMYASADKAkiVwoFVG9vbHMSKQoJYXZhaWxhYmxlGAEgASgLMhYud2FybWxpbmUudjEuVG9vbE5hbWVzEg8KB2FsbG93ZWQYAiADKAkSEgoKZGlzYWxsb3dlZBgDIAMoCSKwAQoJQXBwcm92YWxzEikKBG1vZGUYASABKA4yGy53YXJtbGluZS52MS5BcHByb3ZhbHMuTW9kZRIqCgd0aW1lb3V0GAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIkwKBE1vZGUSFAoQTU9ERV9VTlNQRUNJRklFRBAAEg0KCU1PREVfREVOWRABEg8KC01PREVfU1RSRUFNEAISDgoKTU9ERV9ERUZFUhADIp0BCgpDbGllbnRUb29sEgwKBG5hbWUYASABKAkSEwoLZGVzY3JpcHRpb24YAiABKAkSLQoMaW5wdXRfc2NoZW1hGAMgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIqCgd0aW1lb3V0GAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhEKCXJlYWRfb25seRgFIAEoCCJeCglSZWFzb25pbmcSIwoGZWZmb3J0GAEgASgOMhMud2FybWxpbmUudjEuRWZmb3J0EhoKDWJ1ZGdldF90b2tlbnMYAiABKA1IAIgBAUIQCg5fYnVkZ2V0X3Rva2VucyJECglXb3Jrc3BhY2USDAoEbmFtZRgBIAEoCRIpCgVmaWxlcxgCIAMoCzIaLndhcm1saW5lLnYxLldvcmtzcGFjZUZpbGUiKwoNV29ya3NwYWNlRmlsZRIMCgRwYXRoGAEgASgJEgwKBGRhdGEYAiABKAwiaAoMU3lzdGVtUHJvbXB0EhEKB3JlcGxhY2UYASABKAlIABIQCgZhcHBlbmQYAiABKAlIABIrCgZwcmVzZXQYAyABKAsyGS53YXJtbGluZS52MS5QcmVzZXRQcm9tcHRIAEIGCgRraW5kIkAKDFByZXNldFByb21wdBIOCgZhcHBlbmQYASABKAkSIAoYZXhjbHVkZV9keW5hbWljX3NlY3Rpb25zGAIgASgIIpYBCgZMaW1pdHMSLwoMdHVybl90aW1lb3V0GAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjAKDXN0YWxsX3RpbWVvdXQYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEQoJbWF4X3R1cm5zGAMgASgNEhYKDm1heF9idWRnZXRfdXNkGAQgASgBKmUKDVNldHRpbmdTb3VyY2USHgoaU0VUVElOR19TT1VSQ0VfVU5TUEVDSUZJRUQQABIaChZTRVRUSU5HX1NPVVJDRV9QUk9KRUNUEAESGAoUU0VUVElOR19TT1VSQ0VfTE9DQUwQAipGCgdQcm9maWxlEhcKE1BST0ZJTEVfVU5TUEVDSUZJRUQQABIQCgxQUk9GSUxFX0ZVTEwQARIQCgxQUk9GSUxFX0JBUkUQAireAQoOUGVybWlzc2lvbk1vZGUSHwobUEVSTUlTU0lPTl9NT0RFX1VOU1BFQ0lGSUVEEAASGwoXUEVSTUlTU0lPTl9NT0RFX0RFRkFVTFQQARIYChRQRVJNSVNTSU9OX01PREVfUExBThACEiAKHFBFUk1JU1NJT05fTU9ERV9BQ0NFUFRfRURJVFMQAxIcChhQRVJNSVNTSU9OX01PREVfRE9OVF9BU0sQBBIYChRQRVJNSVNTSU9OX01PREVfQVVUTxAFEhoKFlBFUk1JU1NJT05fTU9ERV9CWVBBU1MQBip2CgZFZmZvcnQSFgoSRUZGT1JUX1VOU1BFQ0lGSUVEEAASDgoKRUZGT1JUX0xPVxABEhEKDUVGRk9SVF9NRURJVU0QAhIPCgtFRkZPUlRfSElHSBADEhAKDEVGRk9SVF9YSElHSBAEEg4KCkVGRk9SVF9NQVgQBUIwWi53YXJtbGluZS5kZXYvY2xpZW50cy9nby93YXJtbGluZS92MTt3YXJtbGluZXYxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_struct]);
 
 /**
  * How a session's CLI process is set up. Every field is optional; each is checked before anything is
@@ -131,6 +131,31 @@ export type SessionConfig = Message<"warmline.v1.SessionConfig"> & {
    * @generated from field: warmline.v1.Profile profile = 15;
    */
   profile: Profile;
+
+  /**
+   * MCP servers whose tools the model may call, as `mcp__NAME__TOOL`, by their names: small letters, digits
+   * and `-`, at most 32, and not `client`. At most 16. Their tools need an approval unless `tools.allowed`
+   * has them, such as `mcp__NAME`. `mcp_server_status` says how each is.
+   *
+   * @generated from field: map<string, warmline.v1.McpServer> mcp_servers = 16;
+   */
+  mcpServers: { [key: string]: McpServer };
+
+  /**
+   * Which of them a turn waits for. Not set: all, for 10 s.
+   *
+   * @generated from field: warmline.v1.McpWait mcp_wait = 17;
+   */
+  mcpWait?: McpWait | undefined;
+
+  /**
+   * What the model provider is paid with for this session, in place of the operator's credential. Refused with
+   * POLICY_DENIED unless the operator allows it. Stored encrypted; no process of the CLI sees it, and it is told to
+   * nobody: what the service tells of a session has it empty.
+   *
+   * @generated from field: warmline.v1.Credential credential = 18;
+   */
+  credential?: Credential | undefined;
 
   /**
    * Other named workspaces of the tenant, by their names as in `Workspace.name`: the session may read
@@ -272,6 +297,240 @@ export const DebugSchema: GenMessage<Debug> = /*@__PURE__*/
   messageDesc(file_warmline_v1_session_config, 3);
 
 /**
+ * A credential of the model provider; at most 8 KiB of ASCII that can be seen.
+ *
+ * @generated from message warmline.v1.Credential
+ */
+export type Credential = Message<"warmline.v1.Credential"> & {
+  /**
+   * What it is; it must be set.
+   *
+   * @generated from oneof warmline.v1.Credential.kind
+   */
+  kind: {
+    /**
+     * An API key, sent as `x-api-key`.
+     *
+     * @generated from field: string api_key = 1;
+     */
+    value: string;
+    case: "apiKey";
+  } | {
+    /**
+     * An OAuth access token, or what a gateway takes as one: sent as `authorization: Bearer`.
+     *
+     * @generated from field: string oauth_token = 2;
+     */
+    value: string;
+    case: "oauthToken";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message warmline.v1.Credential.
+ * Use `create(CredentialSchema)` to create a new message.
+ */
+export const CredentialSchema: GenMessage<Credential> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_session_config, 4);
+
+/**
+ * An MCP server. Those by URL are connected by the service, once for all sessions of the tenant that give the
+ * same address and headers; no process of the CLI sees either.
+ *
+ * @generated from message warmline.v1.McpServer
+ */
+export type McpServer = Message<"warmline.v1.McpServer"> & {
+  /**
+   * How it is reached; it must be set.
+   *
+   * @generated from oneof warmline.v1.McpServer.transport
+   */
+  transport: {
+    /**
+     * Streamable HTTP.
+     *
+     * @generated from field: warmline.v1.McpRemote http = 1;
+     */
+    value: McpRemote;
+    case: "http";
+  } | {
+    /**
+     * HTTP with server-sent events, as older servers speak it.
+     *
+     * @generated from field: warmline.v1.McpRemote sse = 2;
+     */
+    value: McpRemote;
+    case: "sse";
+  } | {
+    /**
+     * A command that the CLI runs. Refused with POLICY_DENIED unless the operator allows callers' commands.
+     *
+     * @generated from field: warmline.v1.McpCommand stdio = 3;
+     */
+    value: McpCommand;
+    case: "stdio";
+  } | { case: undefined; value?: undefined };
+
+  /**
+   * A turn that begins while the server is not connected fails with MCP_UNAVAILABLE. Otherwise it goes on
+   * without the server's tools.
+   *
+   * @generated from field: bool required = 4;
+   */
+  required: boolean;
+};
+
+/**
+ * Describes the message warmline.v1.McpServer.
+ * Use `create(McpServerSchema)` to create a new message.
+ */
+export const McpServerSchema: GenMessage<McpServer> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_session_config, 5);
+
+/**
+ * An MCP server with an address.
+ *
+ * @generated from message warmline.v1.McpRemote
+ */
+export type McpRemote = Message<"warmline.v1.McpRemote"> & {
+  /**
+   * `https://HOST[:PORT][/PATH][?QUERY]`, at most 2048 bytes; no user, no fragment. `http://` only where the
+   * operator allows it, addresses that are not on the public internet likewise.
+   *
+   * @generated from field: string url = 1;
+   */
+  url: string;
+
+  /**
+   * Sent with each request, such as `authorization`; at most 32, each of at most 8 KiB of ASCII. Values are
+   * stored encrypted, and told to nobody: what the service tells of a session has them empty.
+   *
+   * @generated from field: map<string, string> headers = 2;
+   */
+  headers: { [key: string]: string };
+};
+
+/**
+ * Describes the message warmline.v1.McpRemote.
+ * Use `create(McpRemoteSchema)` to create a new message.
+ */
+export const McpRemoteSchema: GenMessage<McpRemote> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_session_config, 6);
+
+/**
+ * An MCP server that is a command.
+ *
+ * @generated from message warmline.v1.McpCommand
+ */
+export type McpCommand = Message<"warmline.v1.McpCommand"> & {
+  /**
+   * The program, by its path or its name in the CLI's PATH.
+   *
+   * @generated from field: string command = 1;
+   */
+  command: string;
+
+  /**
+   * Its arguments; at most 64, each of at most 4 KiB.
+   *
+   * @generated from field: repeated string arguments = 2;
+   */
+  arguments: string[];
+
+  /**
+   * Added to its environment; at most 32. Values are stored encrypted and told to nobody, but the model's own
+   * tools can read what runs beside them.
+   *
+   * @generated from field: map<string, string> environment = 3;
+   */
+  environment: { [key: string]: string };
+};
+
+/**
+ * Describes the message warmline.v1.McpCommand.
+ * Use `create(McpCommandSchema)` to create a new message.
+ */
+export const McpCommandSchema: GenMessage<McpCommand> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_session_config, 7);
+
+/**
+ * Which MCP servers a turn waits for while they are being connected.
+ *
+ * @generated from message warmline.v1.McpWait
+ */
+export type McpWait = Message<"warmline.v1.McpWait"> & {
+  /**
+   * Which ones.
+   *
+   * @generated from field: warmline.v1.McpWait.Mode mode = 1;
+   */
+  mode: McpWait_Mode;
+
+  /**
+   * With NAMED: names of `mcp_servers`.
+   *
+   * @generated from field: repeated string names = 2;
+   */
+  names: string[];
+
+  /**
+   * The longest wait: 0.1 s to 60 s. Not set: 10 s. After it the turn begins with the servers that there are;
+   * the tools of others come with the turn that begins after they were connected.
+   *
+   * @generated from field: google.protobuf.Duration timeout = 3;
+   */
+  timeout?: Duration | undefined;
+};
+
+/**
+ * Describes the message warmline.v1.McpWait.
+ * Use `create(McpWaitSchema)` to create a new message.
+ */
+export const McpWaitSchema: GenMessage<McpWait> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_session_config, 8);
+
+/**
+ * Which ones.
+ *
+ * @generated from enum warmline.v1.McpWait.Mode
+ */
+export enum McpWait_Mode {
+  /**
+   * ALL.
+   *
+   * @generated from enum value: MODE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * All of them.
+   *
+   * @generated from enum value: MODE_ALL = 1;
+   */
+  ALL = 1,
+
+  /**
+   * Those in `names`, and all that are `required`.
+   *
+   * @generated from enum value: MODE_NAMED = 2;
+   */
+  NAMED = 2,
+
+  /**
+   * Those that are `required`.
+   *
+   * @generated from enum value: MODE_NONE = 3;
+   */
+  NONE = 3,
+}
+
+/**
+ * Describes the enum warmline.v1.McpWait.Mode.
+ */
+export const McpWait_ModeSchema: GenEnum<McpWait_Mode> = /*@__PURE__*/
+  enumDesc(file_warmline_v1_session_config, 8, 0);
+
+/**
  * A sub-agent.
  *
  * @generated from message warmline.v1.Agent
@@ -311,7 +570,7 @@ export type Agent = Message<"warmline.v1.Agent"> & {
  * Use `create(AgentSchema)` to create a new message.
  */
 export const AgentSchema: GenMessage<Agent> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 4);
+  messageDesc(file_warmline_v1_session_config, 9);
 
 /**
  * Names of tools, which may be none.
@@ -332,7 +591,7 @@ export type ToolNames = Message<"warmline.v1.ToolNames"> & {
  * Use `create(ToolNamesSchema)` to create a new message.
  */
 export const ToolNamesSchema: GenMessage<ToolNames> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 5);
+  messageDesc(file_warmline_v1_session_config, 10);
 
 /**
  * Which tools a session has.
@@ -368,7 +627,7 @@ export type Tools = Message<"warmline.v1.Tools"> & {
  * Use `create(ToolsSchema)` to create a new message.
  */
 export const ToolsSchema: GenMessage<Tools> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 6);
+  messageDesc(file_warmline_v1_session_config, 11);
 
 /**
  * Who says yes to a tool call that needs an approval, and answers the model's questions to the user.
@@ -398,7 +657,7 @@ export type Approvals = Message<"warmline.v1.Approvals"> & {
  * Use `create(ApprovalsSchema)` to create a new message.
  */
 export const ApprovalsSchema: GenMessage<Approvals> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 7);
+  messageDesc(file_warmline_v1_session_config, 12);
 
 /**
  * Who decides.
@@ -441,7 +700,7 @@ export enum Approvals_Mode {
  * Describes the enum warmline.v1.Approvals.Mode.
  */
 export const Approvals_ModeSchema: GenEnum<Approvals_Mode> = /*@__PURE__*/
-  enumDesc(file_warmline_v1_session_config, 7, 0);
+  enumDesc(file_warmline_v1_session_config, 12, 0);
 
 /**
  * A tool that the caller runs.
@@ -491,7 +750,7 @@ export type ClientTool = Message<"warmline.v1.ClientTool"> & {
  * Use `create(ClientToolSchema)` to create a new message.
  */
 export const ClientToolSchema: GenMessage<ClientTool> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 8);
+  messageDesc(file_warmline_v1_session_config, 13);
 
 /**
  * How much the model thinks.
@@ -521,7 +780,7 @@ export type Reasoning = Message<"warmline.v1.Reasoning"> & {
  * Use `create(ReasoningSchema)` to create a new message.
  */
 export const ReasoningSchema: GenMessage<Reasoning> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 9);
+  messageDesc(file_warmline_v1_session_config, 14);
 
 /**
  * The working directory of a session.
@@ -551,7 +810,7 @@ export type Workspace = Message<"warmline.v1.Workspace"> & {
  * Use `create(WorkspaceSchema)` to create a new message.
  */
 export const WorkspaceSchema: GenMessage<Workspace> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 10);
+  messageDesc(file_warmline_v1_session_config, 15);
 
 /**
  * A file of a workspace.
@@ -579,7 +838,7 @@ export type WorkspaceFile = Message<"warmline.v1.WorkspaceFile"> & {
  * Use `create(WorkspaceFileSchema)` to create a new message.
  */
 export const WorkspaceFileSchema: GenMessage<WorkspaceFile> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 11);
+  messageDesc(file_warmline_v1_session_config, 16);
 
 /**
  * The system prompt of a session.
@@ -624,7 +883,7 @@ export type SystemPrompt = Message<"warmline.v1.SystemPrompt"> & {
  * Use `create(SystemPromptSchema)` to create a new message.
  */
 export const SystemPromptSchema: GenMessage<SystemPrompt> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 12);
+  messageDesc(file_warmline_v1_session_config, 17);
 
 /**
  * The CLI's own system prompt, in a form that is asked for.
@@ -653,7 +912,7 @@ export type PresetPrompt = Message<"warmline.v1.PresetPrompt"> & {
  * Use `create(PresetPromptSchema)` to create a new message.
  */
 export const PresetPromptSchema: GenMessage<PresetPrompt> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 13);
+  messageDesc(file_warmline_v1_session_config, 18);
 
 /**
  * Bounds on each turn. A turn that reaches one ends with `turn_failed` and that bound's reason.
@@ -697,7 +956,7 @@ export type Limits = Message<"warmline.v1.Limits"> & {
  * Use `create(LimitsSchema)` to create a new message.
  */
 export const LimitsSchema: GenMessage<Limits> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_session_config, 14);
+  messageDesc(file_warmline_v1_session_config, 19);
 
 /**
  * Whose settings are honoured.

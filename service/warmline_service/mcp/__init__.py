@@ -1,0 +1,31 @@
+"""MCP servers of callers, connected by the service and lent to their sessions."""
+
+from warmline_service.mcp._address import AddressRefused, permitted, resolve
+from warmline_service.mcp._bridge import Cancelled, Forward, heard
+from warmline_service.mcp._broker import Broker, Lease
+from warmline_service.mcp._connection import Connection, Unreachable
+from warmline_service.mcp._jsonrpc import Reply, Request, failed_tool, failure, nothing, result
+from warmline_service.mcp._state import Refused, ServerState, State, Target
+
+__all__ = [
+    "AddressRefused",
+    "Broker",
+    "Cancelled",
+    "Connection",
+    "Forward",
+    "Lease",
+    "Refused",
+    "Reply",
+    "Request",
+    "ServerState",
+    "State",
+    "Target",
+    "Unreachable",
+    "failed_tool",
+    "failure",
+    "heard",
+    "nothing",
+    "permitted",
+    "resolve",
+    "result",
+]

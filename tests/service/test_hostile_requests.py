@@ -85,7 +85,7 @@ async def test_hostile_configs_are_answered_by_name(tmp_path: Path) -> None:
 
     async with _stub(tmp_path) as stub:
         async with asyncio.TaskGroup() as tasks:
-            for number, request in enumerate(_requests(160)):
+            for number, request in enumerate(_requests(200)):
                 tasks.create_task(run(request, number % 2 == 0))
         assert sum('"CLAUDE_CONFIG_DIR"' in result for result in results) > 5
         assert sum('"--verbose"' in result for result in results) > 5

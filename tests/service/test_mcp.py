@@ -143,7 +143,8 @@ async def test_a_required_server_has_to_be_there(client: Client, sums: Running) 
 
 async def test_a_turn_that_waits_for_none_begins_at_once(client: Client) -> None:
     """A server that does not answer costs it nothing, and is told to be on its way."""
-    silent = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    writers: list[asyncio.StreamWriter] = []
+    silent = await asyncio.start_server(lambda _, writer: writers.append(writer), "127.0.0.1", 0)
     url = f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}/mcp"
     servers = {"silent": {"http": {"url": url}}}
     try:
@@ -154,6 +155,8 @@ async def test_a_turn_that_waits_for_none_begins_at_once(client: Client) -> None
             waited = start_of(events).mcp.ToTimedelta().total_seconds()
             assert least <= waited < least + 2.0
     finally:
+        for writer in writers:
+            writer.close()
         silent.close()
 
 

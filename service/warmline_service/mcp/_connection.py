@@ -45,6 +45,7 @@ class Connection:
         self.closed = asyncio.Event()
         self._remote: Remote | None = None
         self._calls = 0
+        self._closing = False
         self._look = asyncio.Event()
         self._hurry = asyncio.Event()
         self._changed = asyncio.Condition()
@@ -52,6 +53,7 @@ class Connection:
 
     async def aclose(self) -> None:
         """Hang up, within a bound."""
+        self._closing = True
         self._task.cancel()
         await asyncio.wait({self._task}, timeout=_CLOSE_TIMEOUT)
         self.closed.set()
@@ -107,7 +109,8 @@ class Connection:
         delay = _FIRST_RETRY
         # In a thread: it takes a second.
         module = await asyncio.to_thread(importlib.import_module, _MODULE)
-        while True:
+        # Where the server hangs up at that moment, that is all that the library tells of being cancelled.
+        while not self._closing:
             self._hurry.clear()
             try:
                 await self._live(module)
@@ -119,6 +122,8 @@ class Connection:
                 _log.exception("mcp connection failed", kind=self._target.kind)
                 why = "the service could not connect to it"
             was_up = self.state.state is State.CONNECTED
+            if self._closing:
+                return
             # What it offered it will offer again: calls of it say that it is lost.
             await self._tell(replace(self.state, state=State.FAILED, error=why))
             delay = _FIRST_RETRY if was_up else min(2 * delay, _LAST_RETRY)

@@ -13,6 +13,9 @@ from pathlib import Path
 from warmline_service.worker._input import Input
 from warmline_service.worker._output import Output
 
+# A descendant may hold the output open; what the process itself wrote is there by then.
+_LAST_WORDS = 0.5
+
 
 class Child:
     """A spawned process that leads a session, and so a process group, of its own.
@@ -111,3 +114,25 @@ class Child:
             self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = -1
+
+
+async def ended(
+    argv: Sequence[str], env: Mapping[str, str], timeout: float
+) -> tuple[int | None, bytes]:
+    """Run something to its end: its exit code and what it wrote to stdout; None where it took longer.
+
+    Nothing of its group is left then. Raises OSError.
+    """
+    child = await Child.spawn(argv, env, Path("/"))
+    said = bytearray()
+    child.output.listen(said.extend)
+    child.errors.listen(lambda _: None)
+    child.close_stdin()
+    try:
+        in_time = await child.gone(timeout)
+        await asyncio.wait({child.output.ended}, timeout=_LAST_WORDS if in_time else 0)
+        return (child.returncode if in_time else None), bytes(said)
+    finally:
+        child.signal_group(signal.SIGKILL)
+        await child.gone(timeout)
+        child.close()

@@ -109,8 +109,7 @@ class Connection:
         delay = _FIRST_RETRY
         # In a thread: it takes a second.
         module = await asyncio.to_thread(importlib.import_module, _MODULE)
-        # Where the server hangs up at that moment, that is all that the library tells of being cancelled.
-        while not self._closing:
+        while True:
             self._hurry.clear()
             try:
                 await self._live(module)
@@ -123,6 +122,7 @@ class Connection:
                 why = "the service could not connect to it"
             was_up = self.state.state is State.CONNECTED
             if self._closing:
+                # Where the server hangs up just then, that is all that the library tells of a cancellation.
                 return
             # What it offered it will offer again: calls of it say that it is lost.
             await self._tell(replace(self.state, state=State.FAILED, error=why))

@@ -7,7 +7,7 @@ import time
 import uuid
 
 from warmline_service.config import LimitSettings, StoreSettings
-from warmline_service.server import settle_memory, share_time
+from warmline_service.host import settle_memory, share_time
 from warmline_service.sessions import Journal, Session, SessionConfig, Subscription
 from warmline_service.sessions.events import Event, TextDelta
 from warmline_service.store import Blobs, SessionRow, Store, open_database

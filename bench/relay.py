@@ -21,7 +21,6 @@ import grpc
 from warmline.v1 import chat_service_pb2 as pb
 from warmline.v1 import chat_service_pb2_grpc as pb_grpc
 from warmline.v1 import events_pb2
-from warmline_service.server import use_pidfds
 
 from bench.children import end
 
@@ -73,13 +72,21 @@ async def _turn(child: Process, text: str, context: Any) -> None:
 
 
 async def _serve(binary: Path) -> None:
-    use_pidfds()
+    _use_pidfds()
     server = grpc.aio.server()
     pb_grpc.add_ChatServiceServicer_to_server(Relay(binary), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     print(f"relay on 127.0.0.1:{port}", flush=True)
     await server.wait_for_termination()
+
+
+def _use_pidfds() -> None:
+    """Watch children by pidfd: on Python 3.11 the default is a thread for each."""
+    if sys.version_info < (3, 12):
+        watcher = asyncio.PidfdChildWatcher()
+        watcher.attach_loop(asyncio.get_running_loop())
+        asyncio.set_child_watcher(watcher)
 
 
 if __name__ == "__main__":

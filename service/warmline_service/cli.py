@@ -22,7 +22,8 @@ from warmline_service.config import Settings, load
 from warmline_service.doctor import examine
 from warmline_service.egress import serve_loopback
 from warmline_service.errors import WarmlineError
-from warmline_service.server import Service, Unsafe, hide_memory, settle_memory, share_time
+from warmline_service.host import hide_memory, run_service, settle_memory, share_time
+from warmline_service.server import Service, Unsafe
 from warmline_service.telemetry import configure_logging
 from warmline_service.tenants import hash_key, new_key
 from warmline_service.worker import SlotsInUse
@@ -59,7 +60,7 @@ def serve(
     settings = _settings(config, listen=listen, data_dir=data_dir, provider=provider)
     configure_logging(settings.log)
     try:
-        asyncio.run(_serve(settings))
+        run_service(_serve(settings))
     except WarmlineError as error:
         _fail(error.message, _EX_CONFIG)
     except (Unsafe, SlotsInUse, ValueError) as error:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
-import gc
 import ipaddress
 import os
-import sys
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -43,12 +40,6 @@ _log = structlog.get_logger(__name__)
 
 # After the drain's own grace: what a stream that does not end by itself still gets.
 _STREAM_GRACE = 1.0
-
-
-_PR_SET_DUMPABLE = 4
-_SWITCH_INTERVAL = 0.0005
-# Objects before the young are searched, and how many searches before the older are.
-_GC_THRESHOLDS = (20_000, 20, 20)
 _KEY_VARIABLE = "ANTHROPIC_API_KEY"
 
 
@@ -164,7 +155,6 @@ class Service:
 
     async def _start(self) -> None:
         settings = self.settings
-        use_pidfds()
         slots = await asyncio.to_thread(make_slots_root, settings.data_dir)
         # What a killed service left in its slots is saved first; for that the store has to be open.
         self._site = await Site.prepare(
@@ -398,42 +388,3 @@ def own_node_id(root: Path) -> str:
     node_id = str(uuid.uuid4())
     path.write_text(f"{node_id}\n", encoding="ascii")
     return node_id
-
-
-def hide_memory() -> None:
-    """Keep other processes of this user out of the service's memory and its first environment.
-
-    Raises OSError where the kernel refuses. Root can look all the same.
-    """
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "PR_SET_DUMPABLE")
-
-
-def settle_memory() -> None:
-    """Have the garbage collector pass over what is there now, for good, and look more rarely.
-
-    Call when all is started. What a delta needs is freed by its reference counts, and
-    the default of a search for every 700 objects took a twelfth of the loop's time under load.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)
-
-
-def share_time() -> None:
-    """Let threads have their turn soon: the store's writer waits for one at every statement.
-
-    By default a busy event loop keeps them waiting for 5 ms.
-    """
-    sys.setswitchinterval(_SWITCH_INTERVAL)
-
-
-def use_pidfds() -> None:
-    """Watch children by pidfd: on Python 3.11 the default is a thread for each."""
-    if sys.version_info < (3, 12):
-        known = asyncio.get_child_watcher()
-        if isinstance(known, asyncio.PidfdChildWatcher) and known.is_active():
-            return  # Another in its place would lose the children that it watches.
-        watcher = asyncio.PidfdChildWatcher()
-        watcher.attach_loop(asyncio.get_running_loop())
-        asyncio.set_child_watcher(watcher)

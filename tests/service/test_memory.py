@@ -4,7 +4,7 @@ import gc
 from collections.abc import Iterator
 
 import pytest
-from warmline_service.server import settle_memory
+from warmline_service.host import settle_memory
 
 
 @pytest.fixture

@@ -6,41 +6,35 @@ import asyncio
 import contextlib
 import os
 import signal
-from asyncio.subprocess import PIPE, Process, SubprocessStreamProtocol
+import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from warmline_service.worker._output import READ_BYTES, Output
+from warmline_service.worker._input import Input
+from warmline_service.worker._output import Output
 
-
-class _Protocol(SubprocessStreamProtocol):
-    """Tells when the process itself has ended, even if a descendant still holds its pipes."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(limit=READ_BYTES, loop=loop)
-        self.reaped: asyncio.Future[None] = loop.create_future()
-
-    def process_exited(self) -> None:
-        super().process_exited()
-        if not self.reaped.done():
-            self.reaped.set_result(None)
+# A descendant may hold the output open; what the process itself wrote is there by then.
+_LAST_WORDS = 0.5
 
 
 class Child:
-    """A spawned process that leads a session, and so a process group, of its own."""
+    """A spawned process that leads a session, and so a process group, of its own.
+
+    Not asyncio's own: that needs a watcher, or a thread, for its end, and uvloop's forks, which stops the
+    loop for as long as it takes to copy the tables of all the service's memory.
+    """
 
     def __init__(
-        self,
-        process: Process,
-        transport: asyncio.SubprocessTransport,
-        reaped: asyncio.Future[None],
-        output: Output,
+        self, process: subprocess.Popen[bytes], pipes: tuple[Input, Output, Output]
     ) -> None:
         self._process = process
-        self._transport = transport
-        self._reaped = reaped
-        self.output = output
+        self._input, self.output, self.errors = pipes
+        self._loop = asyncio.get_running_loop()
+        self._reaped: asyncio.Future[None] = self._loop.create_future()
         self.pid = process.pid
+        # Readable when it has ended.
+        self._pidfd = os.pidfd_open(process.pid)
+        self._loop.add_reader(self._pidfd, self._on_end)
 
     @classmethod
     async def spawn(cls, argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> Child:
@@ -48,52 +42,41 @@ class Child:
 
         Raises OSError.
         """
-        loop = asyncio.get_running_loop()
-        ours, its = os.pipe()
-        output = Output(ours)
+        fds: list[int] = []
         try:
-            transport, protocol = await loop.subprocess_exec(
-                lambda: _Protocol(loop),
-                *argv,
-                stdin=PIPE,
-                stdout=its,
-                stderr=PIPE,
+            for _ in range(3):
+                fds += os.pipe()
+            # By vfork: the loop waits for the exec, a millisecond or two, and copies nothing.
+            process = subprocess.Popen(  # noqa: ASYNC220  # see above
+                argv,
+                stdin=fds[0],
+                stdout=fds[3],
+                stderr=fds[5],
                 env=dict(env),
                 cwd=cwd,
                 start_new_session=True,
             )
         except BaseException:
-            output.close()
+            for fd in fds:
+                os.close(fd)
             raise
-        finally:
+        for its in fds[0], fds[3], fds[5]:
             os.close(its)
-        return cls(Process(transport, protocol, loop), transport, protocol.reaped, output)
+        return cls(process, (Input(fds[1]), Output(fds[2]), Output(fds[4])))
 
     @property
     def returncode(self) -> int | None:
         """The exit code, or minus the signal; None while it runs."""
-        return self._transport.get_returncode()
-
-    @property
-    def stderr(self) -> asyncio.StreamReader:
-        """What it complains about."""
-        assert self._process.stderr is not None  # spawned with PIPE
-        return self._process.stderr
-
-    @property
-    def _stdin(self) -> asyncio.StreamWriter:
-        assert self._process.stdin is not None  # spawned with PIPE
-        return self._process.stdin
+        return self._process.returncode
 
     async def write(self, data: bytes, timeout: float) -> None:
         """Write all of `data`; raises TimeoutError or OSError, after which the pipe is no good."""
-        self._stdin.write(data)
         async with asyncio.timeout(timeout):
-            await self._stdin.drain()
+            await self._input.write(data)
 
     def close_stdin(self) -> None:
         """Let it see the end of its input."""
-        self._stdin.close()
+        self._input.close()
 
     def signal_group(self, number: signal.Signals) -> None:
         """Signal the process and what stayed in its group; nothing once it has been reaped."""
@@ -113,6 +96,43 @@ class Child:
         return self._reaped
 
     def close(self) -> None:
-        """Close this end of the pipes."""
+        """Close this end of the pipes. Idempotent."""
+        self._input.abort()
         self.output.close()
-        self._transport.close()
+        self.errors.close()
+        if not self._reaped.done():
+            # It would not die; whoever asked for that has said so.
+            self._forget()
+
+    def _on_end(self) -> None:
+        if self._process.poll() is not None:
+            self._forget()
+            self._reaped.set_result(None)
+
+    def _forget(self) -> None:
+        if self._pidfd >= 0:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+
+async def ended(
+    argv: Sequence[str], env: Mapping[str, str], timeout: float
+) -> tuple[int | None, bytes]:
+    """Run something to its end: its exit code and what it wrote to stdout; None where it took longer.
+
+    Nothing of its group is left then. Raises OSError.
+    """
+    child = await Child.spawn(argv, env, Path("/"))
+    said = bytearray()
+    child.output.listen(said.extend)
+    child.errors.listen(lambda _: None)
+    child.close_stdin()
+    try:
+        in_time = await child.gone(timeout)
+        await asyncio.wait({child.output.ended}, timeout=_LAST_WORDS if in_time else 0)
+        return (child.returncode if in_time else None), bytes(said)
+    finally:
+        child.signal_group(signal.SIGKILL)
+        await child.gone(timeout)
+        child.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -10,6 +9,7 @@ import time
 from collections.abc import Container
 from pathlib import Path
 
+from warmline_service.worker._child import ended
 from warmline_service.worker._environment import MARKER
 
 _PROC = Path("/proc")
@@ -64,24 +64,10 @@ def tree_memory(pid: int) -> int:
 
 async def _works(guard: tuple[str, ...]) -> bool:
     try:
-        child = await asyncio.create_subprocess_exec(
-            *guard,
-            "/bin/true",
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        code, _ = await ended((*guard, "/bin/true"), os.environ, _TRY_TIMEOUT)
     except OSError:
         return False
-    try:
-        return await asyncio.wait_for(child.wait(), _TRY_TIMEOUT) == 0
-    except TimeoutError:
-        return False
-    finally:
-        if child.returncode is None:
-            child.kill()
-            await child.wait()
+    return code == 0
 
 
 def _own_pids() -> list[int]:

@@ -15,6 +15,7 @@ import msgspec
 import structlog
 
 from warmline_service.errors import Reason, WarmlineError
+from warmline_service.worker._child import ended
 from warmline_service.worker._control import ControlRefused
 from warmline_service.worker._history import History, Told, going_on
 from warmline_service.worker._inject import inject
@@ -136,27 +137,14 @@ async def read_version(binary: Path) -> str:
 
 
 async def _version_text(binary: Path) -> str:
+    env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent"}
     try:
-        child = await asyncio.create_subprocess_exec(
-            binary,
-            "--version",
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent"},
-            start_new_session=True,
-        )
+        code, said = await ended((str(binary), "--version"), env, _VERSION_TIMEOUT)
     except OSError as error:
         raise _unfit(binary, f"does not run: {error.strerror or error}") from error
-    try:
-        out, _ = await asyncio.wait_for(child.communicate(), _VERSION_TIMEOUT)
-    except TimeoutError:
-        raise _unfit(binary, "does not answer --version") from None
-    finally:
-        if child.returncode is None:
-            child.kill()
-            await child.wait()
-    return out.decode("utf-8", "replace").strip()
+    if code is None:
+        raise _unfit(binary, "does not answer --version")
+    return said.decode("utf-8", "replace").strip()
 
 
 class _Trial:

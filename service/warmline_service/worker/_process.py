@@ -36,7 +36,6 @@ from warmline_service.worker._messages import (
     TranscriptMirror,
 )
 from warmline_service.worker._options import PermissionMode, Servers, servers_as_json
-from warmline_service.worker._output import READ_BYTES
 from warmline_service.worker._pending import Pending
 from warmline_service.worker._salvage import Salvage, offer
 from warmline_service.worker._slot import Endpoint, Slot
@@ -332,8 +331,9 @@ class CliProcess:
     async def _see_through(self) -> None:
         """Listen until the process has ended, then clear away what is left of it."""
         out = self._child.output.ended
+        err = self._child.errors.ended
         self._child.output.listen(self._take)
-        err = asyncio.create_task(self._drain_stderr())
+        self._child.errors.listen(self._stderr.feed)
         try:
             await asyncio.wait({out, self._child.reaped}, return_when=asyncio.FIRST_COMPLETED)
             if not await self._child.gone(self._settings.stop_timeout):
@@ -352,8 +352,7 @@ class CliProcess:
             raise
         finally:
             self._child.output.close()
-            err.cancel()
-            await asyncio.wait({err})
+            self._child.errors.close()
             try:
                 self._end()
             finally:
@@ -447,10 +446,6 @@ class CliProcess:
         task = asyncio.create_task(_quietly(self._write(line)))
         self._replies.add(task)
         task.add_done_callback(self._replies.discard)
-
-    async def _drain_stderr(self) -> None:
-        while data := await self._child.stderr.read(READ_BYTES):
-            self._stderr.feed(data)
 
 
 async def _quietly(work: Awaitable[None]) -> None:

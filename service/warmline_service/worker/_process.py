@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Iterable, Sequence
 
 import structlog
 
 from warmline_service.config import CliSettings
 from warmline_service.errors import Reason, WarmlineError, field_invalid
 from warmline_service.worker._argv import check_model
+from warmline_service.worker._binding import Ask, asks_of
 from warmline_service.worker._blocks import Content, check_content
 from warmline_service.worker._child import Child
 from warmline_service.worker._control import (
@@ -25,7 +25,7 @@ from warmline_service.worker._decode import decode
 from warmline_service.worker._exit import Exit, Sink, exit_of
 from warmline_service.worker._framing import LineSplitter, LineTooLong
 from warmline_service.worker._guard import kill_marked, tree_memory
-from warmline_service.worker._key import Binding, Capabilities, SpawnKey, SystemPrompt
+from warmline_service.worker._key import Binding, Capabilities, SpawnKey
 from warmline_service.worker._messages import (
     CliMessage,
     ControlCancelRequest,
@@ -37,6 +37,7 @@ from warmline_service.worker._messages import (
 )
 from warmline_service.worker._options import PermissionMode, Servers, servers_as_json
 from warmline_service.worker._pending import Pending
+from warmline_service.worker._questions import OnQuestion, Questions
 from warmline_service.worker._salvage import Salvage, offer
 from warmline_service.worker._slot import Endpoint, Slot
 from warmline_service.worker._slots import wipe
@@ -49,9 +50,6 @@ _log = structlog.get_logger(__name__)
 
 # The CLI reads 20 MB a second or more; a write may take as long as at this rate, and a bit.
 _SLOWEST_WRITE = 1024 * 1024
-
-OnQuestion = Callable[[ControlRequest | ControlCancelRequest], None]
-_Ask = tuple[str, JsonObject]  # a subtype and its fields
 
 
 class _NotJson(Exception):  # noqa: N818  # named for the line
@@ -87,9 +85,7 @@ class CliProcess:
         self.spawn_seconds = 0.0
         self.dropped = 0
         self.before_wipe: Salvage | None = None
-        self._on_question: OnQuestion | None = None
-        self._early: list[ControlRequest | ControlCancelRequest] = []
-        self._asks: asyncio.Future[str] = loop.create_future()
+        self._questions = Questions(self.refuse, keeps=key.pending is not None)
         self.debug_log: DebugLog | None = None
         self.control_timeout = settings.control_timeout
         self.exited: asyncio.Future[Exit] = loop.create_future()
@@ -118,25 +114,21 @@ class CliProcess:
     @property
     def on_question(self) -> OnQuestion | None:
         """Who is given what the CLI asks; nobody at first."""
-        return self._on_question
+        return self._questions.listener
 
     @on_question.setter
     def on_question(self, listener: OnQuestion | None) -> None:
-        self._on_question = listener
-        early, self._early = self._early, []
-        for question in early:
-            self._asked(question)
+        self._questions.listen(listener)
 
     async def asks(self, pending: Pending) -> None:
         """Wait until it asks about the call that it goes on from.
 
         Raises CLI_CRASHED where it ends first, or asks about another one.
         """
-        either: set[asyncio.Future[Any]] = {self._asks, self.exited}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if not self._asks.done():
+        asked = await self._questions.first_call(self.exited)
+        if asked is None:
             raise self.exited.result().error()
-        if self._asks.result() != pending.id:
+        if asked != pending.id:
             raise WarmlineError(Reason.CLI_CRASHED, "The CLI did not go on from the call.")
 
     def give_up(self, cause: str) -> None:
@@ -159,38 +151,7 @@ class CliProcess:
 
         Raises FIELD_INVALID for what cannot be a model's name, otherwise as `control` does.
         """
-        asks: list[_Ask] = []
-        if binding.workspace not in (None, self.key.workspace):
-            if self.key.primed or self.key.resume is not None:
-                # It would run a turn of its own to tell the model.
-                raise WarmlineError(
-                    Reason.INTERNAL, "A process with a past takes no workspace any more."
-                )
-            place = str(binding.workspace)
-            fields = {"path": place, "trust_accepted": True, "trusted_directory": place}
-            asks.append(("set_cwd", fields))
-        options = binding.options
-        first = _prompt_fields(binding.system_prompt) | options.first
-        if first:
-            if self.key.primed:
-                raise WarmlineError(Reason.INTERNAL, "A primed process is past its first words.")
-            asks.append(("initialize", first))
-        own = bool(self.key.setting_sources)
-        # It reads those of its directory again then: it may have begun before they were there.
-        if options.settings or own:
-            asks.append(("apply_flag_settings", {"settings": options.settings}))
-        if own and self.key.resume is not None:
-            asks += [("reload_skills", {}), ("reload_plugins", {})]
-        if binding.servers:
-            asks.append(("mcp_set_servers", {"servers": servers_as_json(binding.servers)}))
-        # The settings of a workspace may name another, which is not theirs to say.
-        if options.permission_mode != "default" or own:
-            asks.append(("set_permission_mode", {"mode": options.permission_mode}))
-        if binding.model is not None:
-            asks.append(("set_model", {"model": self._alias(check_model(binding.model))}))
-        if options.thinking_tokens is not None:
-            tokens = {"max_thinking_tokens": options.thinking_tokens}
-            asks.append(("set_max_thinking_tokens", tokens))
+        asks = asks_of(binding, self.key, self._alias)
         await self._ask(asks, self._settings.control_timeout)
 
     async def change(self, model: str | None, mode: PermissionMode | None) -> None:
@@ -198,7 +159,7 @@ class CliProcess:
 
         Raises as `control` does; the mode may have changed then and the model not.
         """
-        asks: list[_Ask] = []
+        asks: list[Ask] = []
         if mode is not None:
             asks.append(("set_permission_mode", {"mode": mode}))
         if model is not None:
@@ -287,7 +248,7 @@ class CliProcess:
         if not self._life_of_child.cancelled():
             self._life_of_child.result()
 
-    async def _ask(self, asks: Sequence[_Ask], timeout: float) -> list[JsonObject]:
+    async def _ask(self, asks: Sequence[Ask], timeout: float) -> list[JsonObject]:
         """Write all requests at once, then wait for all answers."""
         if not asks:
             return []
@@ -404,7 +365,7 @@ class CliProcess:
             if isinstance(message, ControlResponse):
                 self._controls.settle(message.response)
             elif isinstance(message, ControlRequest | ControlCancelRequest):
-                self._asked(message)
+                self._questions.take(message)
             elif isinstance(message, TranscriptMirror) and self._echoes:
                 batch += self._news(message)
             else:
@@ -422,17 +383,6 @@ class CliProcess:
         news, found = without(mirror, self._echoes)
         self._echoes -= found
         return [news] if news.entries else []
-
-    def _asked(self, message: ControlRequest | ControlCancelRequest) -> None:
-        if self._on_question is not None:
-            self._on_question(message)
-        elif self.key.pending is not None:
-            self._early.append(message)
-            asked = message.request if isinstance(message, ControlRequest) else None
-            if asked and asked.subtype == "can_use_tool" and not self._asks.done():
-                self._asks.set_result(asked.tool_use_id)
-        elif isinstance(message, ControlRequest):
-            self.refuse(message)
 
     def answer(self, request_id: str, response: JsonObject) -> None:
         """Answer a question of the CLI; one that it asks no more does no harm."""
@@ -454,15 +404,6 @@ async def _quietly(work: Awaitable[None]) -> None:
         await work
     except WarmlineError as error:
         _log.debug("answer not written", error=error.message)
-
-
-def _prompt_fields(prompt: SystemPrompt | None) -> JsonObject:
-    if prompt is None:
-        return {}
-    if prompt.kind == "replace":
-        return {"systemPrompt": [prompt.text]}
-    fields: JsonObject = {"appendSystemPrompt": prompt.text} if prompt.text else {}
-    return fields | ({"excludeDynamicSections": True} if prompt.same_everywhere else {})
 
 
 def _encode(line: JsonObject) -> bytes:

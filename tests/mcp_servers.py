@@ -35,6 +35,7 @@ class Running:
     def __init__(self, kind: Literal["http", "sse"], name: str) -> None:
         self.kind = kind
         self.calls: list[str] = []
+        self.hanging = 0
         self.grown = asyncio.Event()
         self.cancelled = asyncio.Event()
         self.entered = asyncio.Event()
@@ -69,9 +70,15 @@ class Running:
             raise ValueError("out of order")
 
         @made.tool()
+        def flood() -> str:
+            """Say far too much."""
+            return "x" * 1_000_000
+
+        @made.tool()
         async def hang() -> str:
             """Never come back."""
             self.entered.set()
+            self.hanging += 1
             try:
                 await asyncio.Event().wait()
             finally:

@@ -204,7 +204,7 @@ class McpSettings(_Section):
     connect_timeout: Seconds = Field(10.0, description="Seconds to connect and to learn the tools.")
     call_timeout: Seconds = Field(300.0, description="The longest call of a tool.")
     message_bytes: int = Field(
-        16 * MIB, ge=64 * 1024, le=60 * MIB, description="One answer of a server."
+        16 * MIB, ge=64 * 1024, le=60 * MIB, description="One answer of a server; 1 MiB for `sse`."
     )
     connections_per_tenant: int = Field(
         64, ge=1, le=10_000, description="Connections of one tenant, which its sessions share."

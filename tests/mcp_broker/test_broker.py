@@ -8,7 +8,18 @@ import pytest
 from mcp_servers import REACHABLE, TOKEN, Running, mcp_server
 from warmline_service.config import McpSettings
 from warmline_service.errors import Reason, WarmlineError
-from warmline_service.mcp import Broker, Lease, Refused, State, Target, Unreachable
+from warmline_service.mcp import (
+    MOST_CALLS,
+    AddressRefused,
+    Broker,
+    Connection,
+    Lease,
+    Refused,
+    Resolver,
+    State,
+    Target,
+    Unreachable,
+)
 
 _ADD = {"name": "add", "arguments": {"a": 1, "b": 2}}
 _HEADERS = {"authorization": f"Bearer {TOKEN}"}
@@ -60,7 +71,7 @@ async def test_a_server_is_asked(broker: Make, kind: Literal["http", "sse"]) -> 
         watched = Watched(broker(), _target(server))
         await watched.until(State.CONNECTED)
         state = watched.lease.state
-        assert state.tool_names == ("add", "fail", "hang", "grow")
+        assert state.tool_names == ("add", "fail", "flood", "hang", "grow")
         assert state.instructions == "Add with this."
         assert set(state.capabilities) == {"resources", "prompts"}
         assert (await watched.call())["content"] == [{"type": "text", "text": "3"}]
@@ -185,3 +196,69 @@ async def test_nothing_tells_an_address_or_a_header() -> None:
     target = Target("http", "https://host.example/?key=s3cret", _HEADERS)
     assert "s3cret" not in repr(target)
     assert TOKEN not in repr(target)
+
+
+async def test_many_calls_are_made_at_once(broker: Make) -> None:
+    """As many as there may be; one more is refused, and the connection is none the worse for it."""
+    async with mcp_server() as server:
+        watched = Watched(broker(), _target(server))
+        await watched.until(State.CONNECTED)
+        calls = [
+            asyncio.create_task(watched.call(name="hang", arguments={})) for _ in range(MOST_CALLS)
+        ]
+        try:
+            async with asyncio.timeout(30):
+                while server.hanging < MOST_CALLS:
+                    await asyncio.sleep(0.02)
+            with pytest.raises(Unreachable, match="too many calls"):
+                await watched.call()
+        finally:
+            for call in calls:
+                call.cancel()
+            await asyncio.wait(calls)
+        assert (await watched.call())["content"] == [{"type": "text", "text": "3"}]
+        assert watched.lease.state.state is State.CONNECTED
+
+
+async def test_an_answer_that_is_too_long_fails_its_own_call(broker: Make) -> None:
+    """Another session's goes on."""
+    async with mcp_server() as server:
+        watched = Watched(broker(message_bytes=256 * 1024), _target(server))
+        await watched.until(State.CONNECTED)
+        other = asyncio.create_task(watched.call(name="hang", arguments={}))
+        await asyncio.wait_for(server.entered.wait(), 10)
+        with pytest.raises((Refused, Unreachable)):
+            await watched.call(name="flood", arguments={})
+        assert not other.done()
+        assert watched.lease.state.state is State.CONNECTED
+        other.cancel()
+
+
+async def test_nothing_is_kept_of_what_nobody_uses(broker: Make) -> None:
+    """Least of all its headers."""
+    lender = broker(idle_ttl=0.01)
+    for number in range(20):
+        target = Target("http", "http://127.0.0.1:9/", {"authorization": f"Bearer {number}"})
+        lease = lender.lease("t", target, lambda: None)
+        lease.release()
+        await asyncio.wait_for(lease.connection.closed.wait(), 10)
+    assert not lender.connections
+
+
+async def test_a_host_is_looked_up_as_it_is_sent() -> None:
+    """In another form of its name it may be another's."""
+    asked: list[str] = []
+
+    class Asked(Resolver):
+        async def resolve(self, owner: str, host: str, port: int, timeout: float) -> str:
+            asked.append(host)
+            raise AddressRefused("its host is not known")
+
+    resolver, changed = Asked(), asyncio.Event()
+    target = Target("http", "https://xn--fa-hia.de/mcp")
+    connection = Connection(target, "t", McpSettings(), resolver)
+    connection.watchers.add(changed.set)
+    await asyncio.wait_for(changed.wait(), 10)
+    await connection.aclose()
+    resolver.close()
+    assert set(asked) == {"xn--fa-hia.de"}

@@ -2,6 +2,8 @@
 
 import asyncio
 import gzip
+import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,6 +16,7 @@ from warmline_service.mcp import Broker, State, Target
 
 Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 _BOUND = 64 * 1024
+_BROKEN = "it has hung up, or does not speak MCP as it should"
 
 
 @asynccontextmanager
@@ -183,3 +186,177 @@ async def test_a_server_that_says_nothing_is_given_up() -> None:
 
     async with _serving(silent) as url:
         assert await _error_of(url, connect_timeout=0.5) == "it did not answer within 0.5 s"
+
+
+async def _endless(request: web.BaseRequest, status: int, **headers: str) -> web.StreamResponse:
+    """A stream of events that says nothing and does not end."""
+    response = web.StreamResponse(
+        status=status, headers={"content-type": "text/event-stream"} | headers
+    )
+    await response.prepare(request)
+    for _ in range(2000):
+        await response.write(b": nothing\n\n" * 4096)
+    return response
+
+
+async def test_a_redirect_with_a_body_without_end_is_cut() -> None:
+    """The library reads it whole before it looks at where it leads."""
+    sent: list[web.StreamResponse] = []
+
+    async def redirect(request: web.BaseRequest) -> web.StreamResponse:
+        await request.read()
+        response = await _endless(request, 307, location=str(request.url))
+        sent.append(response)
+        return response
+
+    async with _serving(redirect) as url:
+        assert await _error_of(url) == "it sends more than it may"
+        assert await _error_of(url, "sse") == "it sends more than it may"
+    assert sent == []  # None of them was read to its end.
+
+
+async def test_what_answers_a_post_to_an_older_server_is_bounded() -> None:
+    """It answers on its stream; the library throws away what comes here, after reading all of it."""
+    sent: list[web.StreamResponse] = []
+
+    async def older(request: web.BaseRequest) -> web.StreamResponse:
+        if request.method == "POST":
+            await request.read()
+            sent.append(await _endless(request, 200))
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(b"event: endpoint\ndata: /messages\n\n")
+        await asyncio.sleep(30)
+        return response
+
+    async with _serving(older) as url:
+        assert await _error_of(url, "sse", connect_timeout=3.0)
+    assert sent == []
+
+
+def _greeting(asked: dict[str, Any]) -> dict[str, Any]:
+    """What a server of the older kind says to each message that wants an answer."""
+    if asked["method"] == "initialize":
+        info = {"name": "n", "version": "1"}
+        return {"protocolVersion": "2025-06-18", "capabilities": {}, "serverInfo": info}
+    return {"tools": [{"name": "t", "description": "d", "inputSchema": {"type": "object"}}]}
+
+
+async def test_a_long_list_in_one_piece_is_refused() -> None:
+    """It would be taken apart on the loop, which has others to serve."""
+    tools = [{"name": f"t{number}", "inputSchema": {}} for number in range(60_000)]
+
+    async def long(request: web.BaseRequest) -> web.StreamResponse:
+        asked = await request.json()
+        if asked["method"] == "tools/list":
+            return await _answer(request, {"tools": tools})
+        if asked["method"] == "initialize":
+            return await _answer(request, _greeting(asked))
+        return web.Response(status=202 if "id" not in asked else 404)
+
+    async with _serving(long) as url:
+        error = await _error_of(url, message_bytes=16 * 2**20)
+    assert error in ("it offers too much, or what is no tool", _BROKEN)
+
+
+async def test_questions_without_end_are_not_all_heard() -> None:
+    """Each would be a task, which waits until the server takes its answer."""
+    flooding = asyncio.Event()
+    most = 0
+
+    async def older(request: web.BaseRequest) -> web.StreamResponse:
+        nonlocal most
+        if request.method == "POST":
+            asked = await request.json()
+            if "method" in asked:
+                if "id" in asked:
+                    answers.put_nowait(
+                        {"jsonrpc": "2.0", "id": asked["id"], "result": _greeting(asked)}
+                    )
+                return web.Response(status=202)
+            await asyncio.sleep(30)  # An answer to a question is never taken.
+            return web.Response(status=202)
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(b"event: endpoint\ndata: /messages\n\n")
+        for _ in range(2):
+            answer = await answers.get()
+            await response.write(f"event: message\ndata: {json.dumps(answer)}\n\n".encode())
+        for number in range(3000):
+            ping = {"jsonrpc": "2.0", "id": number, "method": "ping"}
+            await response.write(f"event: message\ndata: {json.dumps(ping)}\n\n".encode())
+            most = max(most, len(asyncio.all_tasks()))
+        flooding.set()
+        await asyncio.sleep(30)
+        return response
+
+    answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    async with _serving(older) as url:
+        broker = Broker(McpSettings(**REACHABLE))
+        try:
+            broker.lease("t", Target("sse", url), lambda: None)
+            await asyncio.wait_for(flooding.wait(), 60)
+        finally:
+            await broker.aclose()
+    assert most < 100
+
+
+async def test_a_good_bye_that_is_drawn_out_ends() -> None:
+    """It is a courtesy: nobody waits for its answer for longer than a moment."""
+    parted = asyncio.Event()
+
+    async def slow(request: web.BaseRequest) -> web.StreamResponse:
+        if request.method == "DELETE":
+            parted.set()
+            response = web.StreamResponse()
+            await response.prepare(request)
+            for _ in range(200):
+                await response.write(b" ")
+                await asyncio.sleep(0.2)
+            return response
+        asked = await request.json() if request.method == "POST" else {}
+        if asked.get("method") in ("initialize", "tools/list"):
+            answer = await _answer(request, _greeting(asked))
+            answer.headers["mcp-session-id"] = "s"
+            return answer
+        return web.Response(status=202 if asked and "id" not in asked else 404)
+
+    async with _serving(slow) as url:
+        broker, changed = Broker(McpSettings(**REACHABLE)), asyncio.Event()
+        lease = broker.lease("t", Target("http", url), changed.set)
+        await asyncio.wait_for(changed.wait(), 30)
+        assert lease.state.state is State.CONNECTED
+        async with asyncio.timeout(8):
+            await broker.aclose()
+        assert parted.is_set()
+
+
+async def test_a_server_that_flaps_is_told_of_ever_more_rarely() -> None:
+    """Each change is an event in every session that has it."""
+
+    async def flapping(request: web.BaseRequest) -> web.StreamResponse:
+        asked = await request.json() if request.method == "POST" else {}
+        if asked.get("method") == "initialize":
+            return await _answer(request, _greeting(asked))
+        if asked.get("method") == "tools/list":
+            tool = {"name": f"t{time.monotonic_ns()}", "inputSchema": {"type": "object"}}
+            return await _answer(request, {"tools": [tool]})
+        if request.method == "GET":
+            response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+            await response.prepare(request)
+            news = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
+            for _ in range(200):
+                await response.write(f"event: message\ndata: {json.dumps(news)}\n\n".encode())
+                await asyncio.sleep(0.01)
+            return response
+        return web.Response(status=202 if "id" not in asked else 404)
+
+    changes: list[int] = []
+    async with _serving(flapping) as url:
+        broker = Broker(McpSettings(**REACHABLE))
+        try:
+            broker.lease("t", Target("http", url), lambda: changes.append(1))
+            await asyncio.sleep(4)
+        finally:
+            await broker.aclose()
+    assert 1 <= len(changes) < 12

@@ -298,3 +298,125 @@ async def test_a_command_runs_beside_the_cli(model: Model) -> None:
         async with client.chat(config=config(required)) as chat:
             events = await say(chat, "hi")
     assert WarmlineError(events[-1].turn_failed.status).reason == "MCP_UNAVAILABLE"
+
+
+async def test_another_server_of_the_same_name_has_its_own_tools(
+    client: Client, model: Model
+) -> None:
+    """Also where it is connected already: the next turn is the first that has them."""
+    async with mcp_server() as first, mcp_server() as second:
+
+        @second.app.tool()
+        def other() -> str:
+            """Say who it is."""
+            return "the other one"
+
+        async with (
+            client.chat(config=config({"sums": remote(second)})) as warm,
+            client.chat(config=config({"sums": remote(first)})) as chat,
+        ):
+            await say(warm, "hi")
+            await say(chat, "hi")
+            await chat.update(mcp_servers={"sums": _server(second)})
+            events = await say(chat, "::tool mcp__sums__other {}\n::say done")
+            assert "the other one" in results(events)[0][0]
+            await chat.update(mcp_servers={"sums": _server(first)})
+            events = await say(chat, ADD)
+    assert first.calls == ["add"]
+    assert events[-1].turn_completed.result == "done"
+
+
+def _server(running: Running) -> config_pb.McpServer:
+    return ParseDict(remote(running), config_pb.McpServer())
+
+
+async def test_a_running_turn_keeps_its_servers(client: Client, sums: Running) -> None:
+    """Whatever is changed meanwhile, and whoever tries to come in."""
+    async with client.chat(config=config({"sums": remote(sums)})) as chat:
+        turn = await chat.send("::delay 1s\n" + ADD)
+        await chat.update(mcp_servers={})
+        with pytest.raises(WarmlineError) as refused:
+            async with client.chat(session_id=chat.session_id):
+                pass
+        assert refused.value.reason == "SESSION_BUSY"
+        async with asyncio.timeout(30):
+            events = [event async for event in turn]
+        assert [failed for _, failed in results(events)] == [False]
+        await say(chat, ADD)
+    assert sums.calls == ["add"]
+
+
+async def test_a_slow_command_is_given_up(model: Model) -> None:
+    """The turn begins without it, when it was waited for as long as the session says."""
+    servers = {
+        "quick": _command(environment={"WORD": "w"}) | {"required": True},
+        "slow": _slow(30),
+    }
+    wait = {"timeout": "4s"}
+    async with running_client(pool=NO_SPARES, limits={"caller_commands": True}) as client:
+        async with client.chat(config=config(servers, mcpWait=wait)) as chat:
+            events = await say(chat, "hi")
+    assert dict(statuses(events)) == {
+        "quick": STATUS.STATE_CONNECTED,
+        "slow": STATUS.STATE_FAILED,
+    }
+    assert events[-1].HasField("turn_completed")
+
+
+async def test_a_required_command_is_tried_again(model: Model, tmp_path: Path) -> None:
+    """On the same process, with each turn."""
+    command = f"test -e {tmp_path}/there || sleep 30; exec {_RUN}"
+    servers = {"late": _slow(0, command) | {"required": True}}
+    wait = {"timeout": "5s"}
+    async with running_client(pool=NO_SPARES, limits={"caller_commands": True}) as client:
+        async with client.chat(config=config(servers, mcpWait=wait)) as chat:
+            events = await say(chat, "hi")
+            error = WarmlineError(events[-1].turn_failed.status)
+            assert (error.reason, error.metadata["server"]) == ("MCP_UNAVAILABLE", "late")
+            assert "timed out" in error.message
+            (tmp_path / "there").touch()
+            events = await say(chat, "::tool mcp__late__word {}\n::say done")
+            assert [failed for _, failed in results(events)] == [False]
+    assert start_of(events).start == pb.START_KIND_HOT
+
+
+_RUN = f"{sys.executable} {COMMAND}"
+
+
+def _slow(seconds: int, command: str = "") -> dict[str, Any]:
+    command = command or f"sleep {seconds}; exec {_RUN}"
+    word = {"WORD": "at last"}
+    return {"stdio": {"command": "/bin/sh", "arguments": ["-c", command], "environment": word}}
+
+
+async def test_a_command_that_is_given_again_is_the_same(model: Model) -> None:
+    """An update names all servers, those that stay as well."""
+    servers = {"cmd": _command(environment={"WORD": "heard"})}
+    async with running_client(pool=NO_SPARES, limits={"caller_commands": True}) as client:
+        async with client.chat(config=config(servers)) as chat:
+            await say(chat, "hi")
+            again = {"cmd": ParseDict(servers["cmd"], config_pb.McpServer())}
+            await chat.update(mcp_servers=again)
+            events = await say(chat, "::tool mcp__cmd__word {}\n::say done")
+            assert [failed for _, failed in results(events)] == [False]
+            assert STATUS.STATE_CONNECTING not in dict(statuses(events)).values()
+        async with client.chat(session_id=chat.session_id) as chat:
+            events = await say(chat, "hi")
+            assert events[0].HasField("turn_queued")
+
+
+async def test_a_connection_that_was_one_too_many_is_made_later(
+    model: Model, sums: Running
+) -> None:
+    """When another session has given its own back."""
+    mcp = REACHABLE | {"connections_per_tenant": 1}
+    async with mcp_server() as other, running_client(pool=NO_SPARES, mcp=mcp) as client:
+        async with client.chat(config=config({"sums": remote(sums)})) as first:
+            await say(first, "hi")
+            async with client.chat(config=config({"other": remote(other)})) as second:
+                events = await say(second, "hi")
+                assert statuses(events) == [("other", STATUS.STATE_FAILED)]
+                await first.update(mcp_servers={})
+                await say(first, "hi")
+                events = await say(second, ADD.replace("sums", "other"))
+    assert [failed for _, failed in results(events)] == [False]

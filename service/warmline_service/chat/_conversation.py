@@ -135,9 +135,6 @@ class Conversation:
             raise self._lost
         if after is not None and after > session.seq:
             raise field_invalid("open.after.seq", f"the session's last event is {session.seq}")
-        # Connected to by the time that the first message comes, if it is not too quick.
-        self._servers.open()
-        opened = self._opened()
         if self._stream is not None:
             if not takeover:
                 raise WarmlineError(
@@ -146,6 +143,10 @@ class Conversation:
                     retry_after=1.0,
                 )
             self._stream.silence()
+        if not self.running:
+            # Connected to by the time that the first message comes, if it is not too quick.
+            self._servers.open()
+        opened = self._opened()
         cursor = session.seq if after is None else after
         subscription = self._runtime.journal.subscribe(
             (session.tenant, session.id), cursor, wanted(detail), raw=detail is Detail.RAW

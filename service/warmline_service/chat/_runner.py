@@ -235,13 +235,14 @@ class Runner:
             told = None
             if not lease.bound:
                 told = await self._bind(lease, turn, past)
-            else:
-                await self._servers.refresh(lease.process)
+            await self._servers.prepare(lease.process)
             self._context.begin(turn, going_on=self._desk.deferral is not None)
             lease.begin_turn()
         except BaseException as error:
             alive = lease.process.alive
-            lease.release(poisoned=True)
+            # A server that is not there yet is no fault of the process, which may be having it come up.
+            waits = isinstance(error, WarmlineError) and error.reason is Reason.MCP_UNAVAILABLE
+            lease.release(poisoned=not (waits and lease.bound))
             if isinstance(error, WarmlineError) and not alive:
                 raise ProcessLost(error.reason, error.message, metadata=error.metadata) from error
             raise
@@ -298,7 +299,7 @@ class Runner:
             options = replace(self._session.config.options, directories=directories)
             servers = self._servers.specs
             await process.bind(Binding(model, prompt, workspace, options, servers))
-            await self._servers.bound(process, servers)
+            self._servers.bound(process, servers)
         except ControlRefused as error:
             if error.subtype != "set_model":
                 raise

@@ -24,18 +24,17 @@ from warmline_service.worker import CliProcess, Command, ControlRequest, Servers
 _log = structlog.get_logger(__name__)
 
 _CHANGED = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
-# What a command may take to come up, in seconds: it may have to be downloaded first. A turn waits less.
-_COMMAND_TIMEOUT = 120.0
 
 
 @dataclass
 class _Use:
     """One server of the session's: by a lease, or by a command of the CLI's, or not to be had at all.
 
-    `own` is the state where there is no lease.
+    `own` is the state where there is no lease. `secrets` are the server's, opened; None where they stay shut.
     """
 
     server: McpServer
+    secrets: Mapping[str, str] | None
     own: ServerState
     lease: Lease | None = None
     command: Command | None = None
@@ -43,6 +42,11 @@ class _Use:
     @property
     def state(self) -> ServerState:
         return self.own if self.lease is None else self.lease.state
+
+    @property
+    def had(self) -> bool:
+        """Whether there is something that may become connected."""
+        return self.lease is not None or self.command is not None
 
 
 class SessionServers:
@@ -62,7 +66,7 @@ class SessionServers:
         # What its process has seen of each, or will see.
         self._offered: dict[str, Sequence[Mapping[str, Any]]] = {}
         self._changed = asyncio.Event()
-        self._serving: asyncio.Task[None] | None = None
+        self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -72,15 +76,23 @@ class SessionServers:
 
     def open(self) -> None:
         """Have just the servers that the session is set up with: those by address are connected to."""
+        if self._closed:
+            return
         wanted = self._session.config.mcp_servers
-        for name in [each for each, use in self._uses.items() if wanted.get(each) != use.server]:
+        for name in [each for each in self._uses if each not in wanted]:
             self._drop(name)
         for name, server in wanted.items():
-            if name not in self._uses:
-                self._uses[name] = self._use(name, server)
+            secrets, known = self._opened(server), self._uses.get(name)
+            if known is not None and known.had and _same(known, server, secrets):
+                known.server = server
+                continue
+            if known is not None:
+                self._drop(name)
+            self._uses[name] = self._use(name, server, secrets)
 
     def close(self) -> None:
-        """Have no more use for any of them."""
+        """Have no more use for any of them, whatever still runs."""
+        self._closed = True
         for name in list(self._uses):
             self._drop(name)
         self._forwards.end()
@@ -117,22 +129,31 @@ class SessionServers:
                 ours[name] = None
         return ours
 
-    async def bound(self, process: CliProcess, specs: Servers) -> None:
-        """The process has these now; have it run the commands beside them. Raises MCP_UNAVAILABLE."""
+    def bound(self, process: CliProcess, specs: Servers) -> None:
+        """The process has these from now on."""
         self._process, self._bound = process, dict(specs)
         self._offered = {name: use.state.tools for name, use in self._uses.items()}
-        await self._run_commands(process)
+
+    async def prepare(self, process: CliProcess) -> None:
+        """Bring a bound process up to date, for a turn that begins now.
+
+        Raises MCP_UNAVAILABLE where a required server is not there, and CLI_CRASHED.
+        """
+        if self._commands:
+            await self._run_commands(process)
+        elif self._bound != self.specs:
+            await self._serve_ours(process)
+        for name, use in self._uses.items():
+            if use.lease is not None and name in self._bound and self._is_news(name, use):
+                await _tell_process(process, name)
         self._tell_missing()
 
-    async def refresh(self, process: CliProcess) -> None:
-        """Bring a process that was bound before up to date. Raises as `bound` does, and CLI_CRASHED."""
-        wanted = self._with_commands
-        if self._bound != wanted and not self._commands:
-            await process.serve(wanted, self._runtime.cli.control_timeout)
-            self._bound = wanted
-        elif self._bound != wanted:
-            await self._run_commands(process)
-        self._tell_missing()
+    async def _serve_ours(self, process: CliProcess) -> None:
+        wanted = dict(self.specs)
+        await process.serve(wanted)
+        for name in wanted.keys() - self._bound.keys():
+            self._offered[name] = self._uses[name].state.tools
+        self._bound = wanted
 
     def turn_ended(self) -> None:
         """Nobody waits for what was asked in it; also where it never began."""
@@ -152,22 +173,27 @@ class SessionServers:
         """The process does not wait for this answer any more."""
         self._forwards.withdraw(process, request_id)
 
-    def _use(self, name: str, server: McpServer) -> _Use:
-        tenant, runtime = self._session.tenant, self._runtime
-        connecting = ServerState(State.CONNECTING)
+    def _opened(self, server: McpServer) -> Mapping[str, str] | None:
         try:
-            secrets = server.secrets.values(runtime.vault, tenant)
-            if server.kind == "stdio":
-                command = Command(server.target, server.arguments, secrets)
-                return _Use(server, connecting, command=command)
-            target = Target(server.kind, server.target, secrets)
-            lease = runtime.broker.lease(tenant, target, partial(self._on_change, name))
+            return server.secrets.values(self._runtime.vault, self._session.tenant)
         except SealBroken:
+            return None
+
+    def _use(self, name: str, server: McpServer, secrets: Mapping[str, str] | None) -> _Use:
+        connecting = ServerState(State.CONNECTING)
+        if secrets is None:
             error = "what is secret of it was stored by a service with another key: give it again"
-            return _Use(server, ServerState(State.FAILED, error=error))
+            return _Use(server, secrets, ServerState(State.FAILED, error=error))
+        if server.kind == "stdio":
+            command = Command(server.target, server.arguments, secrets)
+            return _Use(server, secrets, connecting, command=command)
+        target = Target(server.kind, server.target, secrets)
+        try:
+            changed = partial(self._on_change, name)
+            lease = self._runtime.broker.lease(self._session.tenant, target, changed)
         except WarmlineError as error:
-            return _Use(server, ServerState(State.FAILED, error=error.message))
-        return _Use(server, connecting, lease)
+            return _Use(server, secrets, ServerState(State.FAILED, error=error.message))
+        return _Use(server, secrets, connecting, lease)
 
     def _drop(self, name: str) -> None:
         use = self._uses.pop(name)
@@ -213,31 +239,28 @@ class SessionServers:
                 raise WarmlineError(Reason.MCP_UNAVAILABLE, text, metadata={"server": name})
 
     async def _run_commands(self, process: CliProcess) -> None:
-        """Have the CLI run its servers; a turn waits for them as long as for the others."""
-        commands = self._commands
-        if not commands:
-            return
-        if self._serving is None or self._serving.done():
-            self._serving = self._spawn(self._serve(process, self._with_commands, commands))
-        wait = self._session.config.mcp_wait.timeout if self._waited_for(commands) else 0
-        await asyncio.wait({self._serving}, timeout=wait)
+        """Have the CLI run its servers, and those again that failed and are required.
+
+        It does nothing else until each has come up, has failed, or was given up.
+        """
+        commands, wanted = self._commands, self._with_commands
+        timeout = self._session.config.mcp_wait.timeout
+        if self._bound != wanted:
+            for use in commands.values():
+                use.own = ServerState(State.CONNECTING)
+            await process.serve(wanted, timeout)
+            self._bound = wanted
+        await self._look_at_commands(process)
+        for name, use in commands.items():
+            if use.server.required and use.state.state is State.FAILED:
+                await process.serve_again(name, timeout)
+                await self._look_at_commands(process)
         self._check(commands)
 
-    async def _serve(
-        self, process: CliProcess, servers: dict[str, Command | None], commands: dict[str, _Use]
-    ) -> None:
-        states: Mapping[str, ServerState] = {}
-        for use in commands.values():
-            use.own = ServerState(State.CONNECTING)
-        try:
-            await process.serve(servers, _COMMAND_TIMEOUT)
-            states = await look_at_commands(process)
-        except WarmlineError as error:
-            _log.info("commands not served", process=process.id, reason=error.message)
-        else:
-            self._bound = servers
-        for name, use in commands.items():
-            lost = ServerState(State.FAILED, error="the CLI does not say how it is")
+    async def _look_at_commands(self, process: CliProcess) -> None:
+        states = await look_at_commands(process)
+        lost = ServerState(State.FAILED, error="the CLI does not say how it is")
+        for name, use in self._commands.items():
             use.own = states.get(name, lost)
             self._on_change(name)
 
@@ -248,11 +271,18 @@ class SessionServers:
             return
         self._tell(name, use.state)
         process = self._process
-        if use.state.tools == self._offered.get(name) or name not in self._bound:
+        if use.lease is None or name not in self._bound or process is None or not process.alive:
             return
-        self._offered[name] = use.state.tools
-        if use.lease is not None and process is not None and process.alive:
+        if self._is_news(name, use):
             self._spawn(_tell_process(process, name))
+
+    def _is_news(self, name: str, use: _Use) -> bool:
+        """Whether a server offers something else than its process knows of, which it is told then."""
+        state = use.state
+        if state.state is not State.CONNECTED or state.tools == self._offered.get(name):
+            return False
+        self._offered[name] = state.tools
+        return True
 
     def _tell_missing(self) -> None:
         """A turn that begins without a server says so, each time."""
@@ -280,6 +310,17 @@ def _pending(use: _Use, seen: ServerState) -> bool:
         # It has just been told to try again; what it says then counts.
         return use.server.required and use.lease is not None and state is seen
     return state.state is State.CONNECTING
+
+
+def _same(use: _Use, server: McpServer, secrets: Mapping[str, str] | None) -> bool:
+    """Whether a server is the one that is in use: sealed again, its secrets look otherwise."""
+    known = use.server
+    return (known.kind, known.target, known.arguments, use.secrets) == (
+        server.kind,
+        server.target,
+        server.arguments,
+        secrets,
+    )
 
 
 def _status(name: str, state: ServerState) -> ServerStatus:

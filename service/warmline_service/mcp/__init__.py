@@ -1,13 +1,14 @@
 """MCP servers of callers, connected by the service and lent to their sessions."""
 
-from warmline_service.mcp._address import AddressRefused, permitted, resolve
+from warmline_service.mcp._address import AddressRefused, Resolver, permitted
 from warmline_service.mcp._bridge import Cancelled, Forward, heard
 from warmline_service.mcp._broker import Broker, Lease
 from warmline_service.mcp._connection import Connection, Unreachable
 from warmline_service.mcp._jsonrpc import Reply, Request, failed_tool, failure, nothing, result
-from warmline_service.mcp._state import Refused, ServerState, State, Target
+from warmline_service.mcp._state import MOST_CALLS, Refused, ServerState, State, Target
 
 __all__ = [
+    "MOST_CALLS",
     "AddressRefused",
     "Broker",
     "Cancelled",
@@ -17,6 +18,7 @@ __all__ = [
     "Refused",
     "Reply",
     "Request",
+    "Resolver",
     "ServerState",
     "State",
     "Target",
@@ -26,6 +28,5 @@ __all__ = [
     "heard",
     "nothing",
     "permitted",
-    "resolve",
     "result",
 ]

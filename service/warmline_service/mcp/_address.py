@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # The well-known prefix of NAT64 (RFC 6052): the IPv4 address is in its last 32 bits.
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# Lookups at once, of all tenants and of each: one may hang for as long as its owner's name server likes.
+_THREADS, _EACH = 16, 2
 
 
 class AddressRefused(OSError):  # noqa: N818  # named for what was done
@@ -30,22 +34,52 @@ def permitted(address: str, allowed: Sequence[Network] = ()) -> bool:
     return ip.is_global and not (ip.is_multicast or ip.is_reserved)
 
 
-async def resolve(host: str, port: int, allowed: Sequence[Network], timeout: float) -> str:
-    """An address of the host to connect to, looked up once: a second look may be told another.
+class Resolver:
+    """Looks hosts up in threads of its own, which nothing else of the service waits for."""
 
-    Raises AddressRefused where any of its addresses may not be reached, TimeoutError.
-    """
-    loop = asyncio.get_running_loop()
-    try:
+    def __init__(self, allowed: Sequence[Network] = ()) -> None:
+        self._allowed = allowed
+        self._pool = ThreadPoolExecutor(_THREADS, "mcp-resolver")
+        self._places: defaultdict[str, asyncio.Semaphore] = defaultdict(self._place)
+
+    async def resolve(self, owner: str, host: str, port: int, timeout: float) -> str:
+        """An address of the host to connect to, looked up for one of many owners.
+
+        Raises AddressRefused where any of its addresses may not be reached, TimeoutError.
+        """
         async with asyncio.timeout(timeout):
-            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (socket.gaierror, UnicodeError) as error:
+            addresses = await self._look_up(owner, host, port)
+        # A name that stands for both kinds is somebody's try to get at the other one.
+        if not addresses or not all(permitted(each, self._allowed) for each in addresses):
+            raise AddressRefused("its address is not on the public internet")
+        return addresses[0]
+
+    def close(self) -> None:
+        """Look nothing up any more; a lookup that hangs ends by itself."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _place(self) -> asyncio.Semaphore:
+        return asyncio.Semaphore(_EACH)
+
+    async def _look_up(self, owner: str, host: str, port: int) -> list[str]:
+        place, loop = self._places[owner], asyncio.get_running_loop()
+        await place.acquire()
+        try:
+            work = loop.run_in_executor(self._pool, _addresses, host, port)
+        except BaseException:
+            place.release()
+            raise
+        # Given back when the thread is, whether anybody still waits for it or not.
+        work.add_done_callback(lambda _: place.release())
+        return await asyncio.shield(work)
+
+
+def _addresses(host: str, port: int) -> list[str]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError, ValueError) as error:
         raise AddressRefused("its host is not known") from error
-    addresses = [str(each[4][0]) for each in found]
-    # A name that stands for both kinds is somebody's try to get at the other one.
-    if not addresses or not all(permitted(each, allowed) for each in addresses):
-        raise AddressRefused("its address is not on the public internet")
-    return addresses[0]
+    return [str(each[4][0]) for each in found]
 
 
 def _embedded(ip: Address) -> ipaddress.IPv4Address | None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
-from typing import Any
+from hashlib import blake2b
+
+import msgspec
 
 from warmline_service.config import McpSettings
 from warmline_service.errors import Reason, WarmlineError
+from warmline_service.mcp._address import Resolver
 from warmline_service.mcp._connection import Connection
 from warmline_service.mcp._state import ServerState, Target
 
-_Key = tuple[str, Any]
+_Key = tuple[str, bytes]
 
 
 class Lease:
@@ -44,6 +48,8 @@ class Broker:
 
     def __init__(self, settings: McpSettings) -> None:
         self._settings = settings
+        self._resolver = Resolver(settings.allow_networks)
+        self._secret = os.urandom(32)
         self._connections: dict[_Key, Connection] = {}
         self._users: dict[_Key, int] = {}
         self._timers: dict[_Key, asyncio.TimerHandle] = {}
@@ -51,15 +57,24 @@ class Broker:
 
     def lease(self, tenant: str, target: Target, on_change: Callable[[], None]) -> Lease:
         """A connection to a server, perhaps one that is up already. Raises QUOTA_EXCEEDED."""
-        key = tenant, target.identity
+        # Not the headers themselves, which would be here for longer than they are needed.
+        text = msgspec.json.encode(target.identity)
+        key = tenant, blake2b(text, key=self._secret, digest_size=32).digest()
         connection = self._connections.get(key)
         if connection is None:
             self._check(tenant)
-            connection = self._connections[key] = Connection(target, self._settings)
+            connection = self._connections[key] = Connection(
+                target, tenant, self._settings, self._resolver
+            )
         if (timer := self._timers.pop(key, None)) is not None:
             timer.cancel()
         self._users[key] = self._users.get(key, 0) + 1
         return Lease(connection, on_change, lambda: self._give_back(key))
+
+    @property
+    def connections(self) -> int:
+        """How many there are, or are counted as somebody's."""
+        return len(self._connections.keys() | self._users.keys())
 
     async def aclose(self) -> None:
         """Hang up everywhere."""
@@ -70,6 +85,7 @@ class Broker:
             self._close(key)
         while self._closing:
             await asyncio.wait(self._closing)
+        self._resolver.close()
 
     def _check(self, tenant: str) -> None:
         most = self._settings.connections_per_tenant
@@ -85,7 +101,10 @@ class Broker:
 
     def _give_back(self, key: _Key) -> None:
         self._users[key] -= 1
-        if not self._users[key] and key in self._connections:
+        if self._users[key]:
+            return
+        del self._users[key]
+        if key in self._connections:
             later = asyncio.get_running_loop().call_later
             self._timers[key] = later(self._settings.idle_ttl, self._close, key)
 

@@ -20,9 +20,10 @@ from mcp.client.subscriptions import ListenNotSupportedError, SubscriptionLost
 from mcp.shared.exceptions import MCPError
 
 from warmline_service.config import McpSettings
-from warmline_service.mcp._address import AddressRefused
+from warmline_service.mcp._address import AddressRefused, Resolver
+from warmline_service.mcp._bodies import TooMuch
 from warmline_service.mcp._state import Refused, ServerState, State, Target
-from warmline_service.mcp._transport import GuardedTransport, TooMuch
+from warmline_service.mcp._transport import GuardedTransport
 
 # They would write addresses and headers of callers into the service's log.
 for _name in ("client", "mcp", "httpx2", "httpcore2"):
@@ -31,6 +32,9 @@ for _name in ("client", "mcp", "httpx2", "httpcore2"):
 _INFO = types.Implementation(name="warmline", version="1")
 _PAGES, _TOOLS = 50, 512
 _TOOLS_BYTES = 1024 * 1024
+_NAME_LETTERS = 128
+# They are part of every prompt.
+_INSTRUCTIONS = 16 * 1024
 # As it came: it is for the CLI to understand.
 _ANY: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(dict[str, Any])
 # What the CLI may ask of a server beside what the service answers itself.
@@ -47,8 +51,7 @@ _REQUESTS: Mapping[str, tuple[type[Any], type[Any]]] = {
 }
 _REFUSALS = dict.fromkeys((401, 403), "it does not accept the headers")
 _AN_ERROR = 400
-# Whose status says how the server is: with the newer kind a GET may be refused, which means nothing.
-_ANSWERED = {"http": frozenset({"POST"}), "sse": frozenset({"GET", "POST"})}
+_BROKEN = "it has hung up, or does not speak MCP as it should"
 
 
 class Remote:
@@ -87,9 +90,11 @@ class Remote:
             params = types.PaginatedRequestParams(cursor=cursor) if cursor else None
             page = await self._session.list_tools(params=params)
             for tool in page.tools:
+                if len(tools) >= _TOOLS or not 0 < len(tool.name) <= _NAME_LETTERS:
+                    raise ValueError("it has too many tools, or one without a good name")
                 tools.append(tool.model_dump(mode="json", by_alias=True, exclude_none=True))
                 size += len(msgspec.json.encode(tools[-1]))
-            if len(tools) > _TOOLS or size > _TOOLS_BYTES:
+            if size > _TOOLS_BYTES:
                 raise ValueError("it has too many tools")
             cursor = page.next_cursor
             if not cursor:
@@ -102,7 +107,7 @@ class Remote:
             State.CONNECTED,
             tools=tuple(tools),
             capabilities=able,
-            instructions=self._session.instructions or "",
+            instructions=(self._session.instructions or "")[:_INSTRUCTIONS],
         )
 
     async def request(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,16 +136,20 @@ class Lost(Exception):  # noqa: N818  # named for what happened
 
 @asynccontextmanager
 async def dial(
-    target: Target, settings: McpSettings, on_change: Callable[[], None]
+    target: Target,
+    owner: str,
+    settings: McpSettings,
+    resolver: Resolver,
+    on_change: Callable[[], None],
 ) -> AsyncIterator[Remote]:
     """Greet a server; `on_change` is called when it says that it offers something else.
 
     Raises Lost, then and whenever the connection is lost.
     """
-    # An older server answers on one stream: when that ends, no answer will come.
-    on_end = on_change if target.kind == "sse" else None
-    # It reads files: what is trusted, and parts of itself.
-    guard = await asyncio.to_thread(GuardedTransport, settings, _ANSWERED[target.kind], on_end)
+    # In a thread: it reads files, of what is trusted and of parts of itself.
+    guard = await asyncio.to_thread(
+        GuardedTransport, target.kind, owner, settings, resolver, on_change
+    )
 
     async def hear(message: object) -> None:
         if isinstance(message, types.ToolListChangedNotification):
@@ -189,9 +198,11 @@ async def _streams(
 def _why(error: BaseException, settings: McpSettings, status: int) -> str:
     """Without the server's address, and without whatever else the error may hold."""
     if isinstance(error, BaseExceptionGroup):
-        return _why(error.exceptions[0], settings, status)
+        # What came of it, such as a stream that was closed, is among what it was.
+        told = [_why(each, settings, status) for each in error.exceptions]
+        return next((each for each in told if each != _BROKEN), _BROKEN)
     match error:
-        case AddressRefused() | TooMuch():
+        case AddressRefused() | TooMuch() | httpx2.DecodingError():
             return str(error)
         case _ if status in _REFUSALS or status >= _AN_ERROR:
             return f"{_REFUSALS.get(status, 'it answers with an error')} (HTTP {status})"
@@ -201,4 +212,4 @@ def _why(error: BaseException, settings: McpSettings, status: int) -> str:
             return "it cannot be reached"
         case ValueError():
             return "it offers too much, or what is no tool"
-    return "it has hung up, or does not speak MCP as it should"
+    return _BROKEN

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
+# Calls of a server at once, of all sessions that share the connection to it.
+MOST_CALLS = 48
+
 
 class State(StrEnum):
     """How a server is. `FAILED` is tried again."""

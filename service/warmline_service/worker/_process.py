@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import Awaitable, Iterable, Sequence
 
@@ -15,6 +16,7 @@ from warmline_service.worker._binding import Ask, asks_of
 from warmline_service.worker._blocks import Content, check_content
 from warmline_service.worker._child import Child
 from warmline_service.worker._control import (
+    ControlRefused,
     PendingControls,
     answer,
     encode_line,
@@ -166,13 +168,26 @@ class CliProcess:
             asks.append(("set_model", {"model": self._alias(check_model(model))}))
         await self._ask(asks, self._settings.control_timeout)
 
-    async def serve(self, servers: Servers, timeout: float) -> None:
-        """These MCP servers from now on; waits until those that it runs itself have come up, or failed.
+    async def serve(self, servers: Servers, patience: float = 0.0) -> None:
+        """These MCP servers from now on; those that it runs itself have `patience` seconds to come up.
 
-        Raises as `control` does.
+        Meanwhile it does nothing else. Raises as `control` does.
         """
-        told = servers_as_json(servers)
-        await self.control("mcp_set_servers", timeout=timeout, servers=told)
+        if patience:
+            await self._wait_for_servers(patience)
+        timeout = patience + self._settings.control_timeout
+        await self.control("mcp_set_servers", timeout=timeout, servers=servers_as_json(servers))
+
+    async def serve_again(self, name: str, patience: float) -> None:
+        """Run a server again that has failed; that it fails again is no error. As `serve`."""
+        await self._wait_for_servers(patience)
+        with contextlib.suppress(ControlRefused):
+            timeout = patience + self._settings.control_timeout
+            await self.control("mcp_reconnect", timeout=timeout, serverName=name)
+
+    async def _wait_for_servers(self, seconds: float) -> None:
+        patience = {"env": {"MCP_TIMEOUT": f"{seconds * 1000:.0f}"}}
+        await self.control("apply_flag_settings", settings=patience)
 
     async def send_user(self, content: Content, uuid: str, *, verbatim: bool = True) -> None:
         """Begin a turn with text or content blocks; `verbatim`: no command or `@file` is acted upon.

@@ -1026,7 +1026,8 @@ type McpServer_Sse struct {
 }
 
 type McpServer_Stdio struct {
-	// A command that the CLI runs. Refused with POLICY_DENIED unless the operator allows callers' commands.
+	// A command that the CLI runs. Refused with POLICY_DENIED unless the operator allows callers' commands. The CLI
+	// does nothing else while it comes up: every turn waits for it, whatever `mcp_wait` says but its `timeout`.
 	Stdio *McpCommand `protobuf:"bytes,3,opt,name=stdio,proto3,oneof"`
 }
 
@@ -1166,7 +1167,8 @@ type McpWait struct {
 	// With NAMED: names of `mcp_servers`.
 	Names []string `protobuf:"bytes,2,rep,name=names,proto3" json:"names,omitempty"`
 	// The longest wait: 0.1 s to 60 s. Not set: 10 s. After it the turn begins with the servers that there are;
-	// the tools of others come with the turn that begins after they were connected.
+	// the tools of others come with the turn that begins after they were connected. A command that is not up by
+	// then has failed; one that is required is tried again with each turn.
 	Timeout       *durationpb.Duration `protobuf:"bytes,3,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -515,7 +515,9 @@ class McpServer(_message.Message):
 
     @_builtins.property
     def stdio(self) -> Global___McpCommand:
-        """A command that the CLI runs. Refused with POLICY_DENIED unless the operator allows callers' commands."""
+        """A command that the CLI runs. Refused with POLICY_DENIED unless the operator allows callers' commands. The CLI
+        does nothing else while it comes up: every turn waits for it, whatever `mcp_wait` says but its `timeout`.
+        """
 
     def __init__(
         self,
@@ -688,7 +690,8 @@ class McpWait(_message.Message):
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """The longest wait: 0.1 s to 60 s. Not set: 10 s. After it the turn begins with the servers that there are;
-        the tools of others come with the turn that begins after they were connected.
+        the tools of others come with the turn that begins after they were connected. A command that is not up by
+        then has failed; one that is required is tried again with each turn.
         """
 
     def __init__(

@@ -363,7 +363,8 @@ export type McpServer = Message<"warmline.v1.McpServer"> & {
     case: "sse";
   } | {
     /**
-     * A command that the CLI runs. Refused with POLICY_DENIED unless the operator allows callers' commands.
+     * A command that the CLI runs. Refused with POLICY_DENIED unless the operator allows callers' commands. The CLI
+     * does nothing else while it comes up: every turn waits for it, whatever `mcp_wait` says but its `timeout`.
      *
      * @generated from field: warmline.v1.McpCommand stdio = 3;
      */
@@ -475,7 +476,8 @@ export type McpWait = Message<"warmline.v1.McpWait"> & {
 
   /**
    * The longest wait: 0.1 s to 60 s. Not set: 10 s. After it the turn begins with the servers that there are;
-   * the tools of others come with the turn that begins after they were connected.
+   * the tools of others come with the turn that begins after they were connected. A command that is not up by
+   * then has failed; one that is required is tried again with each turn.
    *
    * @generated from field: google.protobuf.Duration timeout = 3;
    */

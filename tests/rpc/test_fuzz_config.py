@@ -183,6 +183,6 @@ def test_a_hostile_frame_is_refused_by_field_or_by_size(
 ) -> None:
     """Every kind of frame: taken, or FIELD_INVALID, or MESSAGE_TOO_LARGE."""
     parse: Callable[..., object] = _frame_of if kind is chat_pb.ChatRequest else _ask_of
-    outcomes = _outcomes(list(messages(kind, "frame", 2000)), parse)
+    outcomes = _outcomes(list(messages(kind, "frame", 3000)), parse)
     assert set(outcomes) == {None, Reason.FIELD_INVALID, Reason.MESSAGE_TOO_LARGE}
     assert outcomes.count(None) > 200

@@ -84,7 +84,7 @@ def messages(kind: type[M], seed: str, count: int) -> Iterator[M]:
     for number in range(count):
         rng = Random(f"{seed}.{number}")  # noqa: S311  # repeatable, not secret
         message = kind()
-        _Filler(rng, rng.choice((0.0, 0.0, 0.0, 0.02, 0.1, 0.5, 1.0))).fill(message, _DEPTH)
+        _Filler(rng, rng.choice((0.0, 0.0, 0.02, 0.1, 0.5, 1.0))).fill(message, _DEPTH)
         yield message
 
 

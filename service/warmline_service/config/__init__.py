@@ -1,0 +1,121 @@
+"""Every setting, its default and its check: a TOML file, then `WARMLINE_*`, then command-line flags."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, StringConstraints, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from warmline_service.config._base import MIB, Seconds
+from warmline_service.config._limits import ApiKeySettings, LimitSettings, TenantSettings
+from warmline_service.config._places import (
+    LogSettings,
+    McpSettings,
+    ModelSettings,
+    ProviderSettings,
+    RetentionSettings,
+    StoreSettings,
+    TlsSettings,
+    VaultSettings,
+)
+from warmline_service.config._processes import CliSettings, PoolSettings
+
+__all__ = [
+    "MIB",
+    "ApiKeySettings",
+    "CliSettings",
+    "LimitSettings",
+    "LogSettings",
+    "McpSettings",
+    "ModelSettings",
+    "PoolSettings",
+    "ProviderSettings",
+    "RetentionSettings",
+    "Settings",
+    "StoreSettings",
+    "TenantSettings",
+    "TlsSettings",
+    "VaultSettings",
+    "load",
+]
+
+
+class Settings(BaseSettings):
+    """The whole configuration."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="WARMLINE_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    listen: Annotated[
+        str, StringConstraints(pattern=r"^(\[[0-9a-fA-F:]+\]|[^\s:\[\]]+):\d{1,5}$")
+    ] = Field("127.0.0.1:50051", description="HOST:PORT of the gRPC port; port 0 takes a free one.")
+    data_dir: Path = Field(
+        Path("~/.local/share/warmline"),
+        description="Where slots, the database and large content live; made if missing, private.",
+    )
+    drain_grace: Seconds = Field(30.0, description="Seconds that running turns get at SIGTERM.")
+    cli: CliSettings = CliSettings()
+    pool: PoolSettings = PoolSettings()
+    limits: LimitSettings = LimitSettings()
+    tls: TlsSettings | None = None
+    provider: ProviderSettings = ProviderSettings()
+    models: ModelSettings = ModelSettings()
+    mcp: McpSettings = McpSettings()
+    vault: VaultSettings = VaultSettings()
+    store: StoreSettings = StoreSettings()
+    retention: RetentionSettings = RetentionSettings()
+    tenants: tuple[TenantSettings, ...] = ()
+    log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _port(self) -> Self:
+        if int(self.listen.rpartition(":")[2]) > 65535:
+            raise ValueError(f"listen: {self.listen!r} has no port from 0 to 65535")
+        return self
+
+    @model_validator(mode="after")
+    def _unique(self) -> Self:
+        ids = [tenant.id for tenant in self.tenants]
+        keys = [key.id for tenant in self.tenants for key in tenant.keys]
+        for what, names in (("tenant", ids), ("key", keys)):
+            twice = {name for name in names if names.count(name) > 1}
+            if twice:
+                raise ValueError(f"{what} id given twice: {', '.join(sorted(twice))}")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags win over the environment, the environment over the file."""
+        del dotenv_settings, file_secret_settings
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
+
+
+def load(path: Path | None = None, **overrides: object) -> Settings:
+    """Read the settings.
+
+    `path` is a TOML file, `overrides` win over everything. Raises `pydantic.ValidationError`, which
+    names each bad setting, and `OSError` where the file cannot be read.
+    """
+    if path is not None:
+        with path.open("rb"):
+            pass  # TomlConfigSettingsSource passes over a missing file; a named one must be there.
+
+    class _FileSettings(Settings):
+        model_config = SettingsConfigDict(toml_file=path)
+
+    return _FileSettings(**overrides)  # type: ignore[arg-type]  # pydantic checks them

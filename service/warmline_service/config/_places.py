@@ -1,0 +1,148 @@
+"""Settings of what the service connects to, and of where it keeps things."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, IPvAnyNetwork, SecretStr, StringConstraints
+
+from warmline_service.config._base import MIB, Seconds, Section
+
+
+class McpSettings(Section):
+    """MCP servers of callers, to which the service connects."""
+
+    allow_networks: tuple[IPvAnyNetwork, ...] = Field(
+        (),
+        description="Networks that they may be in beside the public internet, such as `10.1.0.0/16`.",
+    )
+    allow_http: bool = Field(False, description="They may be reached without TLS.")
+    ca_file: Path | None = Field(
+        None, description="PEM file with the CAs that are trusted. Default: the system's."
+    )
+    connect_timeout: Seconds = Field(10.0, description="Seconds to connect and to learn the tools.")
+    call_timeout: Seconds = Field(300.0, description="The longest call of a tool.")
+    message_bytes: int = Field(
+        16 * MIB, ge=64 * 1024, le=60 * MIB, description="One answer of a server; 1 MiB for `sse`."
+    )
+    connections_per_tenant: int = Field(
+        64, ge=1, le=10_000, description="Connections of one tenant, which its sessions share."
+    )
+    idle_ttl: Seconds = Field(
+        300.0, description="A connection that no session uses is kept so long."
+    )
+
+
+class ProviderSettings(Section):
+    """Where model requests go."""
+
+    kind: Literal["loopback", "anthropic"] = Field(
+        "anthropic",
+        description="`loopback` is the built-in model; `anthropic` whatever speaks its Messages API.",
+    )
+    base_url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#]+$")] = Field(
+        "https://api.anthropic.com", description="Only for `anthropic`."
+    )
+    api_key: SecretStr | None = Field(
+        None,
+        description="The operator's credential. Default: ANTHROPIC_API_KEY in the service's environment.",
+    )
+    api_key_file: Path | None = Field(None, description="The same, from a file.")
+    caller_credentials: bool = Field(
+        False,
+        description="Sessions may bring a credential of their own in place of the operator's.",
+    )
+    connect_timeout: Seconds = Field(10.0, description="Seconds to connect.")
+    read_timeout: Seconds = Field(
+        600.0, description="Seconds without a byte before a model request is given up."
+    )
+
+
+class ModelSettings(Section):
+    """Which models callers may name beside those that the CLI knows."""
+
+    default: str = Field(
+        "default", description="The model of sessions that name none: an id or alias."
+    )
+    extra: tuple[str, ...] = Field(
+        (), description="Ids that are allowed beside the CLI's own list."
+    )
+
+
+class TlsSettings(Section):
+    """TLS of the gRPC port; with `client_ca` a client must show a certificate."""
+
+    certificate: Path = Field(description="PEM file with the server's certificate chain.")
+    key: Path = Field(description="PEM file with its private key.")
+    client_ca: Path | None = Field(
+        None, description="PEM file with the CA of client certificates: turns on mTLS."
+    )
+
+
+class VaultSettings(Section):
+    """How secrets of callers are kept."""
+
+    key_file: Path | None = Field(
+        None,
+        description=(
+            "The key, 32 bytes in hex; services on one database need the same. "
+            "Default: one made in `data_dir`."
+        ),
+    )
+
+
+class StoreSettings(Section):
+    """Where sessions, their events and their content are kept."""
+
+    url: SecretStr | None = Field(
+        None,
+        description="`postgresql://USER:PASSWORD@HOST/DATABASE`. Default: SQLite, in `data_dir`.",
+    )
+    blob_url: str = Field(
+        "",
+        description="Where large content is kept, such as `s3://BUCKET/PREFIX`. Default: in `data_dir`.",
+    )
+    spill_bytes: int = Field(
+        64 * 1024,
+        ge=1024,
+        le=16 * MIB,
+        description="Content above it is kept outside the database.",
+    )
+    pending_bytes: int = Field(
+        64 * MIB, ge=1 * MIB, description="Events that wait in memory while the store is down."
+    )
+    outage_grace: Seconds = Field(
+        30.0, description="Running turns go on so long while the store is down; then they fail."
+    )
+    lease_ttl: Seconds = Field(
+        6.0, description="A service that says nothing for so long has lost its sessions to others."
+    )
+
+
+class RetentionSettings(Section):
+    """How long what is stored is kept. 0: for ever."""
+
+    events_days: float = Field(
+        30.0, ge=0, le=36500, description="Days that the events of a turn are kept after its end."
+    )
+    sessions_days: float = Field(
+        365.0, ge=0, le=36500, description="Days that an unused session is kept."
+    )
+    tenant_bytes: int = Field(
+        0, ge=0, description="Events of one tenant; with more, those of its oldest turns go."
+    )
+    keys_hours: float = Field(
+        48.0, ge=24, le=8760, description="Hours that an idempotency key is remembered."
+    )
+
+
+class LogSettings(Section):
+    """What the service writes about itself, to stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The least level that is written."
+    )
+    format: Literal["auto", "json", "console"] = Field(
+        "auto", description="`auto`: console on a terminal, otherwise JSON lines."
+    )

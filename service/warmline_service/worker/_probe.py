@@ -79,7 +79,12 @@ async def _goes_on(site: Site, can: Capabilities) -> bool:
         _log.warning("the CLI does not go on from a call", error=str(error))
         return False
     else:
-        await process.stop()
+        # Also where nobody wants to know any more: its slot is swept by nobody else.
+        stopping = asyncio.create_task(process.stop())
+        try:
+            await asyncio.shield(stopping)
+        finally:
+            await asyncio.wait({stopping})
         return True
     finally:
         await launcher.aclose()

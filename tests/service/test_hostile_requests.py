@@ -26,7 +26,13 @@ _UNTYPED_CODES = [code.value[0] for code in _UNTYPED]
 
 @asynccontextmanager
 async def _stub(directory: Path) -> AsyncIterator[pb_grpc.ChatServiceStub]:
-    async with running_service(cli=faking(directory), pool=NO_SPARES) as service:
+    # All that an operator can allow, so that a good part is not refused for that alone.
+    allowed: dict[str, Any] = {
+        "limits": {"caller_commands": True},
+        "mcp": {"allow_http": True},
+        "provider": {"caller_credentials": True},
+    }
+    async with running_service(cli=faking(directory), pool=NO_SPARES, **allowed) as service:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as channel:
             yield pb_grpc.ChatServiceStub(channel)
 
@@ -85,7 +91,7 @@ async def test_hostile_configs_are_answered_by_name(tmp_path: Path) -> None:
 
     async with _stub(tmp_path) as stub:
         async with asyncio.TaskGroup() as tasks:
-            for number, request in enumerate(_requests(200)):
+            for number, request in enumerate(_requests(300)):
                 tasks.create_task(run(request, number % 2 == 0))
         assert sum('"CLAUDE_CONFIG_DIR"' in result for result in results) > 5
         assert sum('"--verbose"' in result for result in results) > 5

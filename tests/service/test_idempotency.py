@@ -223,6 +223,8 @@ async def test_who_goes_while_a_message_is_accepted_leaves_one_that_runs_or_none
             go.set()
             await until(lambda: not conversations._tasks)
             monkeypatch.undo()
+            assert service._journal is not None
+            await service._journal.flushed(live.session)
             assert [turn.state for turn in await store.turns(row.id)] == ["completed"] * stored
             assert await said(client, row.id) == ["hello"] * stored
             once(await asked(client, "hello", "k", session_id=row.id), "echo: hello")

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from warmline_service.mcp import ServerState, State
-from warmline_service.worker import CliProcess
+from warmline_service.worker import CliProcess, ControlRefused
 
 _ERROR_LETTERS = 512
 _STATES = {"connected": State.CONNECTED, "pending": State.CONNECTING}
@@ -27,11 +27,11 @@ class _Server(msgspec.Struct):
 
 
 async def look_at_commands(process: CliProcess) -> Mapping[str, ServerState]:
-    """By their names; empty where the CLI says nothing that is understood. Raises as `control` does."""
-    told = (await process.control("mcp_status")).get("mcpServers", ())
+    """By their names; empty where the CLI says nothing that is understood. Raises CLI_CRASHED."""
     try:
+        told = (await process.control("mcp_status")).get("mcpServers", ())
         servers = msgspec.convert(told, tuple[_Server, ...])
-    except msgspec.ValidationError:
+    except (ControlRefused, msgspec.ValidationError):
         return {}
     return {each.name: _state(each) for each in servers if each.transport == "stdio"}
 

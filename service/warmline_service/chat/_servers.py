@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +20,7 @@ from warmline_service.mcp import Lease, ServerState, State, Target
 from warmline_service.sessions import CLIENT_SERVER, McpServer, Session
 from warmline_service.sessions.events import ServerStatus
 from warmline_service.vault import SealBroken
-from warmline_service.worker import CliProcess, Command, ControlRequest, Servers
+from warmline_service.worker import CliProcess, Command, ControlRefused, ControlRequest, Servers
 
 _log = structlog.get_logger(__name__)
 
@@ -248,7 +249,8 @@ class SessionServers:
         if self._bound != wanted:
             for use in commands.values():
                 use.own = ServerState(State.CONNECTING)
-            await process.serve(wanted, timeout)
+            with contextlib.suppress(ControlRefused):  # Then it does not say that they are up.
+                await process.serve(wanted, timeout)
             self._bound = wanted
         await self._look_at_commands(process)
         for name, use in commands.items():

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import socket
 from collections import OrderedDict
+from pathlib import Path
 
 import structlog
 from aiohttp import web
@@ -59,7 +60,7 @@ class Egress:
         account = self._accounts[slot.id] = Account(slot.id)
         try:
             if listener is None:
-                listener = await asyncio.to_thread(listen_unix, slot.sock)
+                listener = await _listening(slot.sock)
         except BaseException:
             del self._accounts[slot.id]
             raise
@@ -128,3 +129,15 @@ class Egress:
         if route is Route.ROOT:
             return web.Response()  # The CLI warms its connection with it: no provider is needed.
         return await self._provider.forward(request, route, account)
+
+
+async def _listening(path: Path) -> socket.socket:
+    """A socket at a path; none is left open where the caller goes away meanwhile."""
+    making = asyncio.ensure_future(asyncio.to_thread(listen_unix, path))
+    try:
+        return await asyncio.shield(making)
+    except asyncio.CancelledError:
+        await asyncio.wait({making})
+        if making.exception() is None:
+            making.result().close()
+        raise

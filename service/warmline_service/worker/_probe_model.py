@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,7 +34,14 @@ class ProbeModel:
         app.router.add_post("/v1/messages", self._answer)
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
-        await web.UnixSite(runner, str(slot.sock)).start()
+        starting = asyncio.ensure_future(web.UnixSite(runner, str(slot.sock)).start())
+        try:
+            await asyncio.shield(starting)
+        except BaseException:
+            # What has begun to listen is known when that is done, and not before.
+            await asyncio.wait({starting})
+            await runner.cleanup()
+            raise
         return ProbeEndpoint(runner, str(slot.sock))
 
     async def _answer(self, request: web.Request) -> web.Response:

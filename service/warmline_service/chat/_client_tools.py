@@ -10,10 +10,17 @@ from typing import Any
 import msgspec
 
 from warmline_service.chat._answers import ToolAnswer
+from warmline_service.mcp import (
+    INVALID_PARAMS,
+    METHOD_NOT_FOUND,
+    PROTOCOL,
+    Reply,
+    failure,
+    nothing,
+    result,
+)
+from warmline_service.mcp import Request as _Request
 from warmline_service.sessions import ClientTool
-
-_PROTOCOL = "2025-06-18"
-_METHOD_NOT_FOUND, _INVALID_PARAMS = -32601, -32602
 
 
 class _Meta(msgspec.Struct):
@@ -24,17 +31,13 @@ class _Params(msgspec.Struct):
     name: str = ""
     arguments: dict[str, Any] = {}  # msgspec copies an empty default
     meta: _Meta = msgspec.field(default_factory=_Meta, name="_meta")
-    protocol: str = msgspec.field(default=_PROTOCOL, name="protocolVersion")
+    protocol: str = msgspec.field(default=PROTOCOL, name="protocolVersion")
     cancels: str | int | None = msgspec.field(default=None, name="requestId")
 
 
-class Request(msgspec.Struct):
-    """A message of the CLI to the server; one without an id wants no result."""
+class Request(_Request):
+    """A message of the CLI; `cancels` is the call that is not waited for any more."""
 
-    method: str = ""
-    id: str | int | None = None
-    params: msgspec.Raw = msgspec.Raw(b"{}")
-    # The call that is not waited for any more.
     cancels: str | int | None = None
 
 
@@ -47,20 +50,17 @@ class Call:
     tool_call_id: str
 
 
-Reply = dict[str, Any]
-
-
 def heard(message: bytes, tools: Sequence[ClientTool]) -> tuple[Request, Reply | Call]:
     """A message of the CLI, and its answer, or the call that has to be answered."""
     try:
         request = msgspec.json.decode(message, type=Request)
     except (msgspec.MsgspecError, RecursionError):
-        return Request(), failure(None, _INVALID_PARAMS, "this is no message of MCP")
+        return Request(), failure(None, INVALID_PARAMS, "this is no message of MCP")
     try:
         params = msgspec.json.decode(request.params, type=_Params)
     except (msgspec.MsgspecError, RecursionError):
         # By its id, so that whoever called does not wait for ever.
-        return request, failure(request.id, _INVALID_PARAMS, "these are no parameters")
+        return request, failure(request.id, INVALID_PARAMS, "these are no parameters")
     request.cancels = params.cancels
     match request.method:
         case "initialize":
@@ -75,8 +75,8 @@ def heard(message: bytes, tools: Sequence[ClientTool]) -> tuple[Request, Reply |
         case "ping":
             return request, result(request.id, {})
     if request.id is None:
-        return request, {"jsonrpc": "2.0", "result": {}, "id": 0}
-    return request, failure(request.id, _METHOD_NOT_FOUND, f"there is no {request.method} here")
+        return request, nothing()
+    return request, failure(request.id, METHOD_NOT_FOUND, f"there is no {request.method} here")
 
 
 def returned(answer: ToolAnswer) -> Reply:
@@ -86,16 +86,6 @@ def returned(answer: ToolAnswer) -> Reply:
         data = base64.b64encode(image.data).decode()
         content.append({"type": "image", "data": data, "mimeType": image.media_type})
     return {"content": content, "isError": answer.is_error}
-
-
-def result(request_id: str | int | None, value: Reply) -> Reply:
-    """A good answer of JSON-RPC."""
-    return {"jsonrpc": "2.0", "id": request_id, "result": value}
-
-
-def failure(request_id: str | int | None, code: int, message: str) -> Reply:
-    """A bad one."""
-    return {"jsonrpc": "2.0", "id": request_id, "error": {"code": code, "message": message}}
 
 
 def _told(tool: ClientTool) -> Reply:
@@ -110,5 +100,5 @@ def _told(tool: ClientTool) -> Reply:
 def _call(request: Request, params: _Params, tools: Sequence[ClientTool]) -> Reply | Call:
     tool = next((each for each in tools if each.name == params.name), None)
     if tool is None:
-        return failure(request.id, _INVALID_PARAMS, "there is no such tool")
+        return failure(request.id, INVALID_PARAMS, "there is no such tool")
     return Call(tool, params.arguments, params.meta.tool_use_id)

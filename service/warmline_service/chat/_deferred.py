@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
-from warmline_service.chat._client_tools import Reply
+from warmline_service.mcp import Reply
 from warmline_service.sessions import Journal, Session, SessionConfig
 from warmline_service.sessions.events import (
     ApprovalRequested,

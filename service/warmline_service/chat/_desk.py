@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from warmline_service.chat._answers import Allow, Deny, ToolAnswer
-from warmline_service.chat._client_tools import Call, Reply, heard, result, returned
+from warmline_service.chat._client_tools import Call, heard, returned
 from warmline_service.chat._deferred import Deferral, deferrable
+from warmline_service.chat._forwards import send
 from warmline_service.chat._remember import remembered, updates_of
 from warmline_service.chat._servers import SessionServers
 from warmline_service.chat._turn import Emit, Turn
 from warmline_service.config import LimitSettings
 from warmline_service.errors import Reason, WarmlineError
+from warmline_service.mcp import Reply, result
 from warmline_service.sessions import CLIENT_SERVER, Session
 from warmline_service.sessions.events import (
     ApprovalOutcome,
@@ -266,10 +268,10 @@ class Desk:
         if request.method == "notifications/cancelled":
             self._withdraw_calls(process, lambda call: call.message_id == request.cancels)
         if not isinstance(reply, Call):
-            _send(process, question.request_id, reply)
+            send(process, question.request_id, reply)
         elif self._turn is None or len(self._calls) >= _MOST:
             busy = ToolAnswer("Too much is asked at once.", is_error=True)
-            _send(process, question.request_id, result(request.id, returned(busy)))
+            send(process, question.request_id, result(request.id, returned(busy)))
         else:
             self._call(process, question.request_id, request.id, reply)
 
@@ -351,7 +353,7 @@ class Desk:
         self._emit(body, self._turn.id, "")
 
     def _reply(self, call: _Call, answer: ToolAnswer) -> None:
-        _send(call.process, call.request_id, result(call.message_id, returned(answer)))
+        send(call.process, call.request_id, result(call.message_id, returned(answer)))
 
     def _later(self, seconds: float, act: Callable[[], None]) -> asyncio.TimerHandle:
         return asyncio.get_running_loop().call_later(seconds, act)
@@ -372,10 +374,6 @@ def _deny(process: CliProcess, request_id: str, why: str) -> None:
 
 def _denial(why: str) -> Reply:
     return {"behavior": "deny", "message": why}
-
-
-def _send(process: CliProcess, request_id: str, reply: Mapping[str, Any]) -> None:
-    process.answer(request_id, {"mcp_response": dict(reply)})
 
 
 def _decoded(raw: msgspec.Raw, kind: type) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from warmline_service.mcp import (
+    INTERNAL_ERROR,
     Cancelled,
     Connection,
     Forward,
@@ -24,7 +25,6 @@ from warmline_service.worker import CliProcess, ControlRequest, repair
 # What a process may ask at once.
 _MOST = 64
 _LETTERS = 2048
-_INTERNAL_ERROR = -32603
 
 
 @dataclass(eq=False)
@@ -51,12 +51,12 @@ class Forwards:
         if isinstance(reply, Cancelled):
             cancels = reply.id
             self._cancel(lambda call: (call.server, call.message_id) == (name, cancels), process)
-            _send(process, question.request_id, nothing())
+            send(process, question.request_id, nothing())
         elif not isinstance(reply, Forward):
-            _send(process, question.request_id, reply)
+            send(process, question.request_id, reply)
         elif len(self._calls) >= _MOST:
             busy = _unreachable(name, request.id, reply.method, "too much is asked of it at once")
-            _send(process, question.request_id, busy)
+            send(process, question.request_id, busy)
         else:
             asking = _ask(process, question.request_id, name, request.id, reply, connection)
             task = asyncio.create_task(asking)
@@ -95,19 +95,18 @@ async def _ask(
         reply = _unreachable(name, message_id, forward.method, str(error))
     except asyncio.CancelledError:
         # The process may go on to another turn: nothing in it must wait for ever.
-        _send(
-            process, question_id, _unreachable(name, message_id, forward.method, "it was stopped")
-        )
+        send(process, question_id, _unreachable(name, message_id, forward.method, "it was stopped"))
         raise
-    _send(process, question_id, reply)
+    send(process, question_id, reply)
 
 
 def _unreachable(name: str, message_id: str | int | None, method: str, why: str) -> Reply:
     text = f"The MCP server {name} cannot be used: {why}."
     if method == "tools/call":
         return failed_tool(message_id, text)
-    return failure(message_id, _INTERNAL_ERROR, text)
+    return failure(message_id, INTERNAL_ERROR, text)
 
 
-def _send(process: CliProcess, request_id: str, reply: Reply) -> None:
+def send(process: CliProcess, request_id: str, reply: Reply) -> None:
+    """Answer a message of a process to an MCP server."""
     process.answer(request_id, {"mcp_response": reply})

@@ -4,11 +4,26 @@ from warmline_service.mcp._address import AddressRefused, Resolver, permitted
 from warmline_service.mcp._bridge import Cancelled, Forward, heard
 from warmline_service.mcp._broker import Broker, Lease
 from warmline_service.mcp._connection import Connection, Unreachable
-from warmline_service.mcp._jsonrpc import Reply, Request, failed_tool, failure, nothing, result
+from warmline_service.mcp._jsonrpc import (
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    METHOD_NOT_FOUND,
+    PROTOCOL,
+    Reply,
+    Request,
+    failed_tool,
+    failure,
+    nothing,
+    result,
+)
 from warmline_service.mcp._state import MOST_CALLS, Refused, ServerState, State, Target
 
 __all__ = [
+    "INTERNAL_ERROR",
+    "INVALID_PARAMS",
+    "METHOD_NOT_FOUND",
     "MOST_CALLS",
+    "PROTOCOL",
     "AddressRefused",
     "Broker",
     "Cancelled",

@@ -49,11 +49,29 @@ class _Dam:
             self._unanswered = max(0, self._unanswered - 1)
 
 
-class _Reading:
+class _Stream:
+    """What both directions have in common with the library's own."""
+
     def __init__(self, inner: Any, dam: _Dam) -> None:
         self._inner = inner
         self._dam = dam
 
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+
+class _Reading(_Stream):
     @property
     def last_context(self) -> contextvars.Context | None:
         """The library's."""
@@ -66,9 +84,6 @@ class _Reading:
             if self._dam.lets(item):
                 return item
 
-    async def aclose(self) -> None:
-        await self._inner.aclose()
-
     def __aiter__(self) -> Self:
         return self
 
@@ -78,37 +93,8 @@ class _Reading:
             if self._dam.lets(item):
                 return item
 
-    async def __aenter__(self) -> Self:
-        return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
-
-class _Writing:
-    def __init__(self, inner: Any, dam: _Dam) -> None:
-        self._inner = inner
-        self._dam = dam
-
+class _Writing(_Stream):
     async def send(self, item: SessionMessage) -> None:
         await self._inner.send(item)
         self._dam.sent(item)
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
-    ) -> None:
-        await self.aclose()

@@ -14,6 +14,7 @@ from google.protobuf.struct_pb2 import Struct
 from warmline.v1 import session_config_pb2 as pb
 
 from warmline_service.errors import field_invalid
+from warmline_service.rpc._bounds import check_count, seconds_of
 from warmline_service.rpc._json_schema import check_schema
 from warmline_service.rpc._parse_credential import credential_of
 from warmline_service.rpc._parse_equipment import (
@@ -175,13 +176,8 @@ def _check_text(text: str, limit: int, field: str) -> None:
         raise field_invalid(field, f"is longer than {limit} bytes")
 
 
-def _check_count(given: Sequence[object] | Mapping[str, object], most: int, field: str) -> None:
-    if len(given) > most:
-        raise field_invalid(field, f"has more than {most} entries")
-
-
 def _fallbacks_of(names: Sequence[str], field: str) -> tuple[str, ...]:
-    _check_count(names, _FALLBACKS, field)
+    check_count(names, _FALLBACKS, field)
     for index, name in enumerate(names):
         if not model_of(name, f"{field}[{index}]"):
             raise field_invalid(f"{field}[{index}]", "must not be empty")
@@ -189,7 +185,7 @@ def _fallbacks_of(names: Sequence[str], field: str) -> tuple[str, ...]:
 
 
 def _agents_of(agents: Mapping[str, pb.Agent], field: str) -> dict[str, Agent]:
-    _check_count(agents, _AGENTS, field)
+    check_count(agents, _AGENTS, field)
     # In an order of their own: that of a map is another in every process.
     return {name: _agent_of(name, agents[name], field) for name in sorted(agents)}
 
@@ -212,7 +208,7 @@ def _available_of(holder: pb.Tools | pb.Agent, name: str, field: str) -> tuple[s
     if not holder.HasField(name):  # type: ignore[arg-type]  # the stub wants a literal
         return None
     names = getattr(holder, name).names
-    _check_count(names, _TOOLS, f"{field}.{name}.names")
+    check_count(names, _TOOLS, f"{field}.{name}.names")
     for index, each in enumerate(names):
         if not _TOOL.fullmatch(each):
             raise field_invalid(f"{field}.{name}.names[{index}]", "is not of the form of a tool's")
@@ -220,7 +216,7 @@ def _available_of(holder: pb.Tools | pb.Agent, name: str, field: str) -> tuple[s
 
 
 def _rules_of(rules: Sequence[str], field: str) -> tuple[str, ...]:
-    _check_count(rules, MOST_RULES, field)
+    check_count(rules, MOST_RULES, field)
     for index, rule in enumerate(rules):
         if not is_rule(rule):
             text = "must be like `Read` or `Bash(git log:*)`, at most 512 letters"
@@ -230,7 +226,7 @@ def _rules_of(rules: Sequence[str], field: str) -> tuple[str, ...]:
 
 def _betas_of(betas: Iterable[str], field: str) -> tuple[str, ...]:
     given = tuple(betas)
-    _check_count(given, _BETAS, field)
+    check_count(given, _BETAS, field)
     for index, beta in enumerate(given):
         if not _AGENT.fullmatch(beta):
             raise field_invalid(f"{field}[{index}]", "must be small letters, digits and `-`, 63")
@@ -260,7 +256,7 @@ def _budget_of(value: float, field: str) -> float:
 
 
 def _client_tools_of(tools: Sequence[pb.ClientTool], field: str) -> tuple[ClientTool, ...]:
-    _check_count(tools, _CLIENT_TOOLS, field)
+    check_count(tools, _CLIENT_TOOLS, field)
     names: set[str] = set()
     for index, tool in enumerate(tools):
         if not _CLIENT_TOOL.fullmatch(tool.name) or tool.name in names:
@@ -337,9 +333,4 @@ def _seconds(
     if not limits.HasField(name):  # type: ignore[arg-type]  # the stub wants a literal
         return None
     duration: Duration = getattr(limits, name)
-    # In one division: the same time written otherwise is the same number.
-    seconds = (duration.seconds * 10**9 + duration.nanos) / 10**9
-    low, high = bounds
-    if not low <= seconds <= high:
-        raise field_invalid(f"{field}.{name}", f"must be from {low:g} s to {high:g} s")
-    return seconds
+    return seconds_of(duration, bounds, f"{field}.{name}")

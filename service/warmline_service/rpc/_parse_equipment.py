@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import msgspec
 from warmline.v1 import session_config_pb2 as pb
 
 from warmline_service.errors import field_invalid
+from warmline_service.rpc._bounds import check_count
 from warmline_service.rpc._parse_files import placed_of
 from warmline_service.worker import Debug, Plugin, PluginFile, SettingSource
 
@@ -34,7 +34,7 @@ def workspace_of(name: str, field: str) -> str:
 
 def directories_of(names: Sequence[str], field: str) -> tuple[str, ...]:
     """Names of workspaces."""
-    _check_most(names, _DIRECTORIES, field)
+    check_count(names, _DIRECTORIES, field)
     for index, name in enumerate(names):
         if not workspace_of(name, f"{field}[{index}]"):
             raise field_invalid(f"{field}[{index}]", "must not be empty")
@@ -43,7 +43,7 @@ def directories_of(names: Sequence[str], field: str) -> tuple[str, ...]:
 
 def plugins_of(plugins: Sequence[pb.Plugin], field: str) -> tuple[Plugin, ...]:
     """Plugins: names of installed ones, and whole ones with a manifest each."""
-    _check_most(plugins, _PLUGINS, field)
+    check_count(plugins, _PLUGINS, field)
     if sum(plugin.files.ByteSize() for plugin in plugins) > _PLUGIN_BYTES:
         raise field_invalid(field, f"has files of more than {_PLUGIN_BYTES} bytes together")
     taken: set[str] = set()
@@ -87,7 +87,7 @@ def _manifest_name(files: Mapping[str, bytes], field: str) -> str:
 
 def sources_of(sources: Sequence[int], field: str) -> tuple[SettingSource, ...]:
     """Whose settings are honoured, each once."""
-    _check_most(sources, len(_SOURCES), field)
+    check_count(sources, len(_SOURCES), field)
     for index, source in enumerate(sources):
         if source not in _SOURCES:
             text = f"{source} is no value that this version knows"
@@ -106,13 +106,8 @@ def debug_of(debug: pb.Debug, field: str) -> Debug:
 
 
 def _categories_of(names: Sequence[str], field: str) -> tuple[str, ...]:
-    _check_most(names, _CATEGORIES, field)
+    check_count(names, _CATEGORIES, field)
     for index, name in enumerate(names):
         if not _CATEGORY.fullmatch(name):
             raise field_invalid(f"{field}[{index}]", "must be letters, digits and `-`, at most 64")
     return tuple(names)
-
-
-def _check_most(given: Sequence[Any], most: int, field: str) -> None:
-    if len(given) > most:
-        raise field_invalid(field, f"has more than {most} entries")

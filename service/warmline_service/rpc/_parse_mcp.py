@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from google.protobuf.duration_pb2 import Duration
 from warmline.v1 import session_config_pb2 as pb
 
 from warmline_service.errors import field_invalid
+from warmline_service.rpc._bounds import check_count, seconds_of
 from warmline_service.sessions import CLIENT_SERVER, MCP_WAIT, McpServer, McpWait, Secrets
 
 _SERVERS, _HEADERS, _VARIABLES, _ARGUMENTS = 16, 32, 32, 64
@@ -39,8 +39,7 @@ _TIMEOUT = (0.1, 60.0)
 
 def servers_of(servers: Mapping[str, pb.McpServer], field: str) -> dict[str, McpServer]:
     """Checked servers, by name and in the order of their names."""
-    if len(servers) > _SERVERS:
-        raise field_invalid(field, f"has more than {_SERVERS} entries")
+    check_count(servers, _SERVERS, field)
     for name in servers:
         if not _NAME.fullmatch(name) or name == CLIENT_SERVER:
             text = f"has a name that is not small letters, digits and `-`, at most 32, or `{CLIENT_SERVER}`"
@@ -59,7 +58,11 @@ def wait_of(wait: pb.McpWait, servers: Mapping[str, McpServer], field: str) -> M
         if name not in servers:
             raise field_invalid(f"{field}.names[{index}]", "is none of `mcp_servers`")
     everybody = wait.mode in (modes.MODE_UNSPECIFIED, modes.MODE_ALL)
-    timeout = _seconds(wait.timeout, f"{field}.timeout") if wait.HasField("timeout") else MCP_WAIT
+    timeout = (
+        seconds_of(wait.timeout, _TIMEOUT, f"{field}.timeout")
+        if wait.HasField("timeout")
+        else MCP_WAIT
+    )
     return McpWait(None if everybody else tuple(wait.names), timeout)
 
 
@@ -92,7 +95,7 @@ def _check_url(url: str, field: str) -> None:
 
 
 def _headers_of(headers: Mapping[str, str], field: str) -> Secrets:
-    _check_count(headers, _HEADERS, field)
+    check_count(headers, _HEADERS, field)
     for name, value in headers.items():
         if not _HEADER.fullmatch(name):
             raise field_invalid(field, "has a name that no header can have")
@@ -109,13 +112,13 @@ def _headers_of(headers: Mapping[str, str], field: str) -> Secrets:
 def _command_of(command: pb.McpCommand, required: bool, field: str) -> McpServer:
     if not _PROGRAM.fullmatch(command.command):
         raise field_invalid(f"{field}.command", "must be a program's name or path, at most 1024")
-    _check_count(command.arguments, _ARGUMENTS, f"{field}.arguments")
+    check_count(command.arguments, _ARGUMENTS, f"{field}.arguments")
     for index, argument in enumerate(command.arguments):
         if len(argument.encode()) > _ARGUMENT_BYTES or "\0" in argument:
             text = f"is longer than {_ARGUMENT_BYTES} bytes, or holds a NUL"
             raise field_invalid(f"{field}.arguments[{index}]", text)
     where = f"{field}.environment"
-    _check_count(command.environment, _VARIABLES, where)
+    check_count(command.environment, _VARIABLES, where)
     for name, value in command.environment.items():
         if not _VARIABLE.fullmatch(name) or _OUR_VARIABLES.fullmatch(name):
             raise field_invalid(
@@ -130,16 +133,3 @@ def _command_of(command: pb.McpCommand, required: bool, field: str) -> McpServer
 
 def _secrets(values: Mapping[str, str]) -> Secrets:
     return Secrets(tuple(sorted(values)), dict(values)) if values else Secrets()
-
-
-def _check_count(given: Sequence[object] | Mapping[str, object], most: int, field: str) -> None:
-    if len(given) > most:
-        raise field_invalid(field, f"has more than {most} entries")
-
-
-def _seconds(duration: Duration, field: str) -> float:
-    seconds = (duration.seconds * 10**9 + duration.nanos) / 10**9
-    low, high = _TIMEOUT
-    if not low <= seconds <= high:
-        raise field_invalid(field, f"must be from {low:g} s to {high:g} s")
-    return seconds

@@ -36,6 +36,7 @@ CALLS = (
 SET = {"system": "MARK", "model": "haiku"}
 # What a process has read is known to it alone.
 READ = '::think 5\n::tool Read {"file_path": "/nothing"}\n::say after'
+_CALL = '::tool Bash {"command": "echo it-was-done"}'
 PICTURE = chat_pb.InputBlock(
     image=chat_pb.Media(media_type="image/png", data=base64.b64decode(PNG))
 )
@@ -127,7 +128,7 @@ async def test_a_turn_that_was_killed_is_part_of_the_past(data: Path, model: Mod
         client.chat() as chat,
     ):
         await say(chat, "hello")
-        turn = await chat.send('::tool Bash {"command": "echo it-was-done"}\n::delay 60s\n::say x')
+        turn = await chat.send(f"{_CALL}\n::delay 60s\n::say x")
         events = []
         async with asyncio.timeout(30):
             async for event in turn:
@@ -143,10 +144,34 @@ async def test_a_turn_that_was_killed_is_part_of_the_past(data: Path, model: Mod
         assert texts(after)[-1] == "go on"
 
 
+async def test_what_a_killed_process_had_not_yet_told_of_its_turn_is_kept(
+    data: Path, model: Model
+) -> None:
+    """It tells of an entry a tenth of a second late; what was shown is known all the same."""
+    async with (
+        service_in(data) as service,
+        client_of(service) as client,
+        client.chat() as chat,
+    ):
+        turn = await chat.send(f"{_CALL}\n::delay 60s\n::say x")
+        async with asyncio.timeout(30):
+            async for event in turn:
+                if event.HasField("tool_call"):
+                    kill_cli(service, chat.session_id)
+        resumed(await say(chat, "go on"))
+        kinds = [block["type"] for said in model.said() for block in said["content"]]
+        assert kinds[:2] == ["text", "tool_use"]
+        assert texts(model.said())[-1] == "go on"
+
+
 async def _asked(model: Model, text: str) -> None:
     """Wait until the model is asked with this in a tool's result."""
+
+    def results() -> list[Any]:
+        return [block for block in model.said()[-1]["content"] if block["type"] == "tool_result"]
+
     async with asyncio.timeout(10):
-        while text not in str(model.said()[-1]):
+        while text not in str(results()):
             await asyncio.sleep(0.02)
 
 

@@ -160,8 +160,12 @@ class Runner:
             except ProcessLost:
                 continue
             if not (self._crashed and turn.renew()):
-                return ending
-        return await self._attempt(turn)
+                break
+        else:
+            ending = await self._attempt(turn)
+        if self._crashed:
+            self._context.keep_lost()
+        return ending
 
     async def change(self, before: SessionConfig) -> None:
         """Tell the session's process what is set up otherwise than before, if there is one.

@@ -28,6 +28,7 @@ from warmline_service.egress import Access, Credential, Egress, make_provider, o
 from warmline_service.errors import WarmlineError
 from warmline_service.mcp import Broker
 from warmline_service.pool import Pool, SilentEvents, capacity, default_memory_budget
+from warmline_service.quota import Allowance, Prices, Quota, Rates, SettingsPolicies
 from warmline_service.rpc import RpcServer, build_server, read_credentials
 from warmline_service.sessions import Journal, Keeper, Portable, Sessions, Workspaces
 from warmline_service.sessions.events import Tokens
@@ -76,8 +77,15 @@ class EgressAccess:
 
     def last_fault(self, slot_id: str) -> UpstreamFault | None:
         """The last error of the provider, if its last answer was one."""
+        denied = self.egress.denied(slot_id)
+        if denied is not None:
+            return UpstreamFault(403, denied.retry_after, denied)
         error = self.egress.last_error(slot_id)
         return UpstreamFault(error.status, error.retry_after) if error else None
+
+    def allow(self, slot_id: str, allowance: Allowance | None) -> None:
+        """What the slot uses from now on is held to an allowance."""
+        self.egress.allow(slot_id, allowance)
 
 
 def _sent(credential: ModelCredential | None) -> Credential | None:
@@ -137,6 +145,7 @@ class Service:
         self._own_credential = False
         self._vault: Vault | None = None
         self._broker: Broker | None = None
+        self._quota: Quota | None = None
         self._conversations: Conversations | None = None
         self._rpc: RpcServer | None = None
 
@@ -171,7 +180,10 @@ class Service:
         keys = SettingsKeys(settings.tenants) if has_keys(settings) else None
         tls = settings.tls
         credentials = await asyncio.to_thread(read_credentials, tls) if tls else None
-        self._rpc = build_server(settings, conversations, catalog, Authenticator(keys), credentials)
+        assert self._quota is not None
+        self._rpc = build_server(
+            settings, conversations, catalog, Authenticator(keys), self._quota, credentials
+        )
         # Ready means warm: who connects at once shall not wait for a process.
         await first.up(len(self._kinds(capabilities)), settings.cli.start_timeout)
         await self._rpc.start()
@@ -221,7 +233,9 @@ class Service:
         assert workspaces is not None
         assert self._journal is not None
         assert self._vault is not None
-        sessions = Sessions(store, settings.limits, settings.retention, self._vault)
+        quota = self._quota = open_quota(settings, store)
+        quota.start()
+        sessions = Sessions(store, quota, settings.retention, self._vault)
         self._broker = Broker(settings.mcp)
         runtime = Runtime(
             self.pool,
@@ -234,7 +248,7 @@ class Service:
             sessions,
             self._journal,
             workspaces,
-            Portable(store, sessions, workspaces, settings.limits, settings.store),
+            Portable(store, sessions, workspaces, quota, settings.store),
             self._broker,
             self._vault,
             Policy(
@@ -244,6 +258,7 @@ class Service:
                 settings.provider,
                 self._own_credential,
             ),
+            quota,
         )
         self._conversations = Conversations(runtime)
         self._keeper = Keeper(
@@ -306,6 +321,8 @@ class Service:
             await self._rpc.stop(_STREAM_GRACE)
         if self._pool is not None:
             await self._pool.aclose()
+        if self._quota is not None:
+            await self._quota.aclose()
         await self._close_store()
         if self._launcher is not None:
             await self._launcher.aclose()
@@ -337,6 +354,14 @@ class Service:
         """The pool, for those who watch it."""
         assert self._pool is not None
         return self._pool
+
+
+def open_quota(settings: Settings, store: Store) -> Quota:
+    """What tenants may use. Raises ValueError for a Redis that has no URL."""
+    policies = SettingsPolicies(settings.policy, settings.tenants)
+    url = settings.limits.rates_url
+    rates = Rates(url.get_secret_value() if url else "")
+    return Quota(settings.limits, policies, rates, store.ledger, Prices(settings.models.prices))
 
 
 def has_keys(settings: Settings) -> bool:

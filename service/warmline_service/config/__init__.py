@@ -18,6 +18,7 @@ from warmline_service.config._limits import ApiKeySettings, LimitSettings, Tenan
 from warmline_service.config._places import (
     LogSettings,
     McpSettings,
+    ModelPrice,
     ModelSettings,
     ProviderSettings,
     RetentionSettings,
@@ -25,6 +26,7 @@ from warmline_service.config._places import (
     TlsSettings,
     VaultSettings,
 )
+from warmline_service.config._policy import TenantPolicy
 from warmline_service.config._processes import CliSettings, PoolSettings
 
 __all__ = [
@@ -34,12 +36,14 @@ __all__ = [
     "LimitSettings",
     "LogSettings",
     "McpSettings",
+    "ModelPrice",
     "ModelSettings",
     "PoolSettings",
     "ProviderSettings",
     "RetentionSettings",
     "Settings",
     "StoreSettings",
+    "TenantPolicy",
     "TenantSettings",
     "TlsSettings",
     "VaultSettings",
@@ -72,6 +76,7 @@ class Settings(BaseSettings):
     vault: VaultSettings = VaultSettings()
     store: StoreSettings = StoreSettings()
     retention: RetentionSettings = RetentionSettings()
+    policy: TenantPolicy = TenantPolicy()
     tenants: tuple[TenantSettings, ...] = ()
     log: LogSettings = LogSettings()
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, SecretStr, StringConstraints, model_validator
 
 from warmline_service.config._base import MIB, Id, Seconds, Section, Sha256Hex
+from warmline_service.config._policy import TenantPolicy
 
 
 class LimitSettings(Section):
@@ -33,6 +34,13 @@ class LimitSettings(Section):
     )
     queued_bytes: int = Field(
         64 * MIB, ge=1024, description="Text of one session's messages that wait."
+    )
+    rates_url: SecretStr | None = Field(
+        None,
+        description=(
+            "A Redis (`redis://`, `rediss://`, `redis+unix://`) in which services count requests together. "
+            "Default: each counts its own."
+        ),
     )
     open_timeout: Seconds = Field(30.0, description="Seconds for the first frame of a Chat.")
     flush_timeout: Seconds = Field(
@@ -101,3 +109,6 @@ class TenantSettings(Section):
 
     id: Id = Field(description="Its name in logs and metrics.")
     keys: tuple[ApiKeySettings, ...] = Field((), description="Its API keys.")
+    policy: TenantPolicy = Field(
+        TenantPolicy(), description="What it may have, where that is not as in `[policy]`."
+    )

@@ -18,6 +18,7 @@ import structlog
 from grpc_interceptor.server import AsyncServerInterceptor
 
 from warmline_service.errors import Reason, WarmlineError
+from warmline_service.quota import Quota
 from warmline_service.rpc._status import abort
 from warmline_service.tenants import Authenticator, Principal
 
@@ -62,10 +63,11 @@ class RequestId(AsyncServerInterceptor):
 
 
 class Authentication(AsyncServerInterceptor):
-    """Resolves the caller, so that no servicer sees an unauthenticated call."""
+    """Resolves the caller, so that no servicer sees an unauthenticated call, or one too many."""
 
-    def __init__(self, authenticator: Authenticator) -> None:
+    def __init__(self, authenticator: Authenticator, quota: Quota) -> None:
         self._authenticator = authenticator
+        self._quota = quota
 
     async def intercept(
         self, method: Callable[..., Any], request_or_iterator: Any, context: Any, method_name: str
@@ -74,6 +76,7 @@ class Authentication(AsyncServerInterceptor):
         if not method_name.startswith(_OPEN):
             try:
                 caller = await self._authenticator.authenticate(_metadata(context, "authorization"))
+                await self._quota.request(caller.tenant)
             except WarmlineError as error:
                 _log.info("call refused", reason=error.reason.value)
                 await abort(context, error)

@@ -19,6 +19,7 @@ from warmline.v1 import (
 
 from warmline_service.chat import Conversations, ModelCatalog
 from warmline_service.config import LimitSettings, Settings, TlsSettings
+from warmline_service.quota import Quota
 from warmline_service.rpc._chat import ChatServicer
 from warmline_service.rpc._deserialize import TolerantDecoding
 from warmline_service.rpc._interceptors import Authentication, Guard, RequestId
@@ -62,6 +63,7 @@ def build_server(
     conversations: Conversations,
     catalog: ModelCatalog,
     authenticator: Authenticator,
+    quota: Quota,
     credentials: grpc.ServerCredentials | None,
 ) -> RpcServer:
     """Put the server together and bind its port; without credentials it speaks plain text.
@@ -72,14 +74,14 @@ def build_server(
         interceptors=[
             TolerantDecoding(),
             RequestId(),
-            Authentication(authenticator),
+            Authentication(authenticator, quota),
             Guard(),
         ],
         options=_options(settings.limits),
     )
-    streams = StreamCount(settings.limits)
+    streams = StreamCount(quota)
     chat = ChatServicer(conversations, settings.limits, streams)
-    models = ModelServicer(catalog, settings.provider.kind)
+    models = ModelServicer(catalog, settings.provider.kind, quota)
     health = health_aio.HealthServicer()
     chat_service_pb2_grpc.add_ChatServiceServicer_to_server(chat, server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(models, server)

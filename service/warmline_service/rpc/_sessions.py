@@ -115,7 +115,7 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
         self, request: pb.ReadFileRequest, context: Context
     ) -> None:
         """One file of a session's workspace."""
-        with self._streams.one_more("read"):
+        async with self._streams.one_more("read"):
             row = await self._row(request, "read")
             path = path_of(request.path, "path")
             async with self._copies.files(row) as folder:
@@ -130,7 +130,7 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
         self, request: pb.ExportSessionRequest, context: Context
     ) -> None:
         """A session as it can be taken elsewhere."""
-        with self._streams.one_more("read"):
+        async with self._streams.one_more("read"):
             row = await self._row(request, "read")
             workspace = not request.without_workspace
             async with self._copies.exported(row, workspace=workspace) as export:
@@ -143,7 +143,7 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
     ) -> pb.ImportSessionResponse:
         """A new session from an export."""
         del request_iterator
-        with self._streams.one_more("chat") as tenant:
+        async with self._streams.one_more("chat") as tenant:
             # Callers wait for it before they send: a refusal while they do reaches them garbled.
             await accept(context)
             row = await self._imported(tenant, context)

@@ -17,6 +17,15 @@ from warmline_service.store._database import (
 )
 from warmline_service.store._faults import BlobMissing, StoreMisconfigured, content_unavailable
 from warmline_service.store._leases import elsewhere
+from warmline_service.store._ledger import (
+    Amount,
+    Bounds,
+    Granted,
+    Ledger,
+    Reservation,
+    UsageRow,
+    new_batch,
+)
 from warmline_service.store._rows import (
     TURN_ENDS,
     Claim,
@@ -32,6 +41,7 @@ from warmline_service.store._store import Store, event_name, part_name
 
 __all__ = [
     "TURN_ENDS",
+    "Amount",
     "ArchiveLimits",
     "ArchiveRefused",
     "ArchiveStats",
@@ -39,24 +49,30 @@ __all__ = [
     "Archives",
     "BlobMissing",
     "Blobs",
+    "Bounds",
     "Claim",
     "Claimed",
     "Database",
     "EventRow",
+    "Granted",
+    "Ledger",
     "PartRow",
     "PostgresDatabase",
     "Query",
+    "Reservation",
     "SessionRow",
     "SqliteDatabase",
     "Store",
     "StoreMisconfigured",
     "TurnRow",
     "TurnState",
+    "UsageRow",
     "blob_key",
     "blob_prefix",
     "content_unavailable",
     "elsewhere",
     "event_name",
+    "new_batch",
     "open_database",
     "part_name",
 ]

@@ -41,6 +41,8 @@ const (
 	ErrorReason_ERROR_REASON_CREDENTIAL_REJECTED ErrorReason = 12
 	// PERMISSION_DENIED: the key's scopes or the tenant's policy do not allow this call.
 	ErrorReason_ERROR_REASON_POLICY_DENIED ErrorReason = 20
+	// PERMISSION_DENIED: the tenant may not use this model.
+	ErrorReason_ERROR_REASON_MODEL_NOT_ALLOWED ErrorReason = 21
 	// NOT_FOUND: no such session, or it belongs to another tenant.
 	ErrorReason_ERROR_REASON_SESSION_NOT_FOUND ErrorReason = 30
 	// NOT_FOUND: no such model for this caller; ListModels says which there are.
@@ -113,6 +115,7 @@ var (
 		11:  "ERROR_REASON_KEY_EXPIRED",
 		12:  "ERROR_REASON_CREDENTIAL_REJECTED",
 		20:  "ERROR_REASON_POLICY_DENIED",
+		21:  "ERROR_REASON_MODEL_NOT_ALLOWED",
 		30:  "ERROR_REASON_SESSION_NOT_FOUND",
 		31:  "ERROR_REASON_MODEL_NOT_FOUND",
 		32:  "ERROR_REASON_TURN_NOT_FOUND",
@@ -150,6 +153,7 @@ var (
 		"ERROR_REASON_KEY_EXPIRED":          11,
 		"ERROR_REASON_CREDENTIAL_REJECTED":  12,
 		"ERROR_REASON_POLICY_DENIED":        20,
+		"ERROR_REASON_MODEL_NOT_ALLOWED":    21,
 		"ERROR_REASON_SESSION_NOT_FOUND":    30,
 		"ERROR_REASON_MODEL_NOT_FOUND":      31,
 		"ERROR_REASON_TURN_NOT_FOUND":       32,
@@ -214,7 +218,7 @@ var File_warmline_v1_errors_proto protoreflect.FileDescriptor
 
 const file_warmline_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x18warmline/v1/errors.proto\x12\vwarmline.v1*\x9b\t\n" +
+	"\x18warmline/v1/errors.proto\x12\vwarmline.v1*\xbf\t\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18ERROR_REASON_KEY_INVALID\x10\n" +
@@ -222,6 +226,7 @@ const file_warmline_v1_errors_proto_rawDesc = "" +
 	"\x18ERROR_REASON_KEY_EXPIRED\x10\v\x12$\n" +
 	" ERROR_REASON_CREDENTIAL_REJECTED\x10\f\x12\x1e\n" +
 	"\x1aERROR_REASON_POLICY_DENIED\x10\x14\x12\"\n" +
+	"\x1eERROR_REASON_MODEL_NOT_ALLOWED\x10\x15\x12\"\n" +
 	"\x1eERROR_REASON_SESSION_NOT_FOUND\x10\x1e\x12 \n" +
 	"\x1cERROR_REASON_MODEL_NOT_FOUND\x10\x1f\x12\x1f\n" +
 	"\x1bERROR_REASON_TURN_NOT_FOUND\x10 \x12#\n" +

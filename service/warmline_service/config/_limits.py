@@ -20,6 +20,9 @@ class LimitSettings(Section):
     metadata_bytes: int = Field(
         16 * 1024, ge=4096, le=256 * 1024, description="All metadata of a call."
     )
+    connections: int = Field(
+        4000, ge=1, le=1_000_000, description="Connections to the gRPC port; more are closed."
+    )
     streams_per_connection: int = Field(
         1000, ge=1, le=100_000, description="Concurrent calls on one connection."
     )

@@ -23,6 +23,7 @@ from warmline_service.chat._servers import SessionServers
 from warmline_service.chat._stream import Stream, opened_position, wanted
 from warmline_service.chat._turn import Phase, Turn
 from warmline_service.errors import Reason, WarmlineError, field_invalid
+from warmline_service.quota import slow_down
 from warmline_service.sessions import Session, SessionConfig, UserMessage
 from warmline_service.sessions.events import (
     ApprovalRequested,
@@ -206,6 +207,7 @@ class Conversation:
                     await self._attach_turn(stream, claimed, turn.message.key)
             except WarmlineError as error:
                 self._refuse(stream, turn, error)
+                await slow_down(error)
                 return turn.id
             return claimed.turn_id
 

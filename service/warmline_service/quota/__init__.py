@@ -1,6 +1,7 @@
 """What each tenant may use: how often it may ask, how much at once, and how much in all."""
 
 from warmline_service.quota._allowance import Allowance
+from warmline_service.quota._pause import slow_down
 from warmline_service.quota._policies import Policies, SettingsPolicies
 from warmline_service.quota._prices import Prices, Tokens
 from warmline_service.quota._quota import Quota
@@ -16,4 +17,5 @@ __all__ = [
     "Rates",
     "SettingsPolicies",
     "Tokens",
+    "slow_down",
 ]

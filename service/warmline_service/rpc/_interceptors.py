@@ -18,7 +18,7 @@ import structlog
 from grpc_interceptor.server import AsyncServerInterceptor
 
 from warmline_service.errors import Reason, WarmlineError
-from warmline_service.quota import Quota
+from warmline_service.quota import Quota, slow_down
 from warmline_service.rpc._status import abort
 from warmline_service.tenants import Authenticator, Principal
 
@@ -79,6 +79,7 @@ class Authentication(AsyncServerInterceptor):
                 await self._quota.request(caller.tenant)
             except WarmlineError as error:
                 _log.info("call refused", reason=error.reason.value)
+                await slow_down(error)
                 await abort(context, error)
             _principal.set(caller)
             structlog.contextvars.bind_contextvars(tenant=caller.tenant)
@@ -104,6 +105,7 @@ class Guard(AsyncServerInterceptor):
             raise
         except WarmlineError as error:
             _log.info("call failed", reason=error.reason.value, detail=error.message)
+            await slow_down(error)
             await abort(context, error)
         except Exception:  # noqa: BLE001  # the last one before the wire
             identifier = request_id()

@@ -34,7 +34,7 @@ from warmline_service.sessions import Journal, Keeper, Portable, Sessions, Works
 from warmline_service.sessions.events import Tokens
 from warmline_service.store import Archives, Blobs, Store, open_database
 from warmline_service.tenants import Authenticator, SettingsKeys
-from warmline_service.vault import Vault, open_vault
+from warmline_service.vault import SealBroken, Vault, read_master, unlock
 from warmline_service.worker import Capabilities, CliProcess, Launcher, Site, Slot, SpawnKey, probe
 
 _log = structlog.get_logger(__name__)
@@ -282,11 +282,14 @@ class Service:
         root = settings.data_dir.expanduser().absolute()
         url = settings.store.url.get_secret_value() if settings.store.url else ""
         node_id = await asyncio.to_thread(own_node_id, root)
-        key_file = settings.vault.key_file or root / "vault.key"
-        self._vault = await asyncio.to_thread(open_vault, key_file)
+        master = await asyncio.to_thread(read_master, settings.vault, root, os.environ)
         blobs = Blobs(settings.store.blob_url, root / "blobs")
         self._store = Store(open_database(url, root / "warmline.db"), blobs, node_id)
         await self._store.open()
+        try:
+            self._vault = await unlock(master, self._store.roots)
+        except SealBroken as error:
+            raise ValueError(f"vault: {error}; settings [vault]") from error
         if not url:
             await self._store.be_alone()
         self._archives = Archives()

@@ -173,3 +173,11 @@ settlements = Table(
     Column("node_id", _ID, primary_key=True),
     Column("batch", _ID, nullable=False),
 )
+
+# The vault's root key, sealed with the master key: one row.
+vault_roots = Table(
+    "vault_roots",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("wrapped", LargeBinary, nullable=False),
+)

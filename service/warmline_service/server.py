@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,11 +27,11 @@ from warmline_service.egress import Access, Credential, Egress, make_provider, o
 from warmline_service.errors import WarmlineError
 from warmline_service.mcp import Broker
 from warmline_service.pool import Pool, SilentEvents, capacity, default_memory_budget
-from warmline_service.rpc import RpcServer, build_server, read_credentials
+from warmline_service.rpc import AdminServicer, RpcServer, build_server, read_credentials
 from warmline_service.sessions import Journal, Keeper, Portable, Sessions, Workspaces
 from warmline_service.sessions.events import Tokens
 from warmline_service.store import Archives, Blobs, Store, open_database
-from warmline_service.tenants import Authenticator, SettingsKeys
+from warmline_service.tenants import Access, NoKey
 from warmline_service.vault import Vault, open_vault
 from warmline_service.worker import Capabilities, CliProcess, Launcher, Site, Slot, SpawnKey, probe
 
@@ -120,10 +119,17 @@ class FirstSpares(SilentEvents):
 
 
 class Service:
-    """The whole service in one process."""
+    """The whole service in one process. `drain_asked` is set when an operator wants it to stop.
 
-    def __init__(self, settings: Settings) -> None:
+    `show_key` is given the first API key, once, where callers have to show one and there is none at all.
+    """
+
+    def __init__(
+        self, settings: Settings, show_key: Callable[[str], None] | None = None
+    ) -> None:
         self.settings = settings
+        self.drain_asked = asyncio.Event()
+        self._show_key = show_key
         self.port = 0
         self._site: Site | None = None
         self._egress: Egress | None = None
@@ -136,6 +142,7 @@ class Service:
         self._keeper: Keeper | None = None
         self._own_credential = False
         self._vault: Vault | None = None
+        self._access: Access | None = None
         self._broker: Broker | None = None
         self._conversations: Conversations | None = None
         self._rpc: RpcServer | None = None
@@ -146,9 +153,11 @@ class Service:
         Raises Unsafe, OSError (port, data directory) and WarmlineError (CLI_NOT_FOUND, CLI_CRASHED),
         and leaves nothing behind then.
         """
-        check_exposure(self.settings)
         try:
             await self._start()
+        except NoKey as error:
+            await self.stop(grace=0.0)
+            raise Unsafe(str(error)) from error
         except BaseException:
             await self.stop(grace=0.0)
             raise
@@ -160,6 +169,7 @@ class Service:
         self._site = await Site.prepare(
             settings.cli, slots, salvage=self._salvage, claimed=self._open_store
         )
+        access = await self._start_access()
         capabilities = await probe(self._site)
         _log.info("cli probed", path=str(self._site.binary), version=capabilities.version)
         if not settings.pool.warm_up:
@@ -168,14 +178,22 @@ class Service:
         first = await self._start_pool(self._site, egress, capabilities)
         catalog = ModelCatalog(capabilities.models, settings.models)
         conversations = await self._start_conversations(egress, catalog, capabilities)
-        keys = SettingsKeys(settings.tenants) if has_keys(settings) else None
+        admin = AdminServicer(access.administration, self.pool.stats, self.drain_asked.set)
         tls = settings.tls
         credentials = await asyncio.to_thread(read_credentials, tls) if tls else None
-        self._rpc = build_server(settings, conversations, catalog, Authenticator(keys), credentials)
+        self._rpc = build_server(
+            settings, conversations, catalog, access.authenticator, admin, credentials
+        )
         # Ready means warm: who connects at once shall not wait for a process.
         await first.up(len(self._kinds(capabilities)), settings.cli.start_timeout)
         await self._rpc.start()
         self.port = self._rpc.port
+
+    async def _start_access(self) -> Access:
+        assert self._store is not None
+        self._access = Access(self.settings, self._store.tenants)
+        await self._access.start(self._show_key)
+        return self._access
 
     async def _start_egress(self) -> Egress:
         settings = self.settings
@@ -317,7 +335,10 @@ class Service:
 
     async def _close_store(self) -> None:
         keeper, journal, store = self._keeper, self._journal, self._store
-        self._keeper = self._journal = self._store = None
+        access = self._access
+        self._keeper = self._journal = self._store = self._access = None
+        if access is not None:
+            await access.aclose()
         if journal is not None:
             await journal.aclose()
         if keeper is not None:
@@ -337,27 +358,6 @@ class Service:
         """The pool, for those who watch it."""
         assert self._pool is not None
         return self._pool
-
-
-def has_keys(settings: Settings) -> bool:
-    """Whether anybody has to authenticate."""
-    return any(tenant.keys for tenant in settings.tenants)
-
-
-def check_exposure(settings: Settings) -> None:
-    """Without a key anybody is served, so only this machine may reach the port; raises Unsafe."""
-    host = settings.listen.rpartition(":")[0].strip("[]")
-    if has_keys(settings) or host == "localhost":
-        return
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
-        raise Unsafe(
-            f"listen = {settings.listen!r} is not loopback and no API key is configured: anybody "
-            "could use the service. Add a key (`warmline new-key`) or listen on 127.0.0.1."
-        )
 
 
 def has_credential(settings: Settings, environ: Mapping[str, str]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 from pydantic_settings import (
@@ -61,6 +61,14 @@ class Settings(BaseSettings):
         Path("~/.local/share/warmline"),
         description="Where slots, the database and large content live; made if missing, private.",
     )
+    auth: Literal["auto", "required"] = Field(
+        "auto",
+        description=(
+            "Whether callers have to show who they are. `auto`: unless the port is on loopback and nobody "
+            "could; then everybody is the tenant `dev`. Where they have to and there is no key at all, the "
+            "service makes one at its start and prints it once."
+        ),
+    )
     drain_grace: Seconds = Field(30.0, description="Seconds that running turns get at SIGTERM.")
     cli: CliSettings = CliSettings()
     pool: PoolSettings = PoolSettings()
@@ -85,10 +93,11 @@ class Settings(BaseSettings):
     def _unique(self) -> Self:
         ids = [tenant.id for tenant in self.tenants]
         keys = [key.id for tenant in self.tenants for key in tenant.keys]
-        for what, names in (("tenant", ids), ("key", keys)):
+        identities = [name for tenant in self.tenants for name in tenant.identities]
+        for what, names in (("tenant id", ids), ("key id", keys), ("identity", identities)):
             twice = {name for name in names if names.count(name) > 1}
             if twice:
-                raise ValueError(f"{what} id given twice: {', '.join(sorted(twice))}")
+                raise ValueError(f"{what} given twice: {', '.join(sorted(twice))}")
         return self
 
     @classmethod

@@ -58,7 +58,7 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
     ) -> None:
         """A conversation, both ways; the protocol is in the proto."""
         del request_iterator
-        with self._streams.one_more("chat") as tenant:
+        with self._streams.one_more() as tenant:
             await accept(context)
             opening = await self._opening(context)
             conversation, stream = await self._conversations.open(tenant, opening)
@@ -77,7 +77,7 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
     ) -> None:
         """One turn."""
         checked(request)
-        with self._streams.one_more("chat") as tenant:
+        with self._streams.one_more() as tenant:
             message = message_of(request.message, "message", self._limits.message_bytes)
             opening = await asyncio.to_thread(ask_opening_of, request)
             # One by one: who asks the same at the same time finds the turn of the first.
@@ -103,7 +103,7 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
     ) -> None:
         """A session's events."""
         checked(request)
-        with self._streams.one_more("read") as tenant:
+        with self._streams.one_more() as tenant:
             session_id = session_id_of(request.session_id, "session_id")
             if not session_id:
                 raise field_invalid("session_id", "must be set")

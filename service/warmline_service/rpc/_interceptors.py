@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grpc
@@ -18,6 +18,7 @@ import structlog
 from grpc_interceptor.server import AsyncServerInterceptor
 
 from warmline_service.errors import Reason, WarmlineError
+from warmline_service.rpc._shown import metadata, shown_by
 from warmline_service.rpc._status import abort
 from warmline_service.tenants import Authenticator, Principal
 
@@ -54,7 +55,7 @@ class RequestId(AsyncServerInterceptor):
         self, method: Callable[..., Any], request_or_iterator: Any, context: Any, method_name: str
     ) -> Any:
         """Set the id for the handler and the logs."""
-        given = _metadata(context, "x-request-id") or ""
+        given = metadata(context, "x-request-id")
         identifier = given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
         _request_id.set(identifier)
         structlog.contextvars.bind_contextvars(request_id=identifier, method=method_name)
@@ -62,23 +63,28 @@ class RequestId(AsyncServerInterceptor):
 
 
 class Authentication(AsyncServerInterceptor):
-    """Resolves the caller, so that no servicer sees an unauthenticated call."""
+    """Resolves the caller, so that no servicer sees a call of somebody unknown, or without its scope.
 
-    def __init__(self, authenticator: Authenticator) -> None:
+    `scopes` has the scope of each method by its path; what is neither there nor open to all is refused.
+    """
+
+    def __init__(self, authenticator: Authenticator, scopes: Mapping[str, str]) -> None:
         self._authenticator = authenticator
+        self._scopes = scopes
 
     async def intercept(
         self, method: Callable[..., Any], request_or_iterator: Any, context: Any, method_name: str
     ) -> Any:
-        """Authenticate, unless the method is open to all."""
+        """Authenticate and check the scope, unless the method is open to all."""
         if not method_name.startswith(_OPEN):
             try:
-                caller = await self._authenticator.authenticate(_metadata(context, "authorization"))
+                caller = await self._authenticator.authenticate(shown_by(context))
+                structlog.contextvars.bind_contextvars(tenant=caller.tenant, by=caller.by)
+                caller.require(self._scopes[method_name])
             except WarmlineError as error:
                 _log.info("call refused", reason=error.reason.value)
                 await abort(context, error)
             _principal.set(caller)
-            structlog.contextvars.bind_contextvars(tenant=caller.tenant)
         return await _forward(method, request_or_iterator, context)
 
 
@@ -109,10 +115,3 @@ class Guard(AsyncServerInterceptor):
                 context,
                 WarmlineError(Reason.INTERNAL, "Internal error.", metadata={"errorId": identifier}),
             )
-
-
-def _metadata(context: Any, name: str) -> str | None:
-    for key, value in context.invocation_metadata() or ():
-        if key == name:
-            return value if isinstance(value, str) else None
-    return None

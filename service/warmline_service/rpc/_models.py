@@ -11,7 +11,6 @@ from warmline.v1 import model_service_pb2_grpc as pb_grpc
 from warmline_service.chat import Model, ModelCatalog
 from warmline_service.errors import field_invalid
 from warmline_service.rpc._deserialize import checked
-from warmline_service.rpc._interceptors import principal
 
 _PAGE = 50
 _PAGE_LIMIT = 1000
@@ -29,7 +28,6 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         self, request: pb.ListModelsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ListModelsResponse:
         """A page of the models, the default first."""
-        principal().require("read")
         checked(request)
         if request.page_size < 0:
             raise field_invalid("page_size", "must not be negative")
@@ -48,7 +46,6 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         self, request: pb.GetModelRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.GetModelResponse:
         """One model, by name, id or alias."""
-        principal().require("read")
         checked(request)
         name = request.name.removeprefix("models/")
         if not name:

@@ -9,6 +9,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 from warmline.v1 import (
+    admin_service_pb2,
+    admin_service_pb2_grpc,
     chat_service_pb2,
     chat_service_pb2_grpc,
     model_service_pb2,
@@ -19,19 +21,23 @@ from warmline.v1 import (
 
 from warmline_service.chat import Conversations, ModelCatalog
 from warmline_service.config import LimitSettings, Settings, TlsSettings
+from warmline_service.rpc._admin import AdminServicer
 from warmline_service.rpc._chat import ChatServicer
 from warmline_service.rpc._deserialize import TolerantDecoding
 from warmline_service.rpc._interceptors import Authentication, Guard, RequestId
 from warmline_service.rpc._models import ModelServicer
+from warmline_service.rpc._scopes import scopes_of
 from warmline_service.rpc._sessions import SessionServicer
 from warmline_service.rpc._streaming import StreamCount
 from warmline_service.tenants import Authenticator
 
-_SERVICES = (
-    chat_service_pb2.DESCRIPTOR.services_by_name["ChatService"].full_name,
-    model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
-    session_service_pb2.DESCRIPTOR.services_by_name["SessionService"].full_name,
+_DESCRIPTORS = (
+    admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"],
+    chat_service_pb2.DESCRIPTOR.services_by_name["ChatService"],
+    model_service_pb2.DESCRIPTOR.services_by_name["ModelService"],
+    session_service_pb2.DESCRIPTOR.services_by_name["SessionService"],
 )
+_SERVICES = tuple(service.full_name for service in _DESCRIPTORS)
 
 
 @dataclass
@@ -62,6 +68,7 @@ def build_server(
     conversations: Conversations,
     catalog: ModelCatalog,
     authenticator: Authenticator,
+    admin: AdminServicer,
     credentials: grpc.ServerCredentials | None,
 ) -> RpcServer:
     """Put the server together and bind its port; without credentials it speaks plain text.
@@ -72,7 +79,7 @@ def build_server(
         interceptors=[
             TolerantDecoding(),
             RequestId(),
-            Authentication(authenticator),
+            Authentication(authenticator, scopes_of(_DESCRIPTORS)),
             Guard(),
         ],
         options=_options(settings.limits),
@@ -81,6 +88,7 @@ def build_server(
     chat = ChatServicer(conversations, settings.limits, streams)
     models = ModelServicer(catalog, settings.provider.kind)
     health = health_aio.HealthServicer()
+    admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, server)
     chat_service_pb2_grpc.add_ChatServiceServicer_to_server(chat, server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(models, server)
     session_service_pb2_grpc.add_SessionServiceServicer_to_server(

@@ -35,13 +35,12 @@ class StreamCount:
         self._open: Counter[str] = Counter()
 
     @contextmanager
-    def one_more(self, scope: str) -> Iterator[str]:
+    def one_more(self) -> Iterator[str]:
         """Count a stream of the caller's while it is open; gives the tenant.
 
-        Raises POLICY_DENIED for a key without the scope, QUOTA_EXCEEDED where there are too many.
+        Raises QUOTA_EXCEEDED where there are too many.
         """
         caller = principal()
-        caller.require(scope)
         if self._open[caller.tenant] >= self._limit:
             raise WarmlineError(
                 Reason.QUOTA_EXCEEDED,

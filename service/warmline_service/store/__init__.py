@@ -1,5 +1,6 @@
 """What outlives the process: rows in SQL, content by key in files or S3, workspaces as archives."""
 
+from warmline_service.store._api_keys import key_not_found
 from warmline_service.store._archive import Archives
 from warmline_service.store._archive_bounds import (
     ArchiveLimits,
@@ -22,13 +23,17 @@ from warmline_service.store._rows import (
     Claim,
     Claimed,
     EventRow,
+    KeyRow,
     PartRow,
     Query,
     SessionRow,
+    TenantRow,
     TurnRow,
     TurnState,
 )
 from warmline_service.store._store import Store, event_name, part_name
+from warmline_service.store._tenant_store import TenantStore
+from warmline_service.store._tenants import tenant_exists, tenant_not_found
 
 __all__ = [
     "TURN_ENDS",
@@ -43,6 +48,7 @@ __all__ = [
     "Claimed",
     "Database",
     "EventRow",
+    "KeyRow",
     "PartRow",
     "PostgresDatabase",
     "Query",
@@ -50,6 +56,8 @@ __all__ = [
     "SqliteDatabase",
     "Store",
     "StoreMisconfigured",
+    "TenantRow",
+    "TenantStore",
     "TurnRow",
     "TurnState",
     "blob_key",
@@ -57,6 +65,9 @@ __all__ = [
     "content_unavailable",
     "elsewhere",
     "event_name",
+    "key_not_found",
     "open_database",
     "part_name",
+    "tenant_exists",
+    "tenant_not_found",
 ]

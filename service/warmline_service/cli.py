@@ -108,7 +108,9 @@ async def _serve(settings: Settings) -> None:
 
 
 def _show_key(key: str) -> None:
-    _err.print("warmline: callers have to show an API key, and there was none: here is the first, with every")
+    _err.print(
+        "warmline: callers have to show an API key, and there was none: here is the first, with every"
+    )
     _err.print("scope. It is not stored and not shown again; `warmline keys` makes others.\n")
     _err.print(f"    {key}\n", markup=False, soft_wrap=True)
 

@@ -126,7 +126,9 @@ def _provider(settings: Settings) -> Finding:
 def _access(settings: Settings) -> Finding:
     keys = sum(len(tenant.keys) for tenant in settings.tenants)
     if not asks_callers(settings):
-        return Finding("access", "this machine only, as tenant `dev`; with keys in the store by these")
+        return Finding(
+            "access", "this machine only, as tenant `dev`; with keys in the store by these"
+        )
     own = f"{keys} API keys in the settings" if keys else "API keys of the store"
     return Finding("access", f"callers have to show who they are: {own}")
 

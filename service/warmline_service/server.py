@@ -31,7 +31,7 @@ from warmline_service.rpc import AdminServicer, RpcServer, build_server, read_cr
 from warmline_service.sessions import Journal, Keeper, Portable, Sessions, Workspaces
 from warmline_service.sessions.events import Tokens
 from warmline_service.store import Archives, Blobs, Store, open_database
-from warmline_service.tenants import Access, NoKey
+from warmline_service.tenants import Callers, NoKey
 from warmline_service.vault import Vault, open_vault
 from warmline_service.worker import Capabilities, CliProcess, Launcher, Site, Slot, SpawnKey, probe
 
@@ -124,9 +124,7 @@ class Service:
     `show_key` is given the first API key, once, where callers have to show one and there is none at all.
     """
 
-    def __init__(
-        self, settings: Settings, show_key: Callable[[str], None] | None = None
-    ) -> None:
+    def __init__(self, settings: Settings, show_key: Callable[[str], None] | None = None) -> None:
         self.settings = settings
         self.drain_asked = asyncio.Event()
         self._show_key = show_key
@@ -142,7 +140,7 @@ class Service:
         self._keeper: Keeper | None = None
         self._own_credential = False
         self._vault: Vault | None = None
-        self._access: Access | None = None
+        self._callers: Callers | None = None
         self._broker: Broker | None = None
         self._conversations: Conversations | None = None
         self._rpc: RpcServer | None = None
@@ -169,7 +167,7 @@ class Service:
         self._site = await Site.prepare(
             settings.cli, slots, salvage=self._salvage, claimed=self._open_store
         )
-        access = await self._start_access()
+        callers = await self._start_callers()
         capabilities = await probe(self._site)
         _log.info("cli probed", path=str(self._site.binary), version=capabilities.version)
         if not settings.pool.warm_up:
@@ -178,22 +176,22 @@ class Service:
         first = await self._start_pool(self._site, egress, capabilities)
         catalog = ModelCatalog(capabilities.models, settings.models)
         conversations = await self._start_conversations(egress, catalog, capabilities)
-        admin = AdminServicer(access.administration, self.pool.stats, self.drain_asked.set)
+        admin = AdminServicer(callers.administration, self.pool.stats, self.drain_asked.set)
         tls = settings.tls
         credentials = await asyncio.to_thread(read_credentials, tls) if tls else None
         self._rpc = build_server(
-            settings, conversations, catalog, access.authenticator, admin, credentials
+            settings, conversations, catalog, callers.authenticator, admin, credentials
         )
         # Ready means warm: who connects at once shall not wait for a process.
         await first.up(len(self._kinds(capabilities)), settings.cli.start_timeout)
         await self._rpc.start()
         self.port = self._rpc.port
 
-    async def _start_access(self) -> Access:
+    async def _start_callers(self) -> Callers:
         assert self._store is not None
-        self._access = Access(self.settings, self._store.tenants)
-        await self._access.start(self._show_key)
-        return self._access
+        self._callers = Callers(self.settings, self._store.tenants)
+        await self._callers.start(self._show_key)
+        return self._callers
 
     async def _start_egress(self) -> Egress:
         settings = self.settings
@@ -335,10 +333,10 @@ class Service:
 
     async def _close_store(self) -> None:
         keeper, journal, store = self._keeper, self._journal, self._store
-        access = self._access
-        self._keeper = self._journal = self._store = self._access = None
-        if access is not None:
-            await access.aclose()
+        callers = self._callers
+        self._keeper = self._journal = self._store = self._callers = None
+        if callers is not None:
+            await callers.aclose()
         if journal is not None:
             await journal.aclose()
         if keeper is not None:

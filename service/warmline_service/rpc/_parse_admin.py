@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from warmline.v1 import admin_service_pb2 as pb
+from warmline.v1.options_pb2 import Scope
 
 from warmline_service.errors import field_invalid
 from warmline_service.rpc._scopes import scope_name
@@ -75,7 +76,7 @@ def scopes_of(values: Iterable[int], field: str) -> frozenset[str]:
     """Names of scopes."""
     found = set()
     for index, value in enumerate(values):
-        if value not in pb.options__pb2.Scope.values() or not value:
+        if value not in Scope.values() or not value:
             raise field_invalid(f"{field}[{index}]", f"{value} is no scope")
         found.add(scope_name(value))
     return frozenset(found)

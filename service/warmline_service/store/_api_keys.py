@@ -50,9 +50,7 @@ def page(connection: sa.Connection, tenant: str, after: str, limit: int) -> list
     return [_row_of(row) for row in rows]
 
 
-def replace(
-    connection: sa.Connection, key_id: str, ends_at: float, successor: KeyRow
-) -> KeyRow:
+def replace(connection: sa.Connection, key_id: str, ends_at: float, successor: KeyRow) -> KeyRow:
     """Let a key end at a moment, and store the one that follows it; gives the old one.
 
     Raises KEY_NOT_FOUND where it has ended already.

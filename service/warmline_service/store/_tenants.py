@@ -103,9 +103,7 @@ def _identify(connection: sa.Connection, tenant: str, names: Collection[str]) ->
                 metadata={"identity": row.name, "tenantId": row.tenant},
             )
     connection.execute(
-        sa.delete(identities).where(
-            identities.c.tenant == tenant, identities.c.name.not_in(wanted)
-        )
+        sa.delete(identities).where(identities.c.tenant == tenant, identities.c.name.not_in(wanted))
     )
     new = sorted(wanted - {row.name for row in rows})
     if new:

@@ -1,6 +1,5 @@
 """Who calls: tenants, what they show to be known by, what that allows; and who may change it."""
 
-from warmline_service.tenants._access import Access, NoKey, asks_callers
 from warmline_service.tenants._administration import (
     Administration,
     KeyView,
@@ -9,6 +8,7 @@ from warmline_service.tenants._administration import (
 )
 from warmline_service.tenants._authenticate import Authenticator, Check, KeyCheck
 from warmline_service.tenants._cache import TtlCache
+from warmline_service.tenants._callers import Callers, NoKey, asks_callers
 from warmline_service.tenants._certificates import CertificateCheck, is_identity
 from warmline_service.tenants._directory import Directory
 from warmline_service.tenants._keys import KeyRecord, KeyStore, hash_key, new_key
@@ -18,9 +18,9 @@ from warmline_service.tenants._principal import SCOPES, OwnCredential, Principal
 
 __all__ = [
     "SCOPES",
-    "Access",
     "Administration",
     "Authenticator",
+    "Callers",
     "CertificateCheck",
     "Check",
     "Directory",

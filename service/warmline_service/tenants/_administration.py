@@ -183,7 +183,9 @@ class Administration:
 
     def _fixed(self, tenant: str) -> TenantView:
         names = tuple(sorted(self._directory.fixed[tenant].identities))
-        return TenantView(TenantRow(tenant, "", disabled=False, created_at=0.0, identities=names), fixed=True)
+        return TenantView(
+            TenantRow(tenant, "", disabled=False, created_at=0.0, identities=names), fixed=True
+        )
 
     def _check_free(self, tenant: str) -> None:
         if tenant in self._directory.fixed:
@@ -214,9 +216,7 @@ async def make_first_key(store: TenantStore, now: float) -> str | None:
 
 
 def _view_of(record: KeyRecord) -> KeyView:
-    row = KeyRow(
-        record.id, record.tenant, record.sha256, record.scopes, "", 0.0, record.expires_at
-    )
+    row = KeyRow(record.id, record.tenant, record.sha256, record.scopes, "", 0.0, record.expires_at)
     return KeyView(row, fixed=True)
 
 

@@ -39,7 +39,9 @@ class Directory:
         self.fixed: Mapping[str, TenantSettings] = {tenant.id: tenant for tenant in tenants}
         self.fixed_keys: Mapping[str, KeyRecord] = _keys_of(self.fixed.values())
         self._fixed_identities = {
-            name: Standing(tenant.id) for tenant in self.fixed.values() for name in tenant.identities
+            name: Standing(tenant.id)
+            for tenant in self.fixed.values()
+            for name in tenant.identities
         }
         self._store = store
         self._keys = TtlCache(self._load_key, ttl=TTL, size=_KEPT, clock=clock)

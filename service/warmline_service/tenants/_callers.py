@@ -19,7 +19,7 @@ class NoKey(Exception):  # noqa: N818  # named for what is the case
     """Callers have to show a key, there is none, and nobody to be shown a new one."""
 
 
-class Access:
+class Callers:
     """The authenticator and the administration of a service. `start` first, `aclose` last."""
 
     def __init__(self, settings: Settings, store: TenantStore) -> None:

@@ -68,8 +68,9 @@ class Callers:
 
 def asks_callers(settings: Settings) -> bool:
     """Whether the settings alone say that callers have to show who they are."""
-    shown = any(tenant.keys or tenant.identities for tenant in settings.tenants)
-    return shown or settings.auth == "required" or not is_loopback(settings.listen)
+    known = any(tenant.keys or tenant.identities for tenant in settings.tenants)
+    known = known or settings.provider.caller_tenants
+    return known or settings.auth == "required" or not is_loopback(settings.listen)
 
 
 def is_loopback(listen: str) -> bool:

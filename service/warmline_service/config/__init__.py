@@ -100,6 +100,13 @@ class Settings(BaseSettings):
                 raise ValueError(f"{what} given twice: {', '.join(sorted(twice))}")
         return self
 
+    @model_validator(mode="after")
+    def _identified(self) -> Self:
+        known = any(tenant.identities for tenant in self.tenants)
+        if known and (self.tls is None or self.tls.client_ca is None):
+            raise ValueError("tenants[].identities need tls.client_ca: nobody would show a certificate")
+        return self
+
     @classmethod
     def settings_customise_sources(
         cls,

@@ -84,7 +84,7 @@ async def test_a_key_is_made_and_opens(house: House) -> None:
     await house.tenant()
     key_id, secret = await house.key()
     caller = await house.enters(secret)
-    assert (caller.tenant, caller.scopes) == ("acme", {"chat", "read"})
+    assert (caller.tenant, caller.scopes) == ("acme", frozenset({"chat", "read"}))
     found = await house.store.key(key_id)
     assert found is not None
     assert secret not in repr(found)

@@ -38,15 +38,15 @@ class Door:
         self.used: list[str] = []
         self.authenticator = Authenticator([KeyCheck(Keys(known), self.used.append, lambda: NOW)])
 
-    async def opens(self, authorization: str | None = None, **shown: str) -> Principal:
+    async def opens(self, authorization: str | None = None, api_key: str = "") -> Principal:
         """Who comes in; by default with the key."""
         header = f"Bearer {self.key}" if authorization is None else authorization
-        return await self.authenticator.authenticate(Shown(header, **shown))
+        return await self.authenticator.authenticate(Shown(header, api_key))
 
-    async def refuses(self, authorization: str | None = None, **shown: str) -> WarmlineError:
+    async def refuses(self, authorization: str | None = None, api_key: str = "") -> WarmlineError:
         """Why nobody comes in; the key is not in what is said."""
         with pytest.raises(WarmlineError) as caught:
-            await self.opens(authorization, **shown)
+            await self.opens(authorization, api_key)
         assert self.key not in str(caught.value)
         assert self.used == []
         return caught.value

@@ -14,6 +14,7 @@ from pydantic_settings import (
 )
 
 from warmline_service.config._base import MIB, Seconds
+from warmline_service.config._issuers import IssuerSettings, is_trusted_url
 from warmline_service.config._limits import ApiKeySettings, LimitSettings, TenantSettings
 from warmline_service.config._places import (
     LogSettings,
@@ -31,6 +32,7 @@ __all__ = [
     "MIB",
     "ApiKeySettings",
     "CliSettings",
+    "IssuerSettings",
     "LimitSettings",
     "LogSettings",
     "McpSettings",
@@ -43,6 +45,7 @@ __all__ = [
     "TenantSettings",
     "TlsSettings",
     "VaultSettings",
+    "is_trusted_url",
     "load",
 ]
 
@@ -81,6 +84,7 @@ class Settings(BaseSettings):
     store: StoreSettings = StoreSettings()
     retention: RetentionSettings = RetentionSettings()
     tenants: tuple[TenantSettings, ...] = ()
+    oidc: tuple[IssuerSettings, ...] = ()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")
@@ -94,7 +98,13 @@ class Settings(BaseSettings):
         ids = [tenant.id for tenant in self.tenants]
         keys = [key.id for tenant in self.tenants for key in tenant.keys]
         identities = [name for tenant in self.tenants for name in tenant.identities]
-        for what, names in (("tenant id", ids), ("key id", keys), ("identity", identities)):
+        issuers = [each.issuer for each in self.oidc]
+        for what, names in (
+            ("tenant id", ids),
+            ("key id", keys),
+            ("identity", identities),
+            ("oidc issuer", issuers),
+        ):
             twice = {name for name in names if names.count(name) > 1}
             if twice:
                 raise ValueError(f"{what} given twice: {', '.join(sorted(twice))}")
@@ -104,7 +114,9 @@ class Settings(BaseSettings):
     def _identified(self) -> Self:
         known = any(tenant.identities for tenant in self.tenants)
         if known and (self.tls is None or self.tls.client_ca is None):
-            raise ValueError("tenants[].identities need tls.client_ca: nobody would show a certificate")
+            raise ValueError(
+                "tenants[].identities need tls.client_ca: nobody would show a certificate"
+            )
         return self
 
     @classmethod

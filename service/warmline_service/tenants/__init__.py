@@ -15,6 +15,7 @@ from warmline_service.tenants._keys import KeyRecord, KeyStore, hash_key, new_ke
 from warmline_service.tenants._last_use import LastUse
 from warmline_service.tenants._own_credential import OwnCredentialCheck, is_reserved
 from warmline_service.tenants._principal import SCOPES, OwnCredential, Principal, Shown
+from warmline_service.tenants._tokens import TokenCheck
 
 __all__ = [
     "SCOPES",
@@ -35,6 +36,7 @@ __all__ = [
     "Principal",
     "Shown",
     "TenantView",
+    "TokenCheck",
     "TtlCache",
     "asks_callers",
     "hash_key",

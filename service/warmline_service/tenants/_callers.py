@@ -13,6 +13,7 @@ from warmline_service.tenants._authenticate import Authenticator, Check, KeyChec
 from warmline_service.tenants._certificates import CertificateCheck
 from warmline_service.tenants._directory import Directory
 from warmline_service.tenants._last_use import LastUse
+from warmline_service.tenants._tokens import TokenCheck
 
 
 class NoKey(Exception):  # noqa: N818  # named for what is the case
@@ -27,6 +28,7 @@ class Callers:
         self._store = store
         self._directory = Directory(settings.tenants, store)
         self._last_use = LastUse(store)
+        self._tokens = TokenCheck(settings.oidc, self._directory)
         self.administration = Administration(self._directory, store)
         self.authenticator = Authenticator(())
 
@@ -42,8 +44,9 @@ class Callers:
         self._last_use.start()
 
     async def aclose(self) -> None:
-        """Write what is to be kept."""
+        """Write what is to be kept, and let go of what is connected."""
         await self._last_use.aclose()
+        await self._tokens.aclose()
 
     async def _have_a_key(self, show_key: Callable[[str], None] | None) -> None:
         if self._directory.fixed_keys or await self._store.any_key():
@@ -63,13 +66,16 @@ class Callers:
             if key_id not in directory.fixed_keys:
                 self._last_use.note(key_id)
 
-        return [CertificateCheck(directory), KeyCheck(directory, used)]
+        checks: list[Check] = [CertificateCheck(directory)]
+        if self._settings.oidc:
+            checks.append(self._tokens)
+        return [*checks, KeyCheck(directory, used)]
 
 
 def asks_callers(settings: Settings) -> bool:
     """Whether the settings alone say that callers have to show who they are."""
     known = any(tenant.keys or tenant.identities for tenant in settings.tenants)
-    known = known or settings.provider.caller_tenants
+    known = known or bool(settings.oidc) or settings.provider.caller_tenants
     return known or settings.auth == "required" or not is_loopback(settings.listen)
 
 

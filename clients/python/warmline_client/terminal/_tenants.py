@@ -138,6 +138,6 @@ def _show(tenants: list[pb.Tenant], *, json: bool) -> None:
     for each in tenants:
         state = "disabled" if each.disabled else "settings" if each.fixed else "active"
         identities = cell(", ".join(each.identities), 200)
-        made, name = when(each.create_time), cell(each.display_name, 80)
-        table.add_row(each.id, state, made, identities, name)
+        made = when(each.create_time)
+        table.add_row(each.id, state, made, identities, cell(each.display_name, 80))
     tables.print(table)

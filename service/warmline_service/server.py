@@ -189,7 +189,8 @@ class Service:
 
     async def _start_callers(self) -> Callers:
         assert self._store is not None
-        self._callers = Callers(self.settings, self._store.tenants)
+        assert self._vault is not None
+        self._callers = Callers(self.settings, self._store.tenants, self._vault.keyed_hash)
         await self._callers.start(self._show_key)
         return self._callers
 

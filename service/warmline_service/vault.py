@@ -5,16 +5,22 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import hashlib
+import hmac
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 _KEY_BYTES = 32
 _NONCE_BYTES = 12
+# What a key is for that is made of the vault's: what it hashes says nothing of what that seals.
+_HASH_KEY = b"warmline keyed hash"
 
 
 class SealBroken(Exception):  # noqa: N818  # named for what is found
@@ -26,6 +32,7 @@ class Vault:
 
     def __init__(self, key: bytes) -> None:
         self._cipher = AESGCM(key)
+        self._hash_key = HKDF(hashes.SHA256(), _KEY_BYTES, None, _HASH_KEY).derive(key)
 
     def seal(self, owner: str, values: Mapping[str, str]) -> str:
         """The values as text that says nothing of them but their length."""
@@ -41,6 +48,10 @@ class Vault:
         except (InvalidTag, ValueError, binascii.Error) as error:
             raise SealBroken("sealed with another key, or for another owner") from error
         return msgspec.json.decode(text, type=dict[str, str])
+
+    def keyed_hash(self, value: str) -> str:
+        """A hash in hex that nobody can try values against who does not have the key."""
+        return hmac.new(self._hash_key, value.encode(), hashlib.sha256).hexdigest()
 
 
 def open_vault(path: Path) -> Vault:

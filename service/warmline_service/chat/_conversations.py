@@ -210,7 +210,10 @@ class Conversations:
             rows = await self._runtime.store.sessions(tenant, Query(limit=1))
             if rows:
                 return rows[0].id
-        self._runtime.check(opening.config)
+        if (
+            not opening.forks_unchanged
+        ):  # Otherwise its turns are checked, as those of its original.
+            self._runtime.check(opening.config)
         sessions = self._runtime.sessions
         claim = sessions.claim(tenant, opening.key, opening.key_hash)
         if opening.fork_session:

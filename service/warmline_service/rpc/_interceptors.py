@@ -11,7 +11,7 @@ import contextvars
 import re
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 import structlog
@@ -84,6 +84,8 @@ class Authentication(AsyncServerInterceptor):
             except WarmlineError as error:
                 _log.info("call refused", reason=error.reason.value)
                 await abort(context, error)
+            except Exception:  # noqa: BLE001  # whatever it is, nobody comes in
+                await _own_fault(context)
             _principal.set(caller)
         return await _forward(method, request_or_iterator, context)
 
@@ -109,9 +111,12 @@ class Guard(AsyncServerInterceptor):
             _log.info("call failed", reason=error.reason.value, detail=error.message)
             await abort(context, error)
         except Exception:  # noqa: BLE001  # the last one before the wire
-            identifier = request_id()
-            _log.exception("call failed by a fault of the service", error_id=identifier)
-            await abort(
-                context,
-                WarmlineError(Reason.INTERNAL, "Internal error.", metadata={"errorId": identifier}),
-            )
+            await _own_fault(context)
+
+
+async def _own_fault(context: Any) -> NoReturn:
+    """End the call; what it was is in the log alone. Call it where an exception is being handled."""
+    identifier = request_id()
+    _log.exception("call failed by a fault of the service", error_id=identifier)
+    error = WarmlineError(Reason.INTERNAL, "Internal error.", metadata={"errorId": identifier})
+    await abort(context, error)

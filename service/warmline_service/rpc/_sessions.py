@@ -16,6 +16,7 @@ from warmline_service.rpc._interceptors import principal
 from warmline_service.rpc._parse import key_of, session_id_of, turn_id_of
 from warmline_service.rpc._parse_answers import decision_of
 from warmline_service.rpc._parse_config import config_of
+from warmline_service.rpc._parse_credential import drop_shown, paid_by
 from warmline_service.rpc._parse_files import path_of
 from warmline_service.rpc._session_wire import page_of, query_of, wire_session
 from warmline_service.rpc._streaming import Context, StreamCount, accept
@@ -153,7 +154,9 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
         async with self._copies.scratch() as path:
             received = await receive(context, path)
             given = received.session.config
+            drop_shown(principal(), given)
             config = await asyncio.to_thread(config_of, given, "session.config", existing=False)
+            config = paid_by(principal(), config)
             return await self._copies.import_(
                 tenant,
                 config,

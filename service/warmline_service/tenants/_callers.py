@@ -13,6 +13,7 @@ from warmline_service.tenants._authenticate import Authenticator, Check, KeyChec
 from warmline_service.tenants._certificates import CertificateCheck
 from warmline_service.tenants._directory import Directory
 from warmline_service.tenants._last_use import LastUse
+from warmline_service.tenants._own_credential import OwnCredentialCheck
 from warmline_service.tenants._tokens import TokenCheck
 
 
@@ -21,11 +22,17 @@ class NoKey(Exception):  # noqa: N818  # named for what is the case
 
 
 class Callers:
-    """The authenticator and the administration of a service. `start` first, `aclose` last."""
+    """The authenticator and the administration of a service. `start` first, `aclose` last.
 
-    def __init__(self, settings: Settings, store: TenantStore) -> None:
+    `keyed_hash` makes tenants of credentials that callers bring, in hex; its key is the service's own.
+    """
+
+    def __init__(
+        self, settings: Settings, store: TenantStore, keyed_hash: Callable[[str], str]
+    ) -> None:
         self._settings = settings
         self._store = store
+        self._keyed_hash = keyed_hash
         self._directory = Directory(settings.tenants, store)
         self._last_use = LastUse(store)
         self._tokens = TokenCheck(settings.oidc, self._directory)
@@ -69,6 +76,8 @@ class Callers:
         checks: list[Check] = [CertificateCheck(directory)]
         if self._settings.oidc:
             checks.append(self._tokens)
+        if self._settings.provider.caller_tenants:
+            checks.append(OwnCredentialCheck(self._keyed_hash))
         return [*checks, KeyCheck(directory, used)]
 
 

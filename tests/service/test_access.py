@@ -8,6 +8,7 @@ import grpc
 import pytest
 import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from issuer import AUDIENCE, Issuer
 from running import (
     data_directory,
     events_of,
@@ -18,6 +19,7 @@ from running import (
     text_of,
 )
 from tenancies import tenant, two_tenants
+from warmline.v1 import admin_service_pb2 as admin_pb
 from warmline_client import WarmlineError, connect
 from warmline_service.server import Service, Unsafe
 
@@ -64,6 +66,32 @@ async def test_a_key_without_the_scope_is_refused(tmp_path: Path) -> None:
             assert await client.models()
             with pytest.raises(WarmlineError, match="POLICY_DENIED"):
                 await client.chat().__aenter__()
+
+
+async def test_a_token_of_a_trusted_issuer_opens(tmp_path: Path) -> None:
+    """Its claim names the tenant, in the settings or made over the wire; its scopes are the token's."""
+    issuer, boss, key = Issuer(), *tenant("boss", scopes=["admin"])
+    async with issuer.serving():
+        trusted = {"issuer": issuer.url, "audience": AUDIENCE, "scope_claim": "scope"}
+        async with running_service(
+            tenants=[{"id": "acme"}, boss], oidc=[trusted], cli=faking(tmp_path)
+        ) as service:
+            address = f"127.0.0.1:{service.port}"
+            token = issuer.token(scope="chat read")
+            async with connect(address, api_key=token) as client, client.chat() as chat:
+                assert text_of(await events_of(chat, "hi")) == "echo: hi"
+            for scope, new, reason in (
+                ("chat", "acme", "POLICY_DENIED"),
+                ("read", "new", "KEY_INVALID"),
+            ):
+                token = issuer.token(scope=scope, tenant=new)
+                async with connect(address, api_key=token) as client:
+                    with pytest.raises(WarmlineError, match=reason):
+                        await client.models()
+            async with connect(address, api_key=key) as operator:
+                await operator.admin.create_tenant(admin_pb.Tenant(id="new"))
+            async with connect(address, api_key=token) as client:
+                assert await client.models()
 
 
 async def test_a_tenant_has_so_many_streams(tmp_path: Path) -> None:

@@ -55,7 +55,9 @@ async def first_turn(client: Client) -> str:
         return chat.session_id
 
 
-async def test_a_credential_is_who_one_is_and_pays(provider: Provider) -> None:
+async def test_a_credential_is_who_one_is_and_pays(
+    provider: Provider, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The same one finds its sessions again, also after a restart; another does not; it is kept nowhere."""
     with data_directory() as data:
         async with serving(data, provider) as address:
@@ -73,6 +75,9 @@ async def test_a_credential_is_who_one_is_and_pays(provider: Provider) -> None:
         assert provider.seen == [MINE, YOURS, MINE]
         kept = [path.read_bytes() for path in data.rglob("*") if path.is_file()]
         assert not any(each.encode() in data for each in (MINE, YOURS) for data in kept)
+    logged = capsys.readouterr()
+    assert "own-" in logged.out
+    assert not any(each in logged.out + logged.err for each in (MINE, YOURS))
 
 
 async def test_whatever_begins_a_session_pays_so(provider: Provider) -> None:

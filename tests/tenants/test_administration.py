@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 
 import pytest
-from stores import opened
+from stores import forbid_writing, opened
 from warmline_service.config import ApiKeySettings, TenantSettings
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.store import Store
@@ -34,6 +34,7 @@ class House:
     """A store, a settings file with one tenant, and clocks that stand still."""
 
     def __init__(self, store: Store) -> None:
+        self.whole = store
         self.store = store.tenants
         self.now, self.time = NOW, 0.0
         self.fixed_id, self.fixed_key = new_key()
@@ -234,6 +235,20 @@ async def test_the_last_use_is_noted_once_a_minute(house: House) -> None:
     assert found is not None
     assert found[0].last_used_at is not None
     assert found[0].last_used_at > max(written)
+
+
+async def test_a_use_that_cannot_be_noted_stops_nothing(house: House) -> None:
+    """Neither the call nor the end of the service."""
+    await house.tenant()
+    key_id, _ = await house.key()
+    last_use = LastUse(house.store, lambda: NOW)
+    last_use.start()
+    await asyncio.to_thread(forbid_writing, house.whole, forbid=True)
+    last_use.note(key_id)
+    await last_use.aclose()
+    found = await house.store.key(key_id)
+    assert found is not None
+    assert found[0].last_used_at is None
 
 
 async def test_a_key_that_nobody_has_costs_one_look(house: House) -> None:

@@ -108,11 +108,12 @@ async def _serve(settings: Settings) -> None:
 
 
 def _show_key(key: str) -> None:
-    _err.print(
-        "warmline: callers have to show an API key, and there was none: here is the first, with every"
+    text = (
+        "warmline: callers have to show an API key, and there was none. This is the first, with every scope; "
+        "it is not shown again. `warmline tenants` and `warmline keys` make others with it.\n\n"
+        f"    {key}\n"
     )
-    _err.print("scope. It is not stored and not shown again; `warmline keys` makes others.\n")
-    _err.print(f"    {key}\n", markup=False, soft_wrap=True)
+    _err.print(text, markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -231,4 +231,5 @@ def _api_key(view: KeyView) -> pb.ApiKey:
 
 
 def _set_moment(out: Timestamp, seconds: float) -> None:
-    out.FromNanoseconds(int(seconds * 1e9))
+    # A float of today holds no nanoseconds.
+    out.FromMicroseconds(round(seconds * 1e6))

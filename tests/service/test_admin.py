@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from parking import end_of_turn, say
 from running import faking, service_in
 from tenancies import administered
 from warmline.v1 import admin_service_pb2 as pb
@@ -183,3 +185,27 @@ async def test_an_operator_has_the_service_stop(tmp_path: Path) -> None:
             assert not service.drain_asked.is_set()
             await Operator(address, channel, "")("Drain")
             assert service.drain_asked.is_set()
+
+
+async def test_streams_of_who_is_shut_out_end(operator: Operator) -> None:
+    """Those that converse and those that only read, with the reason; others' go on, and so does the turn."""
+    await operator("CreateTenant", tenant=pb.Tenant(id="acme"))
+    first, second = [await operator("CreateApiKey", tenant_id="acme") for _ in range(2)]
+    async with connect(operator.address, api_key=second.secret) as friend:
+        async with connect(operator.address, api_key=first.secret) as client:
+            async with client.chat() as chat, friend.chat() as other:
+                turn = await chat.send("!deltas 30 100")
+                watched = client.watch(chat.session_id)
+                await anext(watched)
+                await operator("RevokeApiKey", key_id=first.api_key.id)
+                for stream in (turn, watched):
+                    with pytest.raises(WarmlineError, match="revoked"):
+                        await _to_the_end(stream)
+                assert (await say(other, "hi"))[-1].HasField("turn_completed")
+                await end_of_turn(friend, chat.session_id)
+
+
+async def _to_the_end(stream: AsyncIterable[object]) -> None:
+    async with asyncio.timeout(20):
+        async for _ in stream:
+            pass

@@ -18,6 +18,7 @@ import structlog
 from grpc_interceptor.server import AsyncServerInterceptor
 
 from warmline_service.errors import Reason, WarmlineError
+from warmline_service.rpc._open_calls import OpenCall, OpenCalls
 from warmline_service.rpc._shown import metadata, shown_by
 from warmline_service.rpc._status import abort
 from warmline_service.tenants import Authenticator, Principal
@@ -82,7 +83,7 @@ class Authentication(AsyncServerInterceptor):
                 structlog.contextvars.bind_contextvars(tenant=caller.tenant, by=caller.by)
                 caller.require(self._scopes[method_name])
             except WarmlineError as error:
-                _log.info("call refused", reason=error.reason.value)
+                _log.info("call refused", reason=error.reason.value, peer=context.peer())
                 await abort(context, error)
             except Exception:  # noqa: BLE001  # whatever it is, nobody comes in
                 await _own_fault(context)
@@ -91,17 +92,30 @@ class Authentication(AsyncServerInterceptor):
 
 
 class Guard(AsyncServerInterceptor):
-    """Turns what a handler raises into a status that says nothing it should not."""
+    """Turns what a handler raises into a status that says nothing it should not.
+
+    Being the only one who sees a call to its end, it also tells `calls` of each.
+    """
+
+    def __init__(self, calls: OpenCalls) -> None:
+        self._calls = calls
 
     async def intercept(
         self, method: Callable[..., Any], request_or_iterator: Any, context: Any, method_name: str
     ) -> Any:
         """Map errors; an unknown one leaves as an id whose text is in the log."""
+        with self._calls.one_more(_principal.get(None)) as call:
+            return await self._guarded(method, request_or_iterator, context, call)
+
+    async def _guarded(
+        self, method: Callable[..., Any], request: Any, context: Any, call: OpenCall
+    ) -> Any:
         try:
-            return await _forward(method, request_or_iterator, context)
+            return await _forward(method, request, context)
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if call.ended is not None and not call.task.uncancel():
+                await abort(context, call.ended)
+            if call.task.cancelling():
                 raise
             # Not this call's own cancellation: without a status the caller would wait for ever.
             await abort(context, WarmlineError(Reason.TURN_CANCELLED, "Cancelled on the server."))

@@ -26,6 +26,7 @@ from warmline_service.rpc._chat import ChatServicer
 from warmline_service.rpc._deserialize import TolerantDecoding
 from warmline_service.rpc._interceptors import Authentication, Guard, RequestId
 from warmline_service.rpc._models import ModelServicer
+from warmline_service.rpc._open_calls import OpenCalls
 from warmline_service.rpc._scopes import scopes_of
 from warmline_service.rpc._sessions import SessionServicer
 from warmline_service.rpc._streaming import StreamCount
@@ -46,10 +47,12 @@ class RpcServer:
 
     server: grpc.aio.Server
     health: health_aio.HealthServicer
+    calls: OpenCalls
     port: int
 
     async def start(self) -> None:
         """Serve, and say so in health."""
+        self.calls.start()
         await self.server.start()
         for name in ("", *_SERVICES):
             await self.health.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -61,6 +64,7 @@ class RpcServer:
     async def stop(self, grace: float) -> None:
         """Close the port, and after `grace` seconds what is still open."""
         await self.server.stop(grace)
+        await self.calls.aclose()
 
 
 def build_server(
@@ -75,12 +79,13 @@ def build_server(
 
     Raises OSError where the port cannot be had.
     """
+    calls = OpenCalls(authenticator.changed)
     server = grpc.aio.server(
         interceptors=[
             TolerantDecoding(),
             RequestId(),
             Authentication(authenticator, scopes_of(_DESCRIPTORS)),
-            Guard(),
+            Guard(calls),
         ],
         options=_options(settings.limits),
     )
@@ -105,7 +110,7 @@ def build_server(
             port = server.add_secure_port(settings.listen, credentials)
     except RuntimeError as error:
         raise OSError(f"cannot listen on {settings.listen}: is the port taken?") from error
-    return RpcServer(server, health, port)
+    return RpcServer(server, health, calls, port)
 
 
 def _options(limits: LimitSettings) -> list[tuple[str, int]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import hmac
 import time
 from collections.abc import Callable, Sequence
@@ -59,6 +61,17 @@ class KeyCheck:
         same = hmac.compare_digest(hash_key(shown.secret), record.sha256)
         if found is None or not same:
             raise unknown_caller()
+        self._let_in(record)
+        still = functools.partial(self._still, record.id)
+        return Principal(record.tenant, f"key {record.id}", record.scopes, still=still)
+
+    async def _still(self, key_id: str) -> None:
+        record = await self._keys.key(key_id)
+        if record is None:
+            raise unknown_caller()
+        self._let_in(record)
+
+    def _let_in(self, record: KeyRecord) -> None:
         if record.revoked:
             raise unknown_caller("This API key was revoked.")
         if record.expires_at is not None and record.expires_at <= self._now():
@@ -66,14 +79,17 @@ class KeyCheck:
         if record.disabled:
             raise tenant_disabled()
         self._used(record.id)
-        return Principal(record.tenant, f"key {record.id}", record.scopes)
 
 
 class Authenticator:
-    """Asks the first check that knows the form of what is shown. Without any everybody is `dev`."""
+    """Asks the first check that knows the form of what is shown. Without any everybody is `dev`.
 
-    def __init__(self, checks: Sequence[Check]) -> None:
+    `changed` is set when somebody who was let in may not be any more.
+    """
+
+    def __init__(self, checks: Sequence[Check], changed: asyncio.Event | None = None) -> None:
         self._checks = checks
+        self.changed = changed or asyncio.Event()
 
     async def authenticate(self, shown: Shown) -> Principal:
         """Who calls. Raises what the checks raise, KEY_INVALID where none knows the form."""

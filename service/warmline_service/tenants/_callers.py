@@ -47,7 +47,7 @@ class Callers:
         if not (asks_callers(self._settings) or await self._store.any_access()):
             return
         await self._have_a_key(show_key)
-        self.authenticator = Authenticator(self._checks())
+        self.authenticator = Authenticator(self._checks(), self._directory.changed)
         self._last_use.start()
 
     async def aclose(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 from warmline_service.tenants._directory import Directory, Standing
@@ -50,4 +51,5 @@ class CertificateCheck:
         ((standing, name),) = found.values()
         if standing.disabled:
             raise tenant_disabled()
-        return Principal(standing.id, f"certificate {name}", _SCOPES)
+        still = functools.partial(self.check, shown)
+        return Principal(standing.id, f"certificate {name}", _SCOPES, still=still)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -27,7 +28,8 @@ class Standing:
 class Directory:
     """Looks tenants and keys up, in the store at most once in `TTL` seconds for each.
 
-    Everything raises STORAGE_UNAVAILABLE where it has to ask the store and cannot.
+    `changed` is set when something has changed in it here. Everything raises STORAGE_UNAVAILABLE where it
+    has to ask the store and cannot.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Directory:
             for tenant in self.fixed.values()
             for name in tenant.identities
         }
+        self.changed = asyncio.Event()
         self._store = store
         self._keys = TtlCache(self._load_key, ttl=TTL, size=_KEPT, clock=clock)
         self._tenants = TtlCache(self._load_tenant, ttl=TTL, size=_KEPT, clock=clock)
@@ -71,6 +74,7 @@ class Directory:
         """Something has changed in the store."""
         for cache in (self._keys, self._tenants, self._identities):
             cache.forget()
+        self.changed.set()
 
     async def _load_key(self, key_id: str) -> KeyRecord | None:
         found = await self._store.key(key_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from warmline_service.errors import Reason, WarmlineError
@@ -41,12 +42,16 @@ class OwnCredential:
 
 @dataclass(frozen=True)
 class Principal:
-    """An authenticated caller. `by` says what made him known, for logs; it holds no secret."""
+    """An authenticated caller. `by` says what made him known, for logs; it holds no secret.
+
+    `still` raises what he would be refused with now; None where that cannot change.
+    """
 
     tenant: str
     by: str
     scopes: frozenset[str]
     credential: OwnCredential | None = None
+    still: Callable[[], Awaitable[object]] | None = field(default=None, repr=False, compare=False)
 
     def require(self, scope: str) -> None:
         """Raise POLICY_DENIED without this scope."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -68,16 +69,22 @@ class TokenCheck:
 
     async def _principal(self, settings: IssuerSettings, claims: dict[str, Any]) -> Principal:
         tenant = claims.get(settings.tenant_claim)
-        standing = await self._directory.tenant(tenant) if isinstance(tenant, str) else None
-        if standing is None:
-            raise unknown_caller(
-                f"The token's claim `{settings.tenant_claim}` names no tenant of this service."
-            )
-        if standing.disabled:
-            raise tenant_disabled()
+        if not isinstance(tenant, str):
+            raise unknown_caller(f"The token's claim `{settings.tenant_claim}` names no tenant.")
+        await self._let_in(tenant)
         subject = claims.get("sub")
         shown = subject if isinstance(subject, str) and subject.isprintable() else ""
-        return Principal(standing.id, f"token {shown[:_NAME]}".rstrip(), _scopes(settings, claims))
+        by = f"token {shown[:_NAME]}".rstrip()
+        # A token is good for a call's beginning: it may end before the conversation does.
+        still = functools.partial(self._let_in, tenant)
+        return Principal(tenant, by, _scopes(settings, claims), still=still)
+
+    async def _let_in(self, tenant: str) -> None:
+        standing = await self._directory.tenant(tenant)
+        if standing is None:
+            raise unknown_caller("The token names no tenant of this service.")
+        if standing.disabled:
+            raise tenant_disabled()
 
     def _connected(self) -> aiohttp.ClientSession:
         if self._session is None:

@@ -31,7 +31,7 @@ type Tenant struct {
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// For people; at most 200 characters.
 	DisplayName string `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
-	// Nobody is let in as this tenant. What runs already goes on to its end.
+	// Nobody is let in as this tenant, and its calls are ended. A turn that runs already goes on to its end.
 	Disabled bool `protobuf:"varint,3,opt,name=disabled,proto3" json:"disabled,omitempty"`
 	// Client certificates that stand for it, with the scopes `chat` and `read`: a SPIFFE id or another URI, a DNS name
 	// or an e-mail address, as the certificate has it. At most 100; each is of one tenant only.

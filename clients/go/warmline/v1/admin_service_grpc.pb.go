@@ -57,7 +57,8 @@ type AdminServiceClient interface {
 	// A new key in place of another, which goes on for a while beside it. KEY_NOT_FOUND where the other has been revoked
 	// or is past its expiry.
 	RotateApiKey(ctx context.Context, in *RotateApiKeyRequest, opts ...grpc.CallOption) (*RotateApiKeyResponse, error)
-	// Ends a key: at once here, within a few seconds in other services on the same database. Again changes nothing.
+	// Ends a key, and the calls that were made with it: at once here, within a few seconds in other services on the same
+	// database. Again changes nothing.
 	RevokeApiKey(ctx context.Context, in *RevokeApiKeyRequest, opts ...grpc.CallOption) (*RevokeApiKeyResponse, error)
 	// What the pool of this service holds at this moment.
 	GetPool(ctx context.Context, in *GetPoolRequest, opts ...grpc.CallOption) (*GetPoolResponse, error)
@@ -209,7 +210,8 @@ type AdminServiceServer interface {
 	// A new key in place of another, which goes on for a while beside it. KEY_NOT_FOUND where the other has been revoked
 	// or is past its expiry.
 	RotateApiKey(context.Context, *RotateApiKeyRequest) (*RotateApiKeyResponse, error)
-	// Ends a key: at once here, within a few seconds in other services on the same database. Again changes nothing.
+	// Ends a key, and the calls that were made with it: at once here, within a few seconds in other services on the same
+	// database. Again changes nothing.
 	RevokeApiKey(context.Context, *RevokeApiKeyRequest) (*RevokeApiKeyResponse, error)
 	// What the pool of this service holds at this moment.
 	GetPool(context.Context, *GetPoolRequest) (*GetPoolResponse, error)

@@ -39,7 +39,7 @@ class Tenant(_message.Message):
     display_name: _builtins.str
     """For people; at most 200 characters."""
     disabled: _builtins.bool
-    """Nobody is let in as this tenant. What runs already goes on to its end."""
+    """Nobody is let in as this tenant, and its calls are ended. A turn that runs already goes on to its end."""
     fixed: _builtins.bool
     """It comes from the settings file, and is changed there."""
     @_builtins.property

@@ -157,7 +157,8 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RevokeApiKey(self, request, context):
-        """Ends a key: at once here, within a few seconds in other services on the same database. Again changes nothing.
+        """Ends a key, and the calls that were made with it: at once here, within a few seconds in other services on the same
+        database. Again changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

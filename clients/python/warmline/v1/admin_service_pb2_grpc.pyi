@@ -56,7 +56,9 @@ class AdminServiceStub:
     or is past its expiry.
     """
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.RevokeApiKeyRequest, _admin_service_pb2.RevokeApiKeyResponse]
-    """Ends a key: at once here, within a few seconds in other services on the same database. Again changes nothing."""
+    """Ends a key, and the calls that were made with it: at once here, within a few seconds in other services on the same
+    database. Again changes nothing.
+    """
     GetPool: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetPoolRequest, _admin_service_pb2.GetPoolResponse]
     """What the pool of this service holds at this moment."""
     Drain: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DrainRequest, _admin_service_pb2.DrainResponse]
@@ -92,7 +94,9 @@ class AdminServiceAsyncStub(AdminServiceStub):
     or is past its expiry.
     """
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RevokeApiKeyRequest, _admin_service_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
-    """Ends a key: at once here, within a few seconds in other services on the same database. Again changes nothing."""
+    """Ends a key, and the calls that were made with it: at once here, within a few seconds in other services on the same
+    database. Again changes nothing.
+    """
     GetPool: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetPoolRequest, _admin_service_pb2.GetPoolResponse]  # type: ignore[assignment]
     """What the pool of this service holds at this moment."""
     Drain: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DrainRequest, _admin_service_pb2.DrainResponse]  # type: ignore[assignment]
@@ -179,7 +183,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.RevokeApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.RevokeApiKeyResponse, _abc.Awaitable[_admin_service_pb2.RevokeApiKeyResponse]]:
-        """Ends a key: at once here, within a few seconds in other services on the same database. Again changes nothing."""
+        """Ends a key, and the calls that were made with it: at once here, within a few seconds in other services on the same
+        database. Again changes nothing.
+        """
 
     @_abc_1.abstractmethod
     def GetPool(

@@ -37,7 +37,7 @@ export type Tenant = Message<"warmline.v1.Tenant"> & {
   displayName: string;
 
   /**
-   * Nobody is let in as this tenant. What runs already goes on to its end.
+   * Nobody is let in as this tenant, and its calls are ended. A turn that runs already goes on to its end.
    *
    * @generated from field: bool disabled = 3;
    */
@@ -819,7 +819,8 @@ export const AdminService: GenService<{
     output: typeof RotateApiKeyResponseSchema;
   },
   /**
-   * Ends a key: at once here, within a few seconds in other services on the same database. Again changes nothing.
+   * Ends a key, and the calls that were made with it: at once here, within a few seconds in other services on the same
+   * database. Again changes nothing.
    *
    * @generated from rpc warmline.v1.AdminService.RevokeApiKey
    */

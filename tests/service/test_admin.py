@@ -90,7 +90,12 @@ async def test_a_tenant_is_changed_field_by_field(operator: Operator) -> None:
     assert (changed.tenant.display_name, list(changed.tenant.identities)) == ("Acme", names)
     with pytest.raises(WarmlineError, match="TENANT_DISABLED"):
         await operator.models(key)
-    await operator("UpdateTenant", tenant=pb.Tenant(id="acme"))
+    unchanged = (await operator("UpdateTenant", tenant=pb.Tenant(id="acme"))).tenant
+    assert unchanged == changed.tenant
+    renamed = pb.Tenant(id="acme", display_name="New", identities=names)
+    renamed = (await operator("UpdateTenant", tenant=renamed)).tenant
+    assert (renamed.display_name, renamed.disabled) == ("New", True)
+    await operator("UpdateTenant", tenant=pb.Tenant(id="acme"), update_mask={"paths": ["*"]})
     assert await operator.models(key)
     assert not (await operator("GetTenant", tenant_id="acme")).tenant.identities
     await operator("DeleteTenant", tenant_id="acme")

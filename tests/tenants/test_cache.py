@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from warmline_service.errors import Reason, WarmlineError
 from warmline_service.tenants import TtlCache
 
 
@@ -74,6 +75,22 @@ async def test_a_failure_is_not_kept() -> None:
         await shelf.cache.get("a")
     shelf.books["a"] = "1"
     assert await shelf.cache.get("a") == "1"
+
+
+async def test_a_flood_of_names_is_refused_and_known_ones_are_not() -> None:
+    """So many are asked for at a time and no more; then it goes on."""
+    shelf = Shelf(a="1")
+    assert await shelf.cache.get("a") == "1"
+    shelf.open.clear()
+    flood = [asyncio.create_task(shelf.cache.get(str(number))) for number in range(300)]
+    await asyncio.sleep(0)
+    assert await shelf.cache.get("a") == "1"
+    shelf.open.set()
+    found = await asyncio.gather(*flood, return_exceptions=True)
+    refused = [each for each in found if isinstance(each, WarmlineError)]
+    assert (len(refused), found.count(None)) == (44, 256)
+    assert {each.reason for each in refused} == {Reason.QUEUE_FULL}
+    assert await shelf.cache.get("299") is None
 
 
 async def test_an_answer_from_before_a_change_is_not_taken() -> None:

@@ -89,7 +89,7 @@ class AdminServicer(pb_grpc.AdminServiceServicer):
         checked(request)
         wanted = request.tenant
         tenant = tenant_id_of(wanted.id, "tenant.id")
-        fields = fields_of(request.update_mask.paths, "update_mask")
+        fields = fields_of(request.update_mask.paths, wanted, "update_mask")
         values: dict[str, object] = {}
         if "display_name" in fields:
             values["display_name"] = text_of(wanted.display_name, "tenant.display_name")

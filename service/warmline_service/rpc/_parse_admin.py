@@ -100,13 +100,17 @@ def overlap_of(value: Duration | None, field: str) -> float:
     return seconds
 
 
-def fields_of(paths: Collection[str], field: str) -> frozenset[str]:
-    """The fields of a tenant that are to change; all that can where none is named."""
+def fields_of(paths: Collection[str], tenant: pb.Tenant, field: str) -> frozenset[str]:
+    """The fields of a tenant that are to change; those that are set in it where none is named."""
+    if not paths:
+        return frozenset(each.name for each, _ in tenant.ListFields()) & set(_UPDATABLE)
+    if list(paths) == ["*"]:
+        return frozenset(_UPDATABLE)
     for index, path in enumerate(paths):
         if path not in _UPDATABLE:
             known = ", ".join(_UPDATABLE)
             raise field_invalid(f"{field}.paths[{index}]", f"must be one of {known}")
-    return frozenset(paths or _UPDATABLE)
+    return frozenset(paths)
 
 
 def tenant_page_of(request: pb.ListTenantsRequest) -> tuple[str, int]:

@@ -8,7 +8,12 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Generic, NamedTuple, TypeVar
 
+from warmline_service.errors import Reason, WarmlineError
+
 T = TypeVar("T")
+
+_MOST_LOADING = 256
+_RETRY_AFTER = 1.0
 
 
 class _Kept(NamedTuple, Generic[T]):
@@ -19,7 +24,8 @@ class _Kept(NamedTuple, Generic[T]):
 class TtlCache(Generic[T]):
     """Answers of `load` by name, each for `ttl` seconds; of those found, and of those not, `size` at most.
 
-    They are kept apart: names that somebody makes up push out nobody else's.
+    They are kept apart: names that somebody makes up push out nobody else's. `get` raises QUEUE_FULL
+    where as many names are being asked for as there may be.
     """
 
     def __init__(
@@ -62,6 +68,9 @@ class TtlCache(Generic[T]):
         return None
 
     async def _fetch(self, name: str) -> None:
+        if len(self._loading) >= _MOST_LOADING:
+            text = "Too many callers that nobody knows yet come at once."
+            raise WarmlineError(Reason.QUEUE_FULL, text, retry_after=_RETRY_AFTER)
         generation = self._generation
         done = self._loading[name] = asyncio.get_running_loop().create_future()
         try:

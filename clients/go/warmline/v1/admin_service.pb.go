@@ -533,7 +533,8 @@ type UpdateTenantRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its `id`, and the new values.
 	Tenant *Tenant `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
-	// Which fields: `display_name`, `disabled`, `identities`. Empty: all of these.
+	// Which fields: `display_name`, `disabled`, `identities`, or `*` for all of these. Empty: those that are set in
+	// `tenant`.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

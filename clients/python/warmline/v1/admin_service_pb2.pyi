@@ -296,7 +296,9 @@ class UpdateTenantRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which fields: `display_name`, `disabled`, `identities`. Empty: all of these."""
+        """Which fields: `display_name`, `disabled`, `identities`, or `*` for all of these. Empty: those that are set in
+        `tenant`.
+        """
 
     def __init__(
         self,

@@ -304,7 +304,8 @@ export type UpdateTenantRequest = Message<"warmline.v1.UpdateTenantRequest"> & {
   tenant?: Tenant | undefined;
 
   /**
-   * Which fields: `display_name`, `disabled`, `identities`. Empty: all of these.
+   * Which fields: `display_name`, `disabled`, `identities`, or `*` for all of these. Empty: those that are set in
+   * `tenant`.
    *
    * @generated from field: google.protobuf.FieldMask update_mask = 2;
    */

@@ -20,7 +20,7 @@ from virtual_time import VirtualTimeLoop
 from watching import EachLoopsOwn
 
 # Fixtures for any test that asks: servers of the run's own.
-pytest_plugins = ["postgres", "s3", "stores"]
+pytest_plugins = ["postgres", "redis_server", "s3", "stores"]
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 # Answered from the kernel's own memory within microseconds; a thread would take longer.

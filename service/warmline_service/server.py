@@ -27,6 +27,7 @@ from warmline_service.egress import Access, Credential, Egress, make_provider, o
 from warmline_service.errors import WarmlineError
 from warmline_service.mcp import Broker
 from warmline_service.pool import Pool, SilentEvents, capacity, default_memory_budget
+from warmline_service.quota import Allowance, Prices, Quota, Rates, SettingsPolicies
 from warmline_service.rpc import AdminServicer, RpcServer, build_server, read_credentials
 from warmline_service.sessions import Journal, Keeper, Portable, Sessions, Workspaces
 from warmline_service.sessions.events import Tokens
@@ -75,8 +76,15 @@ class EgressAccess:
 
     def last_fault(self, slot_id: str) -> UpstreamFault | None:
         """The last error of the provider, if its last answer was one."""
+        denied = self.egress.denied(slot_id)
+        if denied is not None:
+            return UpstreamFault(403, denied.retry_after, denied)
         error = self.egress.last_error(slot_id)
         return UpstreamFault(error.status, error.retry_after) if error else None
+
+    def allow(self, slot_id: str, allowance: Allowance | None) -> None:
+        """What the slot uses from now on is held to an allowance."""
+        self.egress.allow(slot_id, allowance)
 
 
 def _sent(credential: ModelCredential | None) -> Credential | None:
@@ -142,6 +150,7 @@ class Service:
         self._vault: Vault | None = None
         self._callers: Callers | None = None
         self._broker: Broker | None = None
+        self._quota: Quota | None = None
         self._conversations: Conversations | None = None
         self._rpc: RpcServer | None = None
 
@@ -179,9 +188,9 @@ class Service:
         admin = AdminServicer(callers.administration, self.pool.stats, self.drain_asked.set)
         tls = settings.tls
         credentials = await asyncio.to_thread(read_credentials, tls) if tls else None
-        self._rpc = build_server(
-            settings, conversations, catalog, callers.authenticator, admin, credentials
-        )
+        assert self._quota is not None
+        doors = callers.authenticator, self._quota, admin
+        self._rpc = build_server(settings, conversations, catalog, *doors, credentials)
         # Ready means warm: who connects at once shall not wait for a process.
         await first.up(len(self._kinds(capabilities)), settings.cli.start_timeout)
         await self._rpc.start()
@@ -238,7 +247,9 @@ class Service:
         assert workspaces is not None
         assert self._journal is not None
         assert self._vault is not None
-        sessions = Sessions(store, settings.limits, settings.retention, self._vault)
+        quota = self._quota = open_quota(settings, store)
+        quota.start()
+        sessions = Sessions(store, quota, settings.retention, self._vault)
         self._broker = Broker(settings.mcp)
         runtime = Runtime(
             self.pool,
@@ -251,7 +262,7 @@ class Service:
             sessions,
             self._journal,
             workspaces,
-            Portable(store, sessions, workspaces, settings.limits, settings.store),
+            Portable(store, sessions, workspaces, quota, settings.store),
             self._broker,
             self._vault,
             Policy(
@@ -261,6 +272,7 @@ class Service:
                 settings.provider,
                 self._own_credential,
             ),
+            quota,
         )
         self._conversations = Conversations(runtime)
         self._keeper = Keeper(
@@ -323,6 +335,8 @@ class Service:
             await self._rpc.stop(_STREAM_GRACE)
         if self._pool is not None:
             await self._pool.aclose()
+        if self._quota is not None:
+            await self._quota.aclose()
         await self._close_store()
         if self._launcher is not None:
             await self._launcher.aclose()
@@ -357,6 +371,14 @@ class Service:
         """The pool, for those who watch it."""
         assert self._pool is not None
         return self._pool
+
+
+def open_quota(settings: Settings, store: Store) -> Quota:
+    """What tenants may use. Raises ValueError for a Redis that has no URL."""
+    policies = SettingsPolicies(settings.policy, settings.tenants)
+    url = settings.limits.rates_url
+    rates = Rates(url.get_secret_value() if url else "")
+    return Quota(settings.limits, policies, rates, store.ledger, Prices(settings.models.prices))
 
 
 def has_credential(settings: Settings, environ: Mapping[str, str]) -> bool:

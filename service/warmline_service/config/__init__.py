@@ -19,6 +19,7 @@ from warmline_service.config._limits import ApiKeySettings, LimitSettings, Tenan
 from warmline_service.config._places import (
     LogSettings,
     McpSettings,
+    ModelPrice,
     ModelSettings,
     ProviderSettings,
     RetentionSettings,
@@ -26,6 +27,7 @@ from warmline_service.config._places import (
     TlsSettings,
     VaultSettings,
 )
+from warmline_service.config._policy import TenantPolicy
 from warmline_service.config._processes import CliSettings, PoolSettings
 
 __all__ = [
@@ -36,12 +38,14 @@ __all__ = [
     "LimitSettings",
     "LogSettings",
     "McpSettings",
+    "ModelPrice",
     "ModelSettings",
     "PoolSettings",
     "ProviderSettings",
     "RetentionSettings",
     "Settings",
     "StoreSettings",
+    "TenantPolicy",
     "TenantSettings",
     "TlsSettings",
     "VaultSettings",
@@ -83,6 +87,7 @@ class Settings(BaseSettings):
     vault: VaultSettings = VaultSettings()
     store: StoreSettings = StoreSettings()
     retention: RetentionSettings = RetentionSettings()
+    policy: TenantPolicy = TenantPolicy()
     tenants: tuple[TenantSettings, ...] = ()
     oidc: tuple[IssuerSettings, ...] = ()
     log: LogSettings = LogSettings()

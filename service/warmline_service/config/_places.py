@@ -72,6 +72,24 @@ class ProviderSettings(Section):
         return self
 
 
+class ModelPrice(Section):
+    """What a model costs, in US dollars for a million tokens."""
+
+    input: float = Field(0.0, ge=0, le=10_000, description="Tokens read.")
+    output: float = Field(0.0, ge=0, le=10_000, description="Tokens written.")
+    cache_read: float = Field(0.0, ge=0, le=10_000, description="Tokens read from the cache.")
+    cache_creation: float = Field(0.0, ge=0, le=10_000, description="Tokens written to the cache.")
+
+
+# List prices, as the CLI 2.1.329 computes with them.
+_PRICES = {
+    "claude-fable-5-2": ModelPrice(input=8, output=40, cache_read=0.2, cache_creation=10),
+    "claude-opus-5-5": ModelPrice(input=4, output=20, cache_read=0.2, cache_creation=5),
+    "claude-sonnet-5-5": ModelPrice(input=2, output=10, cache_read=0.1, cache_creation=2.5),
+    "claude-haiku-5-5": ModelPrice(input=0.1, output=0.5, cache_read=0.01, cache_creation=0.125),
+}
+
+
 class ModelSettings(Section):
     """Which models callers may name beside those that the CLI knows."""
 
@@ -80,6 +98,10 @@ class ModelSettings(Section):
     )
     extra: tuple[str, ...] = Field(
         (), description="Ids that are allowed beside the CLI's own list."
+    )
+    prices: dict[str, ModelPrice] = Field(
+        _PRICES,
+        description="By model id, for budgets; a model without one counts as the dearest that has one.",
     )
 
 

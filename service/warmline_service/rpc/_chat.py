@@ -60,7 +60,7 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
     ) -> None:
         """A conversation, both ways; the protocol is in the proto."""
         del request_iterator
-        with self._streams.one_more() as tenant:
+        async with self._streams.one_more() as tenant:
             await accept(context)
             opening = await self._opening(context)
             conversation, stream = await self._conversations.open(tenant, opening)
@@ -79,7 +79,7 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
     ) -> None:
         """One turn."""
         checked(request)
-        with self._streams.one_more() as tenant:
+        async with self._streams.one_more() as tenant:
             message = message_of(request.message, "message", self._limits.message_bytes)
             opening = await asyncio.to_thread(ask_opening_of, request)
             opening = opening_paid_by(principal(), opening)
@@ -106,7 +106,7 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
     ) -> None:
         """A session's events."""
         checked(request)
-        with self._streams.one_more() as tenant:
+        async with self._streams.one_more() as tenant:
             session_id = session_id_of(request.session_id, "session_id")
             if not session_id:
                 raise field_invalid("session_id", "must be set")
@@ -243,7 +243,7 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
                 case "message":
                     limit = self._limits.message_bytes
                     message = message_of(frame.message, "message", limit)
-                    await conversation.submit(stream, message, deadline(context))
+                    await conversation.submit(stream, message, deadline(context), counted=True)
                 case "interrupt":
                     await conversation.interrupt(stream)
                 case "update":

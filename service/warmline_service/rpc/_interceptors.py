@@ -18,6 +18,7 @@ import structlog
 from grpc_interceptor.server import AsyncServerInterceptor
 
 from warmline_service.errors import Reason, WarmlineError
+from warmline_service.quota import Quota, slow_down
 from warmline_service.rpc._open_calls import OpenCall, OpenCalls
 from warmline_service.rpc._shown import metadata, shown_by
 from warmline_service.rpc._status import abort
@@ -64,14 +65,18 @@ class RequestId(AsyncServerInterceptor):
 
 
 class Authentication(AsyncServerInterceptor):
-    """Resolves the caller, so that no servicer sees a call of somebody unknown, or without its scope.
+    """Resolves the caller, so that no servicer sees a call of somebody unknown, without its scope, or one
+    too many.
 
     `scopes` has the scope of each method by its path; what is neither there nor open to all is refused.
     """
 
-    def __init__(self, authenticator: Authenticator, scopes: Mapping[str, str]) -> None:
+    def __init__(
+        self, authenticator: Authenticator, scopes: Mapping[str, str], quota: Quota
+    ) -> None:
         self._authenticator = authenticator
         self._scopes = scopes
+        self._quota = quota
 
     async def intercept(
         self, method: Callable[..., Any], request_or_iterator: Any, context: Any, method_name: str
@@ -82,8 +87,10 @@ class Authentication(AsyncServerInterceptor):
                 caller = await self._authenticator.authenticate(shown_by(context))
                 structlog.contextvars.bind_contextvars(tenant=caller.tenant, by=caller.by)
                 caller.require(self._scopes[method_name])
+                await self._quota.request(caller.tenant)
             except WarmlineError as error:
                 _log.info("call refused", reason=error.reason.value, peer=context.peer())
+                await slow_down(error)
                 await abort(context, error)
             except Exception:  # noqa: BLE001  # whatever it is, nobody comes in
                 await _own_fault(context)
@@ -123,6 +130,7 @@ class Guard(AsyncServerInterceptor):
             raise
         except WarmlineError as error:
             _log.info("call failed", reason=error.reason.value, detail=error.message)
+            await slow_down(error)
             await abort(context, error)
         except Exception:  # noqa: BLE001  # the last one before the wire
             await _own_fault(context)

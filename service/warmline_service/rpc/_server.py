@@ -21,6 +21,7 @@ from warmline.v1 import (
 
 from warmline_service.chat import Conversations, ModelCatalog
 from warmline_service.config import LimitSettings, Settings, TlsSettings
+from warmline_service.quota import Quota
 from warmline_service.rpc._admin import AdminServicer
 from warmline_service.rpc._chat import ChatServicer
 from warmline_service.rpc._deserialize import TolerantDecoding
@@ -72,6 +73,7 @@ def build_server(
     conversations: Conversations,
     catalog: ModelCatalog,
     authenticator: Authenticator,
+    quota: Quota,
     admin: AdminServicer,
     credentials: grpc.ServerCredentials | None,
 ) -> RpcServer:
@@ -84,14 +86,14 @@ def build_server(
         interceptors=[
             TolerantDecoding(),
             RequestId(),
-            Authentication(authenticator, scopes_of(_DESCRIPTORS)),
+            Authentication(authenticator, scopes_of(_DESCRIPTORS), quota),
             Guard(calls),
         ],
         options=_options(settings.limits),
     )
-    streams = StreamCount(settings.limits)
+    streams = StreamCount(quota)
     chat = ChatServicer(conversations, settings.limits, streams)
-    models = ModelServicer(catalog, settings.provider.kind)
+    models = ModelServicer(catalog, settings.provider.kind, quota)
     health = health_aio.HealthServicer()
     admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, server)
     chat_service_pb2_grpc.add_ChatServiceServicer_to_server(chat, server)
@@ -122,6 +124,7 @@ def _options(limits: LimitSettings) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", -1),
         ("grpc.max_metadata_size", limits.metadata_bytes),
         ("grpc.absolute_max_metadata_size", 2 * limits.metadata_bytes),
+        ("grpc.max_allowed_incoming_connections", limits.connections),
         ("grpc.max_concurrent_streams", limits.streams_per_connection),
         (
             "grpc.http2.min_ping_interval_without_data_ms",

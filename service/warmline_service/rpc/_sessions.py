@@ -116,7 +116,7 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
         self, request: pb.ReadFileRequest, context: Context
     ) -> None:
         """One file of a session's workspace."""
-        with self._streams.one_more():
+        async with self._streams.one_more():
             row = await self._row(request)
             path = path_of(request.path, "path")
             async with self._copies.files(row) as folder:
@@ -131,7 +131,7 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
         self, request: pb.ExportSessionRequest, context: Context
     ) -> None:
         """A session as it can be taken elsewhere."""
-        with self._streams.one_more():
+        async with self._streams.one_more():
             row = await self._row(request)
             workspace = not request.without_workspace
             async with self._copies.exported(row, workspace=workspace) as export:
@@ -144,7 +144,7 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
     ) -> pb.ImportSessionResponse:
         """A new session from an export."""
         del request_iterator
-        with self._streams.one_more() as tenant:
+        async with self._streams.one_more() as tenant:
             # Callers wait for it before they send: a refusal while they do reaches them garbled.
             await accept(context)
             row = await self._imported(tenant, context)

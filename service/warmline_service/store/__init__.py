@@ -18,6 +18,15 @@ from warmline_service.store._database import (
 )
 from warmline_service.store._faults import BlobMissing, StoreMisconfigured, content_unavailable
 from warmline_service.store._leases import elsewhere
+from warmline_service.store._ledger import (
+    Amount,
+    Bounds,
+    Granted,
+    Ledger,
+    Reservation,
+    UsageRow,
+    new_batch,
+)
 from warmline_service.store._rows import (
     TURN_ENDS,
     Claim,
@@ -37,6 +46,7 @@ from warmline_service.store._tenants import tenant_exists, tenant_not_found
 
 __all__ = [
     "TURN_ENDS",
+    "Amount",
     "ArchiveLimits",
     "ArchiveRefused",
     "ArchiveStats",
@@ -44,14 +54,18 @@ __all__ = [
     "Archives",
     "BlobMissing",
     "Blobs",
+    "Bounds",
     "Claim",
     "Claimed",
     "Database",
     "EventRow",
+    "Granted",
     "KeyRow",
+    "Ledger",
     "PartRow",
     "PostgresDatabase",
     "Query",
+    "Reservation",
     "SessionRow",
     "SqliteDatabase",
     "Store",
@@ -60,12 +74,14 @@ __all__ = [
     "TenantStore",
     "TurnRow",
     "TurnState",
+    "UsageRow",
     "blob_key",
     "blob_prefix",
     "content_unavailable",
     "elsewhere",
     "event_name",
     "key_not_found",
+    "new_batch",
     "open_database",
     "part_name",
     "tenant_exists",

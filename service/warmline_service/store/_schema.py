@@ -171,3 +171,40 @@ api_keys = Table(
     Column("last_used_at", Float(53), nullable=True),
     Index(None, "tenant", "id"),
 )
+
+# What a tenant has used of a model on a day (UTC); a budget's month is a sum of its days.
+usage = Table(
+    "usage",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("day", String(10), primary_key=True),
+    Column("model", String(128), primary_key=True),
+    Column("turns", _Big, nullable=False),
+    Column("requests", _Big, nullable=False),
+    Column("input", _Big, nullable=False),
+    Column("output", _Big, nullable=False),
+    Column("cache_read", _Big, nullable=False),
+    Column("cache_creation", _Big, nullable=False),
+    Column("micro_usd", _Big, nullable=False),
+)
+
+# What is kept for turns that run; that of a service that was killed expires.
+reservations = Table(
+    "reservations",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("tenant", String(64), nullable=False),
+    Column("tokens", _Big, nullable=False),
+    Column("micro_usd", _Big, nullable=False),
+    Column("expires_at", Float(53), nullable=False),
+    Index(None, "tenant"),
+    Index(None, "expires_at"),
+)
+
+# The last batch of usage that each node has counted: one that is given again is not counted twice.
+settlements = Table(
+    "settlements",
+    metadata,
+    Column("node_id", _ID, primary_key=True),
+    Column("batch", _ID, nullable=False),
+)

@@ -15,6 +15,7 @@ from warmline_service.store._blob_key import blob_key, blob_prefix
 from warmline_service.store._blobs import Blobs
 from warmline_service.store._database import Database, unavailable
 from warmline_service.store._faults import StoreMisconfigured
+from warmline_service.store._ledger import Ledger
 from warmline_service.store._migrate import migrate
 from warmline_service.store._rows import (
     Claim,
@@ -47,6 +48,7 @@ class Store:
         self.blobs = blobs
         self.tenants = TenantStore(database)
         self.node_id = node_id
+        self.ledger = Ledger(database, node_id)
         self._database = database
 
     async def open(self) -> None:

@@ -41,6 +41,8 @@ const (
 	ErrorReason_ERROR_REASON_CREDENTIAL_REJECTED ErrorReason = 12
 	// PERMISSION_DENIED: the key's scopes or the tenant's policy do not allow this call.
 	ErrorReason_ERROR_REASON_POLICY_DENIED ErrorReason = 20
+	// PERMISSION_DENIED: the tenant may not use this model.
+	ErrorReason_ERROR_REASON_MODEL_NOT_ALLOWED ErrorReason = 21
 	// PERMISSION_DENIED: the operator has disabled the caller's tenant.
 	ErrorReason_ERROR_REASON_TENANT_DISABLED ErrorReason = 22
 	// NOT_FOUND: no such session, or it belongs to another tenant.
@@ -127,6 +129,7 @@ var (
 		11:  "ERROR_REASON_KEY_EXPIRED",
 		12:  "ERROR_REASON_CREDENTIAL_REJECTED",
 		20:  "ERROR_REASON_POLICY_DENIED",
+		21:  "ERROR_REASON_MODEL_NOT_ALLOWED",
 		22:  "ERROR_REASON_TENANT_DISABLED",
 		30:  "ERROR_REASON_SESSION_NOT_FOUND",
 		31:  "ERROR_REASON_MODEL_NOT_FOUND",
@@ -171,6 +174,7 @@ var (
 		"ERROR_REASON_KEY_EXPIRED":          11,
 		"ERROR_REASON_CREDENTIAL_REJECTED":  12,
 		"ERROR_REASON_POLICY_DENIED":        20,
+		"ERROR_REASON_MODEL_NOT_ALLOWED":    21,
 		"ERROR_REASON_TENANT_DISABLED":      22,
 		"ERROR_REASON_SESSION_NOT_FOUND":    30,
 		"ERROR_REASON_MODEL_NOT_FOUND":      31,
@@ -242,14 +246,15 @@ var File_warmline_v1_errors_proto protoreflect.FileDescriptor
 
 const file_warmline_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x18warmline/v1/errors.proto\x12\vwarmline.v1*\x8a\v\n" +
+	"\x18warmline/v1/errors.proto\x12\vwarmline.v1*\xae\v\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18ERROR_REASON_KEY_INVALID\x10\n" +
 	"\x12\x1c\n" +
 	"\x18ERROR_REASON_KEY_EXPIRED\x10\v\x12$\n" +
 	" ERROR_REASON_CREDENTIAL_REJECTED\x10\f\x12\x1e\n" +
-	"\x1aERROR_REASON_POLICY_DENIED\x10\x14\x12 \n" +
+	"\x1aERROR_REASON_POLICY_DENIED\x10\x14\x12\"\n" +
+	"\x1eERROR_REASON_MODEL_NOT_ALLOWED\x10\x15\x12 \n" +
 	"\x1cERROR_REASON_TENANT_DISABLED\x10\x16\x12\"\n" +
 	"\x1eERROR_REASON_SESSION_NOT_FOUND\x10\x1e\x12 \n" +
 	"\x1cERROR_REASON_MODEL_NOT_FOUND\x10\x1f\x12\x1f\n" +

@@ -32,6 +32,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAUTHENTICATED: the model provider refused the model credential."""
     ERROR_REASON_POLICY_DENIED: _ErrorReason.ValueType  # 20
     """PERMISSION_DENIED: the key's scopes or the tenant's policy do not allow this call."""
+    ERROR_REASON_MODEL_NOT_ALLOWED: _ErrorReason.ValueType  # 21
+    """PERMISSION_DENIED: the tenant may not use this model."""
     ERROR_REASON_TENANT_DISABLED: _ErrorReason.ValueType  # 22
     """PERMISSION_DENIED: the operator has disabled the caller's tenant."""
     ERROR_REASON_SESSION_NOT_FOUND: _ErrorReason.ValueType  # 30
@@ -131,6 +133,8 @@ ERROR_REASON_CREDENTIAL_REJECTED: ErrorReason.ValueType  # 12
 """UNAUTHENTICATED: the model provider refused the model credential."""
 ERROR_REASON_POLICY_DENIED: ErrorReason.ValueType  # 20
 """PERMISSION_DENIED: the key's scopes or the tenant's policy do not allow this call."""
+ERROR_REASON_MODEL_NOT_ALLOWED: ErrorReason.ValueType  # 21
+"""PERMISSION_DENIED: the tenant may not use this model."""
 ERROR_REASON_TENANT_DISABLED: ErrorReason.ValueType  # 22
 """PERMISSION_DENIED: the operator has disabled the caller's tenant."""
 ERROR_REASON_SESSION_NOT_FOUND: ErrorReason.ValueType  # 30

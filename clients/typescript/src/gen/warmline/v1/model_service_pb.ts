@@ -198,7 +198,8 @@ export const ModelService: GenService<{
     output: typeof ListModelsResponseSchema;
   },
   /**
-   * Gets one by its name, id or alias; NOT_FOUND with MODEL_NOT_FOUND where there is none.
+   * Gets one by its name, id or alias; NOT_FOUND with MODEL_NOT_FOUND where there is none, PERMISSION_DENIED
+   * with MODEL_NOT_ALLOWED where the tenant may not use it.
    *
    * @generated from rpc warmline.v1.ModelService.GetModel
    */

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,11 +28,11 @@ from warmline_service.errors import WarmlineError
 from warmline_service.mcp import Broker
 from warmline_service.pool import Pool, SilentEvents, capacity, default_memory_budget
 from warmline_service.quota import Allowance, Prices, Quota, Rates, SettingsPolicies
-from warmline_service.rpc import RpcServer, build_server, read_credentials
+from warmline_service.rpc import AdminServicer, RpcServer, build_server, read_credentials
 from warmline_service.sessions import Journal, Keeper, Portable, Sessions, Workspaces
 from warmline_service.sessions.events import Tokens
 from warmline_service.store import Archives, Blobs, Store, open_database
-from warmline_service.tenants import Authenticator, SettingsKeys
+from warmline_service.tenants import Callers, NoKey
 from warmline_service.vault import SealBroken, Vault, read_master, unlock
 from warmline_service.worker import Capabilities, CliProcess, Launcher, Site, Slot, SpawnKey, probe
 
@@ -128,10 +127,15 @@ class FirstSpares(SilentEvents):
 
 
 class Service:
-    """The whole service in one process."""
+    """The whole service in one process. `drain_asked` is set when an operator wants it to stop.
 
-    def __init__(self, settings: Settings) -> None:
+    `show_key` is given the first API key, once, where callers have to show one and there is none at all.
+    """
+
+    def __init__(self, settings: Settings, show_key: Callable[[str], None] | None = None) -> None:
         self.settings = settings
+        self.drain_asked = asyncio.Event()
+        self._show_key = show_key
         self.port = 0
         self._site: Site | None = None
         self._egress: Egress | None = None
@@ -144,6 +148,7 @@ class Service:
         self._keeper: Keeper | None = None
         self._own_credential = False
         self._vault: Vault | None = None
+        self._callers: Callers | None = None
         self._broker: Broker | None = None
         self._quota: Quota | None = None
         self._conversations: Conversations | None = None
@@ -155,9 +160,11 @@ class Service:
         Raises Unsafe, OSError (port, data directory) and WarmlineError (CLI_NOT_FOUND, CLI_CRASHED),
         and leaves nothing behind then.
         """
-        check_exposure(self.settings)
         try:
             await self._start()
+        except NoKey as error:
+            await self.stop(grace=0.0)
+            raise Unsafe(str(error)) from error
         except BaseException:
             await self.stop(grace=0.0)
             raise
@@ -169,6 +176,7 @@ class Service:
         self._site = await Site.prepare(
             settings.cli, slots, salvage=self._salvage, claimed=self._open_store
         )
+        callers = await self._start_callers()
         capabilities = await probe(self._site)
         _log.info("cli probed", path=str(self._site.binary), version=capabilities.version)
         if not settings.pool.warm_up:
@@ -177,17 +185,23 @@ class Service:
         first = await self._start_pool(self._site, egress, capabilities)
         catalog = ModelCatalog(capabilities.models, settings.models)
         conversations = await self._start_conversations(egress, catalog, capabilities)
-        keys = SettingsKeys(settings.tenants) if has_keys(settings) else None
+        admin = AdminServicer(callers.administration, self.pool.stats, self.drain_asked.set)
         tls = settings.tls
         credentials = await asyncio.to_thread(read_credentials, tls) if tls else None
         assert self._quota is not None
-        self._rpc = build_server(
-            settings, conversations, catalog, Authenticator(keys), self._quota, credentials
-        )
+        doors = callers.authenticator, self._quota, admin
+        self._rpc = build_server(settings, conversations, catalog, *doors, credentials)
         # Ready means warm: who connects at once shall not wait for a process.
         await first.up(len(self._kinds(capabilities)), settings.cli.start_timeout)
         await self._rpc.start()
         self.port = self._rpc.port
+
+    async def _start_callers(self) -> Callers:
+        assert self._store is not None
+        assert self._vault is not None
+        self._callers = Callers(self.settings, self._store.tenants, self._vault.keyed_hash)
+        await self._callers.start(self._show_key)
+        return self._callers
 
     async def _start_egress(self) -> Egress:
         settings = self.settings
@@ -337,7 +351,10 @@ class Service:
 
     async def _close_store(self) -> None:
         keeper, journal, store = self._keeper, self._journal, self._store
-        self._keeper = self._journal = self._store = None
+        callers = self._callers
+        self._keeper = self._journal = self._store = self._callers = None
+        if callers is not None:
+            await callers.aclose()
         if journal is not None:
             await journal.aclose()
         if keeper is not None:
@@ -365,27 +382,6 @@ def open_quota(settings: Settings, store: Store) -> Quota:
     url = settings.limits.rates_url
     rates = Rates(url.get_secret_value() if url else "")
     return Quota(settings.limits, policies, rates, store.ledger, Prices(settings.models.prices))
-
-
-def has_keys(settings: Settings) -> bool:
-    """Whether anybody has to authenticate."""
-    return any(tenant.keys for tenant in settings.tenants)
-
-
-def check_exposure(settings: Settings) -> None:
-    """Without a key anybody is served, so only this machine may reach the port; raises Unsafe."""
-    host = settings.listen.rpartition(":")[0].strip("[]")
-    if has_keys(settings) or host == "localhost":
-        return
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
-        raise Unsafe(
-            f"listen = {settings.listen!r} is not loopback and no API key is configured: anybody "
-            "could use the service. Add a key (`warmline new-key`) or listen on 127.0.0.1."
-        )
 
 
 def has_credential(settings: Settings, environ: Mapping[str, str]) -> bool:

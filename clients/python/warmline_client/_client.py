@@ -19,6 +19,7 @@ from warmline.v1 import events_pb2, model_service_pb2
 from warmline.v1 import model_service_pb2_grpc as model_grpc
 from warmline.v1 import session_config_pb2 as config_pb
 
+from warmline_client._admin import AdminCalls
 from warmline_client._ask import asked
 from warmline_client._conversation import Conversation
 from warmline_client._errors import from_rpc_error
@@ -60,10 +61,11 @@ def connect(
 
 
 class Client(SessionCalls):
-    """A connection; an async context manager that closes it."""
+    """A connection; an async context manager that closes it. `admin` is for operators."""
 
     def __init__(self, channel: grpc.aio.Channel, api_key: str | None = None) -> None:
         super().__init__(channel, (("authorization", f"Bearer {api_key}"),) if api_key else ())
+        self.admin = AdminCalls(channel, self._metadata)
         self._channel = channel
         self._chat = chat_grpc.ChatServiceStub(channel)
         self._models = model_grpc.ModelServiceStub(channel)

@@ -86,6 +86,9 @@ class LimitSettings(Section):
     )
 
 
+Identity = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,512}$")]
+
+
 class ApiKeySettings(Section):
     """One API key: `wl_<id>_<secret>`, of which only the hash is kept."""
 
@@ -112,6 +115,13 @@ class TenantSettings(Section):
 
     id: Id = Field(description="Its name in logs and metrics.")
     keys: tuple[ApiKeySettings, ...] = Field((), description="Its API keys.")
+    identities: tuple[Identity, ...] = Field(
+        (),
+        description=(
+            "Client certificates that stand for it, with the scopes `chat` and `read`: a SPIFFE id or "
+            "another URI, a DNS name or an e-mail address in them. Needs `tls.client_ca`."
+        ),
+    )
     policy: TenantPolicy = Field(
         TenantPolicy(), description="What it may have, where that is not as in `[policy]`."
     )

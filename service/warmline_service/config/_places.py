@@ -53,10 +53,23 @@ class ProviderSettings(Section):
         False,
         description="Sessions may bring a credential of their own in place of the operator's.",
     )
+    caller_tenants: bool = Field(
+        False,
+        description=(
+            "Callers may show a credential of the provider in place of a key of this service: it pays for "
+            "their sessions, and is who they are. Needs `caller_credentials`."
+        ),
+    )
     connect_timeout: Seconds = Field(10.0, description="Seconds to connect.")
     read_timeout: Seconds = Field(
         600.0, description="Seconds without a byte before a model request is given up."
     )
+
+    @model_validator(mode="after")
+    def _pays(self) -> Self:
+        if self.caller_tenants and not self.caller_credentials:
+            raise ValueError("caller_tenants needs caller_credentials")
+        return self
 
 
 class ModelPrice(Section):

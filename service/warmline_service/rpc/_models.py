@@ -30,7 +30,6 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         self, request: pb.ListModelsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ListModelsResponse:
         """A page of the models, the default first."""
-        principal().require("read")
         checked(request)
         if request.page_size < 0:
             raise field_invalid("page_size", "must not be negative")
@@ -51,7 +50,6 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         self, request: pb.GetModelRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.GetModelResponse:
         """One model, by name, id or alias."""
-        principal().require("read")
         checked(request)
         name = request.name.removeprefix("models/")
         if not name:

@@ -9,6 +9,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 from warmline.v1 import (
+    admin_service_pb2,
+    admin_service_pb2_grpc,
     chat_service_pb2,
     chat_service_pb2_grpc,
     model_service_pb2,
@@ -20,19 +22,24 @@ from warmline.v1 import (
 from warmline_service.chat import Conversations, ModelCatalog
 from warmline_service.config import LimitSettings, Settings, TlsSettings
 from warmline_service.quota import Quota
+from warmline_service.rpc._admin import AdminServicer
 from warmline_service.rpc._chat import ChatServicer
 from warmline_service.rpc._deserialize import TolerantDecoding
 from warmline_service.rpc._interceptors import Authentication, Guard, RequestId
 from warmline_service.rpc._models import ModelServicer
+from warmline_service.rpc._open_calls import OpenCalls
+from warmline_service.rpc._scopes import scopes_of
 from warmline_service.rpc._sessions import SessionServicer
 from warmline_service.rpc._streaming import StreamCount
 from warmline_service.tenants import Authenticator
 
-_SERVICES = (
-    chat_service_pb2.DESCRIPTOR.services_by_name["ChatService"].full_name,
-    model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
-    session_service_pb2.DESCRIPTOR.services_by_name["SessionService"].full_name,
+_DESCRIPTORS = (
+    admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"],
+    chat_service_pb2.DESCRIPTOR.services_by_name["ChatService"],
+    model_service_pb2.DESCRIPTOR.services_by_name["ModelService"],
+    session_service_pb2.DESCRIPTOR.services_by_name["SessionService"],
 )
+_SERVICES = tuple(service.full_name for service in _DESCRIPTORS)
 
 
 @dataclass
@@ -41,10 +48,12 @@ class RpcServer:
 
     server: grpc.aio.Server
     health: health_aio.HealthServicer
+    calls: OpenCalls
     port: int
 
     async def start(self) -> None:
         """Serve, and say so in health."""
+        self.calls.start()
         await self.server.start()
         for name in ("", *_SERVICES):
             await self.health.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -56,6 +65,7 @@ class RpcServer:
     async def stop(self, grace: float) -> None:
         """Close the port, and after `grace` seconds what is still open."""
         await self.server.stop(grace)
+        await self.calls.aclose()
 
 
 def build_server(
@@ -64,18 +74,20 @@ def build_server(
     catalog: ModelCatalog,
     authenticator: Authenticator,
     quota: Quota,
+    admin: AdminServicer,
     credentials: grpc.ServerCredentials | None,
 ) -> RpcServer:
     """Put the server together and bind its port; without credentials it speaks plain text.
 
     Raises OSError where the port cannot be had.
     """
+    calls = OpenCalls(authenticator.changed)
     server = grpc.aio.server(
         interceptors=[
             TolerantDecoding(),
             RequestId(),
-            Authentication(authenticator, quota),
-            Guard(),
+            Authentication(authenticator, scopes_of(_DESCRIPTORS), quota),
+            Guard(calls),
         ],
         options=_options(settings.limits),
     )
@@ -83,6 +95,7 @@ def build_server(
     chat = ChatServicer(conversations, settings.limits, streams)
     models = ModelServicer(catalog, settings.provider.kind, quota)
     health = health_aio.HealthServicer()
+    admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, server)
     chat_service_pb2_grpc.add_ChatServiceServicer_to_server(chat, server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(models, server)
     session_service_pb2_grpc.add_SessionServiceServicer_to_server(
@@ -99,7 +112,7 @@ def build_server(
             port = server.add_secure_port(settings.listen, credentials)
     except RuntimeError as error:
         raise OSError(f"cannot listen on {settings.listen}: is the port taken?") from error
-    return RpcServer(server, health, port)
+    return RpcServer(server, health, calls, port)
 
 
 def _options(limits: LimitSettings) -> list[tuple[str, int]]:

@@ -1,5 +1,6 @@
 """What outlives the process: rows in SQL, content by key in files or S3, workspaces as archives."""
 
+from warmline_service.store._api_keys import key_not_found
 from warmline_service.store._archive import Archives
 from warmline_service.store._archive_bounds import (
     ArchiveLimits,
@@ -31,13 +32,17 @@ from warmline_service.store._rows import (
     Claim,
     Claimed,
     EventRow,
+    KeyRow,
     PartRow,
     Query,
     SessionRow,
+    TenantRow,
     TurnRow,
     TurnState,
 )
 from warmline_service.store._store import Store, event_name, part_name
+from warmline_service.store._tenant_store import TenantStore
+from warmline_service.store._tenants import tenant_exists, tenant_not_found
 
 __all__ = [
     "TURN_ENDS",
@@ -55,6 +60,7 @@ __all__ = [
     "Database",
     "EventRow",
     "Granted",
+    "KeyRow",
     "Ledger",
     "PartRow",
     "PostgresDatabase",
@@ -64,6 +70,8 @@ __all__ = [
     "SqliteDatabase",
     "Store",
     "StoreMisconfigured",
+    "TenantRow",
+    "TenantStore",
     "TurnRow",
     "TurnState",
     "UsageRow",
@@ -72,7 +80,10 @@ __all__ = [
     "content_unavailable",
     "elsewhere",
     "event_name",
+    "key_not_found",
     "new_batch",
     "open_database",
     "part_name",
+    "tenant_exists",
+    "tenant_not_found",
 ]

@@ -137,6 +137,41 @@ transcripts = Table(
     Column("lines", LargeBinary, nullable=False),
 )
 
+tenants = Table(
+    "tenants",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("display_name", String(200), nullable=False),
+    Column("disabled", Boolean, nullable=False),
+    Column("created_at", Float(53), nullable=False),
+)
+
+# Client certificates that stand for a tenant.
+identities = Table(
+    "identities",
+    metadata,
+    Column("name", String(512), primary_key=True),
+    Column("tenant", String(64), ForeignKey("tenants.id", ondelete="CASCADE"), nullable=False),
+    Index(None, "tenant"),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("tenant", String(64), ForeignKey("tenants.id", ondelete="CASCADE"), nullable=False),
+    # Of the whole key, in hex: the key itself is nowhere.
+    Column("sha256", String(64), nullable=False),
+    # Names with spaces in between.
+    Column("scopes", String(200), nullable=False),
+    Column("note", String(200), nullable=False),
+    Column("created_at", Float(53), nullable=False),
+    Column("expires_at", Float(53), nullable=True),
+    Column("revoked_at", Float(53), nullable=True),
+    Column("last_used_at", Float(53), nullable=True),
+    Index(None, "tenant", "id"),
+)
+
 # What a tenant has used of a model on a day (UTC); a budget's month is a sum of its days.
 usage = Table(
     "usage",

@@ -27,6 +27,7 @@ from warmline_service.store._rows import (
     SessionRow,
     TurnRow,
 )
+from warmline_service.store._tenant_store import TenantStore
 
 T = TypeVar("T")
 
@@ -39,12 +40,14 @@ _ROUND = 200
 class Store:
     """Sessions, turns, events, transcripts, keys and leases in a database; content in blobs.
 
-    `node_id` names this service among those that share the database. Everything raises
-    STORAGE_UNAVAILABLE while the database or the blobs cannot be used. `open` first, `aclose` last.
+    `tenants` has those and their API keys. `node_id` names this service among those that share the
+    database. Everything raises STORAGE_UNAVAILABLE while the database or the blobs cannot be used.
+    `open` first, `aclose` last.
     """
 
     def __init__(self, database: Database, blobs: Blobs, node_id: str) -> None:
         self.blobs = blobs
+        self.tenants = TenantStore(database)
         self.node_id = node_id
         self.ledger = Ledger(database, node_id)
         self.roots = Roots(database)

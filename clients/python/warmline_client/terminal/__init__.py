@@ -1,10 +1,12 @@
-"""The client's commands of `warmline`: chat, ask, models, sessions."""
+"""The client's commands of `warmline`: chat, ask, models, sessions, and for operators tenants and keys."""
 
 import typer
 
 from warmline_client.terminal._converse import ask, chat, models
+from warmline_client.terminal._keys import app as keys
 from warmline_client.terminal._render import receipt
 from warmline_client.terminal._sessions import app as sessions
+from warmline_client.terminal._tenants import app as tenants
 
 __all__ = ["app", "receipt"]
 
@@ -13,3 +15,5 @@ app.command()(chat)
 app.command()(ask)
 app.command()(models)
 app.add_typer(sessions, name="sessions")
+app.add_typer(tenants, name="tenants")
+app.add_typer(keys, name="keys")

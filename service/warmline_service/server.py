@@ -27,12 +27,12 @@ from warmline_service.egress import Access, Credential, Egress, make_provider, o
 from warmline_service.errors import WarmlineError
 from warmline_service.mcp import Broker
 from warmline_service.pool import Pool, SilentEvents, capacity, default_memory_budget
-from warmline_service.quota import Allowance, Prices, Quota, Rates, SettingsPolicies
+from warmline_service.quota import Allowance, Prices, Quota, Rates
 from warmline_service.rpc import AdminServicer, RpcServer, build_server, read_credentials
 from warmline_service.sessions import Journal, Keeper, Portable, Sessions, Workspaces
 from warmline_service.sessions.events import Tokens
 from warmline_service.store import Archives, Blobs, Store, open_database
-from warmline_service.tenants import Callers, NoKey
+from warmline_service.tenants import Callers, NoKey, TenantPolicies
 from warmline_service.vault import SealBroken, Vault, read_master, unlock
 from warmline_service.worker import Capabilities, CliProcess, Launcher, Site, Slot, SpawnKey, probe
 
@@ -247,7 +247,8 @@ class Service:
         assert workspaces is not None
         assert self._journal is not None
         assert self._vault is not None
-        quota = self._quota = open_quota(settings, store)
+        assert self._callers is not None
+        quota = self._quota = open_quota(settings, store, self._callers.policies)
         quota.start()
         sessions = Sessions(store, quota, settings.retention, self._vault)
         self._broker = Broker(settings.mcp)
@@ -376,9 +377,8 @@ class Service:
         return self._pool
 
 
-def open_quota(settings: Settings, store: Store) -> Quota:
+def open_quota(settings: Settings, store: Store, policies: TenantPolicies) -> Quota:
     """What tenants may use. Raises ValueError for a Redis that has no URL."""
-    policies = SettingsPolicies(settings.policy, settings.tenants)
     url = settings.limits.rates_url
     rates = Rates(url.get_secret_value() if url else "")
     return Quota(settings.limits, policies, rates, store.ledger, Prices(settings.models.prices))

@@ -144,6 +144,7 @@ tenants = Table(
     Column("display_name", String(200), nullable=False),
     Column("disabled", Boolean, nullable=False),
     Column("created_at", Float(53), nullable=False),
+    Column("policy", Text, nullable=False),
 )
 
 # Client certificates that stand for a tenant.

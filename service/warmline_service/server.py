@@ -27,13 +27,13 @@ from warmline_service.egress import Access, Credential, Egress, make_provider, o
 from warmline_service.errors import WarmlineError
 from warmline_service.mcp import Broker
 from warmline_service.pool import Pool, SilentEvents, capacity, default_memory_budget
-from warmline_service.quota import Allowance, Prices, Quota, Rates, SettingsPolicies
+from warmline_service.quota import Allowance, Prices, Quota, Rates
 from warmline_service.rpc import AdminServicer, RpcServer, build_server, read_credentials
 from warmline_service.sessions import Journal, Keeper, Portable, Sessions, Workspaces
 from warmline_service.sessions.events import Tokens
 from warmline_service.store import Archives, Blobs, Store, open_database
-from warmline_service.tenants import Callers, NoKey
-from warmline_service.vault import Vault, open_vault
+from warmline_service.tenants import Callers, NoKey, TenantPolicies
+from warmline_service.vault import SealBroken, Vault, read_master, unlock
 from warmline_service.worker import Capabilities, CliProcess, Launcher, Site, Slot, SpawnKey, probe
 
 _log = structlog.get_logger(__name__)
@@ -247,7 +247,8 @@ class Service:
         assert workspaces is not None
         assert self._journal is not None
         assert self._vault is not None
-        quota = self._quota = open_quota(settings, store)
+        assert self._callers is not None
+        quota = self._quota = open_quota(settings, store, self._callers.policies)
         quota.start()
         sessions = Sessions(store, quota, settings.retention, self._vault)
         self._broker = Broker(settings.mcp)
@@ -296,11 +297,14 @@ class Service:
         root = settings.data_dir.expanduser().absolute()
         url = settings.store.url.get_secret_value() if settings.store.url else ""
         node_id = await asyncio.to_thread(own_node_id, root)
-        key_file = settings.vault.key_file or root / "vault.key"
-        self._vault = await asyncio.to_thread(open_vault, key_file)
+        master = await asyncio.to_thread(read_master, settings.vault, root, os.environ)
         blobs = Blobs(settings.store.blob_url, root / "blobs")
         self._store = Store(open_database(url, root / "warmline.db"), blobs, node_id)
         await self._store.open()
+        try:
+            self._vault = await unlock(master, self._store.roots)
+        except SealBroken as error:
+            raise ValueError(f"vault: {error}; settings [vault]") from error
         if not url:
             await self._store.be_alone()
         self._archives = Archives()
@@ -373,9 +377,8 @@ class Service:
         return self._pool
 
 
-def open_quota(settings: Settings, store: Store) -> Quota:
+def open_quota(settings: Settings, store: Store, policies: TenantPolicies) -> Quota:
     """What tenants may use. Raises ValueError for a Redis that has no URL."""
-    policies = SettingsPolicies(settings.policy, settings.tenants)
     url = settings.limits.rates_url
     rates = Rates(url.get_secret_value() if url else "")
     return Quota(settings.limits, policies, rates, store.ledger, Prices(settings.models.prices))

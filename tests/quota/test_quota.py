@@ -16,9 +16,10 @@ from warmline_service.config import (
     TenantSettings,
 )
 from warmline_service.errors import WarmlineError
-from warmline_service.quota import Allowance, Prices, Quota, Rates, SettingsPolicies
+from warmline_service.quota import Allowance, Prices, Quota, Rates
 from warmline_service.quota._periods import day_of, until_next_month, until_tomorrow
 from warmline_service.store import Bounds, Store
+from warmline_service.tenants import Administration, Directory, TenantPolicies, stored
 
 PRICES = Prices({"cheap": ModelPrice(input=1, output=2, cache_read=0.1, cache_creation=1.5)})
 
@@ -30,7 +31,8 @@ def tokens(given: int = 0, written: int = 0, read: int = 0, made: int = 0) -> Si
 
 def quota_of(store: Store, **policy: object) -> Quota:
     """A quota with one policy for all."""
-    policies = SettingsPolicies(TenantPolicy(**policy), ())
+    directory = Directory((), store.tenants)
+    policies = TenantPolicies(TenantPolicy(**policy), directory)
     return Quota(LimitSettings(), policies, Rates(""), store.ledger, PRICES)
 
 
@@ -68,14 +70,19 @@ def test_periods_end_where_the_next_begins(moment: dt.datetime) -> None:
     assert day_of(now) == moment.date().isoformat()
 
 
-async def test_a_tenant_has_the_default_but_for_what_is_its_own() -> None:
-    """Also where its own is laxer."""
+async def test_a_tenant_has_the_default_but_for_what_is_its_own(store: Store) -> None:
+    """Of the settings or of the store, also where its own is laxer; a change holds at once here."""
     default = TenantPolicy(concurrent_turns=5, usd_per_day=1.0)
-    own = TenantSettings(id="acme", policy=TenantPolicy(concurrent_turns=9))
-    policies = SettingsPolicies(default, [own, TenantSettings(id="none")])
+    fixed = TenantSettings(id="acme", policy=TenantPolicy(concurrent_turns=9))
+    directory = Directory([fixed, TenantSettings(id="none")], store.tenants)
+    policies, admin = TenantPolicies(default, directory), Administration(directory, store.tenants)
     acme = await policies.of("acme")
     assert (acme.concurrent_turns, acme.usd_per_day) == (9, 1.0)
     assert await policies.of("none") == await policies.of("unheard-of") == default
+    await admin.create_tenant("made", "", (), TenantPolicy(usd_per_day=2.0), disabled=False)
+    assert (await policies.of("made")).usd_per_day == 2.0
+    await admin.update_tenant("made", {"policy": stored(TenantPolicy())}, None, "admin")
+    assert await policies.of("made") == default
 
 
 async def test_turns_are_counted_while_they_last(store: Store) -> None:

@@ -18,6 +18,8 @@ from warmline.v1 import admin_service_pb2_grpc as pb_grpc
 from warmline.v1 import options_pb2 as options
 from warmline_client import WarmlineError, connect
 from warmline_client._errors import from_rpc_error
+from warmline_service.errors import WarmlineError as ServiceError
+from warmline_service.rpc._policy import policy_of
 
 
 class Operator:
@@ -105,6 +107,42 @@ async def test_a_tenant_is_changed_field_by_field(operator: Operator) -> None:
     assert (await operator.refused("DeleteTenant", tenant_id="admin")).fields.keys() == {
         "tenant_id"
     }
+
+
+async def test_a_tenant_has_a_policy_of_its_own(operator: Operator) -> None:
+    """It holds for the next call, is shown as it was given, and is taken back as a whole."""
+    policy = pb.TenantPolicy(requests_per_minute=3, models=pb.TenantPolicy.Names(names=["haiku"]))
+    made = await operator("CreateTenant", tenant=pb.Tenant(id="acme", policy=policy))
+    assert made.tenant.policy.requests_per_minute == 3
+    assert list(made.tenant.policy.models.names) == ["haiku"]
+    assert not made.tenant.policy.HasField("usd_per_day")
+    key = (await operator("CreateApiKey", tenant_id="acme")).secret
+    assert [await operator.models(key) for _ in range(3)] == [1, 1, 1]
+    with pytest.raises(WarmlineError, match="RATE_LIMITED"):
+        await operator.models(key)
+    await operator("UpdateTenant", tenant=pb.Tenant(id="acme"), update_mask={"paths": ["policy"]})
+    assert await operator.models(key) == 2
+    assert not (await operator("GetTenant", tenant_id="acme")).tenant.HasField("policy")
+
+
+@pytest.mark.parametrize(
+    ("policy", "field"),
+    [
+        ({"requests_per_minute": 0}, "requests_per_minute"),
+        ({"tokens_per_day": 2**64 - 1}, "tokens_per_day"),
+        ({"usd_per_day": -1.0}, "usd_per_day"),
+        ({"usd_per_month": float("nan")}, "usd_per_month"),
+        ({"permission_modes": {"names": ["default", "root"]}}, "permission_modes.names[1]"),
+        ({"mcp_hosts": {"names": ["*.*"]}}, "mcp_hosts.names[0]"),
+        ({"forbidden_tools": {"names": [""]}}, "forbidden_tools.names[0]"),
+    ],
+)
+async def test_a_policy_that_cannot_be_is_named(policy: dict[str, Any], field: str) -> None:
+    """By its field."""
+    with pytest.raises(ServiceError) as caught:
+        policy_of(pb.TenantPolicy(**policy), "tenant.policy")
+    (violation,) = caught.value.violations
+    assert violation.field == f"tenant.policy.{field}"
 
 
 async def test_pages_follow_each_other(operator: Operator) -> None:

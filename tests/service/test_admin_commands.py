@@ -69,6 +69,9 @@ async def test_an_operator_manages_a_tenant(tmp_path: Path) -> None:
         assert [tenant["id"] for tenant in each] == ["acme", "admin"]
         assert each[0]["disabled"] is True
         assert each[0]["identities"] == ["acme.example.org", "spiffe://x/acme"]
+        policy = '{"usd_per_day":5,"models":["haiku"]}'
+        shown = json.loads(await desk.types(f"tenants update acme --policy {policy} --json"))
+        assert shown["policy"] == {"usdPerDay": 5.0, "models": {"names": ["haiku"]}}
         await desk.types("tenants rm acme")
         async with connect(address, api_key=rotated["secret"]) as client:
             with pytest.raises(WarmlineError, match="KEY_INVALID"):

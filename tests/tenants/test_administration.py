@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from stores import forbid_writing, opened
-from warmline_service.config import ApiKeySettings, TenantSettings
+from warmline_service.config import ApiKeySettings, TenantPolicy, TenantSettings
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.store import Store
 from warmline_service.tenants import (
@@ -51,7 +51,7 @@ class House:
 
     async def tenant(self, name: str = "acme", *identities: str) -> None:
         """Make a tenant."""
-        await self.admin.create_tenant(name, "", identities, disabled=False)
+        await self.admin.create_tenant(name, "", identities, TenantPolicy(), disabled=False)
 
     async def key(self, owner: str = "acme", expires_at: float | None = None) -> tuple[str, str]:
         """Make a key: its id, and the key."""

@@ -121,10 +121,23 @@ class VaultSettings(Section):
     key_file: Path | None = Field(
         None,
         description=(
-            "The key, 32 bytes in hex; services on one database need the same. "
-            "Default: one made in `data_dir`."
+            "The master key, 32 bytes in hex, and in further lines those before it; services on one "
+            "database need the same. Default: one made in `data_dir`."
         ),
     )
+    key_variable: Annotated[str, StringConstraints(pattern=r"^[A-Z_][A-Z0-9_]*$")] | None = Field(
+        None, description="The variable of the environment that has it instead."
+    )
+    key_command: tuple[str, ...] = Field(
+        (),
+        description="A command that prints it instead, such as one that asks a KMS; run once, by no shell.",
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if sum(map(bool, (self.key_file, self.key_variable, self.key_command))) > 1:
+            raise ValueError("only one of key_file, key_variable and key_command can be set")
+        return self
 
 
 class StoreSettings(Section):

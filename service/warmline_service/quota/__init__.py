@@ -2,7 +2,7 @@
 
 from warmline_service.quota._allowance import Allowance
 from warmline_service.quota._pause import slow_down
-from warmline_service.quota._policies import Policies, SettingsPolicies
+from warmline_service.quota._policies import Policies
 from warmline_service.quota._prices import Prices, Tokens
 from warmline_service.quota._quota import Quota
 from warmline_service.quota._rates import Rates
@@ -15,7 +15,6 @@ __all__ = [
     "Prices",
     "Quota",
     "Rates",
-    "SettingsPolicies",
     "Tokens",
     "slow_down",
 ]

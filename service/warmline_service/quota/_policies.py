@@ -1,28 +1,15 @@
-"""Which policy holds for a tenant."""
+"""Which policy holds for a tenant, as this package asks for it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Protocol
 
-from warmline_service.config import TenantPolicy, TenantSettings
+from warmline_service.config import TenantPolicy
 
 
 class Policies(Protocol):
-    """Where the tenants' policies come from; a database can stand behind it."""
+    """Where the tenants' policies come from."""
 
     async def of(self, tenant: str) -> TenantPolicy:
-        """What holds for a tenant, with defaults filled in."""
+        """What holds for a tenant, with what holds for all filled in. May raise STORAGE_UNAVAILABLE."""
         ...
-
-
-class SettingsPolicies:
-    """The policies of the settings file."""
-
-    def __init__(self, default: TenantPolicy, tenants: Iterable[TenantSettings]) -> None:
-        self._default = default
-        self._own = {tenant.id: tenant.policy.over(default) for tenant in tenants}
-
-    async def of(self, tenant: str) -> TenantPolicy:
-        """What holds for a tenant; the default for one that is not in the file."""
-        return self._own.get(tenant, self._default)

@@ -26,9 +26,10 @@ from warmline_service.rpc._parse_admin import (
     tenant_page_of,
     text_of,
 )
+from warmline_service.rpc._policy import fill_policy, policy_of
 from warmline_service.rpc._scopes import scope_value
 from warmline_service.rpc._streaming import Context
-from warmline_service.tenants import SCOPES, Administration, KeyView, TenantView
+from warmline_service.tenants import SCOPES, Administration, KeyView, TenantView, stored
 
 T = TypeVar("T")
 
@@ -57,6 +58,7 @@ class AdminServicer(pb_grpc.AdminServiceServicer):
             new_tenant_id_of(wanted.id, "tenant.id"),
             text_of(wanted.display_name, "tenant.display_name"),
             identities_of(wanted.identities, "tenant.identities"),
+            policy_of(wanted.policy, "tenant.policy"),
             disabled=wanted.disabled,
         )
         return pb.CreateTenantResponse(tenant=_tenant(made))
@@ -95,6 +97,8 @@ class AdminServicer(pb_grpc.AdminServiceServicer):
             values["display_name"] = text_of(wanted.display_name, "tenant.display_name")
         if "disabled" in fields:
             values["disabled"] = wanted.disabled
+        if "policy" in fields:
+            values["policy"] = stored(policy_of(wanted.policy, "tenant.policy"))
         identities = None
         if "identities" in fields:
             identities = identities_of(wanted.identities, "tenant.identities")
@@ -204,6 +208,7 @@ def _tenant(view: TenantView) -> pb.Tenant:
         identities=row.identities,
         fixed=view.fixed,
     )
+    fill_policy(out.policy, view.policy)
     if not view.fixed:
         _set_moment(out.create_time, row.created_at)
     return out

@@ -24,7 +24,7 @@ _DEFAULT_OVERLAP = 24 * 3600.0
 _LONGEST_OVERLAP = 90 * 24 * 3600.0
 # The years of a Timestamp.
 _LAST_SECOND = 253_402_300_799
-_UPDATABLE = ("display_name", "disabled", "identities")
+_UPDATABLE = ("display_name", "disabled", "identities", "policy")
 
 
 def tenant_id_of(value: str, field: str) -> str:

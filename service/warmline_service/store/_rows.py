@@ -110,13 +110,14 @@ class Query(Struct, frozen=True):
 
 
 class TenantRow(Struct, frozen=True):
-    """One tenant; `identities` are the client certificates that stand for it."""
+    """One tenant; `identities` are the client certificates that stand for it, `policy` is JSON."""
 
     id: str
     display_name: str
     disabled: bool
     created_at: float
     identities: tuple[str, ...] = ()
+    policy: str = "{}"
 
 
 class KeyRow(Struct, frozen=True):

@@ -144,6 +144,7 @@ tenants = Table(
     Column("display_name", String(200), nullable=False),
     Column("disabled", Boolean, nullable=False),
     Column("created_at", Float(53), nullable=False),
+    Column("policy", Text, nullable=False),
 )
 
 # Client certificates that stand for a tenant.
@@ -207,4 +208,12 @@ settlements = Table(
     metadata,
     Column("node_id", _ID, primary_key=True),
     Column("batch", _ID, nullable=False),
+)
+
+# The vault's root key, sealed with the master key: one row.
+vault_roots = Table(
+    "vault_roots",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("wrapped", LargeBinary, nullable=False),
 )

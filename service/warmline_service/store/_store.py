@@ -17,6 +17,7 @@ from warmline_service.store._database import Database, unavailable
 from warmline_service.store._faults import StoreMisconfigured
 from warmline_service.store._ledger import Ledger
 from warmline_service.store._migrate import migrate
+from warmline_service.store._roots import Roots
 from warmline_service.store._rows import (
     Claim,
     Claimed,
@@ -49,6 +50,7 @@ class Store:
         self.tenants = TenantStore(database)
         self.node_id = node_id
         self.ledger = Ledger(database, node_id)
+        self.roots = Roots(database)
         self._database = database
 
     async def open(self) -> None:

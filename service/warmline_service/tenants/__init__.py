@@ -5,6 +5,7 @@ from warmline_service.tenants._administration import (
     KeyView,
     TenantView,
     make_first_key,
+    stored,
 )
 from warmline_service.tenants._authenticate import Authenticator, Check, KeyCheck
 from warmline_service.tenants._cache import TtlCache
@@ -14,6 +15,7 @@ from warmline_service.tenants._directory import Directory
 from warmline_service.tenants._keys import KeyRecord, KeyStore, hash_key, new_key
 from warmline_service.tenants._last_use import LastUse
 from warmline_service.tenants._own_credential import OwnCredentialCheck, is_reserved
+from warmline_service.tenants._policies import TenantPolicies
 from warmline_service.tenants._principal import SCOPES, OwnCredential, Principal, Shown
 from warmline_service.tenants._tokens import TokenCheck
 
@@ -35,6 +37,7 @@ __all__ = [
     "OwnCredentialCheck",
     "Principal",
     "Shown",
+    "TenantPolicies",
     "TenantView",
     "TokenCheck",
     "TtlCache",
@@ -44,4 +47,5 @@ __all__ = [
     "is_reserved",
     "make_first_key",
     "new_key",
+    "stored",
 ]

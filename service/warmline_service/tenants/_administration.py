@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from warmline_service.config import TenantPolicy
 from warmline_service.errors import Reason, WarmlineError, field_invalid
 from warmline_service.store import (
     KeyRow,
@@ -28,6 +29,11 @@ class TenantView:
 
     row: TenantRow
     fixed: bool = False
+
+    @property
+    def policy(self) -> TenantPolicy:
+        """What it may have, where that is not as for all."""
+        return TenantPolicy.model_validate_json(self.row.policy)
 
 
 @dataclass(frozen=True)
@@ -52,14 +58,20 @@ class Administration:
         self._now = now
 
     async def create_tenant(
-        self, tenant: str, display_name: str, identities: Collection[str], *, disabled: bool
+        self,
+        tenant: str,
+        display_name: str,
+        identities: Collection[str],
+        policy: TenantPolicy,
+        *,
+        disabled: bool,
     ) -> TenantView:
         """Make a tenant. Raises TENANT_EXISTS, IDENTITY_TAKEN."""
         if tenant in self._directory.fixed:
             raise tenant_exists(tenant)
         self._check_identities(identities)
         names = tuple(sorted(identities))
-        row = TenantRow(tenant, display_name, disabled, self._now(), names)
+        row = TenantRow(tenant, display_name, disabled, self._now(), names, stored(policy))
         await self._store.create(row)
         self._directory.forget()
         return TenantView(row)
@@ -182,10 +194,10 @@ class Administration:
                 return identifier, secret
 
     def _fixed(self, tenant: str) -> TenantView:
-        names = tuple(sorted(self._directory.fixed[tenant].identities))
-        return TenantView(
-            TenantRow(tenant, "", disabled=False, created_at=0.0, identities=names), fixed=True
-        )
+        known = self._directory.fixed[tenant]
+        names, policy = tuple(sorted(known.identities)), stored(known.policy)
+        row = TenantRow(tenant, "", False, 0.0, names, policy)  # not disabled
+        return TenantView(row, fixed=True)
 
     def _check_free(self, tenant: str) -> None:
         if tenant in self._directory.fixed:
@@ -203,6 +215,11 @@ class Administration:
                     "A tenant of the settings file has this identity.",
                     metadata={"identity": name, "tenantId": owner},
                 )
+
+
+def stored(policy: TenantPolicy) -> str:
+    """A policy as it is stored: what it sets, and nothing else."""
+    return policy.model_dump_json(exclude_unset=True)
 
 
 async def make_first_key(store: TenantStore, now: float) -> str | None:

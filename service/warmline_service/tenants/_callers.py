@@ -14,6 +14,7 @@ from warmline_service.tenants._certificates import CertificateCheck
 from warmline_service.tenants._directory import Directory
 from warmline_service.tenants._last_use import LastUse
 from warmline_service.tenants._own_credential import OwnCredentialCheck
+from warmline_service.tenants._policies import TenantPolicies
 from warmline_service.tenants._tokens import TokenCheck
 
 
@@ -37,6 +38,7 @@ class Callers:
         self._last_use = LastUse(store)
         self._tokens = TokenCheck(settings.oidc, self._directory)
         self.administration = Administration(self._directory, store)
+        self.policies = TenantPolicies(settings.policy, self._directory)
         self.authenticator = Authenticator(())
 
     async def start(self, show_key: Callable[[str], None] | None) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from warmline_service.config import TenantSettings
+from warmline_service.config import TenantPolicy, TenantSettings
 from warmline_service.store import TenantStore
 from warmline_service.tenants._cache import TtlCache
 from warmline_service.tenants._keys import KeyRecord
@@ -23,6 +23,7 @@ class Standing:
 
     id: str
     disabled: bool = False
+    policy: TenantPolicy = field(default_factory=TenantPolicy)
 
 
 class Directory:
@@ -57,8 +58,9 @@ class Directory:
 
     async def tenant(self, tenant: str) -> Standing | None:
         """A tenant, if there is one by this id."""
-        if tenant in self.fixed:
-            return Standing(tenant)
+        fixed = self.fixed.get(tenant)
+        if fixed is not None:
+            return Standing(tenant, policy=fixed.policy)
         return await self._tenants.get(tenant)
 
     async def identified_by(self, identity: str) -> Standing | None:
@@ -88,7 +90,9 @@ class Directory:
 
     async def _load_tenant(self, tenant: str) -> Standing | None:
         row = await self._store.tenant(tenant)
-        return Standing(row.id, row.disabled) if row is not None else None
+        if row is None:
+            return None
+        return Standing(row.id, row.disabled, TenantPolicy.model_validate_json(row.policy))
 
     async def _load_identity(self, identity: str) -> Standing | None:
         row = await self._store.identified_by(identity)

@@ -39,7 +39,9 @@ type Tenant struct {
 	// When it was made; not set for one of the settings file.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// It comes from the settings file, and is changed there.
-	Fixed         bool `protobuf:"varint,6,opt,name=fixed,proto3" json:"fixed,omitempty"`
+	Fixed bool `protobuf:"varint,6,opt,name=fixed,proto3" json:"fixed,omitempty"`
+	// What it may have and use, in place of what the settings' `[policy]` says for all; changed as a whole.
+	Policy        *TenantPolicy `protobuf:"bytes,7,opt,name=policy,proto3" json:"policy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -116,6 +118,149 @@ func (x *Tenant) GetFixed() bool {
 	return false
 }
 
+func (x *Tenant) GetPolicy() *TenantPolicy {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
+// What a tenant may have and use. What is not set is as the settings' `[policy]` says.
+type TenantPolicy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Calls, and messages of a Chat after its first, in a minute; at least 1, as all bounds here.
+	RequestsPerMinute *uint64 `protobuf:"varint,1,opt,name=requests_per_minute,json=requestsPerMinute,proto3,oneof" json:"requests_per_minute,omitempty"`
+	// Turns that run or wait in one service; one that is parked is not counted.
+	ConcurrentTurns *uint64 `protobuf:"varint,2,opt,name=concurrent_turns,json=concurrentTurns,proto3,oneof" json:"concurrent_turns,omitempty"`
+	// Open streams, if fewer than the service allows.
+	OpenStreams *uint64 `protobuf:"varint,3,opt,name=open_streams,json=openStreams,proto3,oneof" json:"open_streams,omitempty"`
+	// Sessions that are kept, if fewer than the service allows.
+	Sessions *uint64 `protobuf:"varint,4,opt,name=sessions,proto3,oneof" json:"sessions,omitempty"`
+	// Tokens of a day (UTC), those read from the prompt cache apart.
+	TokensPerDay *uint64 `protobuf:"varint,5,opt,name=tokens_per_day,json=tokensPerDay,proto3,oneof" json:"tokens_per_day,omitempty"`
+	// US dollars of a day (UTC).
+	UsdPerDay *float64 `protobuf:"fixed64,6,opt,name=usd_per_day,json=usdPerDay,proto3,oneof" json:"usd_per_day,omitempty"`
+	// US dollars of a calendar month (UTC).
+	UsdPerMonth *float64 `protobuf:"fixed64,7,opt,name=usd_per_month,json=usdPerMonth,proto3,oneof" json:"usd_per_month,omitempty"`
+	// The models that its sessions may name, by id or alias.
+	Models *TenantPolicy_Names `protobuf:"bytes,8,opt,name=models,proto3" json:"models,omitempty"`
+	// The permission modes that its sessions may have, in the CLI's words, such as `acceptEdits`.
+	PermissionModes *TenantPolicy_Names `protobuf:"bytes,9,opt,name=permission_modes,json=permissionModes,proto3" json:"permission_modes,omitempty"`
+	// Tools that never run, as in `tools.disallowed` of a session.
+	ForbiddenTools *TenantPolicy_Names `protobuf:"bytes,10,opt,name=forbidden_tools,json=forbiddenTools,proto3" json:"forbidden_tools,omitempty"`
+	// The hosts of its MCP servers, `*.example.com` for all below one.
+	McpHosts      *TenantPolicy_Names `protobuf:"bytes,11,opt,name=mcp_hosts,json=mcpHosts,proto3" json:"mcp_hosts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TenantPolicy) Reset() {
+	*x = TenantPolicy{}
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TenantPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TenantPolicy) ProtoMessage() {}
+
+func (x *TenantPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TenantPolicy.ProtoReflect.Descriptor instead.
+func (*TenantPolicy) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *TenantPolicy) GetRequestsPerMinute() uint64 {
+	if x != nil && x.RequestsPerMinute != nil {
+		return *x.RequestsPerMinute
+	}
+	return 0
+}
+
+func (x *TenantPolicy) GetConcurrentTurns() uint64 {
+	if x != nil && x.ConcurrentTurns != nil {
+		return *x.ConcurrentTurns
+	}
+	return 0
+}
+
+func (x *TenantPolicy) GetOpenStreams() uint64 {
+	if x != nil && x.OpenStreams != nil {
+		return *x.OpenStreams
+	}
+	return 0
+}
+
+func (x *TenantPolicy) GetSessions() uint64 {
+	if x != nil && x.Sessions != nil {
+		return *x.Sessions
+	}
+	return 0
+}
+
+func (x *TenantPolicy) GetTokensPerDay() uint64 {
+	if x != nil && x.TokensPerDay != nil {
+		return *x.TokensPerDay
+	}
+	return 0
+}
+
+func (x *TenantPolicy) GetUsdPerDay() float64 {
+	if x != nil && x.UsdPerDay != nil {
+		return *x.UsdPerDay
+	}
+	return 0
+}
+
+func (x *TenantPolicy) GetUsdPerMonth() float64 {
+	if x != nil && x.UsdPerMonth != nil {
+		return *x.UsdPerMonth
+	}
+	return 0
+}
+
+func (x *TenantPolicy) GetModels() *TenantPolicy_Names {
+	if x != nil {
+		return x.Models
+	}
+	return nil
+}
+
+func (x *TenantPolicy) GetPermissionModes() *TenantPolicy_Names {
+	if x != nil {
+		return x.PermissionModes
+	}
+	return nil
+}
+
+func (x *TenantPolicy) GetForbiddenTools() *TenantPolicy_Names {
+	if x != nil {
+		return x.ForbiddenTools
+	}
+	return nil
+}
+
+func (x *TenantPolicy) GetMcpHosts() *TenantPolicy_Names {
+	if x != nil {
+		return x.McpHosts
+	}
+	return nil
+}
+
 // An API key, without the key itself.
 type ApiKey struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -143,7 +288,7 @@ type ApiKey struct {
 
 func (x *ApiKey) Reset() {
 	*x = ApiKey{}
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[1]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -155,7 +300,7 @@ func (x *ApiKey) String() string {
 func (*ApiKey) ProtoMessage() {}
 
 func (x *ApiKey) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[1]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -168,7 +313,7 @@ func (x *ApiKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKey.ProtoReflect.Descriptor instead.
 func (*ApiKey) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{1}
+	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ApiKey) GetId() string {
@@ -245,7 +390,7 @@ type CreateTenantRequest struct {
 
 func (x *CreateTenantRequest) Reset() {
 	*x = CreateTenantRequest{}
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[2]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -257,7 +402,7 @@ func (x *CreateTenantRequest) String() string {
 func (*CreateTenantRequest) ProtoMessage() {}
 
 func (x *CreateTenantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[2]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -270,7 +415,7 @@ func (x *CreateTenantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTenantRequest.ProtoReflect.Descriptor instead.
 func (*CreateTenantRequest) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{2}
+	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *CreateTenantRequest) GetTenant() *Tenant {
@@ -291,7 +436,7 @@ type CreateTenantResponse struct {
 
 func (x *CreateTenantResponse) Reset() {
 	*x = CreateTenantResponse{}
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[3]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -303,7 +448,7 @@ func (x *CreateTenantResponse) String() string {
 func (*CreateTenantResponse) ProtoMessage() {}
 
 func (x *CreateTenantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[3]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -316,7 +461,7 @@ func (x *CreateTenantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTenantResponse.ProtoReflect.Descriptor instead.
 func (*CreateTenantResponse) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{3}
+	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *CreateTenantResponse) GetTenant() *Tenant {
@@ -337,7 +482,7 @@ type GetTenantRequest struct {
 
 func (x *GetTenantRequest) Reset() {
 	*x = GetTenantRequest{}
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[4]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -349,7 +494,7 @@ func (x *GetTenantRequest) String() string {
 func (*GetTenantRequest) ProtoMessage() {}
 
 func (x *GetTenantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[4]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -362,7 +507,7 @@ func (x *GetTenantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTenantRequest.ProtoReflect.Descriptor instead.
 func (*GetTenantRequest) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{4}
+	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GetTenantRequest) GetTenantId() string {
@@ -383,7 +528,7 @@ type GetTenantResponse struct {
 
 func (x *GetTenantResponse) Reset() {
 	*x = GetTenantResponse{}
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[5]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -395,7 +540,7 @@ func (x *GetTenantResponse) String() string {
 func (*GetTenantResponse) ProtoMessage() {}
 
 func (x *GetTenantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[5]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -408,7 +553,7 @@ func (x *GetTenantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTenantResponse.ProtoReflect.Descriptor instead.
 func (*GetTenantResponse) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{5}
+	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetTenantResponse) GetTenant() *Tenant {
@@ -431,7 +576,7 @@ type ListTenantsRequest struct {
 
 func (x *ListTenantsRequest) Reset() {
 	*x = ListTenantsRequest{}
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[6]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -443,7 +588,7 @@ func (x *ListTenantsRequest) String() string {
 func (*ListTenantsRequest) ProtoMessage() {}
 
 func (x *ListTenantsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[6]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -456,7 +601,7 @@ func (x *ListTenantsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTenantsRequest.ProtoReflect.Descriptor instead.
 func (*ListTenantsRequest) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{6}
+	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListTenantsRequest) GetPageSize() int32 {
@@ -486,7 +631,7 @@ type ListTenantsResponse struct {
 
 func (x *ListTenantsResponse) Reset() {
 	*x = ListTenantsResponse{}
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[7]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -498,7 +643,7 @@ func (x *ListTenantsResponse) String() string {
 func (*ListTenantsResponse) ProtoMessage() {}
 
 func (x *ListTenantsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[7]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -511,7 +656,7 @@ func (x *ListTenantsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTenantsResponse.ProtoReflect.Descriptor instead.
 func (*ListTenantsResponse) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{7}
+	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListTenantsResponse) GetTenants() []*Tenant {
@@ -533,7 +678,7 @@ type UpdateTenantRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its `id`, and the new values.
 	Tenant *Tenant `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
-	// Which fields: `display_name`, `disabled`, `identities`, or `*` for all of these. Empty: those that are set in
+	// Which fields: `display_name`, `disabled`, `identities`, `policy`, or `*` for all of these. Empty: those that are set in
 	// `tenant`.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -542,7 +687,7 @@ type UpdateTenantRequest struct {
 
 func (x *UpdateTenantRequest) Reset() {
 	*x = UpdateTenantRequest{}
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[8]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -554,7 +699,7 @@ func (x *UpdateTenantRequest) String() string {
 func (*UpdateTenantRequest) ProtoMessage() {}
 
 func (x *UpdateTenantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[8]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -567,7 +712,7 @@ func (x *UpdateTenantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateTenantRequest.ProtoReflect.Descriptor instead.
 func (*UpdateTenantRequest) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{8}
+	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *UpdateTenantRequest) GetTenant() *Tenant {
@@ -595,7 +740,7 @@ type UpdateTenantResponse struct {
 
 func (x *UpdateTenantResponse) Reset() {
 	*x = UpdateTenantResponse{}
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[9]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -607,7 +752,7 @@ func (x *UpdateTenantResponse) String() string {
 func (*UpdateTenantResponse) ProtoMessage() {}
 
 func (x *UpdateTenantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[9]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -620,7 +765,7 @@ func (x *UpdateTenantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateTenantResponse.ProtoReflect.Descriptor instead.
 func (*UpdateTenantResponse) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{9}
+	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *UpdateTenantResponse) GetTenant() *Tenant {
@@ -641,7 +786,7 @@ type DeleteTenantRequest struct {
 
 func (x *DeleteTenantRequest) Reset() {
 	*x = DeleteTenantRequest{}
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[10]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -653,7 +798,7 @@ func (x *DeleteTenantRequest) String() string {
 func (*DeleteTenantRequest) ProtoMessage() {}
 
 func (x *DeleteTenantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[10]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -666,7 +811,7 @@ func (x *DeleteTenantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTenantRequest.ProtoReflect.Descriptor instead.
 func (*DeleteTenantRequest) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{10}
+	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *DeleteTenantRequest) GetTenantId() string {
@@ -685,7 +830,7 @@ type DeleteTenantResponse struct {
 
 func (x *DeleteTenantResponse) Reset() {
 	*x = DeleteTenantResponse{}
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[11]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -697,7 +842,7 @@ func (x *DeleteTenantResponse) String() string {
 func (*DeleteTenantResponse) ProtoMessage() {}
 
 func (x *DeleteTenantResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[11]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -710,7 +855,7 @@ func (x *DeleteTenantResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTenantResponse.ProtoReflect.Descriptor instead.
 func (*DeleteTenantResponse) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{11}
+	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{12}
 }
 
 // What to make.
@@ -730,7 +875,7 @@ type CreateApiKeyRequest struct {
 
 func (x *CreateApiKeyRequest) Reset() {
 	*x = CreateApiKeyRequest{}
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[12]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -742,7 +887,7 @@ func (x *CreateApiKeyRequest) String() string {
 func (*CreateApiKeyRequest) ProtoMessage() {}
 
 func (x *CreateApiKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[12]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -755,7 +900,7 @@ func (x *CreateApiKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateApiKeyRequest.ProtoReflect.Descriptor instead.
 func (*CreateApiKeyRequest) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{12}
+	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CreateApiKeyRequest) GetTenantId() string {
@@ -799,7 +944,7 @@ type CreateApiKeyResponse struct {
 
 func (x *CreateApiKeyResponse) Reset() {
 	*x = CreateApiKeyResponse{}
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[13]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -811,7 +956,7 @@ func (x *CreateApiKeyResponse) String() string {
 func (*CreateApiKeyResponse) ProtoMessage() {}
 
 func (x *CreateApiKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[13]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -824,7 +969,7 @@ func (x *CreateApiKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateApiKeyResponse.ProtoReflect.Descriptor instead.
 func (*CreateApiKeyResponse) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{13}
+	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CreateApiKeyResponse) GetApiKey() *ApiKey {
@@ -856,7 +1001,7 @@ type ListApiKeysRequest struct {
 
 func (x *ListApiKeysRequest) Reset() {
 	*x = ListApiKeysRequest{}
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[14]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -868,7 +1013,7 @@ func (x *ListApiKeysRequest) String() string {
 func (*ListApiKeysRequest) ProtoMessage() {}
 
 func (x *ListApiKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[14]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -881,7 +1026,7 @@ func (x *ListApiKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApiKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListApiKeysRequest) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{14}
+	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListApiKeysRequest) GetTenantId() string {
@@ -918,7 +1063,7 @@ type ListApiKeysResponse struct {
 
 func (x *ListApiKeysResponse) Reset() {
 	*x = ListApiKeysResponse{}
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[15]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -930,7 +1075,7 @@ func (x *ListApiKeysResponse) String() string {
 func (*ListApiKeysResponse) ProtoMessage() {}
 
 func (x *ListApiKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[15]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -943,7 +1088,7 @@ func (x *ListApiKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApiKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListApiKeysResponse) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{15}
+	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListApiKeysResponse) GetApiKeys() []*ApiKey {
@@ -975,7 +1120,7 @@ type RotateApiKeyRequest struct {
 
 func (x *RotateApiKeyRequest) Reset() {
 	*x = RotateApiKeyRequest{}
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[16]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -987,7 +1132,7 @@ func (x *RotateApiKeyRequest) String() string {
 func (*RotateApiKeyRequest) ProtoMessage() {}
 
 func (x *RotateApiKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[16]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1000,7 +1145,7 @@ func (x *RotateApiKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateApiKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateApiKeyRequest) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{16}
+	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RotateApiKeyRequest) GetKeyId() string {
@@ -1039,7 +1184,7 @@ type RotateApiKeyResponse struct {
 
 func (x *RotateApiKeyResponse) Reset() {
 	*x = RotateApiKeyResponse{}
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[17]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1051,7 +1196,7 @@ func (x *RotateApiKeyResponse) String() string {
 func (*RotateApiKeyResponse) ProtoMessage() {}
 
 func (x *RotateApiKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[17]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1064,7 +1209,7 @@ func (x *RotateApiKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateApiKeyResponse.ProtoReflect.Descriptor instead.
 func (*RotateApiKeyResponse) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{17}
+	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RotateApiKeyResponse) GetApiKey() *ApiKey {
@@ -1099,7 +1244,7 @@ type RevokeApiKeyRequest struct {
 
 func (x *RevokeApiKeyRequest) Reset() {
 	*x = RevokeApiKeyRequest{}
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[18]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1111,7 +1256,7 @@ func (x *RevokeApiKeyRequest) String() string {
 func (*RevokeApiKeyRequest) ProtoMessage() {}
 
 func (x *RevokeApiKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[18]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1124,7 +1269,7 @@ func (x *RevokeApiKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeApiKeyRequest.ProtoReflect.Descriptor instead.
 func (*RevokeApiKeyRequest) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{18}
+	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RevokeApiKeyRequest) GetKeyId() string {
@@ -1145,7 +1290,7 @@ type RevokeApiKeyResponse struct {
 
 func (x *RevokeApiKeyResponse) Reset() {
 	*x = RevokeApiKeyResponse{}
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[19]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1157,7 +1302,7 @@ func (x *RevokeApiKeyResponse) String() string {
 func (*RevokeApiKeyResponse) ProtoMessage() {}
 
 func (x *RevokeApiKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[19]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1170,7 +1315,7 @@ func (x *RevokeApiKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeApiKeyResponse.ProtoReflect.Descriptor instead.
 func (*RevokeApiKeyResponse) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{19}
+	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RevokeApiKeyResponse) GetApiKey() *ApiKey {
@@ -1189,7 +1334,7 @@ type GetPoolRequest struct {
 
 func (x *GetPoolRequest) Reset() {
 	*x = GetPoolRequest{}
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[20]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1201,7 +1346,7 @@ func (x *GetPoolRequest) String() string {
 func (*GetPoolRequest) ProtoMessage() {}
 
 func (x *GetPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[20]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1214,7 +1359,7 @@ func (x *GetPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPoolRequest.ProtoReflect.Descriptor instead.
 func (*GetPoolRequest) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{20}
+	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{21}
 }
 
 // The pool.
@@ -1241,7 +1386,7 @@ type GetPoolResponse struct {
 
 func (x *GetPoolResponse) Reset() {
 	*x = GetPoolResponse{}
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[21]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1253,7 +1398,7 @@ func (x *GetPoolResponse) String() string {
 func (*GetPoolResponse) ProtoMessage() {}
 
 func (x *GetPoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[21]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1266,7 +1411,7 @@ func (x *GetPoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPoolResponse.ProtoReflect.Descriptor instead.
 func (*GetPoolResponse) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{21}
+	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetPoolResponse) GetProcesses() map[string]uint32 {
@@ -1327,7 +1472,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[22]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1339,7 +1484,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[22]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1352,7 +1497,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{22}
+	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{23}
 }
 
 // It has begun.
@@ -1364,7 +1509,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[23]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1376,7 +1521,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[23]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1389,14 +1534,60 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{23}
+	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{24}
+}
+
+// A list that may be empty, which says something else than one that is not set.
+type TenantPolicy_Names struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its entries.
+	Names         []string `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TenantPolicy_Names) Reset() {
+	*x = TenantPolicy_Names{}
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TenantPolicy_Names) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TenantPolicy_Names) ProtoMessage() {}
+
+func (x *TenantPolicy_Names) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TenantPolicy_Names.ProtoReflect.Descriptor instead.
+func (*TenantPolicy_Names) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{1, 0}
+}
+
+func (x *TenantPolicy_Names) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
 }
 
 var File_warmline_v1_admin_service_proto protoreflect.FileDescriptor
 
 const file_warmline_v1_admin_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1fwarmline/v1/admin_service.proto\x12\vwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19warmline/v1/options.proto\"\xca\x01\n" +
+	"\x1fwarmline/v1/admin_service.proto\x12\vwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19warmline/v1/options.proto\"\xfd\x01\n" +
 	"\x06Tenant\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12\x1a\n" +
@@ -1406,7 +1597,30 @@ const file_warmline_v1_admin_service_proto_rawDesc = "" +
 	"identities\x12;\n" +
 	"\vcreate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12\x14\n" +
-	"\x05fixed\x18\x06 \x01(\bR\x05fixed\"\x82\x03\n" +
+	"\x05fixed\x18\x06 \x01(\bR\x05fixed\x121\n" +
+	"\x06policy\x18\a \x01(\v2\x19.warmline.v1.TenantPolicyR\x06policy\"\xe1\x05\n" +
+	"\fTenantPolicy\x123\n" +
+	"\x13requests_per_minute\x18\x01 \x01(\x04H\x00R\x11requestsPerMinute\x88\x01\x01\x12.\n" +
+	"\x10concurrent_turns\x18\x02 \x01(\x04H\x01R\x0fconcurrentTurns\x88\x01\x01\x12&\n" +
+	"\fopen_streams\x18\x03 \x01(\x04H\x02R\vopenStreams\x88\x01\x01\x12\x1f\n" +
+	"\bsessions\x18\x04 \x01(\x04H\x03R\bsessions\x88\x01\x01\x12)\n" +
+	"\x0etokens_per_day\x18\x05 \x01(\x04H\x04R\ftokensPerDay\x88\x01\x01\x12#\n" +
+	"\vusd_per_day\x18\x06 \x01(\x01H\x05R\tusdPerDay\x88\x01\x01\x12'\n" +
+	"\rusd_per_month\x18\a \x01(\x01H\x06R\vusdPerMonth\x88\x01\x01\x127\n" +
+	"\x06models\x18\b \x01(\v2\x1f.warmline.v1.TenantPolicy.NamesR\x06models\x12J\n" +
+	"\x10permission_modes\x18\t \x01(\v2\x1f.warmline.v1.TenantPolicy.NamesR\x0fpermissionModes\x12H\n" +
+	"\x0fforbidden_tools\x18\n" +
+	" \x01(\v2\x1f.warmline.v1.TenantPolicy.NamesR\x0eforbiddenTools\x12<\n" +
+	"\tmcp_hosts\x18\v \x01(\v2\x1f.warmline.v1.TenantPolicy.NamesR\bmcpHosts\x1a\x1d\n" +
+	"\x05Names\x12\x14\n" +
+	"\x05names\x18\x01 \x03(\tR\x05namesB\x16\n" +
+	"\x14_requests_per_minuteB\x13\n" +
+	"\x11_concurrent_turnsB\x0f\n" +
+	"\r_open_streamsB\v\n" +
+	"\t_sessionsB\x11\n" +
+	"\x0f_tokens_per_dayB\x0e\n" +
+	"\f_usd_per_dayB\x10\n" +
+	"\x0e_usd_per_month\"\x82\x03\n" +
 	"\x06ApiKey\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1b\n" +
 	"\ttenant_id\x18\x02 \x01(\tR\btenantId\x12*\n" +
@@ -1513,89 +1727,96 @@ func file_warmline_v1_admin_service_proto_rawDescGZIP() []byte {
 	return file_warmline_v1_admin_service_proto_rawDescData
 }
 
-var file_warmline_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_warmline_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_warmline_v1_admin_service_proto_goTypes = []any{
 	(*Tenant)(nil),                // 0: warmline.v1.Tenant
-	(*ApiKey)(nil),                // 1: warmline.v1.ApiKey
-	(*CreateTenantRequest)(nil),   // 2: warmline.v1.CreateTenantRequest
-	(*CreateTenantResponse)(nil),  // 3: warmline.v1.CreateTenantResponse
-	(*GetTenantRequest)(nil),      // 4: warmline.v1.GetTenantRequest
-	(*GetTenantResponse)(nil),     // 5: warmline.v1.GetTenantResponse
-	(*ListTenantsRequest)(nil),    // 6: warmline.v1.ListTenantsRequest
-	(*ListTenantsResponse)(nil),   // 7: warmline.v1.ListTenantsResponse
-	(*UpdateTenantRequest)(nil),   // 8: warmline.v1.UpdateTenantRequest
-	(*UpdateTenantResponse)(nil),  // 9: warmline.v1.UpdateTenantResponse
-	(*DeleteTenantRequest)(nil),   // 10: warmline.v1.DeleteTenantRequest
-	(*DeleteTenantResponse)(nil),  // 11: warmline.v1.DeleteTenantResponse
-	(*CreateApiKeyRequest)(nil),   // 12: warmline.v1.CreateApiKeyRequest
-	(*CreateApiKeyResponse)(nil),  // 13: warmline.v1.CreateApiKeyResponse
-	(*ListApiKeysRequest)(nil),    // 14: warmline.v1.ListApiKeysRequest
-	(*ListApiKeysResponse)(nil),   // 15: warmline.v1.ListApiKeysResponse
-	(*RotateApiKeyRequest)(nil),   // 16: warmline.v1.RotateApiKeyRequest
-	(*RotateApiKeyResponse)(nil),  // 17: warmline.v1.RotateApiKeyResponse
-	(*RevokeApiKeyRequest)(nil),   // 18: warmline.v1.RevokeApiKeyRequest
-	(*RevokeApiKeyResponse)(nil),  // 19: warmline.v1.RevokeApiKeyResponse
-	(*GetPoolRequest)(nil),        // 20: warmline.v1.GetPoolRequest
-	(*GetPoolResponse)(nil),       // 21: warmline.v1.GetPoolResponse
-	(*DrainRequest)(nil),          // 22: warmline.v1.DrainRequest
-	(*DrainResponse)(nil),         // 23: warmline.v1.DrainResponse
-	nil,                           // 24: warmline.v1.GetPoolResponse.ProcessesEntry
-	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
-	(Scope)(0),                    // 26: warmline.v1.Scope
-	(*fieldmaskpb.FieldMask)(nil), // 27: google.protobuf.FieldMask
-	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
+	(*TenantPolicy)(nil),          // 1: warmline.v1.TenantPolicy
+	(*ApiKey)(nil),                // 2: warmline.v1.ApiKey
+	(*CreateTenantRequest)(nil),   // 3: warmline.v1.CreateTenantRequest
+	(*CreateTenantResponse)(nil),  // 4: warmline.v1.CreateTenantResponse
+	(*GetTenantRequest)(nil),      // 5: warmline.v1.GetTenantRequest
+	(*GetTenantResponse)(nil),     // 6: warmline.v1.GetTenantResponse
+	(*ListTenantsRequest)(nil),    // 7: warmline.v1.ListTenantsRequest
+	(*ListTenantsResponse)(nil),   // 8: warmline.v1.ListTenantsResponse
+	(*UpdateTenantRequest)(nil),   // 9: warmline.v1.UpdateTenantRequest
+	(*UpdateTenantResponse)(nil),  // 10: warmline.v1.UpdateTenantResponse
+	(*DeleteTenantRequest)(nil),   // 11: warmline.v1.DeleteTenantRequest
+	(*DeleteTenantResponse)(nil),  // 12: warmline.v1.DeleteTenantResponse
+	(*CreateApiKeyRequest)(nil),   // 13: warmline.v1.CreateApiKeyRequest
+	(*CreateApiKeyResponse)(nil),  // 14: warmline.v1.CreateApiKeyResponse
+	(*ListApiKeysRequest)(nil),    // 15: warmline.v1.ListApiKeysRequest
+	(*ListApiKeysResponse)(nil),   // 16: warmline.v1.ListApiKeysResponse
+	(*RotateApiKeyRequest)(nil),   // 17: warmline.v1.RotateApiKeyRequest
+	(*RotateApiKeyResponse)(nil),  // 18: warmline.v1.RotateApiKeyResponse
+	(*RevokeApiKeyRequest)(nil),   // 19: warmline.v1.RevokeApiKeyRequest
+	(*RevokeApiKeyResponse)(nil),  // 20: warmline.v1.RevokeApiKeyResponse
+	(*GetPoolRequest)(nil),        // 21: warmline.v1.GetPoolRequest
+	(*GetPoolResponse)(nil),       // 22: warmline.v1.GetPoolResponse
+	(*DrainRequest)(nil),          // 23: warmline.v1.DrainRequest
+	(*DrainResponse)(nil),         // 24: warmline.v1.DrainResponse
+	(*TenantPolicy_Names)(nil),    // 25: warmline.v1.TenantPolicy.Names
+	nil,                           // 26: warmline.v1.GetPoolResponse.ProcessesEntry
+	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
+	(Scope)(0),                    // 28: warmline.v1.Scope
+	(*fieldmaskpb.FieldMask)(nil), // 29: google.protobuf.FieldMask
+	(*durationpb.Duration)(nil),   // 30: google.protobuf.Duration
 }
 var file_warmline_v1_admin_service_proto_depIdxs = []int32{
-	25, // 0: warmline.v1.Tenant.create_time:type_name -> google.protobuf.Timestamp
-	26, // 1: warmline.v1.ApiKey.scopes:type_name -> warmline.v1.Scope
-	25, // 2: warmline.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
-	25, // 3: warmline.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
-	25, // 4: warmline.v1.ApiKey.revoke_time:type_name -> google.protobuf.Timestamp
-	25, // 5: warmline.v1.ApiKey.last_use_time:type_name -> google.protobuf.Timestamp
-	0,  // 6: warmline.v1.CreateTenantRequest.tenant:type_name -> warmline.v1.Tenant
-	0,  // 7: warmline.v1.CreateTenantResponse.tenant:type_name -> warmline.v1.Tenant
-	0,  // 8: warmline.v1.GetTenantResponse.tenant:type_name -> warmline.v1.Tenant
-	0,  // 9: warmline.v1.ListTenantsResponse.tenants:type_name -> warmline.v1.Tenant
-	0,  // 10: warmline.v1.UpdateTenantRequest.tenant:type_name -> warmline.v1.Tenant
-	27, // 11: warmline.v1.UpdateTenantRequest.update_mask:type_name -> google.protobuf.FieldMask
-	0,  // 12: warmline.v1.UpdateTenantResponse.tenant:type_name -> warmline.v1.Tenant
-	26, // 13: warmline.v1.CreateApiKeyRequest.scopes:type_name -> warmline.v1.Scope
-	25, // 14: warmline.v1.CreateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
-	1,  // 15: warmline.v1.CreateApiKeyResponse.api_key:type_name -> warmline.v1.ApiKey
-	1,  // 16: warmline.v1.ListApiKeysResponse.api_keys:type_name -> warmline.v1.ApiKey
-	28, // 17: warmline.v1.RotateApiKeyRequest.overlap:type_name -> google.protobuf.Duration
-	25, // 18: warmline.v1.RotateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
-	1,  // 19: warmline.v1.RotateApiKeyResponse.api_key:type_name -> warmline.v1.ApiKey
-	1,  // 20: warmline.v1.RotateApiKeyResponse.replaced:type_name -> warmline.v1.ApiKey
-	1,  // 21: warmline.v1.RevokeApiKeyResponse.api_key:type_name -> warmline.v1.ApiKey
-	24, // 22: warmline.v1.GetPoolResponse.processes:type_name -> warmline.v1.GetPoolResponse.ProcessesEntry
-	2,  // 23: warmline.v1.AdminService.CreateTenant:input_type -> warmline.v1.CreateTenantRequest
-	4,  // 24: warmline.v1.AdminService.GetTenant:input_type -> warmline.v1.GetTenantRequest
-	6,  // 25: warmline.v1.AdminService.ListTenants:input_type -> warmline.v1.ListTenantsRequest
-	8,  // 26: warmline.v1.AdminService.UpdateTenant:input_type -> warmline.v1.UpdateTenantRequest
-	10, // 27: warmline.v1.AdminService.DeleteTenant:input_type -> warmline.v1.DeleteTenantRequest
-	12, // 28: warmline.v1.AdminService.CreateApiKey:input_type -> warmline.v1.CreateApiKeyRequest
-	14, // 29: warmline.v1.AdminService.ListApiKeys:input_type -> warmline.v1.ListApiKeysRequest
-	16, // 30: warmline.v1.AdminService.RotateApiKey:input_type -> warmline.v1.RotateApiKeyRequest
-	18, // 31: warmline.v1.AdminService.RevokeApiKey:input_type -> warmline.v1.RevokeApiKeyRequest
-	20, // 32: warmline.v1.AdminService.GetPool:input_type -> warmline.v1.GetPoolRequest
-	22, // 33: warmline.v1.AdminService.Drain:input_type -> warmline.v1.DrainRequest
-	3,  // 34: warmline.v1.AdminService.CreateTenant:output_type -> warmline.v1.CreateTenantResponse
-	5,  // 35: warmline.v1.AdminService.GetTenant:output_type -> warmline.v1.GetTenantResponse
-	7,  // 36: warmline.v1.AdminService.ListTenants:output_type -> warmline.v1.ListTenantsResponse
-	9,  // 37: warmline.v1.AdminService.UpdateTenant:output_type -> warmline.v1.UpdateTenantResponse
-	11, // 38: warmline.v1.AdminService.DeleteTenant:output_type -> warmline.v1.DeleteTenantResponse
-	13, // 39: warmline.v1.AdminService.CreateApiKey:output_type -> warmline.v1.CreateApiKeyResponse
-	15, // 40: warmline.v1.AdminService.ListApiKeys:output_type -> warmline.v1.ListApiKeysResponse
-	17, // 41: warmline.v1.AdminService.RotateApiKey:output_type -> warmline.v1.RotateApiKeyResponse
-	19, // 42: warmline.v1.AdminService.RevokeApiKey:output_type -> warmline.v1.RevokeApiKeyResponse
-	21, // 43: warmline.v1.AdminService.GetPool:output_type -> warmline.v1.GetPoolResponse
-	23, // 44: warmline.v1.AdminService.Drain:output_type -> warmline.v1.DrainResponse
-	34, // [34:45] is the sub-list for method output_type
-	23, // [23:34] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	27, // 0: warmline.v1.Tenant.create_time:type_name -> google.protobuf.Timestamp
+	1,  // 1: warmline.v1.Tenant.policy:type_name -> warmline.v1.TenantPolicy
+	25, // 2: warmline.v1.TenantPolicy.models:type_name -> warmline.v1.TenantPolicy.Names
+	25, // 3: warmline.v1.TenantPolicy.permission_modes:type_name -> warmline.v1.TenantPolicy.Names
+	25, // 4: warmline.v1.TenantPolicy.forbidden_tools:type_name -> warmline.v1.TenantPolicy.Names
+	25, // 5: warmline.v1.TenantPolicy.mcp_hosts:type_name -> warmline.v1.TenantPolicy.Names
+	28, // 6: warmline.v1.ApiKey.scopes:type_name -> warmline.v1.Scope
+	27, // 7: warmline.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
+	27, // 8: warmline.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
+	27, // 9: warmline.v1.ApiKey.revoke_time:type_name -> google.protobuf.Timestamp
+	27, // 10: warmline.v1.ApiKey.last_use_time:type_name -> google.protobuf.Timestamp
+	0,  // 11: warmline.v1.CreateTenantRequest.tenant:type_name -> warmline.v1.Tenant
+	0,  // 12: warmline.v1.CreateTenantResponse.tenant:type_name -> warmline.v1.Tenant
+	0,  // 13: warmline.v1.GetTenantResponse.tenant:type_name -> warmline.v1.Tenant
+	0,  // 14: warmline.v1.ListTenantsResponse.tenants:type_name -> warmline.v1.Tenant
+	0,  // 15: warmline.v1.UpdateTenantRequest.tenant:type_name -> warmline.v1.Tenant
+	29, // 16: warmline.v1.UpdateTenantRequest.update_mask:type_name -> google.protobuf.FieldMask
+	0,  // 17: warmline.v1.UpdateTenantResponse.tenant:type_name -> warmline.v1.Tenant
+	28, // 18: warmline.v1.CreateApiKeyRequest.scopes:type_name -> warmline.v1.Scope
+	27, // 19: warmline.v1.CreateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
+	2,  // 20: warmline.v1.CreateApiKeyResponse.api_key:type_name -> warmline.v1.ApiKey
+	2,  // 21: warmline.v1.ListApiKeysResponse.api_keys:type_name -> warmline.v1.ApiKey
+	30, // 22: warmline.v1.RotateApiKeyRequest.overlap:type_name -> google.protobuf.Duration
+	27, // 23: warmline.v1.RotateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
+	2,  // 24: warmline.v1.RotateApiKeyResponse.api_key:type_name -> warmline.v1.ApiKey
+	2,  // 25: warmline.v1.RotateApiKeyResponse.replaced:type_name -> warmline.v1.ApiKey
+	2,  // 26: warmline.v1.RevokeApiKeyResponse.api_key:type_name -> warmline.v1.ApiKey
+	26, // 27: warmline.v1.GetPoolResponse.processes:type_name -> warmline.v1.GetPoolResponse.ProcessesEntry
+	3,  // 28: warmline.v1.AdminService.CreateTenant:input_type -> warmline.v1.CreateTenantRequest
+	5,  // 29: warmline.v1.AdminService.GetTenant:input_type -> warmline.v1.GetTenantRequest
+	7,  // 30: warmline.v1.AdminService.ListTenants:input_type -> warmline.v1.ListTenantsRequest
+	9,  // 31: warmline.v1.AdminService.UpdateTenant:input_type -> warmline.v1.UpdateTenantRequest
+	11, // 32: warmline.v1.AdminService.DeleteTenant:input_type -> warmline.v1.DeleteTenantRequest
+	13, // 33: warmline.v1.AdminService.CreateApiKey:input_type -> warmline.v1.CreateApiKeyRequest
+	15, // 34: warmline.v1.AdminService.ListApiKeys:input_type -> warmline.v1.ListApiKeysRequest
+	17, // 35: warmline.v1.AdminService.RotateApiKey:input_type -> warmline.v1.RotateApiKeyRequest
+	19, // 36: warmline.v1.AdminService.RevokeApiKey:input_type -> warmline.v1.RevokeApiKeyRequest
+	21, // 37: warmline.v1.AdminService.GetPool:input_type -> warmline.v1.GetPoolRequest
+	23, // 38: warmline.v1.AdminService.Drain:input_type -> warmline.v1.DrainRequest
+	4,  // 39: warmline.v1.AdminService.CreateTenant:output_type -> warmline.v1.CreateTenantResponse
+	6,  // 40: warmline.v1.AdminService.GetTenant:output_type -> warmline.v1.GetTenantResponse
+	8,  // 41: warmline.v1.AdminService.ListTenants:output_type -> warmline.v1.ListTenantsResponse
+	10, // 42: warmline.v1.AdminService.UpdateTenant:output_type -> warmline.v1.UpdateTenantResponse
+	12, // 43: warmline.v1.AdminService.DeleteTenant:output_type -> warmline.v1.DeleteTenantResponse
+	14, // 44: warmline.v1.AdminService.CreateApiKey:output_type -> warmline.v1.CreateApiKeyResponse
+	16, // 45: warmline.v1.AdminService.ListApiKeys:output_type -> warmline.v1.ListApiKeysResponse
+	18, // 46: warmline.v1.AdminService.RotateApiKey:output_type -> warmline.v1.RotateApiKeyResponse
+	20, // 47: warmline.v1.AdminService.RevokeApiKey:output_type -> warmline.v1.RevokeApiKeyResponse
+	22, // 48: warmline.v1.AdminService.GetPool:output_type -> warmline.v1.GetPoolResponse
+	24, // 49: warmline.v1.AdminService.Drain:output_type -> warmline.v1.DrainResponse
+	39, // [39:50] is the sub-list for method output_type
+	28, // [28:39] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_warmline_v1_admin_service_proto_init() }
@@ -1604,13 +1825,14 @@ func file_warmline_v1_admin_service_proto_init() {
 		return
 	}
 	file_warmline_v1_options_proto_init()
+	file_warmline_v1_admin_service_proto_msgTypes[1].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warmline_v1_admin_service_proto_rawDesc), len(file_warmline_v1_admin_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -34,6 +34,7 @@ class Tenant(_message.Message):
     IDENTITIES_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     FIXED_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Names it, for good: a small letter or digit, then at most 62 of these, `-` or `_`."""
     display_name: _builtins.str
@@ -52,6 +53,10 @@ class Tenant(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made; not set for one of the settings file."""
 
+    @_builtins.property
+    def policy(self) -> Global___TenantPolicy:
+        """What it may have and use, in place of what the settings' `[policy]` says for all; changed as a whole."""
+
     def __init__(
         self,
         *,
@@ -61,14 +66,134 @@ class Tenant(_message.Message):
         identities: _abc.Iterable[_builtins.str] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         fixed: _builtins.bool = ...,
+        policy: Global___TenantPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "disabled", b"disabled", "display_name", b"display_name", "fixed", b"fixed", "id", b"id", "identities", b"identities"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "disabled", b"disabled", "display_name", b"display_name", "fixed", b"fixed", "id", b"id", "identities", b"identities", "policy", b"policy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Tenant: _TypeAlias = Tenant  # noqa: Y015
+
+@_typing.final
+class TenantPolicy(_message.Message):
+    """What a tenant may have and use. What is not set is as the settings' `[policy]` says."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Names(_message.Message):
+        """A list that may be empty, which says something else than one that is not set."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        NAMES_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+            """Its entries."""
+
+        def __init__(
+            self,
+            *,
+            names: _abc.Iterable[_builtins.str] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    REQUESTS_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    CONCURRENT_TURNS_FIELD_NUMBER: _builtins.int
+    OPEN_STREAMS_FIELD_NUMBER: _builtins.int
+    SESSIONS_FIELD_NUMBER: _builtins.int
+    TOKENS_PER_DAY_FIELD_NUMBER: _builtins.int
+    USD_PER_DAY_FIELD_NUMBER: _builtins.int
+    USD_PER_MONTH_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
+    PERMISSION_MODES_FIELD_NUMBER: _builtins.int
+    FORBIDDEN_TOOLS_FIELD_NUMBER: _builtins.int
+    MCP_HOSTS_FIELD_NUMBER: _builtins.int
+    requests_per_minute: _builtins.int
+    """Calls, and messages of a Chat after its first, in a minute; at least 1, as all bounds here."""
+    concurrent_turns: _builtins.int
+    """Turns that run or wait in one service; one that is parked is not counted."""
+    open_streams: _builtins.int
+    """Open streams, if fewer than the service allows."""
+    sessions: _builtins.int
+    """Sessions that are kept, if fewer than the service allows."""
+    tokens_per_day: _builtins.int
+    """Tokens of a day (UTC), those read from the prompt cache apart."""
+    usd_per_day: _builtins.float
+    """US dollars of a day (UTC)."""
+    usd_per_month: _builtins.float
+    """US dollars of a calendar month (UTC)."""
+    @_builtins.property
+    def models(self) -> Global___TenantPolicy.Names:
+        """The models that its sessions may name, by id or alias."""
+
+    @_builtins.property
+    def permission_modes(self) -> Global___TenantPolicy.Names:
+        """The permission modes that its sessions may have, in the CLI's words, such as `acceptEdits`."""
+
+    @_builtins.property
+    def forbidden_tools(self) -> Global___TenantPolicy.Names:
+        """Tools that never run, as in `tools.disallowed` of a session."""
+
+    @_builtins.property
+    def mcp_hosts(self) -> Global___TenantPolicy.Names:
+        """The hosts of its MCP servers, `*.example.com` for all below one."""
+
+    def __init__(
+        self,
+        *,
+        requests_per_minute: _builtins.int | None = ...,
+        concurrent_turns: _builtins.int | None = ...,
+        open_streams: _builtins.int | None = ...,
+        sessions: _builtins.int | None = ...,
+        tokens_per_day: _builtins.int | None = ...,
+        usd_per_day: _builtins.float | None = ...,
+        usd_per_month: _builtins.float | None = ...,
+        models: Global___TenantPolicy.Names | None = ...,
+        permission_modes: Global___TenantPolicy.Names | None = ...,
+        forbidden_tools: Global___TenantPolicy.Names | None = ...,
+        mcp_hosts: Global___TenantPolicy.Names | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_concurrent_turns", b"_concurrent_turns", "_open_streams", b"_open_streams", "_requests_per_minute", b"_requests_per_minute", "_sessions", b"_sessions", "_tokens_per_day", b"_tokens_per_day", "_usd_per_day", b"_usd_per_day", "_usd_per_month", b"_usd_per_month", "concurrent_turns", b"concurrent_turns", "forbidden_tools", b"forbidden_tools", "mcp_hosts", b"mcp_hosts", "models", b"models", "open_streams", b"open_streams", "permission_modes", b"permission_modes", "requests_per_minute", b"requests_per_minute", "sessions", b"sessions", "tokens_per_day", b"tokens_per_day", "usd_per_day", b"usd_per_day", "usd_per_month", b"usd_per_month"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_concurrent_turns", b"_concurrent_turns", "_open_streams", b"_open_streams", "_requests_per_minute", b"_requests_per_minute", "_sessions", b"_sessions", "_tokens_per_day", b"_tokens_per_day", "_usd_per_day", b"_usd_per_day", "_usd_per_month", b"_usd_per_month", "concurrent_turns", b"concurrent_turns", "forbidden_tools", b"forbidden_tools", "mcp_hosts", b"mcp_hosts", "models", b"models", "open_streams", b"open_streams", "permission_modes", b"permission_modes", "requests_per_minute", b"requests_per_minute", "sessions", b"sessions", "tokens_per_day", b"tokens_per_day", "usd_per_day", b"usd_per_day", "usd_per_month", b"usd_per_month"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__concurrent_turns: _TypeAlias = _typing.Literal["concurrent_turns"]  # noqa: Y015
+    _WhichOneofArgType__concurrent_turns: _TypeAlias = _typing.Literal["_concurrent_turns", b"_concurrent_turns"]  # noqa: Y015
+    _WhichOneofReturnType__open_streams: _TypeAlias = _typing.Literal["open_streams"]  # noqa: Y015
+    _WhichOneofArgType__open_streams: _TypeAlias = _typing.Literal["_open_streams", b"_open_streams"]  # noqa: Y015
+    _WhichOneofReturnType__requests_per_minute: _TypeAlias = _typing.Literal["requests_per_minute"]  # noqa: Y015
+    _WhichOneofArgType__requests_per_minute: _TypeAlias = _typing.Literal["_requests_per_minute", b"_requests_per_minute"]  # noqa: Y015
+    _WhichOneofReturnType__sessions: _TypeAlias = _typing.Literal["sessions"]  # noqa: Y015
+    _WhichOneofArgType__sessions: _TypeAlias = _typing.Literal["_sessions", b"_sessions"]  # noqa: Y015
+    _WhichOneofReturnType__tokens_per_day: _TypeAlias = _typing.Literal["tokens_per_day"]  # noqa: Y015
+    _WhichOneofArgType__tokens_per_day: _TypeAlias = _typing.Literal["_tokens_per_day", b"_tokens_per_day"]  # noqa: Y015
+    _WhichOneofReturnType__usd_per_day: _TypeAlias = _typing.Literal["usd_per_day"]  # noqa: Y015
+    _WhichOneofArgType__usd_per_day: _TypeAlias = _typing.Literal["_usd_per_day", b"_usd_per_day"]  # noqa: Y015
+    _WhichOneofReturnType__usd_per_month: _TypeAlias = _typing.Literal["usd_per_month"]  # noqa: Y015
+    _WhichOneofArgType__usd_per_month: _TypeAlias = _typing.Literal["_usd_per_month", b"_usd_per_month"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__concurrent_turns) -> _WhichOneofReturnType__concurrent_turns | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__open_streams) -> _WhichOneofReturnType__open_streams | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__requests_per_minute) -> _WhichOneofReturnType__requests_per_minute | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sessions) -> _WhichOneofReturnType__sessions | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tokens_per_day) -> _WhichOneofReturnType__tokens_per_day | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__usd_per_day) -> _WhichOneofReturnType__usd_per_day | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__usd_per_month) -> _WhichOneofReturnType__usd_per_month | None: ...
+
+Global___TenantPolicy: _TypeAlias = TenantPolicy  # noqa: Y015
 
 @_typing.final
 class ApiKey(_message.Message):
@@ -296,7 +421,7 @@ class UpdateTenantRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which fields: `display_name`, `disabled`, `identities`, or `*` for all of these. Empty: those that are set in
+        """Which fields: `display_name`, `disabled`, `identities`, `policy`, or `*` for all of these. Empty: those that are set in
         `tenant`.
         """
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from json import loads
 from typing import Annotated
 
 import typer
+from google.protobuf.json_format import ParseDict, ParseError
 from rich.table import Table
 from warmline.v1 import admin_service_pb2 as pb
 
@@ -17,6 +19,14 @@ from warmline_client.terminal._run import fail, run
 app = typer.Typer(no_args_is_help=True, help="For operators: who may use the service.")
 
 _Id = Annotated[str, typer.Argument(metavar="ID", help="The tenant.")]
+_Policy = Annotated[
+    str | None,
+    typer.Option(
+        "--policy",
+        metavar="JSON",
+        help='What it may have and use, as a whole: \'{"usd_per_day": 5, "models": ["haiku"]}\'.',
+    ),
+]
 _Name = Annotated[str | None, typer.Option("--name", metavar="TEXT", help="For people.")]
 
 
@@ -52,10 +62,13 @@ def create(
             help="A client certificate that stands for it: SPIFFE id, DNS name or e-mail address.",
         ),
     ] = None,
+    policy: _Policy = None,
     json: Json = False,
 ) -> None:
     """Make a tenant."""
     wanted = pb.Tenant(id=tenant, display_name=name or "", identities=identity or ())
+    if policy is not None:
+        wanted.policy.CopyFrom(_policy(policy))
 
     async def make() -> None:
         async with operating(target, key_file, tls=tls, ca=ca) as admin:
@@ -82,9 +95,10 @@ def update(
     remove_identity: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="One that does so no more.")
     ] = None,
+    policy: _Policy = None,
     json: Json = False,
 ) -> None:
-    """Change a tenant: its name, its identities, whether it is let in."""
+    """Change a tenant: its name, its identities, its policy, whether it is let in."""
     wanted, fields = pb.Tenant(id=tenant), []
     if name is not None:
         wanted.display_name = name
@@ -92,6 +106,9 @@ def update(
     if disable is not None:
         wanted.disabled = disable
         fields.append("disabled")
+    if policy is not None:
+        wanted.policy.CopyFrom(_policy(policy))
+        fields.append("policy")
     if add_identity or remove_identity:
         fields.append("identities")
     if not fields:
@@ -125,6 +142,21 @@ def rm(
             await admin.delete_tenant(tenant)
 
     run(remove)
+
+
+def _policy(text: str) -> pb.TenantPolicy:
+    """A policy as the settings have it, where a list is a list."""
+    try:
+        given = loads(text)
+    except ValueError as error:
+        fail(f"--policy: {error}")
+    if not isinstance(given, dict):
+        fail("--policy: must be a JSON object")
+    lists = {name: {"names": value} for name, value in given.items() if isinstance(value, list)}
+    try:
+        return ParseDict(given | lists, pb.TenantPolicy())
+    except ParseError as error:
+        fail(f"--policy: {error}")
 
 
 def _show(tenants: list[pb.Tenant], *, json: bool) -> None:

@@ -1,4 +1,4 @@
-"""What tenants use"""
+"""What tenants use, and the root key of the vault"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -39,4 +39,10 @@ def upgrade() -> None:
         sa.Column("node_id", sa.String(length=36), nullable=False),
         sa.Column("batch", sa.String(length=36), nullable=False),
         sa.PrimaryKeyConstraint("node_id", name=op.f("pk_settlements")),
+    )
+    op.create_table(
+        "vault_roots",
+        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("wrapped", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_vault_roots")),
     )

@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file warmline/v1/admin_service.proto.
  */
 export const file_warmline_v1_admin_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch93YXJtbGluZS92MS9hZG1pbl9zZXJ2aWNlLnByb3RvEgt3YXJtbGluZS52MSKQAQoGVGVuYW50EgoKAmlkGAEgASgJEhQKDGRpc3BsYXlfbmFtZRgCIAEoCRIQCghkaXNhYmxlZBgDIAEoCBISCgppZGVudGl0aWVzGAQgAygJEi8KC2NyZWF0ZV90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVmaXhlZBgGIAEoCCKuAgoGQXBpS2V5EgoKAmlkGAEgASgJEhEKCXRlbmFudF9pZBgCIAEoCRIiCgZzY29wZXMYAyADKA4yEi53YXJtbGluZS52MS5TY29wZRIMCgRub3RlGAQgASgJEi8KC2NyZWF0ZV90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtleHBpcmVfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLcmV2b2tlX3RpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjEKDWxhc3RfdXNlX3RpbWUYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg0KBWZpeGVkGAkgASgIIjoKE0NyZWF0ZVRlbmFudFJlcXVlc3QSIwoGdGVuYW50GAEgASgLMhMud2FybWxpbmUudjEuVGVuYW50IjsKFENyZWF0ZVRlbmFudFJlc3BvbnNlEiMKBnRlbmFudBgBIAEoCzITLndhcm1saW5lLnYxLlRlbmFudCIlChBHZXRUZW5hbnRSZXF1ZXN0EhEKCXRlbmFudF9pZBgBIAEoCSI4ChFHZXRUZW5hbnRSZXNwb25zZRIjCgZ0ZW5hbnQYASABKAsyEy53YXJtbGluZS52MS5UZW5hbnQiOwoSTGlzdFRlbmFudHNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJIlQKE0xpc3RUZW5hbnRzUmVzcG9uc2USJAoHdGVuYW50cxgBIAMoCzITLndhcm1saW5lLnYxLlRlbmFudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiawoTVXBkYXRlVGVuYW50UmVxdWVzdBIjCgZ0ZW5hbnQYASABKAsyEy53YXJtbGluZS52MS5UZW5hbnQSLwoLdXBkYXRlX21hc2sYAiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrIjsKFFVwZGF0ZVRlbmFudFJlc3BvbnNlEiMKBnRlbmFudBgBIAEoCzITLndhcm1saW5lLnYxLlRlbmFudCIoChNEZWxldGVUZW5hbnRSZXF1ZXN0EhEKCXRlbmFudF9pZBgBIAEoCSIWChREZWxldGVUZW5hbnRSZXNwb25zZSKLAQoTQ3JlYXRlQXBpS2V5UmVxdWVzdBIRCgl0ZW5hbnRfaWQYASABKAkSIgoGc2NvcGVzGAIgAygOMhIud2FybWxpbmUudjEuU2NvcGUSDAoEbm90ZRgDIAEoCRIvCgtleHBpcmVfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiTAoUQ3JlYXRlQXBpS2V5UmVzcG9uc2USJAoHYXBpX2tleRgBIAEoCzITLndhcm1saW5lLnYxLkFwaUtleRIOCgZzZWNyZXQYAiABKAkiTgoSTGlzdEFwaUtleXNSZXF1ZXN0EhEKCXRlbmFudF9pZBgBIAEoCRIRCglwYWdlX3NpemUYAiABKAUSEgoKcGFnZV90b2tlbhgDIAEoCSJVChNMaXN0QXBpS2V5c1Jlc3BvbnNlEiUKCGFwaV9rZXlzGAEgAygLMhMud2FybWxpbmUudjEuQXBpS2V5EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKCAQoTUm90YXRlQXBpS2V5UmVxdWVzdBIOCgZrZXlfaWQYASABKAkSKgoHb3ZlcmxhcBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIvCgtleHBpcmVfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAicwoUUm90YXRlQXBpS2V5UmVzcG9uc2USJAoHYXBpX2tleRgBIAEoCzITLndhcm1saW5lLnYxLkFwaUtleRIOCgZzZWNyZXQYAiABKAkSJQoIcmVwbGFjZWQYAyABKAsyEy53YXJtbGluZS52MS5BcGlLZXkiJQoTUmV2b2tlQXBpS2V5UmVxdWVzdBIOCgZrZXlfaWQYASABKAkiPAoUUmV2b2tlQXBpS2V5UmVzcG9uc2USJAoHYXBpX2tleRgBIAEoCzITLndhcm1saW5lLnYxLkFwaUtleSIQCg5HZXRQb29sUmVxdWVzdCKGAgoPR2V0UG9vbFJlc3BvbnNlEj4KCXByb2Nlc3NlcxgBIAMoCzIrLndhcm1saW5lLnYxLkdldFBvb2xSZXNwb25zZS5Qcm9jZXNzZXNFbnRyeRIPCgd3YWl0aW5nGAIgASgNEhUKDW1heF9wcm9jZXNzZXMYAyABKA0SFAoMbWVtb3J5X2J5dGVzGAQgASgEEhsKE21lbW9yeV9idWRnZXRfYnl0ZXMYBSABKAQSFAoMc3BhcmVfdGFyZ2V0GAYgASgNEhAKCGRyYWluaW5nGAcgASgIGjAKDlByb2Nlc3Nlc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoDToCOAEiDgoMRHJhaW5SZXF1ZXN0Ig8KDURyYWluUmVzcG9uc2UyxAcKDEFkbWluU2VydmljZRJZCgxDcmVhdGVUZW5hbnQSIC53YXJtbGluZS52MS5DcmVhdGVUZW5hbnRSZXF1ZXN0GiEud2FybWxpbmUudjEuQ3JlYXRlVGVuYW50UmVzcG9uc2UiBOihGQMSUAoJR2V0VGVuYW50Eh0ud2FybWxpbmUudjEuR2V0VGVuYW50UmVxdWVzdBoeLndhcm1saW5lLnYxLkdldFRlbmFudFJlc3BvbnNlIgTooRkDElYKC0xpc3RUZW5hbnRzEh8ud2FybWxpbmUudjEuTGlzdFRlbmFudHNSZXF1ZXN0GiAud2FybWxpbmUudjEuTGlzdFRlbmFudHNSZXNwb25zZSIE6KEZAxJZCgxVcGRhdGVUZW5hbnQSIC53YXJtbGluZS52MS5VcGRhdGVUZW5hbnRSZXF1ZXN0GiEud2FybWxpbmUudjEuVXBkYXRlVGVuYW50UmVzcG9uc2UiBOihGQMSWQoMRGVsZXRlVGVuYW50EiAud2FybWxpbmUudjEuRGVsZXRlVGVuYW50UmVxdWVzdBohLndhcm1saW5lLnYxLkRlbGV0ZVRlbmFudFJlc3BvbnNlIgTooRkDElkKDENyZWF0ZUFwaUtleRIgLndhcm1saW5lLnYxLkNyZWF0ZUFwaUtleVJlcXVlc3QaIS53YXJtbGluZS52MS5DcmVhdGVBcGlLZXlSZXNwb25zZSIE6KEZAxJWCgtMaXN0QXBpS2V5cxIfLndhcm1saW5lLnYxLkxpc3RBcGlLZXlzUmVxdWVzdBogLndhcm1saW5lLnYxLkxpc3RBcGlLZXlzUmVzcG9uc2UiBOihGQMSWQoMUm90YXRlQXBpS2V5EiAud2FybWxpbmUudjEuUm90YXRlQXBpS2V5UmVxdWVzdBohLndhcm1saW5lLnYxLlJvdGF0ZUFwaUtleVJlc3BvbnNlIgTooRkDElkKDFJldm9rZUFwaUtleRIgLndhcm1saW5lLnYxLlJldm9rZUFwaUtleVJlcXVlc3QaIS53YXJtbGluZS52MS5SZXZva2VBcGlLZXlSZXNwb25zZSIE6KEZAxJKCgdHZXRQb29sEhsud2FybWxpbmUudjEuR2V0UG9vbFJlcXVlc3QaHC53YXJtbGluZS52MS5HZXRQb29sUmVzcG9uc2UiBOihGQMSRAoFRHJhaW4SGS53YXJtbGluZS52MS5EcmFpblJlcXVlc3QaGi53YXJtbGluZS52MS5EcmFpblJlc3BvbnNlIgTooRkDQjBaLndhcm1saW5lLmRldi9jbGllbnRzL2dvL3dhcm1saW5lL3YxO3dhcm1saW5ldjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_warmline_v1_options]);
+  fileDesc("Ch93YXJtbGluZS92MS9hZG1pbl9zZXJ2aWNlLnByb3RvEgt3YXJtbGluZS52MSK7AQoGVGVuYW50EgoKAmlkGAEgASgJEhQKDGRpc3BsYXlfbmFtZRgCIAEoCRIQCghkaXNhYmxlZBgDIAEoCBISCgppZGVudGl0aWVzGAQgAygJEi8KC2NyZWF0ZV90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVmaXhlZBgGIAEoCBIpCgZwb2xpY3kYByABKAsyGS53YXJtbGluZS52MS5UZW5hbnRQb2xpY3kixgQKDFRlbmFudFBvbGljeRIgChNyZXF1ZXN0c19wZXJfbWludXRlGAEgASgESACIAQESHQoQY29uY3VycmVudF90dXJucxgCIAEoBEgBiAEBEhkKDG9wZW5fc3RyZWFtcxgDIAEoBEgCiAEBEhUKCHNlc3Npb25zGAQgASgESAOIAQESGwoOdG9rZW5zX3Blcl9kYXkYBSABKARIBIgBARIYCgt1c2RfcGVyX2RheRgGIAEoAUgFiAEBEhoKDXVzZF9wZXJfbW9udGgYByABKAFIBogBARIvCgZtb2RlbHMYCCABKAsyHy53YXJtbGluZS52MS5UZW5hbnRQb2xpY3kuTmFtZXMSOQoQcGVybWlzc2lvbl9tb2RlcxgJIAEoCzIfLndhcm1saW5lLnYxLlRlbmFudFBvbGljeS5OYW1lcxI4Cg9mb3JiaWRkZW5fdG9vbHMYCiABKAsyHy53YXJtbGluZS52MS5UZW5hbnRQb2xpY3kuTmFtZXMSMgoJbWNwX2hvc3RzGAsgASgLMh8ud2FybWxpbmUudjEuVGVuYW50UG9saWN5Lk5hbWVzGhYKBU5hbWVzEg0KBW5hbWVzGAEgAygJQhYKFF9yZXF1ZXN0c19wZXJfbWludXRlQhMKEV9jb25jdXJyZW50X3R1cm5zQg8KDV9vcGVuX3N0cmVhbXNCCwoJX3Nlc3Npb25zQhEKD190b2tlbnNfcGVyX2RheUIOCgxfdXNkX3Blcl9kYXlCEAoOX3VzZF9wZXJfbW9udGgirgIKBkFwaUtleRIKCgJpZBgBIAEoCRIRCgl0ZW5hbnRfaWQYAiABKAkSIgoGc2NvcGVzGAMgAygOMhIud2FybWxpbmUudjEuU2NvcGUSDAoEbm90ZRgEIAEoCRIvCgtjcmVhdGVfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZXhwaXJlX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3Jldm9rZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIxCg1sYXN0X3VzZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVmaXhlZBgJIAEoCCI6ChNDcmVhdGVUZW5hbnRSZXF1ZXN0EiMKBnRlbmFudBgBIAEoCzITLndhcm1saW5lLnYxLlRlbmFudCI7ChRDcmVhdGVUZW5hbnRSZXNwb25zZRIjCgZ0ZW5hbnQYASABKAsyEy53YXJtbGluZS52MS5UZW5hbnQiJQoQR2V0VGVuYW50UmVxdWVzdBIRCgl0ZW5hbnRfaWQYASABKAkiOAoRR2V0VGVuYW50UmVzcG9uc2USIwoGdGVuYW50GAEgASgLMhMud2FybWxpbmUudjEuVGVuYW50IjsKEkxpc3RUZW5hbnRzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCSJUChNMaXN0VGVuYW50c1Jlc3BvbnNlEiQKB3RlbmFudHMYASADKAsyEy53YXJtbGluZS52MS5UZW5hbnQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJImsKE1VwZGF0ZVRlbmFudFJlcXVlc3QSIwoGdGVuYW50GAEgASgLMhMud2FybWxpbmUudjEuVGVuYW50Ei8KC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzayI7ChRVcGRhdGVUZW5hbnRSZXNwb25zZRIjCgZ0ZW5hbnQYASABKAsyEy53YXJtbGluZS52MS5UZW5hbnQiKAoTRGVsZXRlVGVuYW50UmVxdWVzdBIRCgl0ZW5hbnRfaWQYASABKAkiFgoURGVsZXRlVGVuYW50UmVzcG9uc2UiiwEKE0NyZWF0ZUFwaUtleVJlcXVlc3QSEQoJdGVuYW50X2lkGAEgASgJEiIKBnNjb3BlcxgCIAMoDjISLndhcm1saW5lLnYxLlNjb3BlEgwKBG5vdGUYAyABKAkSLwoLZXhwaXJlX3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIkwKFENyZWF0ZUFwaUtleVJlc3BvbnNlEiQKB2FwaV9rZXkYASABKAsyEy53YXJtbGluZS52MS5BcGlLZXkSDgoGc2VjcmV0GAIgASgJIk4KEkxpc3RBcGlLZXlzUmVxdWVzdBIRCgl0ZW5hbnRfaWQYASABKAkSEQoJcGFnZV9zaXplGAIgASgFEhIKCnBhZ2VfdG9rZW4YAyABKAkiVQoTTGlzdEFwaUtleXNSZXNwb25zZRIlCghhcGlfa2V5cxgBIAMoCzITLndhcm1saW5lLnYxLkFwaUtleRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiggEKE1JvdGF0ZUFwaUtleVJlcXVlc3QSDgoGa2V5X2lkGAEgASgJEioKB292ZXJsYXAYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLwoLZXhwaXJlX3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wInMKFFJvdGF0ZUFwaUtleVJlc3BvbnNlEiQKB2FwaV9rZXkYASABKAsyEy53YXJtbGluZS52MS5BcGlLZXkSDgoGc2VjcmV0GAIgASgJEiUKCHJlcGxhY2VkGAMgASgLMhMud2FybWxpbmUudjEuQXBpS2V5IiUKE1Jldm9rZUFwaUtleVJlcXVlc3QSDgoGa2V5X2lkGAEgASgJIjwKFFJldm9rZUFwaUtleVJlc3BvbnNlEiQKB2FwaV9rZXkYASABKAsyEy53YXJtbGluZS52MS5BcGlLZXkiEAoOR2V0UG9vbFJlcXVlc3QihgIKD0dldFBvb2xSZXNwb25zZRI+Cglwcm9jZXNzZXMYASADKAsyKy53YXJtbGluZS52MS5HZXRQb29sUmVzcG9uc2UuUHJvY2Vzc2VzRW50cnkSDwoHd2FpdGluZxgCIAEoDRIVCg1tYXhfcHJvY2Vzc2VzGAMgASgNEhQKDG1lbW9yeV9ieXRlcxgEIAEoBBIbChNtZW1vcnlfYnVkZ2V0X2J5dGVzGAUgASgEEhQKDHNwYXJlX3RhcmdldBgGIAEoDRIQCghkcmFpbmluZxgHIAEoCBowCg5Qcm9jZXNzZXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKA06AjgBIg4KDERyYWluUmVxdWVzdCIPCg1EcmFpblJlc3BvbnNlMsQHCgxBZG1pblNlcnZpY2USWQoMQ3JlYXRlVGVuYW50EiAud2FybWxpbmUudjEuQ3JlYXRlVGVuYW50UmVxdWVzdBohLndhcm1saW5lLnYxLkNyZWF0ZVRlbmFudFJlc3BvbnNlIgTooRkDElAKCUdldFRlbmFudBIdLndhcm1saW5lLnYxLkdldFRlbmFudFJlcXVlc3QaHi53YXJtbGluZS52MS5HZXRUZW5hbnRSZXNwb25zZSIE6KEZAxJWCgtMaXN0VGVuYW50cxIfLndhcm1saW5lLnYxLkxpc3RUZW5hbnRzUmVxdWVzdBogLndhcm1saW5lLnYxLkxpc3RUZW5hbnRzUmVzcG9uc2UiBOihGQMSWQoMVXBkYXRlVGVuYW50EiAud2FybWxpbmUudjEuVXBkYXRlVGVuYW50UmVxdWVzdBohLndhcm1saW5lLnYxLlVwZGF0ZVRlbmFudFJlc3BvbnNlIgTooRkDElkKDERlbGV0ZVRlbmFudBIgLndhcm1saW5lLnYxLkRlbGV0ZVRlbmFudFJlcXVlc3QaIS53YXJtbGluZS52MS5EZWxldGVUZW5hbnRSZXNwb25zZSIE6KEZAxJZCgxDcmVhdGVBcGlLZXkSIC53YXJtbGluZS52MS5DcmVhdGVBcGlLZXlSZXF1ZXN0GiEud2FybWxpbmUudjEuQ3JlYXRlQXBpS2V5UmVzcG9uc2UiBOihGQMSVgoLTGlzdEFwaUtleXMSHy53YXJtbGluZS52MS5MaXN0QXBpS2V5c1JlcXVlc3QaIC53YXJtbGluZS52MS5MaXN0QXBpS2V5c1Jlc3BvbnNlIgTooRkDElkKDFJvdGF0ZUFwaUtleRIgLndhcm1saW5lLnYxLlJvdGF0ZUFwaUtleVJlcXVlc3QaIS53YXJtbGluZS52MS5Sb3RhdGVBcGlLZXlSZXNwb25zZSIE6KEZAxJZCgxSZXZva2VBcGlLZXkSIC53YXJtbGluZS52MS5SZXZva2VBcGlLZXlSZXF1ZXN0GiEud2FybWxpbmUudjEuUmV2b2tlQXBpS2V5UmVzcG9uc2UiBOihGQMSSgoHR2V0UG9vbBIbLndhcm1saW5lLnYxLkdldFBvb2xSZXF1ZXN0Ghwud2FybWxpbmUudjEuR2V0UG9vbFJlc3BvbnNlIgTooRkDEkQKBURyYWluEhkud2FybWxpbmUudjEuRHJhaW5SZXF1ZXN0Ghoud2FybWxpbmUudjEuRHJhaW5SZXNwb25zZSIE6KEZA0IwWi53YXJtbGluZS5kZXYvY2xpZW50cy9nby93YXJtbGluZS92MTt3YXJtbGluZXYxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_warmline_v1_options]);
 
 /**
  * Who has sessions, and keys to them.
@@ -64,6 +64,13 @@ export type Tenant = Message<"warmline.v1.Tenant"> & {
    * @generated from field: bool fixed = 6;
    */
   fixed: boolean;
+
+  /**
+   * What it may have and use, in place of what the settings' `[policy]` says for all; changed as a whole.
+   *
+   * @generated from field: warmline.v1.TenantPolicy policy = 7;
+   */
+  policy?: TenantPolicy | undefined;
 };
 
 /**
@@ -72,6 +79,118 @@ export type Tenant = Message<"warmline.v1.Tenant"> & {
  */
 export const TenantSchema: GenMessage<Tenant> = /*@__PURE__*/
   messageDesc(file_warmline_v1_admin_service, 0);
+
+/**
+ * What a tenant may have and use. What is not set is as the settings' `[policy]` says.
+ *
+ * @generated from message warmline.v1.TenantPolicy
+ */
+export type TenantPolicy = Message<"warmline.v1.TenantPolicy"> & {
+  /**
+   * Calls, and messages of a Chat after its first, in a minute; at least 1, as all bounds here.
+   *
+   * @generated from field: optional uint64 requests_per_minute = 1;
+   */
+  requestsPerMinute?: bigint | undefined;
+
+  /**
+   * Turns that run or wait in one service; one that is parked is not counted.
+   *
+   * @generated from field: optional uint64 concurrent_turns = 2;
+   */
+  concurrentTurns?: bigint | undefined;
+
+  /**
+   * Open streams, if fewer than the service allows.
+   *
+   * @generated from field: optional uint64 open_streams = 3;
+   */
+  openStreams?: bigint | undefined;
+
+  /**
+   * Sessions that are kept, if fewer than the service allows.
+   *
+   * @generated from field: optional uint64 sessions = 4;
+   */
+  sessions?: bigint | undefined;
+
+  /**
+   * Tokens of a day (UTC), those read from the prompt cache apart.
+   *
+   * @generated from field: optional uint64 tokens_per_day = 5;
+   */
+  tokensPerDay?: bigint | undefined;
+
+  /**
+   * US dollars of a day (UTC).
+   *
+   * @generated from field: optional double usd_per_day = 6;
+   */
+  usdPerDay?: number | undefined;
+
+  /**
+   * US dollars of a calendar month (UTC).
+   *
+   * @generated from field: optional double usd_per_month = 7;
+   */
+  usdPerMonth?: number | undefined;
+
+  /**
+   * The models that its sessions may name, by id or alias.
+   *
+   * @generated from field: warmline.v1.TenantPolicy.Names models = 8;
+   */
+  models?: TenantPolicy_Names | undefined;
+
+  /**
+   * The permission modes that its sessions may have, in the CLI's words, such as `acceptEdits`.
+   *
+   * @generated from field: warmline.v1.TenantPolicy.Names permission_modes = 9;
+   */
+  permissionModes?: TenantPolicy_Names | undefined;
+
+  /**
+   * Tools that never run, as in `tools.disallowed` of a session.
+   *
+   * @generated from field: warmline.v1.TenantPolicy.Names forbidden_tools = 10;
+   */
+  forbiddenTools?: TenantPolicy_Names | undefined;
+
+  /**
+   * The hosts of its MCP servers, `*.example.com` for all below one.
+   *
+   * @generated from field: warmline.v1.TenantPolicy.Names mcp_hosts = 11;
+   */
+  mcpHosts?: TenantPolicy_Names | undefined;
+};
+
+/**
+ * Describes the message warmline.v1.TenantPolicy.
+ * Use `create(TenantPolicySchema)` to create a new message.
+ */
+export const TenantPolicySchema: GenMessage<TenantPolicy> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_admin_service, 1);
+
+/**
+ * A list that may be empty, which says something else than one that is not set.
+ *
+ * @generated from message warmline.v1.TenantPolicy.Names
+ */
+export type TenantPolicy_Names = Message<"warmline.v1.TenantPolicy.Names"> & {
+  /**
+   * Its entries.
+   *
+   * @generated from field: repeated string names = 1;
+   */
+  names: string[];
+};
+
+/**
+ * Describes the message warmline.v1.TenantPolicy.Names.
+ * Use `create(TenantPolicy_NamesSchema)` to create a new message.
+ */
+export const TenantPolicy_NamesSchema: GenMessage<TenantPolicy_Names> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_admin_service, 1, 0);
 
 /**
  * An API key, without the key itself.
@@ -148,7 +267,7 @@ export type ApiKey = Message<"warmline.v1.ApiKey"> & {
  * Use `create(ApiKeySchema)` to create a new message.
  */
 export const ApiKeySchema: GenMessage<ApiKey> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_admin_service, 1);
+  messageDesc(file_warmline_v1_admin_service, 2);
 
 /**
  * What to make.
@@ -169,7 +288,7 @@ export type CreateTenantRequest = Message<"warmline.v1.CreateTenantRequest"> & {
  * Use `create(CreateTenantRequestSchema)` to create a new message.
  */
 export const CreateTenantRequestSchema: GenMessage<CreateTenantRequest> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_admin_service, 2);
+  messageDesc(file_warmline_v1_admin_service, 3);
 
 /**
  * The new tenant.
@@ -190,7 +309,7 @@ export type CreateTenantResponse = Message<"warmline.v1.CreateTenantResponse"> &
  * Use `create(CreateTenantResponseSchema)` to create a new message.
  */
 export const CreateTenantResponseSchema: GenMessage<CreateTenantResponse> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_admin_service, 3);
+  messageDesc(file_warmline_v1_admin_service, 4);
 
 /**
  * Which tenant.
@@ -211,7 +330,7 @@ export type GetTenantRequest = Message<"warmline.v1.GetTenantRequest"> & {
  * Use `create(GetTenantRequestSchema)` to create a new message.
  */
 export const GetTenantRequestSchema: GenMessage<GetTenantRequest> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_admin_service, 4);
+  messageDesc(file_warmline_v1_admin_service, 5);
 
 /**
  * The tenant.
@@ -232,7 +351,7 @@ export type GetTenantResponse = Message<"warmline.v1.GetTenantResponse"> & {
  * Use `create(GetTenantResponseSchema)` to create a new message.
  */
 export const GetTenantResponseSchema: GenMessage<GetTenantResponse> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_admin_service, 5);
+  messageDesc(file_warmline_v1_admin_service, 6);
 
 /**
  * Which page.
@@ -260,7 +379,7 @@ export type ListTenantsRequest = Message<"warmline.v1.ListTenantsRequest"> & {
  * Use `create(ListTenantsRequestSchema)` to create a new message.
  */
 export const ListTenantsRequestSchema: GenMessage<ListTenantsRequest> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_admin_service, 6);
+  messageDesc(file_warmline_v1_admin_service, 7);
 
 /**
  * A page of tenants.
@@ -288,7 +407,7 @@ export type ListTenantsResponse = Message<"warmline.v1.ListTenantsResponse"> & {
  * Use `create(ListTenantsResponseSchema)` to create a new message.
  */
 export const ListTenantsResponseSchema: GenMessage<ListTenantsResponse> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_admin_service, 7);
+  messageDesc(file_warmline_v1_admin_service, 8);
 
 /**
  * What to change.
@@ -304,7 +423,7 @@ export type UpdateTenantRequest = Message<"warmline.v1.UpdateTenantRequest"> & {
   tenant?: Tenant | undefined;
 
   /**
-   * Which fields: `display_name`, `disabled`, `identities`, or `*` for all of these. Empty: those that are set in
+   * Which fields: `display_name`, `disabled`, `identities`, `policy`, or `*` for all of these. Empty: those that are set in
    * `tenant`.
    *
    * @generated from field: google.protobuf.FieldMask update_mask = 2;
@@ -317,7 +436,7 @@ export type UpdateTenantRequest = Message<"warmline.v1.UpdateTenantRequest"> & {
  * Use `create(UpdateTenantRequestSchema)` to create a new message.
  */
 export const UpdateTenantRequestSchema: GenMessage<UpdateTenantRequest> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_admin_service, 8);
+  messageDesc(file_warmline_v1_admin_service, 9);
 
 /**
  * The tenant.
@@ -338,7 +457,7 @@ export type UpdateTenantResponse = Message<"warmline.v1.UpdateTenantResponse"> &
  * Use `create(UpdateTenantResponseSchema)` to create a new message.
  */
 export const UpdateTenantResponseSchema: GenMessage<UpdateTenantResponse> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_admin_service, 9);
+  messageDesc(file_warmline_v1_admin_service, 10);
 
 /**
  * Which tenant.
@@ -359,7 +478,7 @@ export type DeleteTenantRequest = Message<"warmline.v1.DeleteTenantRequest"> & {
  * Use `create(DeleteTenantRequestSchema)` to create a new message.
  */
 export const DeleteTenantRequestSchema: GenMessage<DeleteTenantRequest> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_admin_service, 10);
+  messageDesc(file_warmline_v1_admin_service, 11);
 
 /**
  * It is shut out.
@@ -374,7 +493,7 @@ export type DeleteTenantResponse = Message<"warmline.v1.DeleteTenantResponse"> &
  * Use `create(DeleteTenantResponseSchema)` to create a new message.
  */
 export const DeleteTenantResponseSchema: GenMessage<DeleteTenantResponse> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_admin_service, 11);
+  messageDesc(file_warmline_v1_admin_service, 12);
 
 /**
  * What to make.
@@ -416,7 +535,7 @@ export type CreateApiKeyRequest = Message<"warmline.v1.CreateApiKeyRequest"> & {
  * Use `create(CreateApiKeyRequestSchema)` to create a new message.
  */
 export const CreateApiKeyRequestSchema: GenMessage<CreateApiKeyRequest> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_admin_service, 12);
+  messageDesc(file_warmline_v1_admin_service, 13);
 
 /**
  * The new key.
@@ -444,7 +563,7 @@ export type CreateApiKeyResponse = Message<"warmline.v1.CreateApiKeyResponse"> &
  * Use `create(CreateApiKeyResponseSchema)` to create a new message.
  */
 export const CreateApiKeyResponseSchema: GenMessage<CreateApiKeyResponse> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_admin_service, 13);
+  messageDesc(file_warmline_v1_admin_service, 14);
 
 /**
  * Whose keys.
@@ -479,7 +598,7 @@ export type ListApiKeysRequest = Message<"warmline.v1.ListApiKeysRequest"> & {
  * Use `create(ListApiKeysRequestSchema)` to create a new message.
  */
 export const ListApiKeysRequestSchema: GenMessage<ListApiKeysRequest> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_admin_service, 14);
+  messageDesc(file_warmline_v1_admin_service, 15);
 
 /**
  * A page of keys.
@@ -507,7 +626,7 @@ export type ListApiKeysResponse = Message<"warmline.v1.ListApiKeysResponse"> & {
  * Use `create(ListApiKeysResponseSchema)` to create a new message.
  */
 export const ListApiKeysResponseSchema: GenMessage<ListApiKeysResponse> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_admin_service, 15);
+  messageDesc(file_warmline_v1_admin_service, 16);
 
 /**
  * Which key.
@@ -542,7 +661,7 @@ export type RotateApiKeyRequest = Message<"warmline.v1.RotateApiKeyRequest"> & {
  * Use `create(RotateApiKeyRequestSchema)` to create a new message.
  */
 export const RotateApiKeyRequestSchema: GenMessage<RotateApiKeyRequest> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_admin_service, 16);
+  messageDesc(file_warmline_v1_admin_service, 17);
 
 /**
  * The new key, with the tenant, scopes and note of the old one.
@@ -577,7 +696,7 @@ export type RotateApiKeyResponse = Message<"warmline.v1.RotateApiKeyResponse"> &
  * Use `create(RotateApiKeyResponseSchema)` to create a new message.
  */
 export const RotateApiKeyResponseSchema: GenMessage<RotateApiKeyResponse> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_admin_service, 17);
+  messageDesc(file_warmline_v1_admin_service, 18);
 
 /**
  * Which key.
@@ -598,7 +717,7 @@ export type RevokeApiKeyRequest = Message<"warmline.v1.RevokeApiKeyRequest"> & {
  * Use `create(RevokeApiKeyRequestSchema)` to create a new message.
  */
 export const RevokeApiKeyRequestSchema: GenMessage<RevokeApiKeyRequest> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_admin_service, 18);
+  messageDesc(file_warmline_v1_admin_service, 19);
 
 /**
  * The key.
@@ -619,7 +738,7 @@ export type RevokeApiKeyResponse = Message<"warmline.v1.RevokeApiKeyResponse"> &
  * Use `create(RevokeApiKeyResponseSchema)` to create a new message.
  */
 export const RevokeApiKeyResponseSchema: GenMessage<RevokeApiKeyResponse> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_admin_service, 19);
+  messageDesc(file_warmline_v1_admin_service, 20);
 
 /**
  * Nothing to say.
@@ -634,7 +753,7 @@ export type GetPoolRequest = Message<"warmline.v1.GetPoolRequest"> & {
  * Use `create(GetPoolRequestSchema)` to create a new message.
  */
 export const GetPoolRequestSchema: GenMessage<GetPoolRequest> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_admin_service, 20);
+  messageDesc(file_warmline_v1_admin_service, 21);
 
 /**
  * The pool.
@@ -698,7 +817,7 @@ export type GetPoolResponse = Message<"warmline.v1.GetPoolResponse"> & {
  * Use `create(GetPoolResponseSchema)` to create a new message.
  */
 export const GetPoolResponseSchema: GenMessage<GetPoolResponse> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_admin_service, 21);
+  messageDesc(file_warmline_v1_admin_service, 22);
 
 /**
  * Nothing to say.
@@ -713,7 +832,7 @@ export type DrainRequest = Message<"warmline.v1.DrainRequest"> & {
  * Use `create(DrainRequestSchema)` to create a new message.
  */
 export const DrainRequestSchema: GenMessage<DrainRequest> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_admin_service, 22);
+  messageDesc(file_warmline_v1_admin_service, 23);
 
 /**
  * It has begun.
@@ -728,7 +847,7 @@ export type DrainResponse = Message<"warmline.v1.DrainResponse"> & {
  * Use `create(DrainResponseSchema)` to create a new message.
  */
 export const DrainResponseSchema: GenMessage<DrainResponse> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_admin_service, 23);
+  messageDesc(file_warmline_v1_admin_service, 24);
 
 /**
  * What operators do: tenants, their API keys, the pool. Tenants and keys of the settings file are shown here, with

@@ -14,20 +14,33 @@ from conversing import Model
 from reflected import Method, reflected
 from shared import ServiceThread, shared_service
 from tenancies import tenant
-from warmline.v1 import admin_service_pb2, chat_service_pb2, model_service_pb2, session_service_pb2
+from warmline.v1 import (
+    admin_service_pb2,
+    chat_service_pb2,
+    model_service_pb2,
+    session_service_pb2,
+    usage_service_pb2,
+)
 from warmline.v1 import chat_service_pb2_grpc as chat_grpc
 from warmline_service.rpc._scopes import scopes_of
 from warmline_service.tenants import new_key
 
 pytestmark = pytest.mark.shared_service
 
-_FILES = (admin_service_pb2, chat_service_pb2, model_service_pb2, session_service_pb2)
+_FILES = (
+    admin_service_pb2,
+    chat_service_pb2,
+    model_service_pb2,
+    session_service_pb2,
+    usage_service_pb2,
+)
 _SERVICES = [service for file in _FILES for service in file.DESCRIPTOR.services_by_name.values()]
 SCOPES = scopes_of(_SERVICES)
 # What names no session; a new method has to come into one of the two.
 _WITHOUT_SESSION = {
     "ModelService/ListModels",
     "ModelService/GetModel",
+    "UsageService/GetUsage",
     "SessionService/ListSessions",
     "SessionService/ImportSession",
 }
@@ -102,6 +115,7 @@ def test_the_walk_misses_nothing(methods: list[Method]) -> None:
         "ChatService",
         "ModelService",
         "SessionService",
+        "UsageService",
     }
 
 

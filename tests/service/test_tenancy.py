@@ -193,3 +193,33 @@ async def test_a_forbidden_tool_never_runs(tmp_path: Path) -> None:
             results = [each.tool_result for each in events if each.HasField("tool_result")]
             assert [each.is_error for each in results] == [True, False]
             assert not mark.exists()
+
+
+async def test_what_was_used_is_told_to_its_own_tenant() -> None:
+    """By day and model, with what the turns said that it was; and how much of each budget is gone."""
+    async with clients({"usd_per_day": 5.0, "tokens_per_day": 10**6}, {}) as (client, other):
+        async with client.chat(model="haiku") as chat:
+            ends = [done(await say(chat, text)) for text in ("one", "two")]
+        while not (used := await client.usage()).days or used.total.turns < 2:
+            await asyncio.sleep(0.02)
+        (row,) = used.days
+        assert (row.model, row.turns, row.model_requests) == ("claude-haiku-5-5", 2, 2)
+        assert row.usage == used.total.usage
+        for name in ("input_tokens", "output_tokens", "cache_read_input_tokens"):
+            assert getattr(row.usage, name) == sum(getattr(end.usage, name) for end in ends)
+        said = sum(end.usage.cost_usd for end in ends)
+        assert row.usage.cost_usd == pytest.approx(said, abs=2e-6)
+        tokens, dollars = used.budgets
+        assert (tokens.name, tokens.limit, dollars.name, dollars.limit) == (
+            *("tokens_per_day", 1e6),
+            *("usd_per_day", 5.0),
+        )
+        assert dollars.used == pytest.approx(row.usage.cost_usd)
+        assert tokens.used > 0
+        assert not (await client.usage("2020-01-01", "2020-12-31")).days
+        assert not (await other.usage()).days
+        with pytest.raises(WarmlineError, match="POLICY_DENIED"):
+            await other.usage(tenant_id="tenant-0")
+        for first, last in (("2026-13-01", ""), ("yesterday", ""), ("2026-01-02", "2026-01-01")):
+            with pytest.raises(WarmlineError, match="FIELD_INVALID"):
+                await client.usage(first, last)

@@ -15,9 +15,10 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 import grpc
 from warmline.v1 import chat_service_pb2 as chat_pb
 from warmline.v1 import chat_service_pb2_grpc as chat_grpc
-from warmline.v1 import events_pb2, model_service_pb2
+from warmline.v1 import events_pb2, model_service_pb2, usage_service_pb2
 from warmline.v1 import model_service_pb2_grpc as model_grpc
 from warmline.v1 import session_config_pb2 as config_pb
+from warmline.v1 import usage_service_pb2_grpc as usage_grpc
 
 from warmline_client._admin import AdminCalls
 from warmline_client._ask import asked
@@ -69,6 +70,7 @@ class Client(SessionCalls):
         self._channel = channel
         self._chat = chat_grpc.ChatServiceStub(channel)
         self._models = model_grpc.ModelServiceStub(channel)
+        self._usage = usage_grpc.UsageServiceStub(channel)
 
     async def __aenter__(self) -> Self:
         return self
@@ -200,6 +202,21 @@ class Client(SessionCalls):
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from error
         return response.models
+
+    async def usage(
+        self, start_day: str = "", end_day: str = "", *, tenant_id: str = ""
+    ) -> usage_service_pb2.GetUsageResponse:
+        """What the caller's tenant has used, from one day (UTC) to another, by default in this month.
+
+        A day is such as `2026-11-26`; `tenant_id` asks for another's, which needs the scope `admin`.
+        """
+        request = usage_service_pb2.GetUsageRequest(
+            start_day=start_day, end_day=end_day, tenant_id=tenant_id
+        )
+        try:
+            return await self._usage.GetUsage(request, metadata=self._metadata, timeout=30)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error
 
 
 def _config(model: str, system: str, append_system: str) -> config_pb.SessionConfig:

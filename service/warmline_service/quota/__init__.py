@@ -4,12 +4,13 @@ from warmline_service.quota._allowance import Allowance
 from warmline_service.quota._pause import slow_down
 from warmline_service.quota._policies import Policies
 from warmline_service.quota._prices import Prices, Tokens
-from warmline_service.quota._quota import Quota
+from warmline_service.quota._quota import Budget, Quota
 from warmline_service.quota._rates import Rates
 from warmline_service.quota._turns import Place
 
 __all__ = [
     "Allowance",
+    "Budget",
     "Place",
     "Policies",
     "Prices",

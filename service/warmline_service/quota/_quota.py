@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from warmline_service.config import LimitSettings, TenantPolicy
 from warmline_service.quota._allowance import Allowance, exceeded
 from warmline_service.quota._books import Books
-from warmline_service.quota._periods import day_of
+from warmline_service.quota._periods import day_of, until_next_month, until_tomorrow
 from warmline_service.quota._policies import Policies
 from warmline_service.quota._prices import Prices, Tokens
 from warmline_service.quota._rates import Rates
@@ -16,6 +17,15 @@ from warmline_service.quota._turns import Place, Turns
 from warmline_service.store import Amount, Bounds, Ledger, Reservation, UsageRow
 
 _MICRO = 1_000_000
+
+
+class Budget(NamedTuple):
+    """A bound on what a tenant uses, by its name in the policy; `resets_at` is Unix time."""
+
+    name: str
+    limit: float
+    used: float
+    resets_at: float
 
 
 class Quota:
@@ -102,6 +112,26 @@ class Quota:
             turns, asked = (1, requests) if index == 0 else (0, 0)
             rows.append(UsageRow(tenant, day, model, turns, asked, *counts, cost))
         self._books.count(rows, allowance.id if allowance is not None else "")
+
+    async def usage(self, tenant: str, first: str, last: str) -> list[UsageRow]:
+        """What a tenant has used from one day (UTC) to another. Raises STORAGE_UNAVAILABLE."""
+        return await self._ledger.usage(tenant, first, last)
+
+    async def budgets(self, tenant: str) -> list[Budget]:
+        """The bounds of a tenant and what is used of each. Raises STORAGE_UNAVAILABLE."""
+        policy, now = await self._policies.of(tenant), time.time()
+        today = day_of(now)
+        rows = await self._ledger.usage(tenant, f"{today[:7]}-01", today)
+        daily = [row for row in rows if row.day == today]
+        tokens = sum(row.input + row.output + row.cache_creation for row in daily)
+        dollars, monthly = (sum(row.micro_usd for row in each) / _MICRO for each in (daily, rows))
+        tomorrow, next_month = now + until_tomorrow(now), now + until_next_month(now)
+        bounds = (
+            ("tokens_per_day", policy.tokens_per_day, tokens, tomorrow),
+            ("usd_per_day", policy.usd_per_day, dollars, tomorrow),
+            ("usd_per_month", policy.usd_per_month, monthly, next_month),
+        )
+        return [Budget(name, bound, *rest) for name, bound, *rest in bounds if bound is not None]
 
     async def written(self) -> None:
         """Wait until all that was settled is stored."""

@@ -17,6 +17,8 @@ from warmline.v1 import (
     model_service_pb2_grpc,
     session_service_pb2,
     session_service_pb2_grpc,
+    usage_service_pb2,
+    usage_service_pb2_grpc,
 )
 
 from warmline_service.chat import Conversations, ModelCatalog
@@ -31,6 +33,7 @@ from warmline_service.rpc._open_calls import OpenCalls
 from warmline_service.rpc._scopes import scopes_of
 from warmline_service.rpc._sessions import SessionServicer
 from warmline_service.rpc._streaming import StreamCount
+from warmline_service.rpc._usage import UsageServicer
 from warmline_service.tenants import Authenticator
 
 _DESCRIPTORS = (
@@ -38,6 +41,7 @@ _DESCRIPTORS = (
     chat_service_pb2.DESCRIPTOR.services_by_name["ChatService"],
     model_service_pb2.DESCRIPTOR.services_by_name["ModelService"],
     session_service_pb2.DESCRIPTOR.services_by_name["SessionService"],
+    usage_service_pb2.DESCRIPTOR.services_by_name["UsageService"],
 )
 _SERVICES = tuple(service.full_name for service in _DESCRIPTORS)
 
@@ -101,6 +105,7 @@ def build_server(
     session_service_pb2_grpc.add_SessionServiceServicer_to_server(
         SessionServicer(conversations, streams), server
     )
+    usage_service_pb2_grpc.add_UsageServiceServicer_to_server(UsageServicer(quota), server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     reflection.enable_server_reflection(
         (*_SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME), server

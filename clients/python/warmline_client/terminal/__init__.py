@@ -1,4 +1,4 @@
-"""The client's commands of `warmline`: chat, ask, models, sessions, and for operators tenants and keys."""
+"""The client's commands of `warmline`: to converse, to look, and for operators."""
 
 import typer
 
@@ -7,6 +7,7 @@ from warmline_client.terminal._keys import app as keys
 from warmline_client.terminal._render import receipt
 from warmline_client.terminal._sessions import app as sessions
 from warmline_client.terminal._tenants import app as tenants
+from warmline_client.terminal._usage import usage
 
 __all__ = ["app", "receipt"]
 
@@ -14,6 +15,7 @@ app = typer.Typer(no_args_is_help=True)
 app.command()(chat)
 app.command()(ask)
 app.command()(models)
+app.command()(usage)
 app.add_typer(sessions, name="sessions")
 app.add_typer(tenants, name="tenants")
 app.add_typer(keys, name="keys")

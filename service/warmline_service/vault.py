@@ -12,6 +12,8 @@ from pathlib import Path
 import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 _KEY_BYTES = 32
 _NONCE_BYTES = 12
@@ -26,6 +28,13 @@ class Vault:
 
     def __init__(self, key: bytes) -> None:
         self._cipher = AESGCM(key)
+        self._key = key
+
+    def derive(self, purpose: str) -> bytes:
+        """Another key of 32 bytes for one purpose: the same from the same key, and of no use for others."""
+        return HKDF(SHA256(), _KEY_BYTES, salt=None, info=f"warmline {purpose}".encode()).derive(
+            self._key
+        )
 
     def seal(self, owner: str, values: Mapping[str, str]) -> str:
         """The values as text that says nothing of them but their length."""

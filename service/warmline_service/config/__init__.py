@@ -13,6 +13,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from warmline_service.config._audit import AuditSettings
 from warmline_service.config._base import MIB, Seconds
 from warmline_service.config._limits import ApiKeySettings, LimitSettings, TenantSettings
 from warmline_service.config._places import (
@@ -30,6 +31,7 @@ from warmline_service.config._processes import CliSettings, PoolSettings
 __all__ = [
     "MIB",
     "ApiKeySettings",
+    "AuditSettings",
     "CliSettings",
     "LimitSettings",
     "LogSettings",
@@ -72,6 +74,7 @@ class Settings(BaseSettings):
     vault: VaultSettings = VaultSettings()
     store: StoreSettings = StoreSettings()
     retention: RetentionSettings = RetentionSettings()
+    audit: AuditSettings = AuditSettings()
     tenants: tuple[TenantSettings, ...] = ()
     log: LogSettings = LogSettings()
 

@@ -7,6 +7,7 @@ from warmline_service.store._archive_bounds import (
     ArchiveStats,
     ArchiveTooLarge,
 )
+from warmline_service.store._audit_store import BASE, HEAD, AuditStore
 from warmline_service.store._blob_key import blob_key, blob_prefix
 from warmline_service.store._blobs import Blobs
 from warmline_service.store._database import (
@@ -19,6 +20,10 @@ from warmline_service.store._faults import BlobMissing, StoreMisconfigured, cont
 from warmline_service.store._leases import elsewhere
 from warmline_service.store._rows import (
     TURN_ENDS,
+    Anchor,
+    AuditPage,
+    AuditQuery,
+    AuditRow,
     Claim,
     Claimed,
     EventRow,
@@ -31,12 +36,19 @@ from warmline_service.store._rows import (
 from warmline_service.store._store import Store, event_name, part_name
 
 __all__ = [
+    "BASE",
+    "HEAD",
     "TURN_ENDS",
+    "Anchor",
     "ArchiveLimits",
     "ArchiveRefused",
     "ArchiveStats",
     "ArchiveTooLarge",
     "Archives",
+    "AuditPage",
+    "AuditQuery",
+    "AuditRow",
+    "AuditStore",
     "BlobMissing",
     "Blobs",
     "Claim",

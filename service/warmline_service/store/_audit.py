@@ -132,8 +132,9 @@ def release(connection: sa.Connection, before: float, limit: int, agree: Release
 
     At most `limit` of them, and none where `agree` says so.
     """
-    head = _locked(connection)
-    base = anchor(connection, BASE)
+    if anchor(connection, HEAD) is None:
+        return 0  # Nothing was ever stored.
+    head, base = _locked(connection), anchor(connection, BASE)
     c = audit_events.c
     kept = connection.execute(sa.select(sa.func.min(c.seq)).where(c.time >= before)).scalar_one()
     upto = head.seq if kept is None else kept - 1

@@ -137,8 +137,8 @@ transcripts = Table(
     Column("lines", LargeBinary, nullable=False),
 )
 
-# Who did what, in the order in which it was stored; `seq` counts without gaps. Nothing here is ever changed, and
-# only the oldest is removed.
+# Who did what, in the order in which it was stored; `seq` counts without gaps. Nothing here is ever
+# changed, and only the oldest is removed.
 audit_events = Table(
     "audit_events",
     metadata,

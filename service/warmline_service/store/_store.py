@@ -38,8 +38,9 @@ _ROUND = 200
 class Store:
     """Sessions, turns, events, transcripts, keys and leases in a database; content in blobs.
 
-    `audit` has who did what. `node_id` names this service among those that share the database. Everything raises
-    STORAGE_UNAVAILABLE while the database or the blobs cannot be used. `open` first, `aclose` last.
+    `audit` has who did what. `node_id` names this service among those that share the database.
+    Everything raises STORAGE_UNAVAILABLE while the database or the blobs cannot be used. `open` first,
+    `aclose` last.
     """
 
     def __init__(self, database: Database, blobs: Blobs, node_id: str) -> None:

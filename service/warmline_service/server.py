@@ -14,6 +14,7 @@ from pathlib import Path
 import structlog
 from pydantic import SecretStr
 
+from warmline_service.audit import KEY_PURPOSE, AuditLog, Chain, head_file
 from warmline_service.chat import (
     Conversations,
     ModelCatalog,
@@ -131,6 +132,7 @@ class Service:
         self._pool: Pool[CliProcess] | None = None
         self._store: Store | None = None
         self._journal: Journal | None = None
+        self._audit: AuditLog | None = None
         self._archives: Archives | None = None
         self._workspaces: Workspaces | None = None
         self._keeper: Keeper | None = None
@@ -168,10 +170,13 @@ class Service:
         first = await self._start_pool(self._site, egress, capabilities)
         catalog = ModelCatalog(capabilities.models, settings.models)
         conversations = await self._start_conversations(egress, catalog, capabilities)
+        assert self._audit is not None
         keys = SettingsKeys(settings.tenants) if has_keys(settings) else None
         tls = settings.tls
         credentials = await asyncio.to_thread(read_credentials, tls) if tls else None
-        self._rpc = build_server(settings, conversations, catalog, Authenticator(keys), credentials)
+        self._rpc = build_server(
+            settings, conversations, catalog, Authenticator(keys), self._audit, credentials
+        )
         # Ready means warm: who connects at once shall not wait for a process.
         await first.up(len(self._kinds(capabilities)), settings.cli.start_timeout)
         await self._rpc.start()
@@ -221,6 +226,7 @@ class Service:
         assert workspaces is not None
         assert self._journal is not None
         assert self._vault is not None
+        assert self._audit is not None
         sessions = Sessions(store, settings.limits, settings.retention, self._vault)
         self._broker = Broker(settings.mcp)
         runtime = Runtime(
@@ -244,6 +250,7 @@ class Service:
                 settings.provider,
                 self._own_credential,
             ),
+            self._audit,
         )
         self._conversations = Conversations(runtime)
         self._keeper = Keeper(
@@ -274,6 +281,10 @@ class Service:
         await self._store.open()
         if not url:
             await self._store.be_alone()
+        chain = Chain(self._vault.derive(KEY_PURPOSE))
+        self._audit = AuditLog(self._store.audit, chain, settings.audit, head_file(root))
+        await self._audit.start()
+        self._audit.record("service.started", detail={"node": node_id})
         self._archives = Archives()
         self._workspaces = Workspaces(self._store, self._archives, root)
         self._journal = Journal(self._store, settings.store, settings.limits, exclusive=not url)
@@ -317,11 +328,15 @@ class Service:
 
     async def _close_store(self) -> None:
         keeper, journal, store = self._keeper, self._journal, self._store
-        self._keeper = self._journal = self._store = None
+        audit = self._audit
+        self._keeper = self._journal = self._store = self._audit = None
         if journal is not None:
             await journal.aclose()
         if keeper is not None:
             await keeper.aclose()
+        if audit is not None:
+            audit.record("service.stopped")
+            await audit.aclose()
         if store is not None:
             try:
                 await store.resign()

@@ -5,6 +5,7 @@ from warmline_service.audit._chain import KEY_PURPOSE, Chain
 from warmline_service.audit._head_file import HeadFile, head_file
 from warmline_service.audit._log import AuditLog
 from warmline_service.audit._redact import redacted, redacted_text
+from warmline_service.audit._tally import network_of
 from warmline_service.audit._verify import Broken, Verdict, verify
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Verdict",
     "caller",
     "head_file",
+    "network_of",
     "redacted",
     "redacted_text",
     "set_caller",

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from warmline_service.audit._caller import SERVICE
+from warmline_service.audit._caller import SERVICE, caller
 from warmline_service.audit._chain import ORIGIN, Chain, Entry
 from warmline_service.audit._head_file import HeadFile
 from warmline_service.audit._redact import redacted_text
@@ -143,6 +143,27 @@ class AuditLog:
         fields = {name: _plain(value, _WIDTHS[name]) for name, value in named.items()}
         text = msgspec.json.encode(dict(detail or {})).decode()
         self._take(Entry(time=time.time(), detail=text, **fields))
+
+    def acted(
+        self,
+        action: str,
+        *,
+        tenant: str = "",
+        session_id: str = "",
+        outcome: str = "ok",
+        detail: Mapping[str, Any] | None = None,
+    ) -> None:
+        """As `record`, for what is done in the call that is being served, or by the service itself."""
+        who = caller()
+        self.record(
+            action,
+            outcome=outcome,
+            tenant=tenant or who.tenant,
+            actor=who.actor,
+            request_id=who.request_id,
+            session_id=session_id,
+            detail=detail,
+        )
 
     def record_counted(
         self, action: str, kind: tuple[str, ...], detail: Mapping[str, Any], **fields: str

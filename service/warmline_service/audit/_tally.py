@@ -1,4 +1,4 @@
-"""What would flood the log is counted: the first of a kind in a minute by themselves, the others by number."""
+"""What would flood the log is counted: the first of a kind in a minute are told, of the others how many."""
 
 from __future__ import annotations
 

@@ -17,7 +17,9 @@ import grpc
 import structlog
 from grpc_interceptor.server import AsyncServerInterceptor
 
+from warmline_service.audit import Caller, set_caller
 from warmline_service.errors import Reason, WarmlineError
+from warmline_service.rpc._call_audit import CallAudit
 from warmline_service.rpc._status import abort
 from warmline_service.tenants import Authenticator, Principal
 
@@ -57,6 +59,7 @@ class RequestId(AsyncServerInterceptor):
         given = _metadata(context, "x-request-id") or ""
         identifier = given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
         _request_id.set(identifier)
+        set_caller(Caller(request_id=identifier))
         structlog.contextvars.bind_contextvars(request_id=identifier, method=method_name)
         return await _forward(method, request_or_iterator, context)
 
@@ -64,8 +67,9 @@ class RequestId(AsyncServerInterceptor):
 class Authentication(AsyncServerInterceptor):
     """Resolves the caller, so that no servicer sees an unauthenticated call."""
 
-    def __init__(self, authenticator: Authenticator) -> None:
+    def __init__(self, authenticator: Authenticator, audit: CallAudit) -> None:
         self._authenticator = authenticator
+        self._audit = audit
 
     async def intercept(
         self, method: Callable[..., Any], request_or_iterator: Any, context: Any, method_name: str
@@ -76,8 +80,10 @@ class Authentication(AsyncServerInterceptor):
                 caller = await self._authenticator.authenticate(_metadata(context, "authorization"))
             except WarmlineError as error:
                 _log.info("call refused", reason=error.reason.value)
+                self._audit.turned_away(error, context, method_name)
                 await abort(context, error)
             _principal.set(caller)
+            set_caller(Caller(caller.tenant, caller.key_id, request_id()))
             structlog.contextvars.bind_contextvars(tenant=caller.tenant)
         return await _forward(method, request_or_iterator, context)
 
@@ -85,12 +91,15 @@ class Authentication(AsyncServerInterceptor):
 class Guard(AsyncServerInterceptor):
     """Turns what a handler raises into a status that says nothing it should not."""
 
+    def __init__(self, audit: CallAudit) -> None:
+        self._audit = audit
+
     async def intercept(
         self, method: Callable[..., Any], request_or_iterator: Any, context: Any, method_name: str
     ) -> Any:
         """Map errors; an unknown one leaves as an id whose text is in the log."""
         try:
-            return await _forward(method, request_or_iterator, context)
+            return await self._served(method, request_or_iterator, context, method_name)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -101,6 +110,8 @@ class Guard(AsyncServerInterceptor):
             raise
         except WarmlineError as error:
             _log.info("call failed", reason=error.reason.value, detail=error.message)
+            self._audit.refused(error, context, method_name)
+            await self._audit.acted(request_or_iterator, method_name, error.reason.value)
             await abort(context, error)
         except Exception:  # noqa: BLE001  # the last one before the wire
             identifier = request_id()
@@ -109,6 +120,13 @@ class Guard(AsyncServerInterceptor):
                 context,
                 WarmlineError(Reason.INTERNAL, "Internal error.", metadata={"errorId": identifier}),
             )
+
+    async def _served(
+        self, method: Callable[..., Any], request: Any, context: Any, method_name: str
+    ) -> Any:
+        response = await _forward(method, request, context)
+        await self._audit.acted(request, method_name)
+        return response
 
 
 def _metadata(context: Any, name: str) -> str | None:

@@ -9,6 +9,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 from warmline.v1 import (
+    audit_service_pb2,
+    audit_service_pb2_grpc,
     chat_service_pb2,
     chat_service_pb2_grpc,
     model_service_pb2,
@@ -17,8 +19,11 @@ from warmline.v1 import (
     session_service_pb2_grpc,
 )
 
+from warmline_service.audit import AuditLog
 from warmline_service.chat import Conversations, ModelCatalog
 from warmline_service.config import LimitSettings, Settings, TlsSettings
+from warmline_service.rpc._audit import AuditServicer
+from warmline_service.rpc._call_audit import CallAudit
 from warmline_service.rpc._chat import ChatServicer
 from warmline_service.rpc._deserialize import TolerantDecoding
 from warmline_service.rpc._interceptors import Authentication, Guard, RequestId
@@ -28,6 +33,7 @@ from warmline_service.rpc._streaming import StreamCount
 from warmline_service.tenants import Authenticator
 
 _SERVICES = (
+    audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name,
     chat_service_pb2.DESCRIPTOR.services_by_name["ChatService"].full_name,
     model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
     session_service_pb2.DESCRIPTOR.services_by_name["SessionService"].full_name,
@@ -62,18 +68,20 @@ def build_server(
     conversations: Conversations,
     catalog: ModelCatalog,
     authenticator: Authenticator,
+    audit: AuditLog,
     credentials: grpc.ServerCredentials | None,
 ) -> RpcServer:
     """Put the server together and bind its port; without credentials it speaks plain text.
 
     Raises OSError where the port cannot be had.
     """
+    calls = CallAudit(audit)
     server = grpc.aio.server(
         interceptors=[
             TolerantDecoding(),
             RequestId(),
-            Authentication(authenticator),
-            Guard(),
+            Authentication(authenticator, calls),
+            Guard(calls),
         ],
         options=_options(settings.limits),
     )
@@ -81,6 +89,7 @@ def build_server(
     chat = ChatServicer(conversations, settings.limits, streams)
     models = ModelServicer(catalog, settings.provider.kind)
     health = health_aio.HealthServicer()
+    audit_service_pb2_grpc.add_AuditServiceServicer_to_server(AuditServicer(audit.store), server)
     chat_service_pb2_grpc.add_ChatServiceServicer_to_server(chat, server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(models, server)
     session_service_pb2_grpc.add_SessionServiceServicer_to_server(

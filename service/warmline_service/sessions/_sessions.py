@@ -33,6 +33,7 @@ class Sessions:
         self._vault = vault
         self._limit = limits.sessions_per_tenant
         self._keys_ttl = retention.keys_hours * 3600
+        self.on_created: Callable[[SessionRow], None] = lambda row: None
 
     async def create(
         self,
@@ -52,7 +53,7 @@ class Sessions:
         if keep_files is not None:
             key = await keep_files(row.id)
             row = msgspec.structs.replace(row, workspace_key=key)
-        return await self._store.create(row, claim, self._limit)
+        return await self._create(row, claim)
 
     async def fork(
         self,
@@ -96,7 +97,15 @@ class Sessions:
             # Last, because it puts something: nothing else may be missing after it.
             workspace_key=await copy_workspace(source, row.id),
         )
-        return await store.create(row, claim, self._limit, parts)
+        return await self._create(row, claim, parts)
+
+    async def _create(
+        self, row: SessionRow, claim: Claim | None, parts: Sequence[PartRow] = ()
+    ) -> str:
+        session_id = await self._store.create(row, claim, self._limit, parts)
+        if session_id == row.id:
+            self.on_created(row)
+        return session_id
 
     async def load(self, tenant: str, session_id: str) -> Session:
         """Become a session's writer.

@@ -1,6 +1,6 @@
 """Who did what: a log that is only added to, chained so that it shows where it was changed."""
 
-from warmline_service.audit._caller import SERVICE, Caller, caller, set_caller
+from warmline_service.audit._caller import SERVICE, UNKNOWN, Caller, caller, set_caller
 from warmline_service.audit._chain import KEY_PURPOSE, Chain
 from warmline_service.audit._head_file import HeadFile, head_file
 from warmline_service.audit._log import AuditLog
@@ -11,6 +11,7 @@ from warmline_service.audit._verify import Broken, Verdict, verify
 __all__ = [
     "KEY_PURPOSE",
     "SERVICE",
+    "UNKNOWN",
     "AuditLog",
     "Broken",
     "Caller",

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 # What the service does by itself.
 SERVICE = "service"
+# Somebody of whom it is not known yet who it is.
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)

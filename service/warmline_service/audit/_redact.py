@@ -44,7 +44,12 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             rf"\1\2{MARK}",
             re.IGNORECASE,
         ),
-        (r"\b(bearer|basic)\s{1,8}[A-Za-z0-9._~+/=-]{8,}", rf"\1 {MARK}", re.IGNORECASE),
+        (
+            # A word in small letters is one of a sentence.
+            r"(?i:\b(bearer|basic))\s{1,8}(?=[a-z]*[A-Z0-9._~+/=-])[A-Za-z0-9._~+/=-]{8,}",
+            rf"\1 {MARK}",
+            0,
+        ),
         # scheme://user:password@host, and scheme://token@host.
         (r"(://[^\s/:@\"']{0,256}:)[^\s/@\"']{1,1024}@", rf"\1{MARK}@", 0),
         (r"(://)[^\s/:@\"']{16,1024}@", rf"\1{MARK}@", 0),

@@ -9,7 +9,7 @@ import structlog
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
-from warmline_service.audit import AuditLog, caller, network_of, redacted
+from warmline_service.audit import UNKNOWN, AuditLog, caller, network_of, redacted
 from warmline_service.errors import Reason, WarmlineError
 
 _log = structlog.get_logger(__name__)
@@ -38,7 +38,7 @@ class CallAudit:
                 (peer, error.reason.value),
                 {"peer": peer, "method": method},
                 outcome=error.reason.value,
-                actor="unknown",
+                actor=UNKNOWN,
                 request_id=caller().request_id,
             )
 

@@ -17,7 +17,7 @@ import grpc
 import structlog
 from grpc_interceptor.server import AsyncServerInterceptor
 
-from warmline_service.audit import Caller, set_caller
+from warmline_service.audit import UNKNOWN, Caller, set_caller
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.rpc._call_audit import CallAudit
 from warmline_service.rpc._status import abort
@@ -59,7 +59,7 @@ class RequestId(AsyncServerInterceptor):
         given = _metadata(context, "x-request-id") or ""
         identifier = given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
         _request_id.set(identifier)
-        set_caller(Caller(request_id=identifier))
+        set_caller(Caller(actor=UNKNOWN, request_id=identifier))
         structlog.contextvars.bind_contextvars(request_id=identifier, method=method_name)
         return await _forward(method, request_or_iterator, context)
 

@@ -68,3 +68,12 @@ def test_a_file_without_a_key_is_refused(tmp_path: Path, text: str) -> None:
     path.chmod(0o600)
     with pytest.raises(ValueError, match=r"vault\.key: must hold 32 bytes in hex"):
         open_vault(path)
+
+
+def test_keys_for_other_purposes_are_derived() -> None:
+    """The same from the same key, another for each purpose, and none of them the key itself."""
+    one, other = Vault(bytes(32)), Vault(bytes(31) + b"x")
+    keys = [one.derive("a"), one.derive("b"), other.derive("a"), bytes(32)]
+    assert len(set(keys)) == 4
+    assert one.derive("a") == keys[0]
+    assert {len(key) for key in keys} == {32}

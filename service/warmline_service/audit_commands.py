@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -90,8 +91,8 @@ def list_events(
     settings = settings_of(config, data_dir=data_dir)
     for row in _run(settings, lambda store, _: store.select(query)):
         moment = datetime.fromtimestamp(row.time, UTC).isoformat(timespec="seconds")
-        words = (row.seq, moment, row.tenant or "-", row.actor, row.action, row.outcome)
-        print(*words, row.session_id or "-", row.detail[:_SHOWN])  # noqa: T201  # the command's output
+        about = (row.tenant or "-", row.actor, row.action, row.outcome, row.session_id or "-")
+        print(_plain(f"{row.seq} {moment} {' '.join(about)} {row.detail[:_SHOWN]}"))  # noqa: T201  # the command's output
 
 
 @app.command("export")
@@ -127,12 +128,17 @@ async def _exported(store: AuditStore, query: AuditQuery) -> int:
     return count
 
 
+def _plain(text: str) -> str:
+    """A line that does nothing to a terminal, whatever somebody made of the table."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 def _line(row: AuditRow) -> str:
-    """A row as a JSON object; its detail is one too, unless it was changed."""
+    """A row as a JSON object, in ASCII; its detail is one too, unless it was changed."""
     fields = msgspec.structs.asdict(row)
     with contextlib.suppress(msgspec.MsgspecError):
         fields["detail"] = msgspec.json.decode(row.detail)
-    return msgspec.json.encode(fields).decode()
+    return json.dumps(fields, separators=(",", ":"))
 
 
 def _moment(text: str, option: str) -> float | None:

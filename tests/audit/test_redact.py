@@ -33,6 +33,7 @@ TEXTS = [
     (f"Set-Cookie: sid={S}; Path=/", "Set-Cookie: [redacted]"),
     (f"send bearer {S} along", "send bearer [redacted] along"),
     (f"postgresql://app:{S}@db.example/x", "postgresql://app:[redacted]@db.example/x"),
+    (f"amqp://u:{S}@{S}@h/x", "amqp://u:[redacted]@h/x"),
     (f"git clone https://{S}@github.com/a/b", "git clone https://[redacted]@github.com/a/b"),
     (f"redis://:{S}@h:6379/0", "redis://:[redacted]@h:6379/0"),
     (f"ghp_{S}{S}", "[redacted]"),

@@ -75,6 +75,37 @@ async def test_an_operator_verifies_and_exports(tmp_path: Path) -> None:
         assert "broken at seq 3: the row was changed" in err
 
 
+async def test_the_log_on_postgres(
+    tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commands find it by the settings, as the service does."""
+    store = {"url": postgres_url, "blob_url": f"file://{tmp_path}/blobs"}
+    with data_directory() as data:
+        async with service_in(data, cli=faking(tmp_path), store=store):
+            pass
+        monkeypatch.setenv("WARMLINE_STORE__URL", postgres_url)
+        code, _, err = await audit("verify", "--data-dir", str(data))
+        assert (code, err) == (0, "warmline: the audit log is whole: 2 events, up to seq 2")
+        actions = [event["action"] for event in await exported(data)]
+        assert actions == ["service.started", "service.stopped"]
+
+
+async def test_a_line_does_nothing_to_a_terminal(tmp_path: Path) -> None:
+    """Whatever somebody has written into the table."""
+    with data_directory() as data:
+        async with service_in(data, cli=faking(tmp_path)):
+            pass
+        await asyncio.to_thread(
+            tamper, data, "UPDATE audit_events SET actor = char(27, 155) || 'x'"
+        )
+        code, out, _ = await audit("list", "--data-dir", str(data))
+        assert code == 0
+        assert [line.split()[3] for line in out.splitlines()] == ["??x", "??x"]
+        code, out, _ = await audit("export", "--data-dir", str(data))
+        assert out.isascii()
+        assert "\\u009bx" in out
+
+
 async def test_a_cut_end_is_named(tmp_path: Path) -> None:
     """Also where the head was set back to what it once was: a copy of it is kept outside."""
     with data_directory() as data:

@@ -27,70 +27,93 @@ _SECRET_NAMES = re.compile(
 # Of these only text is one: there are numbers of tokens.
 _TOKEN_NAMES = re.compile(r"token|bearer|jwt|signature|nonce")
 
-_WORDS = r"passw(?:or)?d|passphrase|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|credentials?|pwd"
-# Each begins with fixed text, or nearly so, and repeats within bounds: a hostile text costs no more.
-_RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern, flags), replacement)
-    for pattern, replacement, flags in (
-        # A PEM block, also one that is cut.
-        (
-            r"-----BEGIN [A-Z0-9 ]{1,40}-----.*?(?:-----END [A-Z0-9 ]{1,40}-----|\Z)",
-            MARK,
-            re.DOTALL,
+_WORDS = r"passw(?:or)?d|passphrase|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|credential|pwd"
+_SMALL_WORDS = ("passw", "passphrase", "secret", "token", "key", "credential", "pwd")
+# What a text must hold, in small letters, for an expression to be worth trying: looking for it costs little. Each
+# begins with fixed text, or nearly so, and repeats within bounds, so that a hostile text does not cost much.
+_RULES: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
+    # A PEM block, also one that is cut.
+    (
+        ("-----begin",),
+        re.compile(
+            r"-----BEGIN [A-Z0-9 ]{1,40}-----.*?(?:-----END [A-Z0-9 ]{1,40}-----|\Z)", re.DOTALL
         ),
-        # Headers, to the end of the line or of the quotes around them.
-        (
+        MARK,
+    ),
+    # Headers, to the end of the line or of the quotes around them.
+    (
+        ("authorization", "cookie"),
+        re.compile(
             r"\b((?:proxy-)?authorization|(?:set-)?cookie)(\\?[\"']?\s{0,8}[:=]\s{0,8}\\?[\"']?)[^\r\n\"'\\]+",
-            rf"\1\2{MARK}",
             re.IGNORECASE,
         ),
-        (
-            # A word in small letters is one of a sentence.
-            r"(?i:\b(bearer|basic))\s{1,8}(?=[a-z]*[A-Z0-9._~+/=-])[A-Za-z0-9._~+/=-]{8,}",
-            rf"\1 {MARK}",
-            0,
-        ),
-        # scheme://user:password@host, and scheme://token@host.
-        (r"(://[^\s/:@\"']{0,256}:)[^\s/@\"']{1,1024}@", rf"\1{MARK}@", 0),
-        (r"(://)[^\s/:@\"']{16,1024}@", rf"\1{MARK}@", 0),
-        # Keys that tell by their form what they are.
-        (r"\bsk-[A-Za-z0-9_-]{8,}", MARK, 0),
-        (r"\bwl_[a-z0-9]{4,32}_[A-Za-z0-9_-]{8,}", MARK, 0),
-        (
-            r"\b(?:gh[opsur]_[A-Za-z0-9]{16,}|github_pat_[A-Za-z0-9_]{16,}|glpat-[A-Za-z0-9_-]{16,})",
-            MARK,
-            0,
-        ),
-        (r"\bxox[abeoprs]-[A-Za-z0-9-]{8,}", MARK, 0),
-        (r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b", MARK, 0),
-        (r"\bAIza[A-Za-z0-9_-]{30,}", MARK, 0),
-        (r"\b(?:npm_[A-Za-z0-9]{30,}|pypi-[A-Za-z0-9_-]{30,}|hf_[A-Za-z0-9]{30,})", MARK, 0),
-        (r"\b[rs]k_(?:live|test)_[A-Za-z0-9]{8,}", MARK, 0),
-        # A JWT.
-        (r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*)?", MARK, 0),
-        # curl -u user:password
-        (r"(\s(?:-u|--user)[ =]['\"]?[^\s:'\"]{1,256}:)[^\s'\"]+", rf"\1{MARK}", 0),
-        # NAME_TOKEN=..., "password": "...", --api-key ..., X-Secret: ...
-        (
+        rf"\1\2{MARK}",
+    ),
+    # A word in small letters is one of a sentence.
+    (
+        ("bearer", "basic"),
+        re.compile(r"(?i:\b(bearer|basic))\s{1,8}(?=[a-z]*[A-Z0-9._~+/=-])[A-Za-z0-9._~+/=-]{8,}"),
+        rf"\1 {MARK}",
+    ),
+    # scheme://user:password@host, and scheme://token@host.
+    (("://",), re.compile(r"(://[^\s/:@\"']{0,256}:)[^\s/\"']{1,1024}@"), rf"\1{MARK}@"),
+    (("://",), re.compile(r"(://)[^\s/:@\"']{16,1024}@"), rf"\1{MARK}@"),
+    # Keys that tell by their form what they are.
+    (("sk-",), re.compile(r"\bsk-[A-Za-z0-9_-]{8,}"), MARK),
+    (("wl_",), re.compile(r"\bwl_[a-z0-9]{4,32}_[A-Za-z0-9_-]{8,}"), MARK),
+    (
+        ("ghp_", "gho_", "ghs_", "ghu_", "ghr_", "github_"),
+        re.compile(r"\b(?:gh[opsur]_[A-Za-z0-9]{16,}|github_pat_[A-Za-z0-9_]{16,})"),
+        MARK,
+    ),
+    (("glpat-",), re.compile(r"\bglpat-[A-Za-z0-9_-]{16,}"), MARK),
+    (("xox",), re.compile(r"\bxox[abeoprs]-[A-Za-z0-9-]{8,}"), MARK),
+    (("akia", "asia"), re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"), MARK),
+    (("aiza",), re.compile(r"\bAIza[A-Za-z0-9_-]{30,}"), MARK),
+    (("npm_", "hf_"), re.compile(r"\b(?:npm|hf)_[A-Za-z0-9]{30,}"), MARK),
+    (("pypi-",), re.compile(r"\bpypi-[A-Za-z0-9_-]{30,}"), MARK),
+    (("k_live_", "k_test_"), re.compile(r"\b[rs]k_(?:live|test)_[A-Za-z0-9]{8,}"), MARK),
+    # A JWT.
+    (
+        ("eyj",),
+        re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*)?"),
+        MARK,
+    ),
+    # curl -u user:password
+    (
+        ("-u", "--user"),
+        re.compile(r"(\s(?:-u|--user)[ =]['\"]?[^\s:'\"]{1,256}:)[^\s'\"]+"),
+        rf"\1{MARK}",
+    ),
+    # NAME_TOKEN=..., "password": "...", X-Secret: ...
+    (
+        _SMALL_WORDS,
+        re.compile(
             rf"((?:{_WORDS})[A-Za-z0-9_-]{{0,32}}\\?[\"']?\s{{0,8}}[:=]\s{{0,8}})"
             r"(?:\"[^\"]{0,2048}\"?|'[^']{0,2048}'?|[^\s\"';&|,)}\]]+)",
-            rf"\1{MARK}",
             re.IGNORECASE,
         ),
-        (
-            rf"(--?(?:[a-z0-9]{{1,24}}-){{0,3}}(?:{_WORDS})\s{{1,8}})(?:\"[^\"]*\"?|'[^']*'?|[^\s-][^\s]*)",
-            rf"\1{MARK}",
+        rf"\1{MARK}",
+    ),
+    # --api-key ...
+    (
+        _SMALL_WORDS,
+        re.compile(
+            rf"(-(?:[a-z0-9]{{1,24}}-){{0,3}}(?:{_WORDS})s?\s{{1,8}})(?:\"[^\"]*\"?|'[^']*'?|[^\s-][^\s]*)",
             re.IGNORECASE,
         ),
-    )
+        rf"\1{MARK}",
+    ),
 )
 
 
 def redacted_text(text: str, most: int = _STRING) -> str:
     """A text without what looks like a secret, and no longer than `most` characters."""
     shown = text[: most + _MARGIN]
-    for pattern, replacement in _RULES:
-        shown = pattern.sub(replacement, shown)
+    small = shown.lower()
+    for hints, pattern, replacement in _RULES:
+        if any(hint in small for hint in hints):
+            shown = pattern.sub(replacement, shown)
     # No half of a character that UTF-16 takes two for.
     shown = shown.encode("utf-8", "replace").decode()
     if len(shown) <= most and len(text) <= most + _MARGIN:

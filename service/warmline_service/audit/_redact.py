@@ -29,8 +29,8 @@ _TOKEN_NAMES = re.compile(r"token|bearer|jwt|signature|nonce")
 
 _WORDS = r"passw(?:or)?d|passphrase|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|credential|pwd"
 _SMALL_WORDS = ("passw", "passphrase", "secret", "token", "key", "credential", "pwd")
-# What a text must hold, in small letters, for an expression to be worth trying: looking for it costs little. Each
-# begins with fixed text, or nearly so, and repeats within bounds, so that a hostile text does not cost much.
+# What a text must hold, in small letters, for an expression to be worth trying: looking for it costs
+# little. Each begins with fixed text, or nearly so, and repeats within bounds: no text costs much.
 _RULES: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
     # A PEM block, also one that is cut.
     (

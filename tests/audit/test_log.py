@@ -310,3 +310,22 @@ async def test_bodies_are_kept_only_where_they_are_asked_for(store: Store, tmp_p
     async with log_of(store, tmp_path, response_bodies=True) as log:
         assert log.request_body(text) == {}
         assert log.response_body("done") == {"text": "done"}
+
+
+async def test_a_burst_is_stored_without_waiting(store: Store, tmp_path: Path) -> None:
+    """More than one transaction takes is no reason to wait for more."""
+    async with log_of(store, tmp_path) as log:
+        for _ in range(5000):
+            log.record("test.done")
+        assert await log.written(20)
+    assert (await verdict_of(store, tmp_path)).rows == 5000
+
+
+async def test_what_is_no_json_is_kept_without_its_detail(store: Store, tmp_path: Path) -> None:
+    """Whoever records gets no error of it."""
+    circle: list[Any] = []
+    circle.append(circle)
+    async with log_of(store, tmp_path) as log:
+        for bad in (object(), "\ud800", circle, {1: {(): 2}}):
+            log.record("test.done", detail={"a": bad})
+    assert {row.detail for row in await rows_of(store)} == {'{"unreadable":true}'}

@@ -141,8 +141,7 @@ class AuditLog:
             "outcome": outcome,
         }
         fields = {name: _plain(value, _WIDTHS[name]) for name, value in named.items()}
-        text = msgspec.json.encode(dict(detail or {})).decode()
-        self._take(Entry(time=time.time(), detail=text, **fields))
+        self._take(Entry(time=time.time(), detail=_json(detail or {}), **fields))
 
     def acted(
         self,
@@ -229,11 +228,9 @@ class AuditLog:
         delay, group = _FIRST_RETRY, None
         while True:
             await self._wanted.wait()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_INTERVAL):
-                    await self._hurried.wait()
-            # The same again where it failed: it may be stored all the same.
-            group = group or self._next_group()
+            if group is None:
+                await self._gather()
+                group = self._next_group()
             try:
                 await self._store(group)
             except WarmlineError as error:
@@ -241,13 +238,23 @@ class AuditLog:
                     _log.error("the audit log cannot be stored", reason=error.reason.value)
                 await asyncio.sleep(delay)
                 delay = min(2 * delay, _LAST_RETRY)
-                continue
+                continue  # With the same group: it may be stored all the same.
             except Exception:  # noqa: BLE001  # what no store takes must not keep what comes after it
                 _log.exception("audit events were refused", events=len(group.entries))
                 self._doubtful = None
                 self._dropped += len(group.entries)
             self._finished(group)
             delay, group = _FIRST_RETRY, None
+            if time.monotonic() - self._noted_at > _NOTE_EVERY:
+                await self._note()
+
+    async def _gather(self) -> None:
+        """Wait a moment for what comes together, unless somebody waits for it, or it is enough."""
+        if len(self._pending) >= _GROUP:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_INTERVAL):
+                await self._hurried.wait()
 
     def _next_group(self) -> _Group:
         taken = min(_GROUP, len(self._pending))
@@ -279,8 +286,6 @@ class AuditLog:
         self._doubtful = None
         if tried:
             self._last = self._chain.head(tried[-1])
-        if time.monotonic() - self._noted_at > _NOTE_EVERY:
-            await self._note()
 
     def _place(self, head: Anchor, last: AuditRow | None) -> tuple[tuple[int, str], list[Entry]]:
         """Behind what to go on, and what there is to tell of how it was found."""
@@ -348,6 +353,14 @@ def _own(action: str, detail: Mapping[str, Any]) -> Entry:
     """What the log says of itself."""
     text = msgspec.json.encode(detail).decode()
     return Entry(time.time(), "", SERVICE, action, "", "", "", "ok", text)
+
+
+def _json(detail: Mapping[str, Any]) -> str:
+    try:
+        return msgspec.json.encode(detail).decode()
+    except (TypeError, ValueError, RecursionError):
+        _log.exception("the detail of an audit event is no JSON")
+        return '{"unreadable":true}'  # That it happened is kept all the same.
 
 
 def _plain(text: str, width: int) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
+
 from warmline_service.audit import AuditLog, Caller, caller, redacted
 from warmline_service.chat._answers import Allow, Deny
 from warmline_service.errors import Reason, WarmlineError
@@ -21,7 +23,10 @@ from warmline_service.sessions.events import (
     ToolResult,
     TurnCompleted,
     TurnFailed,
+    kind_of,
 )
+
+_log = structlog.get_logger(__name__)
 
 # Calls of which it is not known yet what became of them.
 _MOST = 256
@@ -83,8 +88,12 @@ class Witness:
     def saw(self, body: Body, turn_id: str) -> None:
         """The session tells this."""
         sight = self._sights.get(type(body))
-        if sight is not None:
+        if sight is None:
+            return
+        try:
             sight(body, turn_id)
+        except Exception:  # noqa: BLE001  # a turn must not end because nobody could write it down
+            _log.exception("not in the audit log", event=kind_of(body), session=self._session.id)
 
     def asked(self, asked: ApprovalRequested, turn_id: str) -> None:
         """A tool call waits for a yes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -63,8 +64,11 @@ def _last(connection: sa.Connection) -> AuditRow | None:
 
 
 def _replace(connection: sa.Connection, anchor: Anchor) -> None:
-    connection.execute(sa.delete(audit_anchors).where(audit_anchors.c.name == anchor.name))
-    connection.execute(sa.insert(audit_anchors).values(**msgspec.structs.asdict(anchor)))
+    # Changed in its place: who waits for the row's lock would find no row where it was made anew.
+    values = msgspec.structs.asdict(anchor)
+    changed = sa.update(audit_anchors).where(audit_anchors.c.name == anchor.name).values(**values)
+    if not connection.execute(changed).rowcount:
+        connection.execute(sa.insert(audit_anchors).values(**values))
 
 
 def anchor(connection: sa.Connection, name: str) -> Anchor | None:
@@ -134,13 +138,14 @@ def release(connection: sa.Connection, before: float, limit: int, agree: Release
     """
     if anchor(connection, HEAD) is None:
         return 0  # Nothing was ever stored.
-    head, base = _locked(connection), anchor(connection, BASE)
+    _locked(connection)
+    base = anchor(connection, BASE)
     c = audit_events.c
-    kept = connection.execute(sa.select(sa.func.min(c.seq)).where(c.time >= before)).scalar_one()
-    upto = head.seq if kept is None else kept - 1
-    wanted = sa.select(audit_events).where(c.seq > (base.seq if base else 0), c.seq <= upto)
+    wanted = sa.select(audit_events).where(c.seq > (base.seq if base else 0))
     found = connection.execute(wanted.order_by(c.seq).limit(limit))
-    rows = [AuditRow(*row) for row in found]
+    old = itertools.takewhile(lambda row: row.time < before, found)
+    rows = [AuditRow(*row) for row in old]
+    found.close()
     new = agree(base, rows) if rows else None
     if new is None:
         return 0

@@ -5,20 +5,22 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import grpc
 import structlog
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from warmline_service.audit import UNKNOWN, AuditLog, caller, network_of, redacted
 from warmline_service.errors import Reason, WarmlineError
+from warmline_service.rpc._status import CODES
 
 _log = structlog.get_logger(__name__)
 
 # Whoever calls these is an operator.
 _ADMIN = ("/warmline.v1.AdminService/", "/warmline.v1.AuditService/")
 _LOOKS = ("List", "Get")
-# What says nothing of who calls.
-_OURS = (Reason.STORAGE_UNAVAILABLE, Reason.DRAINING, Reason.INTERNAL)
+# What is about who calls; the rest is about how often, or about the service.
+_NOT_LET_IN = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 
 
 class CallAudit:
@@ -31,7 +33,7 @@ class CallAudit:
         """A caller was not let in: nobody knows him, or he may not call this."""
         if error.reason is Reason.POLICY_DENIED:
             self.refused(error, context, method)
-        elif error.reason not in _OURS:
+        elif CODES[error.reason] in _NOT_LET_IN:
             peer = network_of(context.peer())
             self._log.record_counted(
                 "auth.failed",

@@ -365,7 +365,10 @@ def _json(detail: Mapping[str, Any]) -> str:
 
 def _plain(text: str, width: int) -> str:
     """A text that fits its column and breaks no line."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text[:width])
+    text = text[:width]
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _body(text: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from warmline_service.store._audit import BASE as BASE
 from warmline_service.store._audit import HEAD as HEAD
 from warmline_service.store._audit import Extend, Release
 from warmline_service.store._database import Database
-from warmline_service.store._rows import Anchor, AuditPage, AuditQuery, AuditRow
+from warmline_service.store._rows import AuditPage, AuditQuery, AuditRow
 
 T = TypeVar("T")
 
@@ -37,10 +37,6 @@ class AuditStore:
         earlier try whose outcome is not known, is there. Services on one database wait for each other.
         """
         return await self._database.write(lambda c: _audit.append(c, extend, doubtful), _TIMEOUT)
-
-    async def head(self) -> Anchor | None:
-        """The last row's place, as it was noted with that row."""
-        return await self._read(lambda c: _audit.anchor(c, HEAD))
 
     async def page(self, after: int, limit: int) -> AuditPage:
         """Rows after a seq, to be verified."""

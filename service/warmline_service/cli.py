@@ -8,21 +8,20 @@ import os
 import signal
 import sys
 from importlib.metadata import entry_points
-from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 # gRPC's fork support loses child processes under load; it is read when grpc is imported.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 import typer
-from pydantic import ValidationError
-from rich.console import Console
 
-from warmline_service.config import Settings, load
+from warmline_service.audit_commands import app as audit
+from warmline_service.config import Settings
 from warmline_service.doctor import examine
 from warmline_service.egress import serve_loopback
 from warmline_service.errors import WarmlineError
 from warmline_service.host import hide_memory, run_service, settle_memory, share_time
+from warmline_service.options import EX_CONFIG, ConfigFile, DataDir, err, fail, settings_of
 from warmline_service.server import Service, Unsafe
 from warmline_service.telemetry import configure_logging
 from warmline_service.tenants import hash_key, new_key
@@ -33,15 +32,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-_err = Console(stderr=True, highlight=False)
-
-# sysexits.h: the configuration is wrong.
-_EX_CONFIG = 78
-
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", envvar="WARMLINE_CONFIG", help="Settings file (TOML)."),
-]
+app.add_typer(audit, name="audit")
 
 
 @app.command()
@@ -54,19 +45,19 @@ def serve(
         str | None,
         typer.Option(help="`anthropic`, or `loopback`: the built-in model. [anthropic]"),
     ] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where slots live.")] = None,
+    data_dir: DataDir = None,
 ) -> None:
     """Run the service. SIGTERM or Ctrl-C drains it and stops; a second one stops at once."""
-    settings = _settings(config, listen=listen, data_dir=data_dir, provider=provider)
+    settings = settings_of(config, listen=listen, data_dir=data_dir, provider=provider)
     configure_logging(settings.log)
     try:
         run_service(_serve(settings))
     except WarmlineError as error:
-        _fail(error.message, _EX_CONFIG)
+        fail(error.message, EX_CONFIG)
     except (Unsafe, SlotsInUse, ValueError) as error:
-        _fail(str(error), _EX_CONFIG)
+        fail(str(error), EX_CONFIG)
     except OSError as error:
-        _fail(str(error), 1)
+        fail(str(error), 1)
 
 
 async def _serve(settings: Settings) -> None:
@@ -94,7 +85,7 @@ async def _serve(settings: Settings) -> None:
     host = settings.listen.rpartition(":")[0]
     print(f"warmline: serving on {host}:{service.port}", flush=True)  # noqa: T201  # for scripts
     await stopped
-    _err.print("warmline: draining; once more to stop at once")
+    err.print("warmline: draining; once more to stop at once")
     draining = asyncio.create_task(service.stop())
     hurried = asyncio.create_task(hurry.wait())
     await asyncio.wait({draining, hurried}, return_when=asyncio.FIRST_COMPLETED)
@@ -113,7 +104,7 @@ def _show_key(key: str) -> None:
         "it is not shown again. `warmline tenants` and `warmline keys` make others with it.\n\n"
         f"    {key}\n"
     )
-    _err.print(text, markup=False, soft_wrap=True)
+    err.print(text, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -123,7 +114,7 @@ def loopback(
     """Serve the built-in model alone, in the Anthropic wire format, for tests of your own."""
     host, _, port = listen.rpartition(":")
     if not host or not port.isdigit():
-        _fail(f"--listen {listen!r} is not HOST:PORT", 2)
+        fail(f"--listen {listen!r} is not HOST:PORT", 2)
 
     async def run() -> None:
         stop = asyncio.Event()
@@ -143,12 +134,12 @@ def loopback(
 @app.command()
 def doctor(config: ConfigFile = None) -> None:
     """Say what is installed, what is missing, and what to do about it."""
-    findings = examine(_settings(config))
+    findings = examine(settings_of(config))
     for finding in findings:
         mark = "[green]ok [/]" if finding.ok else "[red]no [/]"
-        _err.print(f"{mark} {finding.what}: {finding.found}")
+        err.print(f"{mark} {finding.what}: {finding.found}")
         if finding.advice:
-            _err.print(f"    {finding.advice}")
+            err.print(f"    {finding.advice}")
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
 
@@ -159,9 +150,9 @@ def create_key(
 ) -> None:
     """Make an API key. It is shown once; the settings get only its hash."""
     identifier, key = new_key()
-    _err.print("The key, for its owner; it is not stored anywhere:")
+    err.print("The key, for its owner; it is not stored anywhere:")
     print(key)  # noqa: T201  # the command's output
-    _err.print("\nFor the settings file:\n")
+    err.print("\nFor the settings file:\n")
     print(  # noqa: T201  # the command's output
         f'[[tenants]]\nid = "{tenant}"\n\n[[tenants.keys]]\nid = "{identifier}"\n'
         f'sha256 = "{hash_key(key)}"'
@@ -172,36 +163,6 @@ def create_key(
 def print_hash() -> None:
     """Read an API key from standard input and print its hash for the settings."""
     print(hash_key(sys.stdin.readline().strip()))  # noqa: T201  # the command's output
-
-
-def _settings(
-    config: Path | None,
-    *,
-    listen: str | None = None,
-    data_dir: Path | None = None,
-    provider: str | None = None,
-) -> Settings:
-    if config is None and Path("warmline.toml").is_file():
-        config = Path("warmline.toml")
-    given: dict[str, object] = {"listen": listen, "data_dir": data_dir}
-    overrides = {name: value for name, value in given.items() if value is not None}
-    try:
-        if provider is not None:
-            overrides["provider"] = {"kind": provider}
-        return load(config, **overrides)
-    except ValidationError as error:
-        lines = [
-            f"  {'.'.join(str(part) for part in each['loc'])}: {each['msg']}"
-            for each in error.errors(include_input=False, include_url=False)
-        ]
-        _fail("The settings are not valid:\n" + "\n".join(lines), _EX_CONFIG)
-    except (OSError, ValueError) as error:
-        _fail(f"The settings cannot be read: {error}", _EX_CONFIG)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    _err.print(f"warmline: {message}", markup=False)
-    raise typer.Exit(code)
 
 
 def main() -> None:

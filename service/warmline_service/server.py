@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 from pydantic import SecretStr
 
+from warmline_service.audit import KEY_PURPOSE, AuditLog, Chain, head_file
 from warmline_service.chat import (
     Conversations,
     ModelCatalog,
@@ -143,6 +144,7 @@ class Service:
         self._pool: Pool[CliProcess] | None = None
         self._store: Store | None = None
         self._journal: Journal | None = None
+        self._audit: AuditLog | None = None
         self._archives: Archives | None = None
         self._workspaces: Workspaces | None = None
         self._keeper: Keeper | None = None
@@ -189,7 +191,8 @@ class Service:
         tls = settings.tls
         credentials = await asyncio.to_thread(read_credentials, tls) if tls else None
         assert self._quota is not None
-        doors = callers.authenticator, self._quota, admin
+        assert self._audit is not None
+        doors = callers.authenticator, self._quota, admin, self._audit
         self._rpc = build_server(settings, conversations, catalog, *doors, credentials)
         # Ready means warm: who connects at once shall not wait for a process.
         await first.up(len(self._kinds(capabilities)), settings.cli.start_timeout)
@@ -250,6 +253,7 @@ class Service:
         assert self._callers is not None
         quota = self._quota = open_quota(settings, store, self._callers.policies)
         quota.start()
+        assert self._audit is not None
         sessions = Sessions(store, quota, settings.retention, self._vault)
         self._broker = Broker(settings.mcp)
         runtime = Runtime(
@@ -274,6 +278,7 @@ class Service:
                 self._own_credential,
             ),
             quota,
+            self._audit,
         )
         self._conversations = Conversations(runtime)
         self._keeper = Keeper(
@@ -307,6 +312,10 @@ class Service:
             raise ValueError(f"vault: {error}; settings [vault]") from error
         if not url:
             await self._store.be_alone()
+        chain = Chain(self._vault.derive(KEY_PURPOSE))
+        self._audit = AuditLog(self._store.audit, chain, settings.audit, head_file(root))
+        await self._audit.start()
+        self._audit.record("service.started", detail={"node": node_id})
         self._archives = Archives()
         self._workspaces = Workspaces(self._store, self._archives, root)
         self._journal = Journal(self._store, settings.store, settings.limits, exclusive=not url)
@@ -352,14 +361,17 @@ class Service:
 
     async def _close_store(self) -> None:
         keeper, journal, store = self._keeper, self._journal, self._store
-        callers = self._callers
-        self._keeper = self._journal = self._store = self._callers = None
+        callers, audit = self._callers, self._audit
+        self._keeper = self._journal = self._store = self._callers = self._audit = None
         if callers is not None:
             await callers.aclose()
         if journal is not None:
             await journal.aclose()
         if keeper is not None:
             await keeper.aclose()
+        if audit is not None:
+            audit.record("service.stopped")
+            await audit.aclose()
         if store is not None:
             try:
                 await store.resign()

@@ -1,12 +1,20 @@
 """The docs say what the code does."""
 
+import re
 import runpy
 import shlex
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
-from warmline.v1 import admin_service_pb2, chat_service_pb2, model_service_pb2, session_service_pb2
+from warmline.v1 import (
+    admin_service_pb2,
+    audit_service_pb2,
+    chat_service_pb2,
+    model_service_pb2,
+    session_service_pb2,
+    usage_service_pb2,
+)
 from warmline_service.cli import app
 from warmline_service.errors import Reason
 from warmline_service.rpc._status import CODES
@@ -27,10 +35,28 @@ def test_each_reason_is_explained_with_its_status(reason: Reason) -> None:
     assert f"| `{reason.value}` | {CODES[reason].name} |" in page
 
 
+def test_every_action_of_the_audit_log_is_explained() -> None:
+    """docs/audit.md has each action that the code records, and each command."""
+    page = (ROOT / "docs" / "audit.md").read_text()
+    name = r'"((?:auth|policy|session|turn|tool|service|audit)\.[a-z_]+)"'
+    code = (ROOT / "service" / "warmline_service").rglob("*.py")
+    actions = {action for path in code for action in re.findall(name, path.read_text())}
+    assert {"auth.failed", "tool.denied", "session.deleted", "audit.dropped"} <= actions
+    actions.remove("session.config")  # A field of a request.
+    assert [action for action in sorted(actions) if f"`{action}`" not in page] == []
+
+
 def test_the_readme_names_every_method() -> None:
     """Each RPC of each service is in the README."""
     readme = (ROOT / "README.md").read_text()
-    for file in (admin_service_pb2, chat_service_pb2, model_service_pb2, session_service_pb2):
+    for file in (
+        admin_service_pb2,
+        audit_service_pb2,
+        chat_service_pb2,
+        model_service_pb2,
+        session_service_pb2,
+        usage_service_pb2,
+    ):
         for service in file.DESCRIPTOR.services_by_name.values():
             for method in service.methods:
                 assert f"{service.name}/{method.name}" in readme or f"`{method.name}`" in readme
@@ -49,7 +75,7 @@ def test_every_decision_is_numbered_once() -> None:
     assert [int(name[:4]) for name in names] == list(range(1, len(names) + 1))
 
 
-@pytest.mark.parametrize("command", ["serve", "loopback", "doctor", "new-key", "hash-key"])
+@pytest.mark.parametrize("command", ["serve", "loopback", "doctor", "audit", "new-key", "hash-key"])
 def test_every_command_has_help(command: str) -> None:
     """`--help` works and says what the command does; the README names it."""
     result = CliRunner().invoke(app, shlex.split(f"{command} --help"))

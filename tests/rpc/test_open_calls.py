@@ -38,7 +38,7 @@ class Street:
         begun: asyncio.Future[OpenCall] = asyncio.get_running_loop().create_future()
 
         async def serve() -> None:
-            with self.calls.one_more(principal) as call:
+            with self.calls.one_more("/a/B", principal) as call:
                 begun.set_result(call)
                 await asyncio.Event().wait()
 
@@ -107,7 +107,7 @@ async def test_nobody_in_particular_is_never_looked_at(street: Street) -> None:
     """Calls that are open to all, and callers whose standing cannot change; what has ended is forgotten."""
     street.told["gone"] = refused(Reason.KEY_INVALID)
     calls = [await street.call(None), await street.call(Principal("dev", "nobody", frozenset()))]
-    with street.calls.one_more(street.principal("gone")):
+    with street.calls.one_more("/a/B", street.principal("gone")):
         pass
     await asyncio.sleep(60)
     assert not any(call.task.done() for call in calls)

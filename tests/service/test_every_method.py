@@ -16,6 +16,7 @@ from shared import ServiceThread, shared_service
 from tenancies import tenant
 from warmline.v1 import (
     admin_service_pb2,
+    audit_service_pb2,
     chat_service_pb2,
     model_service_pb2,
     session_service_pb2,
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.shared_service
 
 _FILES = (
     admin_service_pb2,
+    audit_service_pb2,
     chat_service_pb2,
     model_service_pb2,
     session_service_pb2,
@@ -40,6 +42,7 @@ SCOPES = scopes_of(_SERVICES)
 _WITHOUT_SESSION = {
     "ModelService/ListModels",
     "ModelService/GetModel",
+    "AuditService/ListAuditEvents",
     "UsageService/GetUsage",
     "SessionService/ListSessions",
     "SessionService/ImportSession",
@@ -112,6 +115,7 @@ def test_the_walk_misses_nothing(methods: list[Method]) -> None:
     assert {method.path for method in methods} == set(SCOPES)
     assert {each.name for each in _SERVICES} == {
         "AdminService",
+        "AuditService",
         "ChatService",
         "ModelService",
         "SessionService",

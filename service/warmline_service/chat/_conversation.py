@@ -22,6 +22,7 @@ from warmline_service.chat._runner import Runner
 from warmline_service.chat._servers import SessionServers
 from warmline_service.chat._stream import Stream, opened_position, wanted
 from warmline_service.chat._turn import Phase, Turn
+from warmline_service.chat._witness import Witness
 from warmline_service.errors import Reason, WarmlineError, field_invalid
 from warmline_service.quota import slow_down
 from warmline_service.sessions import Session, SessionConfig, UserMessage
@@ -73,6 +74,7 @@ class Conversation:
         self._on_idle = on_idle
         self._drain = drain
         self._acceptance = Acceptance(session, runtime)
+        self._witness = Witness(session, runtime.audit)
         can, limits = runtime.capabilities, runtime.limits
         self._servers = SessionServers(session, runtime, self._emit)
         self._desk = Desk(session, limits, can, self._emit, self._keep_config, self._servers)
@@ -224,6 +226,7 @@ class Conversation:
         """Answer an approval, of a stream or of nobody's; raises APPROVAL_NOT_FOUND, SESSION_BUSY."""
         if stream is not None:
             stream.may_speak()
+        self._witness.decides(approval_id, decision)
         self._desk.decide(approval_id, decision)
 
     def settle(self, call_id: str, answer: ToolAnswer, stream: Stream) -> None:
@@ -240,6 +243,7 @@ class Conversation:
             async with self._changing:
                 await self._change(change)
         except WarmlineError as error:
+            self._witness.refused(error)
             stream.warn("update_refused", error.message)
         finally:
             self._on_idle(self)
@@ -320,6 +324,7 @@ class Conversation:
     def take_up(self, row: TurnRow, asked: ApprovalRequested) -> None:
         """Go on waiting with a turn that an earlier service has left parked."""
         turn = Turn.left(row.id, row.key, self._emit)
+        self._witness.asked(asked, turn.id)
         self._desk.restore(turn, asked)
         if self._queue.add(turn):
             self._spawn(self._work())
@@ -384,6 +389,7 @@ class Conversation:
 
     def _accept(self, turn: Turn) -> None:
         self.session.turns += 1
+        self._witness.accepted(turn.id, turn.message)
         self._emit(TurnQueued(len(self._queue), turn.message.key, turn.message.shown), turn.id)
         if self._queue.add(turn):
             self._spawn(self._work())
@@ -430,6 +436,7 @@ class Conversation:
         session = self.session
         if self._lost is not None:
             return  # Whoever has the session now says how its turns end.
+        self._witness.saw(body, turn_id)
         seq = session.next_seq()
         event = Event(session.id, turn_id, max(session.epoch, 1), seq, time.time(), body, parent)
         self._runtime.journal.append(session, event)

@@ -49,6 +49,7 @@ class Conversations:
         self.copies = Copies(runtime, self._drain, self._live, self._wholly)
         runtime.journal.on_outage = self._on_outage
         runtime.journal.on_lost = self._on_lost
+        runtime.sessions.on_created = self._on_created
 
     async def open(self, tenant: str, opening: Opening) -> tuple[Conversation, Stream]:
         """Attach a stream to a session: a new one, a fork, the latest, or that of the id.
@@ -144,6 +145,7 @@ class Conversations:
         finally:
             self._drop(conversation)
         self.observers.fail(gone, row.id)
+        self._runtime.audit.acted("session.deleted", tenant=row.tenant, session_id=row.id)
 
     async def recover(self) -> int:
         """End the turns that earlier services left without an end; gives how many sessions had some."""
@@ -322,6 +324,11 @@ class Conversations:
         for conversation in conversations:
             conversation.fail_stream(error)
         self.observers.fail(error)
+
+    def _on_created(self, row: SessionRow) -> None:
+        source = {"from": row.forked_from, "turn": row.forked_at} if row.forked_from else {}
+        action = "session.forked" if source else "session.created"
+        self._runtime.audit.acted(action, tenant=row.tenant, session_id=row.id, detail=source)
 
     def _on_lost(self, session: Session) -> None:
         conversation = self._live.get(session.id)

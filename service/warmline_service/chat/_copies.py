@@ -75,6 +75,8 @@ class Copies:
         async with exporting as export:
             if live is not None and live.work != work:
                 raise _busy("The session's process has ended just now.")
+            if transcript:
+                self._tell("session.exported", row.tenant, row.id)
             yield export
 
     @asynccontextmanager
@@ -110,6 +112,7 @@ class Copies:
         await self._runtime.check(tenant, config)
         importing = self._runtime.portable.import_(tenant, config, title, transcript, workspace)
         session_id = await self._wholly(importing)
+        self._tell("session.imported", tenant, session_id)
         return await self._runtime.store.session(tenant, session_id)
 
     def scratch(self) -> AbstractAsyncContextManager[Path]:
@@ -134,6 +137,9 @@ class Copies:
             copy_workspace=self._copy_workspace,
         )
         return await self._wholly(forking)
+
+    def _tell(self, action: str, tenant: str, session_id: str) -> None:
+        self._runtime.audit.acted(action, tenant=tenant, session_id=session_id)
 
     async def _copy_workspace(self, row: SessionRow, session_id: str) -> str:
         workspaces = self._runtime.workspaces

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from warmline_service.audit import AuditLog
 from warmline_service.chat._catalog import ModelCatalog
 from warmline_service.chat._policy import Policy
 from warmline_service.chat._tenancy import check_tenant
@@ -93,6 +94,7 @@ class Runtime:
     vault: Vault
     policy: Policy
     quota: Quota
+    audit: AuditLog
 
     def credential(self, tenant: str, config: SessionConfig) -> ModelCredential | None:
         """The session's own; None: the operator's. Raises CREDENTIAL_REJECTED where it cannot be opened."""

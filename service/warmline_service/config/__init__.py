@@ -13,6 +13,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from warmline_service.config._audit import AuditSettings
 from warmline_service.config._base import MIB, Seconds
 from warmline_service.config._issuers import IssuerSettings, is_trusted_url
 from warmline_service.config._limits import ApiKeySettings, LimitSettings, TenantSettings
@@ -33,6 +34,7 @@ from warmline_service.config._processes import CliSettings, PoolSettings
 __all__ = [
     "MIB",
     "ApiKeySettings",
+    "AuditSettings",
     "CliSettings",
     "IssuerSettings",
     "LimitSettings",
@@ -88,6 +90,7 @@ class Settings(BaseSettings):
     store: StoreSettings = StoreSettings()
     retention: RetentionSettings = RetentionSettings()
     policy: TenantPolicy = TenantPolicy()
+    audit: AuditSettings = AuditSettings()
     tenants: tuple[TenantSettings, ...] = ()
     oidc: tuple[IssuerSettings, ...] = ()
     log: LogSettings = LogSettings()

@@ -17,8 +17,10 @@ import grpc
 import structlog
 from grpc_interceptor.server import AsyncServerInterceptor
 
+from warmline_service.audit import UNKNOWN, Caller, set_caller
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.quota import Quota, slow_down
+from warmline_service.rpc._call_audit import CallAudit
 from warmline_service.rpc._open_calls import OpenCall, OpenCalls
 from warmline_service.rpc._shown import metadata, shown_by
 from warmline_service.rpc._status import abort
@@ -60,6 +62,7 @@ class RequestId(AsyncServerInterceptor):
         given = metadata(context, "x-request-id")
         identifier = given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
         _request_id.set(identifier)
+        set_caller(Caller(actor=UNKNOWN, request_id=identifier))
         structlog.contextvars.bind_contextvars(request_id=identifier, method=method_name)
         return await _forward(method, request_or_iterator, context)
 
@@ -72,11 +75,16 @@ class Authentication(AsyncServerInterceptor):
     """
 
     def __init__(
-        self, authenticator: Authenticator, scopes: Mapping[str, str], quota: Quota
+        self,
+        authenticator: Authenticator,
+        scopes: Mapping[str, str],
+        quota: Quota,
+        audit: CallAudit,
     ) -> None:
         self._authenticator = authenticator
         self._scopes = scopes
         self._quota = quota
+        self._audit = audit
 
     async def intercept(
         self, method: Callable[..., Any], request_or_iterator: Any, context: Any, method_name: str
@@ -85,11 +93,13 @@ class Authentication(AsyncServerInterceptor):
         if not method_name.startswith(_OPEN):
             try:
                 caller = await self._authenticator.authenticate(shown_by(context))
+                set_caller(Caller(caller.tenant, caller.by, request_id()))
                 structlog.contextvars.bind_contextvars(tenant=caller.tenant, by=caller.by)
                 caller.require(self._scopes[method_name])
                 await self._quota.request(caller.tenant)
             except WarmlineError as error:
                 _log.info("call refused", reason=error.reason.value, peer=context.peer())
+                self._audit.turned_away(error, context, method_name)
                 await slow_down(error)
                 await abort(context, error)
             except Exception:  # noqa: BLE001  # whatever it is, nobody comes in
@@ -104,21 +114,22 @@ class Guard(AsyncServerInterceptor):
     Being the only one who sees a call to its end, it also tells `calls` of each.
     """
 
-    def __init__(self, calls: OpenCalls) -> None:
+    def __init__(self, calls: OpenCalls, audit: CallAudit) -> None:
         self._calls = calls
+        self._audit = audit
 
     async def intercept(
         self, method: Callable[..., Any], request_or_iterator: Any, context: Any, method_name: str
     ) -> Any:
         """Map errors; an unknown one leaves as an id whose text is in the log."""
-        with self._calls.one_more(_principal.get(None)) as call:
+        with self._calls.one_more(method_name, _principal.get(None)) as call:
             return await self._guarded(method, request_or_iterator, context, call)
 
     async def _guarded(
         self, method: Callable[..., Any], request: Any, context: Any, call: OpenCall
     ) -> Any:
         try:
-            return await _forward(method, request, context)
+            return await self._served(method, request, context, call.method)
         except asyncio.CancelledError:
             if call.ended is not None and not call.task.uncancel():
                 await abort(context, call.ended)
@@ -130,10 +141,19 @@ class Guard(AsyncServerInterceptor):
             raise
         except WarmlineError as error:
             _log.info("call failed", reason=error.reason.value, detail=error.message)
+            self._audit.refused(error, context, call.method)
+            await self._audit.acted(request, call.method, error.reason.value)
             await slow_down(error)
             await abort(context, error)
         except Exception:  # noqa: BLE001  # the last one before the wire
             await _own_fault(context)
+
+    async def _served(
+        self, method: Callable[..., Any], request: Any, context: Any, method_name: str
+    ) -> Any:
+        response = await _forward(method, request, context)
+        await self._audit.acted(request, method_name)
+        return response
 
 
 async def _own_fault(context: Any) -> NoReturn:

@@ -23,8 +23,9 @@ _REASONS = (Reason.KEY_INVALID, Reason.KEY_EXPIRED, Reason.TENANT_DISABLED)
 
 @dataclass(eq=False)
 class OpenCall:
-    """One call; `ended` says why it was ended from outside."""
+    """One call of a method, by its path; `ended` says why it was ended from outside."""
 
+    method: str
     task: asyncio.Task[object]
     ended: WarmlineError | None = None
 
@@ -63,11 +64,11 @@ class OpenCalls:
             await asyncio.wait({self._task})
 
     @contextmanager
-    def one_more(self, principal: Principal | None) -> Iterator[OpenCall]:
+    def one_more(self, method: str, principal: Principal | None) -> Iterator[OpenCall]:
         """The call that the current task serves, while the context lasts; nobody's is never ended."""
         task = asyncio.current_task()
         assert task is not None
-        call = OpenCall(task)
+        call = OpenCall(method, task)
         if principal is None or principal.still is None:
             yield call
             return

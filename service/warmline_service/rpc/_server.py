@@ -11,6 +11,8 @@ from grpc_reflection.v1alpha import reflection
 from warmline.v1 import (
     admin_service_pb2,
     admin_service_pb2_grpc,
+    audit_service_pb2,
+    audit_service_pb2_grpc,
     chat_service_pb2,
     chat_service_pb2_grpc,
     model_service_pb2,
@@ -21,10 +23,13 @@ from warmline.v1 import (
     usage_service_pb2_grpc,
 )
 
+from warmline_service.audit import AuditLog
 from warmline_service.chat import Conversations, ModelCatalog
 from warmline_service.config import LimitSettings, Settings, TlsSettings
 from warmline_service.quota import Quota
 from warmline_service.rpc._admin import AdminServicer
+from warmline_service.rpc._audit import AuditServicer
+from warmline_service.rpc._call_audit import CallAudit
 from warmline_service.rpc._chat import ChatServicer
 from warmline_service.rpc._deserialize import TolerantDecoding
 from warmline_service.rpc._interceptors import Authentication, Guard, RequestId
@@ -38,6 +43,7 @@ from warmline_service.tenants import Authenticator
 
 _DESCRIPTORS = (
     admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"],
+    audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"],
     chat_service_pb2.DESCRIPTOR.services_by_name["ChatService"],
     model_service_pb2.DESCRIPTOR.services_by_name["ModelService"],
     session_service_pb2.DESCRIPTOR.services_by_name["SessionService"],
@@ -79,6 +85,7 @@ def build_server(
     authenticator: Authenticator,
     quota: Quota,
     admin: AdminServicer,
+    audit: AuditLog,
     credentials: grpc.ServerCredentials | None,
 ) -> RpcServer:
     """Put the server together and bind its port; without credentials it speaks plain text.
@@ -86,12 +93,13 @@ def build_server(
     Raises OSError where the port cannot be had.
     """
     calls = OpenCalls(authenticator.changed)
+    call_audit = CallAudit(audit)
     server = grpc.aio.server(
         interceptors=[
             TolerantDecoding(),
             RequestId(),
-            Authentication(authenticator, scopes_of(_DESCRIPTORS), quota),
-            Guard(calls),
+            Authentication(authenticator, scopes_of(_DESCRIPTORS), quota, call_audit),
+            Guard(calls, call_audit),
         ],
         options=_options(settings.limits),
     )
@@ -100,6 +108,7 @@ def build_server(
     models = ModelServicer(catalog, settings.provider.kind, quota)
     health = health_aio.HealthServicer()
     admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, server)
+    audit_service_pb2_grpc.add_AuditServiceServicer_to_server(AuditServicer(audit.store), server)
     chat_service_pb2_grpc.add_ChatServiceServicer_to_server(chat, server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(models, server)
     session_service_pb2_grpc.add_SessionServiceServicer_to_server(

@@ -34,6 +34,7 @@ class Sessions:
         self._vault = vault
         self._quota = quota
         self._keys_ttl = retention.keys_hours * 3600
+        self.on_created: Callable[[SessionRow], None] = lambda row: None
 
     async def create(
         self,
@@ -55,7 +56,7 @@ class Sessions:
         if keep_files is not None:
             key = await keep_files(row.id)
             row = msgspec.structs.replace(row, workspace_key=key)
-        return await self._store.create(row, claim, limit)
+        return await self._create(row, claim, limit)
 
     async def fork(
         self,
@@ -100,7 +101,15 @@ class Sessions:
             # Last, because it puts something: nothing else may be missing after it.
             workspace_key=await copy_workspace(source, row.id),
         )
-        return await store.create(row, claim, limit, parts)
+        return await self._create(row, claim, limit, parts)
+
+    async def _create(
+        self, row: SessionRow, claim: Claim | None, limit: int, parts: Sequence[PartRow] = ()
+    ) -> str:
+        session_id = await self._store.create(row, claim, limit, parts)
+        if session_id == row.id:
+            self.on_created(row)
+        return session_id
 
     async def load(self, tenant: str, session_id: str) -> Session:
         """Become a session's writer.

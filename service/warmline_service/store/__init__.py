@@ -8,6 +8,7 @@ from warmline_service.store._archive_bounds import (
     ArchiveStats,
     ArchiveTooLarge,
 )
+from warmline_service.store._audit_store import BASE, HEAD, AuditStore
 from warmline_service.store._blob_key import blob_key, blob_prefix
 from warmline_service.store._blobs import Blobs
 from warmline_service.store._database import (
@@ -27,8 +28,13 @@ from warmline_service.store._ledger import (
     UsageRow,
     new_batch,
 )
+from warmline_service.store._roots import Roots
 from warmline_service.store._rows import (
     TURN_ENDS,
+    Anchor,
+    AuditPage,
+    AuditQuery,
+    AuditRow,
     Claim,
     Claimed,
     EventRow,
@@ -45,13 +51,20 @@ from warmline_service.store._tenant_store import TenantStore
 from warmline_service.store._tenants import tenant_exists, tenant_not_found
 
 __all__ = [
+    "BASE",
+    "HEAD",
     "TURN_ENDS",
     "Amount",
+    "Anchor",
     "ArchiveLimits",
     "ArchiveRefused",
     "ArchiveStats",
     "ArchiveTooLarge",
     "Archives",
+    "AuditPage",
+    "AuditQuery",
+    "AuditRow",
+    "AuditStore",
     "BlobMissing",
     "Blobs",
     "Bounds",
@@ -66,6 +79,7 @@ __all__ = [
     "PostgresDatabase",
     "Query",
     "Reservation",
+    "Roots",
     "SessionRow",
     "SqliteDatabase",
     "Store",

@@ -21,9 +21,18 @@ class Roots:
         """The one that is kept: this one, if there was none."""
         return await self._database.write(lambda c: _offer(c, wrapped), _TIMEOUT)
 
+    async def root(self) -> bytes | None:
+        """The one that is kept, if there is one."""
+        return await self._database.read(_find, _TIMEOUT)
+
     async def replace_root(self, old: bytes, new: bytes) -> bool:
         """Keep another in place of one; False where that was not the one."""
         return await self._database.write(lambda c: _replace(c, old, new), _TIMEOUT)
+
+
+def _find(connection: sa.Connection) -> bytes | None:
+    found = connection.execute(sa.select(vault_roots.c.wrapped)).scalar_one_or_none()
+    return None if found is None else bytes(found)
 
 
 def _offer(connection: sa.Connection, wrapped: bytes) -> bytes:

@@ -132,3 +132,52 @@ class KeyRow(Struct, frozen=True):
     expires_at: float | None = None
     revoked_at: float | None = None
     last_used_at: float | None = None
+
+
+class AuditRow(Struct, frozen=True):
+    """Something that somebody did. `detail` is a JSON object; the hashes are in hex."""
+
+    seq: int
+    time: float
+    tenant: str
+    actor: str
+    action: str
+    session_id: str
+    turn_id: str
+    request_id: str
+    outcome: str
+    detail: str
+    prev_hash: str
+    hash: str
+
+
+class Anchor(Struct, frozen=True):
+    """An end of the audit log: `head` is its last row, `base` the last one that was removed."""
+
+    name: str
+    seq: int
+    hash: str
+    mac: str
+
+
+class AuditQuery(Struct, frozen=True):
+    """Which rows of the audit log; `action` is how it begins, `after` the last one of the page before."""
+
+    descending: bool = True
+    limit: int = 50
+    after: int | None = None
+    tenant: str = ""
+    actor: str = ""
+    action: str = ""
+    session_id: str = ""
+    since: float | None = None
+    before: float | None = None
+
+
+class AuditPage(Struct, frozen=True):
+    """Some rows as they stand in the table, with its ends; `lowest` is the least seq that there is."""
+
+    head: Anchor | None
+    rows: list[AuditRow]
+    base: Anchor | None
+    lowest: int | None

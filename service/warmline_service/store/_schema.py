@@ -217,3 +217,38 @@ vault_roots = Table(
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("wrapped", LargeBinary, nullable=False),
 )
+
+# Who did what, in the order in which it was stored; `seq` counts without gaps. Nothing here is ever
+# changed, and only the oldest is removed.
+audit_events = Table(
+    "audit_events",
+    metadata,
+    Column("seq", _Big, primary_key=True, autoincrement=False),
+    Column("time", Float(53), nullable=False),
+    Column("tenant", String(64), nullable=False),
+    Column("actor", String(128), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("session_id", _ID, nullable=False),
+    Column("turn_id", _ID, nullable=False),
+    Column("request_id", String(128), nullable=False),
+    Column("outcome", String(64), nullable=False),
+    # A JSON object.
+    Column("detail", Text, nullable=False),
+    # Hex: of the row before, and of this one with it.
+    Column("prev_hash", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+    Index(None, "time"),
+    Index(None, "tenant", "seq"),
+    Index(None, "session_id", "seq"),
+)
+
+# The two ends of the table above: `head` is its last row, `base` the last one that was removed.
+audit_anchors = Table(
+    "audit_anchors",
+    metadata,
+    Column("name", String(8), primary_key=True),
+    Column("seq", _Big, nullable=False),
+    Column("hash", String(64), nullable=False),
+    # Of name, seq and hash, with the key of the log.
+    Column("mac", String(64), nullable=False),
+)

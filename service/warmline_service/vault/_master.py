@@ -70,9 +70,14 @@ async def unlock(master: Master, roots: Roots) -> Vault:
 
 
 def read_master(
-    settings: VaultSettings, data_dir: Path, environ: MutableMapping[str, str]
+    settings: VaultSettings,
+    data_dir: Path,
+    environ: MutableMapping[str, str],
+    *,
+    make: bool = True,
 ) -> Master:
-    """The master key that the settings name; a file of its own is made where there is none. It blocks.
+    """The master key that the settings name; a file of its own is made where there is none, unless
+    it is not to be. It blocks.
 
     A variable is taken out of `environ`, so that nothing can inherit it. Raises OSError, and ValueError for
     what holds no key, or can be read by others.
@@ -83,8 +88,9 @@ def read_master(
         value = environ.pop(settings.key_variable, "")
         return _parsed(f"the variable {settings.key_variable}", value)
     path = settings.key_file or data_dir / "vault.key"
-    with contextlib.suppress(FileExistsError):
-        _make(path)
+    if make:
+        with contextlib.suppress(FileExistsError):
+            _make(path)
     if path.stat().st_mode & 0o077:
         raise ValueError(f"{path}: must not be readable by others (chmod 600)")
     return _parsed(str(path), path.read_text(encoding="ascii", errors="replace"))

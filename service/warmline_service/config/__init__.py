@@ -26,11 +26,13 @@ from warmline_service.config._places import (
     VaultSettings,
 )
 from warmline_service.config._processes import CliSettings, PoolSettings
+from warmline_service.config._sandbox import Level, SandboxSettings
 
 __all__ = [
     "MIB",
     "ApiKeySettings",
     "CliSettings",
+    "Level",
     "LimitSettings",
     "LogSettings",
     "McpSettings",
@@ -38,6 +40,7 @@ __all__ = [
     "PoolSettings",
     "ProviderSettings",
     "RetentionSettings",
+    "SandboxSettings",
     "Settings",
     "StoreSettings",
     "TenantSettings",
@@ -63,6 +66,7 @@ class Settings(BaseSettings):
     )
     drain_grace: Seconds = Field(30.0, description="Seconds that running turns get at SIGTERM.")
     cli: CliSettings = CliSettings()
+    sandbox: SandboxSettings = SandboxSettings()
     pool: PoolSettings = PoolSettings()
     limits: LimitSettings = LimitSettings()
     tls: TlsSettings | None = None

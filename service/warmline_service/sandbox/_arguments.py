@@ -1,0 +1,118 @@
+"""The arguments of bubblewrap: what is in the world of a process, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from warmline_service.config import SandboxSettings
+from warmline_service.sandbox._box import Box, Owner
+
+# Where namespaces of users come from: bubblewrap makes one as the service's user, or is given one in
+# which root and the process's own user are known, or goes without as root.
+Users = Literal["own", "mapped", "none"]
+
+_LINKS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+# What programs look up that is no secret: certificates, the linker's cache, names of time zones.
+_ETC = (
+    "alternatives",
+    "ca-certificates",
+    "crypto-policies",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "localtime",
+    "mime.types",
+    "nsswitch.conf",
+    "pki",
+    "protocols",
+    "services",
+    "ssl",
+)
+_ETC_NETWORK = ("gai.conf", "host.conf", "hosts", "resolv.conf")
+# The first process of the sandbox is bubblewrap's: nothing inside may look into it or change it.
+_HIDDEN = "/proc/1"
+
+
+@dataclass(frozen=True)
+class Inherited:
+    """Descriptors of the launcher's: the seccomp program, files for /etc, a namespace of users."""
+
+    filter: int
+    passwd: int
+    group: int
+    users: int | None = None
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A directory outside, `place`, in which others appear that are shown later; `at`: where inside."""
+
+    place: Path
+    at: Path
+
+
+def bubblewrap_arguments(
+    box: Box,
+    settings: SandboxSettings,
+    users: Users,
+    inherited: Inherited,
+    shared: Shared | None,
+) -> list[str]:
+    """All but the program itself and its command. Blocks: looks at what the system has."""
+    arguments = [*_namespaces(settings, users, inherited), *_system(settings, inherited)]
+    for path in (*settings.readable, *box.readable):
+        place = str(path.expanduser().absolute())
+        arguments += ["--ro-bind", place, place]
+    if shared is not None:
+        arguments += ["--bind", str(shared.place), str(shared.at)]
+    for path in (box.root, *box.folders):
+        arguments += ["--bind", str(path), str(path)]
+    arguments += ["--remount-ro", "/", "--chdir", str(box.cwd), "--clearenv"]
+    for name, value in box.env.items():
+        arguments += ["--setenv", name, value]
+    return arguments
+
+
+def files_of(owner: Owner, home: str) -> tuple[bytes, bytes]:
+    """`/etc/passwd` and `/etc/group` of a box: programs ask who they are."""
+    passwd = f"root:x:0:0:root:/:/usr/sbin/nologin\nagent:x:{owner.uid}:{owner.gid}::{home}:/bin/sh\n"
+    return passwd.encode(), f"root:x:0:\nagent:x:{owner.gid}:\n".encode()
+
+
+def _namespaces(settings: SandboxSettings, users: Users, inherited: Inherited) -> Sequence[str]:
+    arguments = ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
+    arguments += ["--hostname", "sandbox", "--die-with-parent", "--cap-drop", "ALL"]
+    if settings.level != "network":
+        arguments.append("--unshare-net")
+    if users == "own":
+        arguments += ["--unshare-user", "--disable-userns"]
+    else:
+        # Given up by the command itself when it has become the process's own user.
+        for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):
+            arguments += ["--cap-add", capability]
+    if users == "mapped":
+        arguments += ["--userns", str(inherited.users)]
+    return (*arguments, "--seccomp", str(inherited.filter))
+
+
+def _system(settings: SandboxSettings, inherited: Inherited) -> Sequence[str]:
+    size = str(settings.scratch_bytes)
+    arguments = ["--ro-bind", "/usr", "/usr"]
+    for link in map(Path, _LINKS):
+        if link.is_symlink():
+            arguments += ["--symlink", str(link.readlink()), str(link)]
+        elif link.is_dir():
+            arguments += ["--ro-bind", str(link), str(link)]
+    names = (*_ETC, *_ETC_NETWORK) if settings.level == "network" else _ETC
+    for name in names:
+        arguments += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
+    arguments += ["--perms", "0444", "--file", str(inherited.passwd), "/etc/passwd"]
+    arguments += ["--perms", "0444", "--file", str(inherited.group), "/etc/group"]
+    arguments += ["--proc", "/proc", "--perms", "0555", "--size", "4096", "--tmpfs", _HIDDEN]
+    arguments += ["--remount-ro", _HIDDEN, "--dev", "/dev"]
+    for scratch in ("/dev/shm", "/tmp"):  # noqa: S108  # inside, where they are its own
+        arguments += ["--perms", "1777", "--size", size, "--tmpfs", scratch]
+    return (*arguments, "--remount-ro", "/dev", "--symlink", "/tmp", "/var/tmp")  # noqa: S108

@@ -63,6 +63,8 @@ async def served(
         f"WARMLINE_{name.upper()}": str(value) for name, value in (settings or {}).items()
     }
     env |= {"WARMLINE_CLI__PATH": str(cli), "WARMLINE_CLI__STOP_TIMEOUT": "1"}
+    # The fake CLI is a script of this run's, whose interpreter is anywhere.
+    env |= {"WARMLINE_SANDBOX__LEVEL": "none"}
     command = ("serve", "--listen", f"127.0.0.1:{port}", "--provider", "loopback")
     process = await asyncio.create_subprocess_exec(
         WARMLINE, *command, "--data-dir", data, stdout=PIPE, env=env, start_new_session=True

@@ -29,6 +29,7 @@ from warmline_service.errors import WarmlineError
 from warmline_service.mcp import Broker
 from warmline_service.pool import Pool, SilentEvents, capacity, default_memory_budget
 from warmline_service.rpc import RpcServer, build_server, read_credentials
+from warmline_service.sandbox import Sandbox, SandboxMissing, Shares
 from warmline_service.sessions import Journal, Keeper, Portable, Sessions, Workspaces
 from warmline_service.sessions.events import Tokens
 from warmline_service.store import Archives, Blobs, Store, open_database
@@ -125,6 +126,7 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.port = 0
+        self._sandbox: Sandbox | None = None
         self._site: Site | None = None
         self._egress: Egress | None = None
         self._launcher: Launcher | None = None
@@ -156,9 +158,14 @@ class Service:
     async def _start(self) -> None:
         settings = self.settings
         slots = await asyncio.to_thread(make_slots_root, settings.data_dir)
+        self._sandbox = await asyncio.to_thread(find_sandbox, settings)
         # What a killed service left in its slots is saved first; for that the store has to be open.
         self._site = await Site.prepare(
-            settings.cli, slots, salvage=self._salvage, claimed=self._open_store
+            settings.cli,
+            slots,
+            salvage=self._salvage,
+            claimed=self._open_store,
+            sandbox=self._sandbox,
         )
         capabilities = await probe(self._site)
         _log.info("cli probed", path=str(self._site.binary), version=capabilities.version)
@@ -312,7 +319,7 @@ class Service:
         if self._egress is not None:
             await self._egress.aclose()
         if self._site is not None:
-            self._site.slots.release()
+            await self._site.aclose()
             self._site = None
 
     async def _close_store(self) -> None:
@@ -364,6 +371,20 @@ def has_credential(settings: Settings, environ: Mapping[str, str]) -> bool:
     """Whether the provider can be used. Raises OSError and ValueError for a bad credential."""
     provider = settings.provider
     return provider.kind == "loopback" or operator_credential(provider, environ) is not None
+
+
+def find_sandbox(settings: Settings) -> Sandbox | None:
+    """What processes are put into; None where the operator wants none. Blocks; raises Unsafe."""
+    if settings.sandbox.level == "none":
+        return None
+    root = settings.data_dir.expanduser().absolute()
+    try:
+        return Sandbox.find(settings.sandbox, Shares(root / "shares", root / "tenants"))
+    except SandboxMissing as error:
+        raise Unsafe(
+            f"There can be no sandbox around CLI processes. {error} To run them without one, as this user, "
+            "with all that it may read: `--sandbox none`."
+        ) from error
 
 
 def make_slots_root(data_dir: Path) -> Path:

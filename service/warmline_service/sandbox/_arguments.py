@@ -32,6 +32,8 @@ _ETC = (
     "ssl",
 )
 _ETC_NETWORK = ("gai.conf", "host.conf", "hosts", "resolv.conf")
+# What root keeps until the process has become its own user: to do that, and to enter its directory.
+_UNTIL_ITS_USER = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_DAC_READ_SEARCH")
 # The first process of the sandbox is bubblewrap's: nothing inside may look into it or change it.
 _HIDDEN = "/proc/1"
 
@@ -64,12 +66,12 @@ def bubblewrap_arguments(
     """All but the program itself and its command. Blocks: looks at what the system has."""
     arguments = [*_namespaces(settings, users, inherited), *_system(settings, inherited)]
     for path in (*settings.readable, *box.readable):
-        place = str(path.expanduser().absolute())
-        arguments += ["--ro-bind", place, place]
+        place = path.expanduser().absolute()
+        arguments += _at("--ro-bind", place, place)
     if shared is not None:
-        arguments += ["--bind", str(shared.place), str(shared.at)]
+        arguments += _at("--bind", shared.place, shared.at)
     for path in (box.root, *box.folders):
-        arguments += ["--bind", str(path), str(path)]
+        arguments += _at("--bind", path, path)
     arguments += ["--remount-ro", "/", "--chdir", str(box.cwd), "--clearenv"]
     for name, value in box.env.items():
         arguments += ["--setenv", name, value]
@@ -82,6 +84,16 @@ def files_of(owner: Owner, home: str) -> tuple[bytes, bytes]:
     return passwd.encode(), f"root:x:0:\nagent:x:{owner.gid}:\n".encode()
 
 
+def _at(kind: str, source: Path, place: Path) -> list[str]:
+    """A mount, and what is above it: bubblewrap by itself would let nobody else through."""
+    above = [_folder(str(each)) for each in reversed(place.parents) if each.name]
+    return [*(word for each in above for word in each), kind, str(source), str(place)]
+
+
+def _folder(path: str) -> tuple[str, ...]:
+    return ("--perms", "0755", "--dir", path)
+
+
 def _namespaces(settings: SandboxSettings, users: Users, inherited: Inherited) -> Sequence[str]:
     arguments = ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
     arguments += ["--hostname", "sandbox", "--die-with-parent", "--cap-drop", "ALL"]
@@ -90,11 +102,11 @@ def _namespaces(settings: SandboxSettings, users: Users, inherited: Inherited) -
     if users == "own":
         arguments += ["--unshare-user", "--disable-userns"]
     else:
-        # Given up by the command itself when it has become the process's own user.
-        for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):
+        for capability in _UNTIL_ITS_USER:
             arguments += ["--cap-add", capability]
     if users == "mapped":
-        arguments += ["--userns", str(inherited.users)]
+        # As the second of these it is also closed before the command is started.
+        arguments += ["--userns", str(inherited.users), "--sync-fd", str(inherited.users)]
     return (*arguments, "--seccomp", str(inherited.filter))
 
 
@@ -107,6 +119,7 @@ def _system(settings: SandboxSettings, inherited: Inherited) -> Sequence[str]:
         elif link.is_dir():
             arguments += ["--ro-bind", str(link), str(link)]
     names = (*_ETC, *_ETC_NETWORK) if settings.level == "network" else _ETC
+    arguments += [*_folder("/etc"), *_folder("/var")]
     for name in names:
         arguments += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     arguments += ["--perms", "0444", "--file", str(inherited.passwd), "/etc/passwd"]

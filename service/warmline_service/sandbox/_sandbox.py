@@ -91,6 +91,16 @@ class Sandbox:
             tried.append(lack)
         raise SandboxMissing(_advice(tried))
 
+    def open(self) -> None:
+        """Get ready for boxes; take away what a killed service left. Raises OSError."""
+        if self.shares is not None:
+            self.shares.open()
+
+    def close(self) -> None:
+        """Take away what was got ready. Raises OSError."""
+        if self.shares is not None:
+            self.shares.close()
+
     def owner(self, box_id: str) -> Owner | None:
         """Whom a box runs as and its files have to belong to; None: the service's own user."""
         return None if self.users == "own" else owner_of(box_id, self.settings.first_uid)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -13,11 +13,12 @@ import structlog
 
 from warmline_service.config import CliSettings
 from warmline_service.errors import Reason, WarmlineError
+from warmline_service.sandbox import Box, Sandbox
 from warmline_service.worker._argv import Files, build_argv
 from warmline_service.worker._binary import find_cli
 from warmline_service.worker._child import Child
 from warmline_service.worker._debug import DebugLog
-from warmline_service.worker._environment import build_environment
+from warmline_service.worker._environment import MARKER, build_environment
 from warmline_service.worker._equipment import (
     debug_file,
     plugin_folders,
@@ -33,7 +34,7 @@ from warmline_service.worker._priority import give_way
 from warmline_service.worker._process import CliProcess
 from warmline_service.worker._salvage import Salvage
 from warmline_service.worker._slot import Endpoint, OpenEndpoint, Slot
-from warmline_service.worker._slots import Slots, make, wipe
+from warmline_service.worker._slots import Slots, hand_over, make, wipe
 from warmline_service.worker._transcript import Transcript
 
 _log = structlog.get_logger(__name__)
@@ -41,12 +42,16 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Site:
-    """What every start on this machine has in common; `guard` is the command that goes before."""
+    """What every start on this machine has in common.
+
+    `sandbox` is what processes are put into; without one, `guard` is the command that goes before.
+    """
 
     settings: CliSettings
     binary: Path
     slots: Slots
     guard: tuple[str, ...]
+    sandbox: Sandbox | None = None
 
     @classmethod
     async def prepare(
@@ -55,12 +60,13 @@ class Site:
         slots_root: Path,
         salvage: Salvage | None = None,
         claimed: Callable[[], Awaitable[None]] | None = None,
+        sandbox: Sandbox | None = None,
     ) -> Self:
         """Find the CLI, take the slots' directory, clear away what a killed service left there.
 
         `claimed` is awaited when no other service can have the directory, and before anything is
         wiped; `salvage` is offered each slot before that. Raises CLI_NOT_FOUND, SlotsInUse, OSError, and
-        what `claimed` does. Call `slots.release()` at the end.
+        what `claimed` does. Call `aclose` at the end.
         """
         binary = await asyncio.to_thread(find_cli, settings)
         slots = Slots(slots_root)
@@ -71,10 +77,23 @@ class Site:
             swept = await slots.sweep(settings.stop_timeout, salvage)
             if swept:
                 _log.warning("slots of an earlier run cleared away", slots=swept)
-            return cls(settings, binary, slots, await find_guard())
+            if sandbox is not None:
+                await asyncio.to_thread(sandbox.open)
+            return cls(settings, binary, slots, await find_guard(), sandbox)
         except BaseException:
             slots.release()
             raise
+
+    def new_slot(self) -> Slot:
+        """A slot that nobody has had; it is not on disk yet."""
+        slot = self.slots.new()
+        return slot if self.sandbox is None else replace(slot, owner=self.sandbox.owner(slot.id))
+
+    async def aclose(self) -> None:
+        """Let another service have the directory; no process is left."""
+        if self.sandbox is not None:
+            await asyncio.to_thread(self.sandbox.close)
+        self.slots.release()
 
 
 class Launcher:
@@ -132,11 +151,12 @@ class _Attempt:
 
     async def run(self, open_endpoint: OpenEndpoint) -> CliProcess:
         begun = asyncio.get_running_loop().time()
-        slot = self._site.slots.new()
+        slot = self._site.new_slot()
         self._made = asyncio.ensure_future(asyncio.to_thread(self._make, slot))
         # A thread does not stop when its waiter is cancelled: `undo` waits for it.
         await asyncio.shield(self._made)
         endpoint = self._endpoint = await open_endpoint(slot)
+        await asyncio.to_thread(hand_over, slot.sock, slot.owner)
         child = await self._spawn(slot, endpoint)
         settings = self._site.settings
         process = self._process = CliProcess(child, self._key, slot, endpoint, settings, self._can)
@@ -196,6 +216,10 @@ class _Attempt:
                 write_trust(slot, self._key.workspace or slot.work)
             if self._key.resume is not None:
                 _transcript_file(slot, self._key.resume).write_bytes(self._key.resume.text)
+            if self._key.debug is not None:
+                debug_file(slot).touch()
+            for each in slot.root.iterdir():
+                hand_over(each, slot.owner)
         except BaseException:
             wipe(slot)
             raise
@@ -221,7 +245,31 @@ class _Attempt:
         if key.pending is not None:
             env["CLAUDE_CODE_RESUME_PROMPT"] = RESUME_PROMPT
         place = key.workspace or (slot.home if key.waits_apart(self._can) else slot.work)
-        return await Child.spawn((*self._site.guard, *argv), env, place)
+        if self._site.sandbox is None:
+            return await Child.spawn((*self._site.guard, *argv), env, place)
+        seen = (self._site.binary, *files.plugins)
+        box = Box(slot.id, slot.root, argv, env, place, {MARKER: slot.id}, self._folders(), seen)
+        return await self._spawn_in(self._site.sandbox, box)
+
+    def _folders(self) -> tuple[Path, ...]:
+        return () if self._key.workspace is None else (self._key.workspace,)
+
+    async def _spawn_in(self, sandbox: Sandbox, box: Box) -> Child:
+        making = asyncio.ensure_future(asyncio.to_thread(sandbox.command, box))
+        try:
+            command = await asyncio.shield(making)
+        except asyncio.CancelledError:
+            # What a thread has opened is known when it is done, and not before.
+            await asyncio.wait({making})
+            if making.exception() is None:
+                making.result().close()
+            raise
+        try:
+            return await Child.spawn(
+                command.argv, command.env, Path("/"), fds=command.fds, umask=command.umask
+            )
+        finally:
+            command.close()
 
 
 def _agents_of(key: SpawnKey) -> JsonObject:

@@ -247,6 +247,7 @@ class Service:
             Policy(
                 settings.limits,
                 settings.cli,
+                settings.sandbox,
                 settings.mcp,
                 settings.provider,
                 self._own_credential,
@@ -282,7 +283,7 @@ class Service:
         if not url:
             await self._store.be_alone()
         self._archives = Archives()
-        self._workspaces = Workspaces(self._store, self._archives, root)
+        self._workspaces = Workspaces(self._store, self._archives, root, group_of(self._sandbox))
         self._journal = Journal(self._store, settings.store, settings.limits, exclusive=not url)
         await self._journal.start()
 
@@ -385,6 +386,12 @@ def find_sandbox(settings: Settings) -> Sandbox | None:
             f"There can be no sandbox around CLI processes. {error} To run them without one, as this user, "
             "with all that it may read: `--sandbox none`."
         ) from error
+
+
+def group_of(sandbox: Sandbox | None) -> int | None:
+    """The group that processes of users of their own share."""
+    owner = None if sandbox is None else sandbox.owner("0")
+    return None if owner is None else owner.gid
 
 
 def make_slots_root(data_dir: Path) -> Path:

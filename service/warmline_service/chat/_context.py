@@ -184,7 +184,8 @@ class Context:
 
     async def _restore(self, process: CliProcess) -> bool:
         try:
-            await self._runtime.workspaces.restore(self._session.workspace_key, process.slot.work)
+            key, slot = self._session.workspace_key, process.slot
+            await self._runtime.workspaces.restore(key, slot.work, slot.owner)
         except (BlobMissing, ArchiveRefused) as error:
             _log.error("workspace lost", session=self._session.id, error=str(error))
             return False

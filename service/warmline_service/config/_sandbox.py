@@ -18,8 +18,8 @@ class SandboxSettings(Section):
     level: Level = Field(
         "strict",
         description=(
-            "`strict`: no network but the way to the model. `network`: the machine's own network, unfiltered. "
-            "`none`: no sandbox. Where it cannot be had, the service does not start."
+            "`strict`: no network but the way to the model. `network`: the machine's own network, "
+            "unfiltered. `none`: no sandbox. Where it cannot be had, the service does not start."
         ),
     )
     readable: tuple[Path, ...] = Field(
@@ -53,6 +53,7 @@ class SandboxSettings(Section):
         ge=1,
         le=2**32 - 2**26,
         description=(
-            "Where the service runs as root, each process has a uid of its own: one of the 16,777,216 from here."
+            "Where the service runs as root, each process has a uid of its own: one of the "
+            "16,777,216 from here."
         ),
     )

@@ -80,7 +80,9 @@ def bubblewrap_arguments(
 
 def files_of(owner: Owner, home: str) -> tuple[bytes, bytes]:
     """`/etc/passwd` and `/etc/group` of a box: programs ask who they are."""
-    passwd = f"root:x:0:0:root:/:/usr/sbin/nologin\nagent:x:{owner.uid}:{owner.gid}::{home}:/bin/sh\n"
+    passwd = (
+        f"root:x:0:0:root:/:/usr/sbin/nologin\nagent:x:{owner.uid}:{owner.gid}::{home}:/bin/sh\n"
+    )
     return passwd.encode(), f"root:x:0:\nagent:x:{owner.gid}:\n".encode()
 
 

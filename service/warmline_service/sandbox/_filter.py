@@ -137,9 +137,7 @@ def filter_program(machine: str | None = None) -> bytes:
     program += [_step(_EQUAL, _CLONE3, 0, 1), _answer(_error(errno.ENOSYS))]
     program += _where(its.clone, _load(_ARGUMENTS), _denied(_ANY_BIT, _NEW_NAMESPACES))
     second = _load(_ARGUMENTS + 8)
-    program += _where(
-        its.ioctl, second, _denied(_EQUAL, _TIOCSTI) + _denied(_EQUAL, _TIOCLINUX)
-    )
+    program += _where(its.ioctl, second, _denied(_EQUAL, _TIOCSTI) + _denied(_EQUAL, _TIOCLINUX))
     for call in (its.socket, its.socketpair):
         program += _where(call, _load(_ARGUMENTS), _only(_FAMILIES))
     program.append(_answer(_ALLOW))

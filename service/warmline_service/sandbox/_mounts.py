@@ -76,4 +76,6 @@ def _failed(target: Path) -> OSError:
 
 def _unescaped(text: str) -> str:
     # Blanks and the like are written as three octal digits.
-    return os.fsdecode(text.encode("utf-8", "surrogateescape").decode("unicode_escape").encode("latin-1"))
+    return os.fsdecode(
+        text.encode("utf-8", "surrogateescape").decode("unicode_escape").encode("latin-1")
+    )

@@ -10,13 +10,12 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from warmline_service.config import SandboxSettings
 from warmline_service.sandbox._arguments import (
     Inherited,
-    Shared,
     Users,
     bubblewrap_arguments,
     files_of,
@@ -101,6 +100,16 @@ class Sandbox:
         if self.shares is not None:
             self.shares.close()
 
+    def show(self, box_id: str, path: Path) -> None:
+        """Have a running box see a directory; only with `shares`. Raises OSError."""
+        assert self.shares is not None
+        self.shares.show(box_id, path)
+
+    def remove(self, box_id: str) -> None:
+        """Take away what there was for a box that has ended. Raises OSError."""
+        if self.shares is not None:
+            self.shares.remove(box_id)
+
     def owner(self, box_id: str) -> Owner | None:
         """Whom a box runs as and its files have to belong to; None: the service's own user."""
         return None if self.users == "own" else owner_of(box_id, self.settings.first_uid)
@@ -122,16 +131,21 @@ class Sandbox:
             inherited = Inherited(
                 keep(_memory(self._filter)), keep(_memory(passwd)), keep(_memory(group)), users
             )
-            shared = self._shared(box)
+            shared = None
+            if self.shares is not None:
+                shared = self.shares.make(box.id)
+                for folder in box.folders:
+                    self.shares.show(box.id, folder)
+                box = replace(box, folders=())
             arguments = bubblewrap_arguments(box, self.settings, self.users, inherited, shared)
             told = keep(_memory(b"".join(each.encode() + b"\0" for each in arguments)))
-            fds = (told, inherited.filter, inherited.passwd, inherited.group)
-            fds = fds if users is None else (*fds, users)
+            fds = [told, inherited.filter, inherited.passwd, inherited.group]
+            fds += [] if users is None else [users]
             opened.pop_all()
         # It is there before anything else: what starts the service may end at any time.
         start = (self._programs["setpriv"], "--pdeathsig", "KILL", "--", self._programs["bwrap"])
         argv = (*start, "--args", str(told), "--", *self._limited(owner), *box.argv)
-        return Command(argv, dict(box.label), fds, -1 if owner is None else _UMASK)
+        return Command(argv, dict(box.label), tuple(fds), -1 if owner is None else _UMASK)
 
     def try_out(self) -> str | None:
         """What is wrong with a sandbox of this kind; None where the kernel says that all of it holds."""
@@ -184,9 +198,6 @@ class Sandbox:
         if self.settings.level == "strict" and (not devices or others != 1):
             wrong.append("there is more than a loopback device")
         return ", ".join(wrong) or None
-
-    def _shared(self, box: Box) -> Shared | None:
-        return None if self.shares is None else self.shares.make(box.id)
 
     def _limited(self, owner: Owner | None) -> list[str]:
         """What the command is started by, inside: limits, then the user."""

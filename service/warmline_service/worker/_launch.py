@@ -18,6 +18,7 @@ from warmline_service.worker._argv import Files, build_argv
 from warmline_service.worker._binary import find_cli
 from warmline_service.worker._child import Child
 from warmline_service.worker._debug import DebugLog
+from warmline_service.worker._enclosure import Enclosure
 from warmline_service.worker._environment import MARKER, build_environment
 from warmline_service.worker._equipment import (
     debug_file,
@@ -30,12 +31,13 @@ from warmline_service.worker._key import Capabilities, SpawnKey
 from warmline_service.worker._messages import JsonObject
 from warmline_service.worker._pending import RESUME_PROMPT
 from warmline_service.worker._prime import prime, warm
-from warmline_service.worker._priority import give_way
+from warmline_service.worker._priority import give_way, go_first
 from warmline_service.worker._process import CliProcess
 from warmline_service.worker._salvage import Salvage
 from warmline_service.worker._slot import Endpoint, OpenEndpoint, Slot
 from warmline_service.worker._slots import Slots, hand_over, make, wipe
 from warmline_service.worker._transcript import Transcript
+from warmline_service.worker._watch import Watch
 
 _log = structlog.get_logger(__name__)
 
@@ -52,6 +54,7 @@ class Site:
     slots: Slots
     guard: tuple[str, ...]
     sandbox: Sandbox | None = None
+    watch: Watch | None = None
 
     @classmethod
     async def prepare(
@@ -77,9 +80,12 @@ class Site:
             swept = await slots.sweep(settings.stop_timeout, salvage)
             if swept:
                 _log.warning("slots of an earlier run cleared away", slots=swept)
+            watch = None
             if sandbox is not None:
                 await asyncio.to_thread(sandbox.open)
-            return cls(settings, binary, slots, await find_guard(), sandbox)
+                watch = Watch(sandbox.settings, slots.root)
+                watch.start()
+            return cls(settings, binary, slots, await find_guard(), sandbox, watch)
         except BaseException:
             slots.release()
             raise
@@ -89,8 +95,19 @@ class Site:
         slot = self.slots.new()
         return slot if self.sandbox is None else replace(slot, owner=self.sandbox.owner(slot.id))
 
+    @property
+    def shows_late(self) -> bool:
+        """Whether a running process can be given directories of the tenant's."""
+        return self.sandbox is None or self.sandbox.shares is not None
+
+    def enclosure(self, slot: Slot, key: SpawnKey) -> Enclosure:
+        """What is around a slot's process."""
+        return Enclosure(slot, self.sandbox, self.watch, key.folders)
+
     async def aclose(self) -> None:
         """Let another service have the directory; no process is left."""
+        if self.watch is not None:
+            await self.watch.aclose()
         if self.sandbox is not None:
             await asyncio.to_thread(self.sandbox.close)
         self.slots.release()
@@ -147,6 +164,7 @@ class _Attempt:
         self._can = can
         self._made: asyncio.Future[Slot] | None = None
         self._endpoint: Endpoint | None = None
+        self._enclosure: Enclosure | None = None
         self._process: CliProcess | None = None
 
     async def run(self, open_endpoint: OpenEndpoint) -> CliProcess:
@@ -157,15 +175,19 @@ class _Attempt:
         await asyncio.shield(self._made)
         endpoint = self._endpoint = await open_endpoint(slot)
         await asyncio.to_thread(hand_over, slot.sock, slot.owner)
+        enclosure = self._enclosure = self._site.enclosure(slot, self._key)
         child = await self._spawn(slot, endpoint)
         settings = self._site.settings
-        process = self._process = CliProcess(child, self._key, slot, endpoint, settings, self._can)
+        process = self._process = CliProcess(
+            child, self._key, slot, endpoint, settings, self._can, enclosure
+        )
         if self._key.debug is not None:
             process.debug_log = DebugLog(debug_file(slot), endpoint.env.values())
         await asyncio.gather(
             process.control("get_binary_version", timeout=settings.start_timeout),
             asyncio.to_thread(give_way, process.pid, settings.nice),
         )
+        await asyncio.to_thread(go_first, process.pid)
         if self._key.pending is not None:
             # What is bound to it afterwards must not decide about the call.
             await process.asks(self._key.pending)
@@ -182,6 +204,8 @@ class _Attempt:
             return
         if self._endpoint is not None:
             await self._endpoint.aclose()
+        if self._enclosure is not None:
+            await self._enclosure.aclose()
         if self._made is not None:
             await asyncio.wait({self._made})
             if self._made.exception() is None:
@@ -248,11 +272,9 @@ class _Attempt:
         if self._site.sandbox is None:
             return await Child.spawn((*self._site.guard, *argv), env, place)
         seen = (self._site.binary, *files.plugins)
-        box = Box(slot.id, slot.root, argv, env, place, {MARKER: slot.id}, self._folders(), seen)
+        folders = self._key.folders
+        box = Box(slot.id, slot.root, argv, env, place, {MARKER: slot.id}, folders, seen)
         return await self._spawn_in(self._site.sandbox, box)
-
-    def _folders(self) -> tuple[Path, ...]:
-        return () if self._key.workspace is None else (self._key.workspace,)
 
     async def _spawn_in(self, sandbox: Sandbox, box: Box) -> Child:
         making = asyncio.ensure_future(asyncio.to_thread(sandbox.command, box))

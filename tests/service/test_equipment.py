@@ -17,7 +17,14 @@ from warmline.v1 import events_pb2 as pb
 from warmline.v1 import session_config_pb2 as config_pb
 from warmline_client import Client, Conversation, WarmlineError
 from warmline_service.chat import Policy
-from warmline_service.config import CliSettings, LimitSettings, McpSettings, ProviderSettings, load
+from warmline_service.config import (
+    CliSettings,
+    LimitSettings,
+    McpSettings,
+    ProviderSettings,
+    SandboxSettings,
+    load,
+)
 from warmline_service.egress._credential import PLACEHOLDER
 from warmline_service.errors import Reason
 from warmline_service.errors import WarmlineError as ServiceError
@@ -397,7 +404,7 @@ def test_what_may_run_commands_is_the_operators_to_allow(
 ) -> None:
     """Otherwise it is refused by name."""
     config = config_of(_config(**fields), "config", existing=False)
-    others = CliSettings(), McpSettings(), ProviderSettings(), True
+    others = CliSettings(), SandboxSettings(), McpSettings(), ProviderSettings(), True
     Policy(LimitSettings(caller_commands=True), *others).check(config)
     with pytest.raises(ServiceError) as caught:
         Policy(LimitSettings(), *others).check(config)

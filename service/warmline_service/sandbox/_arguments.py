@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -40,11 +40,10 @@ _HIDDEN = "/proc/1"
 
 @dataclass(frozen=True)
 class Inherited:
-    """Descriptors of the launcher's: the seccomp program, files for /etc, a namespace of users."""
+    """Descriptors of the launcher's: the seccomp program, files by their places, a namespace of users."""
 
     filter: int
-    passwd: int
-    group: int
+    files: Mapping[str, int]
     users: int | None = None
 
 
@@ -78,12 +77,16 @@ def bubblewrap_arguments(
     return arguments
 
 
-def files_of(owner: Owner, home: str) -> tuple[bytes, bytes]:
-    """`/etc/passwd` and `/etc/group` of a box: programs ask who they are."""
-    passwd = (
-        f"root:x:0:0:root:/:/usr/sbin/nologin\nagent:x:{owner.uid}:{owner.gid}::{home}:/bin/sh\n"
-    )
-    return passwd.encode(), f"root:x:0:\nagent:x:{owner.gid}:\n".encode()
+def files_of(owner: Owner, home: str) -> dict[str, bytes]:
+    """Files of a box, by their places: programs ask who they are."""
+    user = f"agent:x:{owner.uid}:{owner.gid}::{home}:/bin/sh"
+    texts = {
+        "/etc/passwd": f"root:x:0:0:root:/:/usr/sbin/nologin\n{user}\n",
+        "/etc/group": f"root:x:0:\nagent:x:{owner.gid}:\n",
+        # What is in a workspace may have been made by the user of another session of the tenant's.
+        "/etc/gitconfig": "[safe]\n\tdirectory = *\n",
+    }
+    return {place: text.encode() for place, text in texts.items()}
 
 
 def _at(kind: str, source: Path, place: Path) -> list[str]:
@@ -124,8 +127,8 @@ def _system(settings: SandboxSettings, inherited: Inherited) -> Sequence[str]:
     arguments += [*_folder("/etc"), *_folder("/var")]
     for name in names:
         arguments += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
-    arguments += ["--perms", "0444", "--file", str(inherited.passwd), "/etc/passwd"]
-    arguments += ["--perms", "0444", "--file", str(inherited.group), "/etc/group"]
+    for place, file in inherited.files.items():
+        arguments += ["--perms", "0444", "--file", str(file), place]
     arguments += ["--proc", "/proc", "--perms", "0555", "--size", "4096", "--tmpfs", _HIDDEN]
     arguments += ["--remount-ro", _HIDDEN, "--dev", "/dev"]
     for scratch in ("/dev/shm", "/tmp"):  # noqa: S108  # inside, where they are its own

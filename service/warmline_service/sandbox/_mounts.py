@@ -7,21 +7,15 @@ import ctypes
 import os
 from pathlib import Path
 
-_MS_NOSUID, _MS_NODEV, _MS_REMOUNT, _MS_BIND = 2, 4, 32, 4096
-_MS_PRIVATE, _MS_SHARED = 1 << 18, 1 << 20
+_MS_BIND, _MS_PRIVATE, _MS_SHARED = 1 << 12, 1 << 18, 1 << 20
 _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def bind(source: Path, target: Path) -> None:
-    """Have a directory at another place as well, where it holds no devices. Raises OSError."""
+    """Have a directory at another place as well. Raises OSError."""
     _mount(source, target, _MS_BIND)
-    try:
-        _mount(None, target, _MS_REMOUNT | _MS_BIND | _MS_NOSUID | _MS_NODEV)
-    except OSError:
-        unmount(target)
-        raise
 
 
 def share(place: Path) -> None:

@@ -124,13 +124,14 @@ class Sandbox:
                 opened.callback(os.close, fd)
                 return fd
 
-            passwd, group = files_of(known, box.env.get("HOME", "/"))
+            files = {
+                place: keep(_memory(data))
+                for place, data in files_of(known, box.env.get("HOME", "/")).items()
+            }
             users = None
             if self.users == "mapped" and owner is not None:
                 users = keep(new_user_namespace(self._programs["unshare"], owner))
-            inherited = Inherited(
-                keep(_memory(self._filter)), keep(_memory(passwd)), keep(_memory(group)), users
-            )
+            inherited = Inherited(keep(_memory(self._filter)), files, users)
             shared = None
             if self.shares is not None:
                 shared = self.shares.make(box.id)
@@ -139,7 +140,7 @@ class Sandbox:
                 box = replace(box, folders=())
             arguments = bubblewrap_arguments(box, self.settings, self.users, inherited, shared)
             told = keep(_memory(b"".join(each.encode() + b"\0" for each in arguments)))
-            fds = [told, inherited.filter, inherited.passwd, inherited.group]
+            fds = [told, inherited.filter, *files.values()]
             fds += [] if users is None else [users]
             opened.pop_all()
         # It is there before anything else: what starts the service may end at any time.

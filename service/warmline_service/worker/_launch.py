@@ -264,7 +264,10 @@ class _Attempt:
             debug_file(slot),
             plugin_folders(slot, key.plugins, installed),
         )
-        argv = build_argv(self._site.binary, key, files, mirror=self._can.mirror)
+        sandboxed = self._site.sandbox is not None
+        argv = build_argv(
+            self._site.binary, key, files, mirror=self._can.mirror, sandboxed=sandboxed
+        )
         env = build_environment(slot, endpoint.env, self._site.settings.max_retries)
         if key.pending is not None:
             env["CLAUDE_CODE_RESUME_PROMPT"] = RESUME_PROMPT

@@ -76,7 +76,7 @@ def make(slot: Slot) -> None:
         path.mkdir(mode=0o700)
     if slot.owner is not None:
         # Its process goes through here; what is here is not for it to replace.
-        slot.root.chmod(0o711)
+        slot.root.chmod(0o755)
 
 
 def hand_over(path: Path, owner: Owner | None) -> None:

@@ -55,9 +55,15 @@ def serve(
         typer.Option(help="`anthropic`, or `loopback`: the built-in model. [anthropic]"),
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where slots live.")] = None,
+    sandbox: Annotated[
+        str | None,
+        typer.Option(help="`strict`, `network`, or `none`: what is around CLI processes. [strict]"),
+    ] = None,
 ) -> None:
     """Run the service. SIGTERM or Ctrl-C drains it and stops; a second one stops at once."""
-    settings = _settings(config, listen=listen, data_dir=data_dir, provider=provider)
+    settings = _settings(
+        config, listen=listen, data_dir=data_dir, provider=provider, sandbox=sandbox
+    )
     configure_logging(settings.log)
     try:
         run_service(_serve(settings))
@@ -171,6 +177,7 @@ def _settings(
     listen: str | None = None,
     data_dir: Path | None = None,
     provider: str | None = None,
+    sandbox: str | None = None,
 ) -> Settings:
     if config is None and Path("warmline.toml").is_file():
         config = Path("warmline.toml")
@@ -179,6 +186,8 @@ def _settings(
     try:
         if provider is not None:
             overrides["provider"] = {"kind": provider}
+        if sandbox is not None:
+            overrides["sandbox"] = {"level": sandbox}
         return load(config, **overrides)
     except ValidationError as error:
         lines = [

@@ -34,6 +34,14 @@ _OPEN_FILES = 16 * 1024
 _UMASK = 0o007
 
 
+_USERS: Mapping[Users, str] = {
+    "mapped": "a user and a user namespace for each process",
+    "none": "a user for each process, without a user namespace",
+    "own": "a user namespace for each process, all as the service's user",
+}
+_MEMORY = "limits by rlimits and a watch"
+
+
 class SandboxMissing(Exception):  # noqa: N818  # named for what is the case
     """There can be no sandbox on this machine; says why, and what to do about it."""
 
@@ -89,6 +97,9 @@ class Sandbox:
                 return sandbox
             tried.append(lack)
         raise SandboxMissing(_advice(tried))
+
+    def __str__(self) -> str:
+        return "; ".join((_USERS[self.users], _MEMORY))
 
     def open(self) -> None:
         """Get ready for boxes; take away what a killed service left. Raises OSError."""

@@ -59,13 +59,13 @@ def running(word: str) -> list[int]:
 
 
 def _command(process: psutil.Process) -> list[str]:
-    return process.info["cmdline"] or []
+    return list(process.info["cmdline"] or [])
 
 
 def crash(events: Sequence[pb.Event]) -> str:
     """Why the turn failed."""
     assert events[-1].HasField("turn_failed"), events[-1]
-    return events[-1].turn_failed.status.message
+    return str(events[-1].turn_failed.status.message)
 
 
 async def attack(chat: Conversation, command: str) -> list[pb.Event]:
@@ -84,7 +84,7 @@ async def assert_healthy(client: Client, service: Service) -> None:
 
 def results(events: Sequence[pb.Event]) -> str:
     """What the tools of a turn gave."""
-    return "".join(event.tool_result.text for event in events if event.HasField("tool_result"))
+    return "".join(str(each.tool_result.text) for each in events if each.HasField("tool_result"))
 
 
 def _said(events: Sequence[pb.Event]) -> str:

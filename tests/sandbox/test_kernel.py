@@ -72,7 +72,7 @@ async def test_there_is_no_right_to_take(client: Client) -> None:
 
 
 async def test_the_system_cannot_be_changed(client: Client) -> None:
-    """Not its programs, its settings, the CLI itself, what the sandbox put there, or the kernel's switches."""
+    """Not its programs, its settings, the CLI itself, what the sandbox made, or the kernel's switches."""
     async with tenant(client) as attacker:
         told = await python(
             attacker,
@@ -80,7 +80,7 @@ async def test_the_system_cannot_be_changed(client: Client) -> None:
 import os
 pids = sorted((each for each in os.listdir("/proc") if each.isdigit()), key=int)
 clis = [os.readlink(f"/proc/{pid}/exe") for pid in pids if os.path.exists(f"/proc/{pid}/exe")]
-for path in (*{each for each in clis}, "/usr/bin/env", "/etc/passwd", "/etc/new", "/new", "/usr/new", "/dev/new",
+for path in (*set(clis), "/usr/bin/env", "/etc/passwd", "/etc/new", "/new", "/usr/new", "/dev/new",
              "/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/proc/1/mem", "/proc/1/oom_score_adj",
              "/proc/sys/user/max_user_namespaces", "/proc/self/uid_map"):
     try:

@@ -73,7 +73,7 @@ print("done")
 async def test_nothing_can_be_connected_to(
     client: Client, thread: ServiceThread, on_a_port: Listener, abstract: Listener
 ) -> None:
-    """Not the service's port, this machine's loopback, the cloud's metadata, the internet, an abstract name."""
+    """Not the service's port, this machine's loopback, the cloud's metadata, the internet."""
     inet, unix = int(socket.AF_INET), int(socket.AF_UNIX)
     addresses = [
         (inet, ("127.0.0.1", thread.port)),
@@ -125,7 +125,7 @@ except OSError as error:
 
 
 async def test_other_kinds_of_socket_are_refused(client: Client) -> None:
-    """A namespace of the network keeps some in that are the machine's: its hypervisor's, the kernel's ciphers."""
+    """A namespace of the network keeps in some that are the machine's, such as its hypervisor's."""
     async with tenant(client) as attacker:
         told = await python(
             attacker,

@@ -9,9 +9,11 @@ import secrets
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import structlog
 
 from warmline_service.config import SandboxSettings
 from warmline_service.sandbox._arguments import (
@@ -21,9 +23,12 @@ from warmline_service.sandbox._arguments import (
     files_of,
 )
 from warmline_service.sandbox._box import Box, Owner, owner_of
+from warmline_service.sandbox._cgroups import Cgroups
 from warmline_service.sandbox._filter import filter_program, machines
 from warmline_service.sandbox._identity import new_user_namespace
 from warmline_service.sandbox._shares import Shares
+
+_log = structlog.get_logger(__name__)
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PROGRAMS = {"bwrap": "bubblewrap", "prlimit": "util-linux", "setpriv": "util-linux"}
@@ -39,7 +44,6 @@ _USERS: Mapping[Users, str] = {
     "none": "a user for each process, without a user namespace",
     "own": "a user namespace for each process, all as the service's user",
 }
-_MEMORY = "limits by rlimits and a watch"
 
 
 class SandboxMissing(Exception):  # noqa: N818  # named for what is the case
@@ -77,6 +81,7 @@ class Sandbox:
         self.settings = settings
         self.users = users
         self.shares = shares
+        self.cgroups: Cgroups | None = None
         self._programs = programs
         self._filter = filter_program()
 
@@ -93,21 +98,32 @@ class Sandbox:
             sandbox = cls(settings, programs, users, None)
             lack = sandbox.try_out()
             if lack is None:
-                sandbox.shares = shares if root and shares is not None else None
+                sandbox.shares = shares if root else None
+                sandbox.cgroups = Cgroups.find()
                 return sandbox
             tried.append(lack)
         raise SandboxMissing(_advice(tried))
 
     def __str__(self) -> str:
-        return "; ".join((_USERS[self.users], _MEMORY))
+        controllers = () if self.cgroups is None else self.cgroups.controllers
+        limits = f"cgroup v2 ({', '.join(controllers)}), rlimits" if controllers else "rlimits"
+        return f"{_USERS[self.users]}; limits by {limits} and a watch"
 
     def open(self) -> None:
         """Get ready for boxes; take away what a killed service left. Raises OSError."""
         if self.shares is not None:
             self.shares.open()
+        if self.cgroups is not None:
+            try:
+                self.cgroups.open()
+            except OSError as error:
+                _log.warning("control groups cannot be used", error=str(error))
+                self.cgroups = None
 
     def close(self) -> None:
         """Take away what was got ready. Raises OSError."""
+        if self.cgroups is not None:
+            self.cgroups.close()
         if self.shares is not None:
             self.shares.close()
 
@@ -116,8 +132,15 @@ class Sandbox:
         assert self.shares is not None
         self.shares.show(box_id, path)
 
+    def join(self, box_id: str, tree: Callable[[], Iterable[int]]) -> None:
+        """Have the limits for a whole box hold for the processes that `tree` gives. Raises OSError."""
+        if self.cgroups is not None:
+            self.cgroups.join(box_id, tree)
+
     def remove(self, box_id: str) -> None:
-        """Take away what there was for a box that has ended. Raises OSError."""
+        """End a box, and take away what there was for it. Raises OSError."""
+        if self.cgroups is not None:
+            self.cgroups.remove(box_id)
         if self.shares is not None:
             self.shares.remove(box_id)
 
@@ -153,6 +176,8 @@ class Sandbox:
             told = keep(_memory(b"".join(each.encode() + b"\0" for each in arguments)))
             fds = [told, inherited.filter, *files.values()]
             fds += [] if users is None else [users]
+            if self.cgroups is not None:
+                self.cgroups.make(box.id, self.settings)
             opened.pop_all()
         # It is there before anything else: what starts the service may end at any time.
         start = (self._programs["setpriv"], "--pdeathsig", "KILL", "--", self._programs["bwrap"])

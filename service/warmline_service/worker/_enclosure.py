@@ -11,6 +11,7 @@ import structlog
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.sandbox import Sandbox
 from warmline_service.worker._slot import Slot
+from warmline_service.worker._usage import tree
 from warmline_service.worker._watch import Watch, Watched
 
 _log = structlog.get_logger(__name__)
@@ -36,6 +37,11 @@ class Enclosure:
         self._held = process
         if self._watch is not None:
             self._watch.add(process)
+
+    async def settle(self, pid: int) -> None:
+        """Bound what a tree of processes uses, and all that it will start. Raises OSError."""
+        if self._sandbox is not None:
+            await asyncio.to_thread(self._sandbox.join, self._slot.id, lambda: tree(pid))
 
     async def show(self, places: Iterable[Path]) -> None:
         """Have the process see directories from now on. Raises STORAGE_UNAVAILABLE."""

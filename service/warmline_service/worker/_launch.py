@@ -181,6 +181,7 @@ class _Attempt:
         process = self._process = CliProcess(
             child, self._key, slot, endpoint, settings, self._can, enclosure
         )
+        await enclosure.settle(process.pid)
         if self._key.debug is not None:
             process.debug_log = DebugLog(debug_file(slot), endpoint.env.values())
         await asyncio.gather(
@@ -188,6 +189,8 @@ class _Attempt:
             asyncio.to_thread(give_way, process.pid, settings.nice),
         )
         await asyncio.to_thread(go_first, process.pid)
+        # What it had started before it was moved, and nobody's command has run yet.
+        await enclosure.settle(process.pid)
         if self._key.pending is not None:
             # What is bound to it afterwards must not decide about the call.
             await process.asks(self._key.pending)

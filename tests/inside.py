@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -16,7 +15,6 @@ from running import text_of
 from warmline.v1 import events_pb2 as pb
 from warmline.v1 import session_config_pb2 as config_pb
 from warmline_client import Client, Conversation
-from warmline_service.server import Service
 
 # Two tenants at once, and a spare for the next.
 POOL = {"min_spares": 1, "max_spares": 1, "max_processes": 8}
@@ -31,10 +29,14 @@ def sandboxed(**settings: Any) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def tenant(client: Client, **config: Any) -> AsyncIterator[Conversation]:
-    """A session that asks for nothing before it acts."""
-    free = config_pb.SessionConfig(permission_mode=config_pb.PERMISSION_MODE_BYPASS, **config)
-    async with client.chat(config=free) as chat:
+async def tenant(client: Client, known: dict[str, str], name: str) -> AsyncIterator[Conversation]:
+    """A session that asks for nothing before it acts; the same again where it is `known`."""
+    free = config_pb.SessionConfig(permission_mode=config_pb.PERMISSION_MODE_BYPASS)
+    begun = {"session_id": known[name]} if name in known else {"config": free}
+    async with client.chat(**begun) as chat:
+        if name not in known:
+            assert await bash(chat, "echo here") == "here"
+            known[name] = chat.session_id
         yield chat
 
 
@@ -73,13 +75,11 @@ async def attack(chat: Conversation, command: str) -> list[pb.Event]:
     return await say(chat, f"::tool Bash {json.dumps({'command': command})}")
 
 
-async def assert_healthy(client: Client, service: Service) -> None:
-    """Another session gets its answer, in a process that was not touched."""
-    async with client.chat() as chat:
-        events = await say(chat, "::say all is well")
+async def assert_healthy(chat: Conversation) -> None:
+    """A session gets its answer, and has what it had."""
+    events = await say(chat, "::say all is well")
     assert text_of(events) == "all is well"
     assert events[-1].HasField("turn_completed")
-    assert service.settings.data_dir.stat().st_uid == os.geteuid()
 
 
 def results(events: Sequence[pb.Event]) -> str:

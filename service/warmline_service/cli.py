@@ -22,7 +22,7 @@ from warmline_service.config import Settings, load
 from warmline_service.doctor import examine
 from warmline_service.egress import serve_loopback
 from warmline_service.errors import WarmlineError
-from warmline_service.host import hide_memory, run_service, settle_memory, share_time
+from warmline_service.host import adopt_orphans, hide_memory, run_service, settle_memory, share_time
 from warmline_service.server import Service, Unsafe
 from warmline_service.telemetry import configure_logging
 from warmline_service.tenants import hash_key, new_key
@@ -77,6 +77,8 @@ def serve(
 
 async def _serve(settings: Settings) -> None:
     hide_memory()
+    if settings.sandbox.level != "none":
+        adopt_orphans()
     stopping, hurry = asyncio.Event(), asyncio.Event()
 
     def stop() -> None:

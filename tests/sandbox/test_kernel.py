@@ -1,8 +1,8 @@
 """What a process would need to get out is refused by the kernel, whichever program asks for it."""
 
 import pytest
-from inside import bash, python, tenant
-from warmline_client import Client
+from inside import bash, python
+from warmline_client import Conversation
 from warmline_service.sandbox._filter import DENIED
 
 pytestmark = [pytest.mark.real_cli, pytest.mark.shared_service]
@@ -18,27 +18,25 @@ column = {"x86_64": 0, "aarch64": 1}[os.uname().machine]
 """
 
 
-async def test_every_call_of_the_filter_is_refused(client: Client) -> None:
+async def test_every_call_of_the_filter_is_refused(attacker: Conversation) -> None:
     """By the kernel, before it looks at any argument: EPERM, not what the arguments deserve."""
-    async with tenant(client) as attacker:
-        told = await python(
-            attacker,
-            f"{_CALL}\nfor name, numbers in {DENIED!r}.items():\n"
-            "    if numbers[column] is not None:\n"
-            "        print(name, call(numbers[column], 0, 0, 0, 0, 0, 0))\nprint('done')",
-        )
+    told = await python(
+        attacker,
+        f"{_CALL}\nfor name, numbers in {DENIED!r}.items():\n"
+        "    if numbers[column] is not None:\n"
+        "        print(name, call(numbers[column], 0, 0, 0, 0, 0, 0))\nprint('done')",
+    )
     answers = dict(line.split() for line in told.splitlines() if " " in line)
     assert len(answers) > 40
     assert {name: said for name, said in answers.items() if said != "EPERM"} == {}
 
 
-async def test_no_namespace_can_be_made(client: Client) -> None:
+async def test_no_namespace_can_be_made(attacker: Conversation) -> None:
     """By no way that there is, alone or with others; a plain child still can."""
-    async with tenant(client) as attacker:
-        told = await python(
-            attacker,
-            _CALL
-            + """
+    told = await python(
+        attacker,
+        _CALL
+        + """
 clone = (56, 220)[column]
 child = 17
 for flag in (0x20000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000, 0x10020000):
@@ -46,23 +44,22 @@ for flag in (0x20000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000
 print("clone3", call(435, 0, 0))
 print("fork", os.waitpid(os.posix_spawn("/usr/bin/true", ["true"], {}), 0)[1])
 """,
-        )
+    )
     lines = told.splitlines()
     assert sum(line.endswith("EPERM") for line in lines) == 8, told
     assert "clone3 ENOSYS" in told
     assert "fork 0" in told
 
 
-async def test_there_is_no_right_to_take(client: Client) -> None:
+async def test_there_is_no_right_to_take(attacker: Conversation) -> None:
     """No capability is left, none can be had, and no program brings another user's rights."""
-    async with tenant(client) as attacker:
-        told = await bash(
-            attacker,
-            "grep -E '^(Cap|NoNewPrivs|Seccomp:|Groups)' /proc/self/status; "
-            "cp /usr/bin/id mine && chmod 6755 mine && ./mine -u; id -u; "
-            "su -c id root </dev/null; mount; mount -t tmpfs x /tmp; mount -o remount,rw /usr; "
-            "unshare -Ur id; nsenter -t 1 -m id; chroot / id; dmesg; mknod sda b 8 0; echo done",
-        )
+    told = await bash(
+        attacker,
+        "grep -E '^(Cap|NoNewPrivs|Seccomp:|Groups)' /proc/self/status; "
+        "cp /usr/bin/id mine && chmod 6755 mine && ./mine -u; id -u; "
+        "su -c id root </dev/null; mount; mount -t tmpfs x /tmp; mount -o remount,rw /usr; "
+        "unshare -Ur id; nsenter -t 1 -m id; chroot / id; dmesg; mknod sda b 8 0; echo done",
+    )
     assert "uid=0" not in told
     for name in ("Inh", "Prm", "Eff", "Bnd", "Amb"):
         assert f"Cap{name}:\t{'0' * 16}" in told
@@ -71,12 +68,11 @@ async def test_there_is_no_right_to_take(client: Client) -> None:
     assert "done" in told
 
 
-async def test_the_system_cannot_be_changed(client: Client) -> None:
+async def test_the_system_cannot_be_changed(attacker: Conversation) -> None:
     """Not its programs, its settings, the CLI itself, what the sandbox made, or the kernel's switches."""
-    async with tenant(client) as attacker:
-        told = await python(
-            attacker,
-            """
+    told = await python(
+        attacker,
+        """
 import os
 pids = sorted((each for each in os.listdir("/proc") if each.isdigit()), key=int)
 clis = [os.readlink(f"/proc/{pid}/exe") for pid in pids if os.path.exists(f"/proc/{pid}/exe")]
@@ -97,7 +93,7 @@ for path in ("/usr/bin/env", "/etc/passwd", "/dev/null", "/proc/1"):
         pass
 print("claude" in str(clis), "done")
 """,
-        )
+    )
     assert "True done" in told
     assert "WROTE" not in told
     assert "MOVED" not in told

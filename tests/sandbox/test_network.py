@@ -5,9 +5,9 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from inside import python, tenant
+from inside import python
 from shared import ServiceThread
-from warmline_client import Client
+from warmline_client import Conversation
 
 pytestmark = [pytest.mark.real_cli, pytest.mark.shared_service]
 
@@ -71,7 +71,10 @@ print("done")
 
 
 async def test_nothing_can_be_connected_to(
-    client: Client, thread: ServiceThread, on_a_port: Listener, abstract: Listener
+    thread: ServiceThread,
+    on_a_port: Listener,
+    abstract: Listener,
+    attacker: Conversation,
 ) -> None:
     """Not the service's port, this machine's loopback, the cloud's metadata, the internet."""
     inet, unix = int(socket.AF_INET), int(socket.AF_UNIX)
@@ -83,8 +86,7 @@ async def test_nothing_can_be_connected_to(
         (inet, (socket.gethostbyname(socket.gethostname()), thread.port)),
         (unix, b"\0warmline-test-of-the-sandbox"),
     ]
-    async with tenant(client) as attacker:
-        told = await python(attacker, _CONNECT.replace("ADDRESSES", repr(addresses)))
+    told = await python(attacker, _CONNECT.replace("ADDRESSES", repr(addresses)))
     assert "done" in told
     assert "REACHED" not in told
     assert told.count("not (") == 5
@@ -92,12 +94,11 @@ async def test_nothing_can_be_connected_to(
     assert not abstract.reached.is_set()
 
 
-async def test_there_is_no_device_and_no_name(client: Client) -> None:
+async def test_there_is_no_device_and_no_name(attacker: Conversation) -> None:
     """Only its own loopback device; no datagram leaves, no name is found, no device can be added."""
-    async with tenant(client) as attacker:
-        told = await python(
-            attacker,
-            """
+    told = await python(
+        attacker,
+        """
 import fcntl, os, socket, struct
 print("devices", [name for _, name in socket.if_nameindex()])
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
@@ -117,19 +118,18 @@ try:
 except OSError as error:
     print("not added", error)
 """,
-        )
+    )
     assert "devices ['lo']" in told
     assert "not sent" in told
     assert "not found" in told
     assert "not added" in told
 
 
-async def test_other_kinds_of_socket_are_refused(client: Client) -> None:
+async def test_other_kinds_of_socket_are_refused(attacker: Conversation) -> None:
     """A namespace of the network keeps in some that are the machine's, such as its hypervisor's."""
-    async with tenant(client) as attacker:
-        told = await python(
-            attacker,
-            """
+    told = await python(
+        attacker,
+        """
 import socket
 for family in (socket.AF_VSOCK, socket.AF_ALG, socket.AF_PACKET, 29, 31, 44):
     for make in (socket.socket, socket.socketpair):
@@ -144,18 +144,17 @@ try:
 except OSError:
     print("done")
 """,
-        )
+    )
     assert "done" in told
     assert "MADE" not in told
     assert told.count(" 97") == 12
 
 
-async def test_the_way_to_the_model_is_no_proxy(client: Client) -> None:
+async def test_the_way_to_the_model_is_no_proxy(attacker: Conversation) -> None:
     """What is asked for there is the model, as the session; another address or path leads nowhere."""
-    async with tenant(client) as attacker:
-        told = await python(
-            attacker,
-            """
+    told = await python(
+        attacker,
+        """
 import os, socket
 def ask(head):
     with socket.socket(socket.AF_UNIX) as one:
@@ -171,7 +170,7 @@ print("absolute:", ask("GET http://169.254.169.254/latest/meta-data HTTP/1.1"))
 print("admin:", ask("GET /../../metrics HTTP/1.1"))
 print("metadata:", ask("GET /latest/meta-data HTTP/1.1"))
 """,
-        )
+    )
     for kind in ("connect", "absolute", "admin", "metadata"):
         line = next(line for line in told.splitlines() if line.startswith(f"{kind}:"))
         assert " 200" not in line, told

@@ -43,6 +43,8 @@ class Inherited:
     """Descriptors of the launcher's: the seccomp program, files by their places, a namespace of users."""
 
     filter: int
+    # Where the first process of the box is told.
+    report: int
     files: Mapping[str, int]
     users: int | None = None
 
@@ -112,6 +114,7 @@ def _namespaces(settings: SandboxSettings, users: Users, inherited: Inherited) -
     if users == "mapped":
         # As the second of these it is also closed before the command is started.
         arguments += ["--userns", str(inherited.users), "--sync-fd", str(inherited.users)]
+    arguments += ["--info-fd", str(inherited.report)]
     return (*arguments, "--seccomp", str(inherited.filter))
 
 

@@ -26,6 +26,7 @@ from warmline_service.sandbox._box import Box, Owner, owner_of
 from warmline_service.sandbox._cgroups import Cgroups
 from warmline_service.sandbox._filter import filter_program, machines
 from warmline_service.sandbox._identity import new_user_namespace
+from warmline_service.sandbox._init import Init
 from warmline_service.sandbox._shares import Shares
 
 _log = structlog.get_logger(__name__)
@@ -52,15 +53,19 @@ class SandboxMissing(Exception):  # noqa: N818  # named for what is the case
 
 @dataclass(frozen=True)
 class Command:
-    """What has to be started; `close` when that is done. `umask`: -1 for the service's own."""
+    """What has to be started; `close` when that is done. `umask`: -1 for the service's own.
+
+    `init`, which is to be ended when what was started has ended, makes sure of all that it leaves.
+    """
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
     fds: tuple[int, ...]
+    init: Init
     umask: int = -1
 
     def close(self) -> None:
-        """Close what the command has inherited."""
+        """Close what the command has inherited; `init` is for who started it."""
         for fd in self.fds:
             os.close(fd)
 
@@ -165,7 +170,8 @@ class Sandbox:
             users = None
             if self.users == "mapped" and owner is not None:
                 users = keep(new_user_namespace(self._programs["unshare"], owner))
-            inherited = Inherited(keep(_memory(self._filter)), files, users)
+            heard, report = map(keep, os.pipe())
+            inherited = Inherited(keep(_memory(self._filter)), report, files, users)
             shared = None
             if self.shares is not None:
                 shared = self.shares.make(box.id)
@@ -174,7 +180,7 @@ class Sandbox:
                 box = replace(box, folders=())
             arguments = bubblewrap_arguments(box, self.settings, self.users, inherited, shared)
             told = keep(_memory(b"".join(each.encode() + b"\0" for each in arguments)))
-            fds = [told, inherited.filter, *files.values()]
+            fds = [told, inherited.filter, report, *files.values()]
             fds += [] if users is None else [users]
             if self.cgroups is not None:
                 self.cgroups.make(box.id, self.settings)
@@ -182,7 +188,9 @@ class Sandbox:
         # It is there before anything else: what starts the service may end at any time.
         start = (self._programs["setpriv"], "--pdeathsig", "KILL", "--", self._programs["bwrap"])
         argv = (*start, "--args", str(told), "--", *self._limited(owner), *box.argv)
-        return Command(argv, dict(box.label), tuple(fds), -1 if owner is None else _UMASK)
+        return Command(
+            argv, dict(box.label), tuple(fds), Init(heard), -1 if owner is None else _UMASK
+        )
 
     def try_out(self) -> str | None:
         """What is wrong with a sandbox of this kind; None where the kernel says that all of it holds."""
@@ -210,6 +218,7 @@ class Sandbox:
                 return str(error)
             finally:
                 command.close()
+                command.init.end(_TRY_TIMEOUT)
         if done.returncode:
             return done.stderr.decode("utf-8", "replace").strip() or f"exit code {done.returncode}"
         return self._judge(done.stdout.decode("utf-8", "replace"), box_id)

@@ -9,7 +9,7 @@ from pathlib import Path
 import structlog
 
 from warmline_service.errors import Reason, WarmlineError
-from warmline_service.sandbox import Sandbox
+from warmline_service.sandbox import Init, Sandbox
 from warmline_service.worker._slot import Slot
 from warmline_service.worker._usage import tree
 from warmline_service.worker._watch import Watch, Watched
@@ -31,6 +31,11 @@ class Enclosure:
         self._sandbox = sandbox
         self._watch = watch
         self._held: Watched | None = None
+        self._init: Init | None = None
+
+    def begin(self, init: Init) -> None:
+        """A process was started in it, of which `init` is to be ended at last."""
+        self._init = init
 
     def hold(self, process: Watched) -> None:
         """This is its process: look after what it uses."""
@@ -59,8 +64,13 @@ class Enclosure:
                 f"A workspace cannot be shown to the process: {error.strerror or error}.",
             ) from error
 
+    async def empty(self, timeout: float) -> None:
+        """The process has ended: end what is left in the sandbox, in `timeout` seconds at most."""
+        if self._init is not None:
+            await asyncio.to_thread(self._init.end, timeout)
+
     async def aclose(self) -> None:
-        """The process has ended: take away what it was shown. What cannot be is logged."""
+        """Nothing is left in it: take away what it was shown. What cannot be is logged."""
         if self._held is not None and self._watch is not None:
             self._watch.forget(self._held)
         if self._sandbox is None:

@@ -176,7 +176,7 @@ class _Attempt:
         endpoint = self._endpoint = await open_endpoint(slot)
         await asyncio.to_thread(hand_over, slot.sock, slot.owner)
         enclosure = self._enclosure = self._site.enclosure(slot, self._key)
-        child = await self._spawn(slot, endpoint)
+        child = await self._spawn(slot, endpoint, enclosure)
         settings = self._site.settings
         process = self._process = CliProcess(
             child, self._key, slot, endpoint, settings, self._can, enclosure
@@ -208,6 +208,7 @@ class _Attempt:
         if self._endpoint is not None:
             await self._endpoint.aclose()
         if self._enclosure is not None:
+            await self._enclosure.empty(self._site.settings.stop_timeout)
             await self._enclosure.aclose()
         if self._made is not None:
             await asyncio.wait({self._made})
@@ -256,7 +257,7 @@ class _Attempt:
         kill_marked({slot.id}, self._site.settings.stop_timeout)
         wipe(slot)
 
-    async def _spawn(self, slot: Slot, endpoint: Endpoint) -> Child:
+    async def _spawn(self, slot: Slot, endpoint: Endpoint, enclosure: Enclosure) -> Child:
         key = self._key
         transcript = None if key.resume is None else _transcript_file(slot, key.resume)
         installed = self._site.settings.plugins
@@ -280,9 +281,9 @@ class _Attempt:
         seen = (self._site.binary, *files.plugins)
         folders = self._key.folders
         box = Box(slot.id, slot.root, argv, env, place, {MARKER: slot.id}, folders, seen)
-        return await self._spawn_in(self._site.sandbox, box)
+        return await self._spawn_in(self._site.sandbox, box, enclosure)
 
-    async def _spawn_in(self, sandbox: Sandbox, box: Box) -> Child:
+    async def _spawn_in(self, sandbox: Sandbox, box: Box, enclosure: Enclosure) -> Child:
         making = asyncio.ensure_future(asyncio.to_thread(sandbox.command, box))
         try:
             command = await asyncio.shield(making)
@@ -291,7 +292,9 @@ class _Attempt:
             await asyncio.wait({making})
             if making.exception() is None:
                 making.result().close()
+                enclosure.begin(making.result().init)
             raise
+        enclosure.begin(command.init)
         try:
             return await Child.spawn(
                 command.argv, command.env, Path("/"), fds=command.fds, umask=command.umask

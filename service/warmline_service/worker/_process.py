@@ -350,6 +350,7 @@ class CliProcess:
 
     async def _kill_descendants(self) -> None:
         timeout = self._settings.stop_timeout
+        await self._enclosure.empty(timeout)
         if not await asyncio.to_thread(kill_marked, {self.slot.id}, timeout):
             _log.error("descendants would not die", process=self.id)
 

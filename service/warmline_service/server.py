@@ -23,7 +23,7 @@ from warmline_service.chat import (
     UpstreamFault,
     spare_keys,
 )
-from warmline_service.config import Settings
+from warmline_service.config import SandboxSettings, Settings
 from warmline_service.egress import Access, Credential, Egress, make_provider, operator_credential
 from warmline_service.errors import WarmlineError
 from warmline_service.mcp import Broker
@@ -32,7 +32,7 @@ from warmline_service.rpc import RpcServer, build_server, read_credentials
 from warmline_service.sandbox import Sandbox, SandboxMissing, Shares
 from warmline_service.sessions import Journal, Keeper, Portable, Sessions, Workspaces
 from warmline_service.sessions.events import Tokens
-from warmline_service.store import Archives, Blobs, Store, open_database
+from warmline_service.store import ArchiveLimits, Archives, Blobs, Store, open_database
 from warmline_service.tenants import Authenticator, SettingsKeys
 from warmline_service.vault import Vault, open_vault
 from warmline_service.worker import Capabilities, CliProcess, Launcher, Site, Slot, SpawnKey, probe
@@ -282,7 +282,7 @@ class Service:
         await self._store.open()
         if not url:
             await self._store.be_alone()
-        self._archives = Archives()
+        self._archives = Archives(archive_limits(settings.sandbox))
         self._workspaces = Workspaces(self._store, self._archives, root, group_of(self._sandbox))
         self._journal = Journal(self._store, settings.store, settings.limits, exclusive=not url)
         await self._journal.start()
@@ -386,6 +386,16 @@ def find_sandbox(settings: Settings) -> Sandbox | None:
             f"There can be no sandbox around CLI processes. {error} To run them without one, as this user, "
             "with all that it may read: `--sandbox none`."
         ) from error
+
+
+def archive_limits(sandbox: SandboxSettings) -> ArchiveLimits:
+    """What is kept of a session's files: no more than fits in the sandbox of the next process."""
+    most = ArchiveLimits()
+    if sandbox.level == "none":
+        return most
+    # The rest is for what the CLI itself stores.
+    total = min(most.total_bytes, sandbox.disk_bytes // 8 * 7)
+    return replace(most, total_bytes=total, members=min(most.members, sandbox.files // 8 * 7))
 
 
 def group_of(sandbox: Sandbox | None) -> int | None:

@@ -122,7 +122,10 @@ async def test_no_socket_but_its_own_answers(
         attacker,
         f"""
 import glob, os, socket
-found = [os.path.join(at, name) for at, _, names in os.walk("/") for name in names]
+found = []
+for at, below, names in os.walk("/"):
+    below[:] = [each for each in below if at != "/" or each not in ("usr", "proc")]
+    found += [os.path.join(at, name) for name in names]
 found = [path for path in found if os.path.lexists(path) and (os.lstat(path).st_mode & 0o170000) == 0o140000]
 print("sockets", found)
 for path in ({str(slot / "sock")!r}, {str(own / "sock")!r}):

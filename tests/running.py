@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -22,6 +23,10 @@ _SMALL: dict[str, Any] = {
     "pool": {"min_spares": 1, "max_spares": 1, "max_processes": 6},
     "drain_grace": 5,
 }
+
+
+# What a process in a sandbox may read, so that it can run the tests' Python and what they bring.
+TOOLS = (sys.prefix, sys.base_prefix, str(Path(__file__).parent))
 
 
 def small_settings(data_dir: Path, **changes: Any) -> Settings:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ipaddress
 import os
+import stat
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -42,6 +43,8 @@ _log = structlog.get_logger(__name__)
 # After the drain's own grace: what a stream that does not end by itself still gets.
 _STREAM_GRACE = 1.0
 _KEY_VARIABLE = "ANTHROPIC_API_KEY"
+# Reading, and entering, for everybody.
+_FOR_ALL = stat.S_IROTH | stat.S_IXOTH
 
 
 class Unsafe(Exception):  # noqa: N818  # named for what is the case
@@ -159,6 +162,7 @@ class Service:
         settings = self.settings
         slots = await asyncio.to_thread(make_slots_root, settings.data_dir)
         self._sandbox = await asyncio.to_thread(find_sandbox, settings)
+        await asyncio.to_thread(check_readable, settings, self._sandbox)
         # What a killed service left in its slots is saved first; for that the store has to be open.
         self._site = await Site.prepare(
             settings.cli,
@@ -386,6 +390,18 @@ def find_sandbox(settings: Settings) -> Sandbox | None:
             f"There can be no sandbox around CLI processes. {error} To run them without one, as this user, "
             "with all that it may read: `--sandbox none`."
         ) from error
+
+
+def check_readable(settings: Settings, sandbox: Sandbox | None) -> None:
+    """What the operator installed has to be readable for processes of other users; raises Unsafe."""
+    if group_of(sandbox) is None:
+        return
+    for name, path in settings.cli.plugins.items():
+        if path.stat().st_mode & _FOR_ALL != _FOR_ALL:
+            raise Unsafe(
+                f"cli.plugins.{name}: CLI processes run as users of their own, which cannot read {path}. "
+                f"Let them: chmod -R o+rX {path}"
+            )
 
 
 def archive_limits(sandbox: SandboxSettings) -> ArchiveLimits:

@@ -211,6 +211,7 @@ def _greeter(folder: Path) -> Path:
     for path, text in files.items():
         (folder / path).parent.mkdir()
         (folder / path).write_text(text)
+    folder.chmod(0o755)
     return folder
 
 

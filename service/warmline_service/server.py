@@ -8,6 +8,7 @@ import ipaddress
 import os
 import stat
 import uuid
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -384,7 +385,8 @@ def find_sandbox(settings: Settings) -> Sandbox | None:
         return None
     root = settings.data_dir.expanduser().absolute()
     try:
-        return Sandbox.find(settings.sandbox, Shares(root / "shares", root / "tenants"))
+        name = f"warmline-{zlib.crc32(os.fsencode(root)):08x}"
+        return Sandbox.find(settings.sandbox, Shares(root / "shares", root / "tenants"), name)
     except SandboxMissing as error:
         raise Unsafe(
             f"There can be no sandbox around CLI processes. {error} To run them without one, as this user, "

@@ -27,10 +27,16 @@ def limits() -> dict[str, int]:
 
 
 @pytest.fixture(scope="module")
-def thread(canary: str, limits: dict[str, int]) -> Iterator[ServiceThread]:
+def model() -> Model:
+    """The model of the module's service."""
+    return Model()
+
+
+@pytest.fixture(scope="module")
+def thread(canary: str, limits: dict[str, int], model: Model) -> Iterator[ServiceThread]:
     """A service at the default level."""
     del canary
-    with shared_service(Model(), **sandboxed(**limits)) as thread:
+    with shared_service(model, **sandboxed(**limits)) as thread:
         yield thread
 
 

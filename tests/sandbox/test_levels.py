@@ -129,10 +129,7 @@ async def test_at_level_network_the_machines_network_is_there_and_no_more() -> N
 @pytest.mark.real_cli
 async def test_a_service_without_rights_has_the_same_sandbox(data: Path) -> None:
     """As another user than root: what differs is that workspaces are there from the start alone."""
-    cli = find_cli(CliSettings())
-    if os.geteuid() == 0 and not _open_to_all(cli):
-        cli = Path(shutil.copy(cli, data))
-        cli.chmod(0o755)
+    cli = await asyncio.to_thread(_cli_for_all, data)
     place = data / "d"
     env = {"WARMLINE_CLI__PATH": str(cli), "HOME": str(data), "TMPDIR": str(data)}
     async with serving(as_nobody.command(), place, **env) as served:
@@ -181,5 +178,11 @@ async def test_nothing_outlives_a_service_that_is_killed(data: Path) -> None:
     assert not (data / "shares").exists()
 
 
-def _open_to_all(path: Path) -> bool:
-    return all(each.stat().st_mode & 0o005 == 0o005 for each in (path, *path.parents))
+def _cli_for_all(folder: Path) -> Path:
+    """The CLI, where everybody may run it."""
+    cli = find_cli(CliSettings())
+    if os.geteuid() or all(each.stat().st_mode & 0o005 == 0o005 for each in (cli, *cli.parents)):
+        return cli
+    copy = Path(shutil.copy(cli, folder))
+    copy.chmod(0o755)
+    return copy

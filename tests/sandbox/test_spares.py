@@ -3,9 +3,9 @@
 import json
 
 import pytest
+from conversing import Model
 from inside import bash, python
 from parking import say, work_of
-from running import text_of
 from shared import ServiceThread
 from warmline_client import Client, Conversation
 
@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.real_cli, pytest.mark.shared_service]
 
 
 async def test_nothing_is_left_for_the_next_session(
-    client: Client, thread: ServiceThread, attacker: Conversation
+    client: Client, thread: ServiceThread, attacker: Conversation, model: Model
 ) -> None:
     """No file where any process might look, no setting, no listening socket."""
     hooks = json.dumps(
@@ -32,9 +32,9 @@ async def test_nothing_is_left_for_the_next_session(
     )
     assert "planted" in told
     async with client.chat() as chat:
-        events = await say(chat, "::echo request")
-        assert "PLANTED" not in text_of(events)
         await say(chat, "::say nothing")
+        assert "::say nothing" in str(model.asked[-1])
+        assert "PLANTED" not in str(model.asked[-1])
         slot = (await work_of(thread.service, chat.session_id)).parent
     found = [path for path in slot.rglob("*") if path.name == "planted"]
     assert not found

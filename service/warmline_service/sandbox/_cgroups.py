@@ -14,23 +14,25 @@ from warmline_service.config import SandboxSettings
 
 _WANTED = ("cpu", "memory", "pids")
 # The service's own, beside those of the boxes: a group with processes gives none of its rights on.
-_SERVICE, _BOXES = "service", "boxes"
+_SERVICE = "warmline-service"
 _PERIOD = 100_000
 _PATIENCE = 2.0
 
 
 @dataclass(frozen=True)
 class Cgroups:
-    """A group for each box, below the service's own group. The methods block.
+    """A group for each box, below that which the service was started in. The methods block.
 
-    `controllers` are those that the service may use, of which each limits something.
+    `name` is that of the group around the boxes. `controllers` are those that the service may use, of
+    which each limits something.
     """
 
     root: Path
+    name: str
     controllers: tuple[str, ...]
 
     @classmethod
-    def find(cls) -> Cgroups | None:
+    def find(cls, name: str) -> Cgroups | None:
         """What there is for this service; None where it may make no group, or none that limits."""
         root = _own_group()
         if root is None or not os.access(root, os.W_OK):
@@ -40,15 +42,15 @@ class Cgroups:
         except OSError:
             return None
         controllers = tuple(each for each in _WANTED if each in known)
-        return cls(root, controllers) if controllers else None
+        return cls(root, name, controllers) if controllers else None
 
     def open(self) -> None:
         """Get ready: the service moves to a group of its own. Raises OSError where it may not."""
         self.close()
         (self.root / _SERVICE).mkdir(exist_ok=True)
         _write(self.root / _SERVICE / "cgroup.procs", str(os.getpid()))
-        (self.root / _BOXES).mkdir(exist_ok=True)
-        for group in (self.root, self.root / _BOXES):
+        self._boxes.mkdir()
+        for group in (self.root, self._boxes):
             _write(group / "cgroup.subtree_control", " ".join(f"+{x}" for x in self.controllers))
 
     def make(self, box_id: str, settings: SandboxSettings) -> None:
@@ -95,19 +97,22 @@ class Cgroups:
 
     def close(self) -> None:
         """End and remove what is left of boxes. Raises OSError."""
-        boxes = self.root / _BOXES
-        if boxes.exists():
-            for group in boxes.iterdir():
+        if self._boxes.exists():
+            for group in self._boxes.iterdir():
                 if group.is_dir():
                     self.remove(group.name)
-            boxes.rmdir()
+            self._boxes.rmdir()
+
+    @property
+    def _boxes(self) -> Path:
+        return self.root / self.name
 
     def _group(self, box_id: str) -> Path:
-        return self.root / _BOXES / box_id
+        return self._boxes / box_id
 
 
 def _own_group() -> Path | None:
-    """The directory of the service's own group."""
+    """The directory of the group that the service was started in."""
     own = ""
     for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
         if line.startswith("0::"):
@@ -117,7 +122,10 @@ def _own_group() -> Path | None:
         if own and after.startswith("cgroup2 "):
             _, _, _, root, place, *_ = before.split(" ")
             below = os.path.relpath(own, root)
-            return None if below.startswith("..") else Path(place) / below
+            group = Path(place) / below
+            # Where this process, or what started it, has moved already.
+            group = group.parent if group.name == _SERVICE else group
+            return None if below.startswith("..") else group
     return None
 
 

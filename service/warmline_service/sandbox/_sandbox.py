@@ -91,8 +91,13 @@ class Sandbox:
         self._filter = filter_program()
 
     @classmethod
-    def find(cls, settings: SandboxSettings, shares: Shares | None = None) -> Sandbox:
-        """The best that works here; with `shares` where that is possible. Raises SandboxMissing."""
+    def find(
+        cls, settings: SandboxSettings, shares: Shares | None = None, name: str = "warmline"
+    ) -> Sandbox:
+        """The best that works here; with `shares` where that is possible. Raises SandboxMissing.
+
+        `name` tells the control groups of this service from those of others.
+        """
         programs = _programs()
         if os.uname().machine not in machines():
             raise SandboxMissing(f"There is no seccomp filter for {os.uname().machine}.")
@@ -104,7 +109,7 @@ class Sandbox:
             lack = sandbox.try_out()
             if lack is None:
                 sandbox.shares = shares if root else None
-                sandbox.cgroups = Cgroups.find()
+                sandbox.cgroups = Cgroups.find(name)
                 return sandbox
             tried.append(lack)
         raise SandboxMissing(_advice(tried))

@@ -30,7 +30,7 @@ setup: ## make .venv with everything that Python needs
 tools: setup ## get what the TypeScript and Go stubs need
 	@scripts/tools.sh
 
-servers: ## get what the tests start: PostgreSQL, by Debian's package
+servers: setup ## get what the tests start: PostgreSQL, by Debian's package
 	@scripts/servers.sh
 
 demo: setup ## a short conversation with the real CLI and a built-in model: no account needed

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Makes sure of the one server that the tests start and pip cannot bring: PostgreSQL. As root it
-# installs Debian's package, without its usual cluster. Does nothing when there is one already.
+# Makes sure of what the tests start and pip cannot bring: bubblewrap, which `make setup` installs, and
+# PostgreSQL. As root it installs Debian's package, without its usual cluster. Does nothing when there
+# is one already.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -28,6 +29,8 @@ clean_up() {
     rmdir "$(dirname "$no_cluster")" 2>/dev/null || :
 }
 
+command -v bwrap >/dev/null ||
+    fail "The tests need bubblewrap." "Run: sudo apt-get install bubblewrap"
 if found; then
     exit 0
 fi

@@ -46,7 +46,7 @@ class SandboxSettings(Section):
         200_000, ge=1000, description="How many files and directories; as `sandbox.disk_bytes`."
     )
     scratch_bytes: int = Field(
-        64 * MIB, ge=1 * MIB, description="Each of its `/tmp` and `/dev/shm`, which are memory."
+        64 * MIB, ge=1 * MIB, description="Each of its `/tmp`, `/var/tmp` and `/dev/shm`."
     )
     first_uid: int = Field(
         1_900_000_000,

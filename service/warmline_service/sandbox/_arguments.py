@@ -32,6 +32,8 @@ _ETC = (
     "ssl",
 )
 _ETC_NETWORK = ("gai.conf", "host.conf", "hosts", "resolv.conf")
+# Its own, in memory.
+_SCRATCH = ("/dev/shm", "/tmp", "/var/tmp")  # noqa: S108  # that is the point
 # What root keeps until the process has become its own user: to do that, and to enter its directory.
 _UNTIL_ITS_USER = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_DAC_READ_SEARCH")
 # The first process of the sandbox is bubblewrap's: nothing inside may look into it or change it.
@@ -134,6 +136,6 @@ def _system(settings: SandboxSettings, inherited: Inherited) -> Sequence[str]:
         arguments += ["--perms", "0444", "--file", str(file), place]
     arguments += ["--proc", "/proc", "--perms", "0555", "--size", "4096", "--tmpfs", _HIDDEN]
     arguments += ["--remount-ro", _HIDDEN, "--dev", "/dev"]
-    for scratch in ("/dev/shm", "/tmp"):  # noqa: S108  # inside, where they are its own
+    for scratch in _SCRATCH:
         arguments += ["--perms", "1777", "--size", size, "--tmpfs", scratch]
-    return (*arguments, "--remount-ro", "/dev", "--symlink", "/tmp", "/var/tmp")  # noqa: S108
+    return (*arguments, "--remount-ro", "/dev")

@@ -16,7 +16,8 @@ class Shares:
 
     def __init__(self, root: Path, common: Path) -> None:
         self.common = common
-        self._root = root
+        # As the kernel names it where it lists mounts.
+        self._root = root.parent.resolve() / root.name
         self._shown: dict[str, set[Path]] = {}
 
     def open(self) -> None:

@@ -22,18 +22,16 @@ def own_directory(root: Path, *names: str, group: int | None = None) -> Path:
     Each name is looked up in the directory before it and must be a real directory of this user's.
     With `group` the last one is also for the processes that are in it. Raises STORAGE_UNAVAILABLE.
     """
-    whose: list[int] = []
 
-    def settle(here: int) -> None:
-        whose.append(os.fstat(here).st_uid)
-        if group is not None and len(whose) == len(names):
+    def settle(here: int, last: bool) -> None:
+        if os.fstat(here).st_uid != os.geteuid():
+            raise _unusable(names, "it belongs to somebody else")
+        if last and group is not None:
             _share(here, group)
         else:
             os.fchmod(here, 0o700)
 
     _descend(root, names, settle)
-    if set(whose) - {os.geteuid()}:
-        raise _unusable(names, "it belongs to somebody else")
     return root.joinpath(*names)
 
 
@@ -43,7 +41,8 @@ def reach_directory(root: Path, *names: str) -> None:
     It is made where it is missing, and can be read afterwards. Raises STORAGE_UNAVAILABLE.
     """
 
-    def settle(here: int) -> None:
+    def settle(here: int, last: bool) -> None:
+        del last
         mode = stat.S_IMODE(os.fstat(here).st_mode)
         if mode & 0o700 != 0o700:
             os.fchmod(here, mode | 0o700)
@@ -51,17 +50,17 @@ def reach_directory(root: Path, *names: str) -> None:
     _descend(root, names, settle)
 
 
-def _descend(root: Path, names: Sequence[str], settle: Callable[[int], None]) -> None:
+def _descend(root: Path, names: Sequence[str], settle: Callable[[int, bool], None]) -> None:
     with contextlib.ExitStack() as opened:
         try:
             here = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             opened.callback(os.close, here)
-            for name in names:
+            for number, name in enumerate(names, 1):
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(name, 0o700, dir_fd=here)
                 here = os.open(name, _FOLDER, dir_fd=here)
                 opened.callback(os.close, here)
-                settle(here)
+                settle(here, number == len(names))
         except OSError as error:
             raise _unusable(names, error.strerror or str(error)) from error
 

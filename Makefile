@@ -10,6 +10,8 @@ PY := $(BIN)/python
 # What is ours and Python; bench is not part of the tests, and obeys the same rules.
 CODE := service clients/python tests scripts bench
 CHECKS := format lint types layers proto generated clients
+# The tests are shared out to as many processes as there are cores; more than four wait for the disk.
+SHARED := --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # Ours alone: a caller's settings must not decide what is built.
 export GOTOOLCHAIN := local
@@ -30,7 +32,7 @@ setup: ## make .venv with everything that Python needs
 tools: setup ## get what the TypeScript and Go stubs need
 	@scripts/tools.sh
 
-servers: setup ## get what the tests start: PostgreSQL, by Debian's package
+servers: setup ## get what the tests start: PostgreSQL and Redis, by Debian's packages
 	@scripts/servers.sh
 
 demo: setup ## a short conversation with the real CLI and a built-in model: no account needed
@@ -41,7 +43,7 @@ serve: setup ## run the service; `make serve ARGS="--provider loopback"` needs n
 
 test: tools servers ## every check, then every test
 	@$(PY) scripts/steps.py $(CHECKS)
-	@$(PY) -m pytest
+	@$(PY) -m pytest $(SHARED)
 
 check: tools ## every check, no tests
 	@$(PY) scripts/steps.py $(CHECKS)
@@ -70,7 +72,7 @@ clients: tools ## check: the TypeScript and Go stubs compile
 	@build/bin/node clients/typescript/node_modules/typescript/bin/tsc -p clients/typescript
 	@cd clients/go && ../../$(BIN)/go build ./... && ../../$(BIN)/go vet ./...
 
-tests: setup servers ## every test; `make tests T="-k pool"` for some
+tests: setup servers ## every test, one by one; `make tests T="-k pool"` for some
 	@$(PY) -m pytest $(T)
 
 chaos: setup servers ## break what carries conversations, check every promise; `make chaos ARGS="--store postgres"`

@@ -24,7 +24,7 @@ from rich.console import Console
 from warmline_service.config import CliSettings
 from warmline_service.worker import find_cli, read_version
 
-from bench import fan_out, first_text, idle, journal, memory, sandbox, throughput
+from bench import fan_out, first_text, idle, journal, memory, sandbox, tenants, throughput
 from bench.figures import Report
 from bench.load import build_reader
 from bench.plan import Plan
@@ -38,6 +38,7 @@ _PARTS = {
     "journal": journal.run,
     "memory": memory.run,
     "idle": idle.run,
+    "tenants": tenants.run,
 }
 # All that the benchmark's children may see of the caller's environment.
 _KEPT = ("PATH", "LANG", "TERM", "COLUMNS", "NO_COLOR")

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Makes sure of what the tests start and pip cannot bring: bubblewrap, which `make setup` installs, and
-# PostgreSQL. As root it installs Debian's package, without its usual cluster. Does nothing when there
-# is one already.
+# Makes sure of the servers that the tests start and pip cannot bring: PostgreSQL and Redis. As root it
+# installs Debian's packages, without PostgreSQL's usual cluster; the Redis is in redis-tools, which starts
+# none. Does nothing when they are there already. bubblewrap comes by `make setup`.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -14,14 +14,23 @@ fail() {
     exit 1
 }
 
-# The tests look in the same places (tests/postgres.py).
-found() {
+# The tests look in the same places (tests/postgres.py, tests/redis_server.py).
+has_postgresql() {
     for binary in /usr/lib/postgresql/*/bin/postgres "$(command -v postgres || :)"; do
         if [ -x "$binary" ] && [ -x "$(dirname "$(readlink -f "$binary")")/initdb" ]; then
             return 0
         fi
     done
     return 1
+}
+
+has_redis() {
+    [ -x /usr/bin/redis-check-rdb ]
+}
+
+missing() {
+    has_postgresql || printf ' postgresql'
+    has_redis || printf ' redis-tools'
 }
 
 clean_up() {
@@ -31,22 +40,25 @@ clean_up() {
 
 command -v bwrap >/dev/null ||
     fail "The tests need bubblewrap." "Run: sudo apt-get install bubblewrap"
-if found; then
+packages=$(missing)
+if [ -z "$packages" ]; then
     exit 0
 fi
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    fail "The tests need PostgreSQL's server, of which they start one of their own." \
-        "Run: sudo apt-get install postgresql"
+    fail "The tests start servers of their own, which are not installed here." \
+        "Run: sudo apt-get install$packages"
 fi
-say "installing the Debian package postgresql; no cluster is made and none is started"
+say "installing Debian packages:$packages; no cluster is made and no server is started"
 log=$(mktemp)
 trap clean_up EXIT
 mkdir -p "$(dirname "$no_cluster")"
 echo 'create_main_cluster = false' >"$no_cluster"
+# shellcheck disable=SC2086  # one word for each package
 if ! { apt-get update &&
-    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends postgresql; } \
+    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $packages; } \
     >"$log" 2>&1; then
     tail -n 20 "$log" >&2
-    fail "postgresql could not be installed; its last words are above."
+    fail "$packages could not be installed; the last words are above."
 fi
-found || fail "postgresql is installed, and still its binaries are not found."
+left=$(missing)
+[ -z "$left" ] || fail "$left: installed, and still not found."

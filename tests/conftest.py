@@ -15,11 +15,12 @@ import grpc
 import hypothesis
 import leaks
 import pytest
+from probing import probe_once
 from virtual_time import VirtualTimeLoop
 from watching import EachLoopsOwn
 
 # Fixtures for any test that asks: servers of the run's own.
-pytest_plugins = ["postgres", "s3", "stores"]
+pytest_plugins = ["postgres", "redis_server", "s3", "stores"]
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 # Answered from the kernel's own memory within microseconds; a thread would take longer.
@@ -94,6 +95,14 @@ def nothing_blocks_the_loop() -> Iterator[None]:
     guard.activate()
     yield
     guard.deactivate()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def the_cli_is_probed_once() -> Iterator[None]:
+    """Services in this process share what was found out; `warmline serve` still finds it out itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("warmline_service.server.probe", probe_once)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -54,9 +54,11 @@ def data_directory() -> Iterator[Path]:
 
 
 @asynccontextmanager
-async def service_in(data_dir: Path, **changes: Any) -> AsyncIterator[Service]:
+async def service_in(
+    data_dir: Path, show_key: Callable[[str], None] | None = None, **changes: Any
+) -> AsyncIterator[Service]:
     """A service that is up; at the end it is drained, and nothing may be left of its slots."""
-    service = Service(small_settings(data_dir, **changes))
+    service = Service(small_settings(data_dir, **changes), show_key)
     try:
         await service.start()
         yield service

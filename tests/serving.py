@@ -8,7 +8,7 @@ import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import psutil
@@ -56,19 +56,36 @@ def _runs(process: psutil.Process) -> bool:
 
 @asynccontextmanager
 async def served(
-    data: Path, cli: Path, port: int = 0, settings: Mapping[str, object] | None = None
+    data: Path,
+    cli: Path,
+    port: int = 0,
+    settings: Mapping[str, object] | None = None,
+    *,
+    provider: str = "loopback",
+    environ: Mapping[str, str] | None = None,
+    log: Path | None = None,
 ) -> AsyncIterator[Served]:
-    """A service; a setting is named as in the environment, without `WARMLINE_`."""
+    """A service; a setting is named as in the environment, without `WARMLINE_`; `environ` adds to that.
+
+    What it writes to stderr goes to `log`, if that is given.
+    """
     env = os.environ | {
         f"WARMLINE_{name.upper()}": str(value) for name, value in (settings or {}).items()
     }
+    env |= environ or {}
     env |= {"WARMLINE_CLI__PATH": str(cli), "WARMLINE_CLI__STOP_TIMEOUT": "1"}
     # The fake CLI is a script of this run's, whose interpreter is anywhere.
     env |= {"WARMLINE_SANDBOX__LEVEL": "none"}
-    command = ("serve", "--listen", f"127.0.0.1:{port}", "--provider", "loopback")
-    process = await asyncio.create_subprocess_exec(
-        WARMLINE, *command, "--data-dir", data, stdout=PIPE, env=env, start_new_session=True
-    )
+    command = ("serve", "--listen", f"127.0.0.1:{port}", "--provider", provider)
+    with ExitStack() as stack:
+        stderr = stack.enter_context(log.open("ab")) if log is not None else None
+        process = await asyncio.create_subprocess_exec(
+            *(WARMLINE, *command, "--data-dir", data),
+            stdout=PIPE,
+            stderr=stderr,
+            env=env,
+            start_new_session=True,
+        )
     try:
         assert process.stdout is not None
         line = await asyncio.wait_for(process.stdout.readline(), _START_TIMEOUT)

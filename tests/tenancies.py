@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from running import faking, running_service
+from running import data_directory, faking, running_service, service_in
 from warmline_service.tenants import hash_key, new_key
 
 
@@ -23,3 +23,13 @@ async def two_tenants(directory: Path) -> AsyncIterator[tuple[str, str, str]]:
     other, second = tenant("other")
     async with running_service(tenants=[acme, other], cli=faking(directory)) as service:
         yield f"127.0.0.1:{service.port}", first, second
+
+
+@asynccontextmanager
+async def administered(directory: Path, **changes: Any) -> AsyncIterator[tuple[str, str]]:
+    """A service that had no key: its address, and the key that it made."""
+    shown: list[str] = []
+    with data_directory() as data:
+        settings = {"cli": faking(directory), "auth": "required"} | changes
+        async with service_in(data, shown.append, **settings) as service:
+            yield f"127.0.0.1:{service.port}", shown[0]

@@ -79,7 +79,8 @@ async def _serve(settings: Settings) -> None:
     hide_memory()
     if settings.sandbox.level != "none":
         adopt_orphans()
-    stopping, hurry = asyncio.Event(), asyncio.Event()
+    service = Service(settings, _show_key)
+    stopping, hurry = service.drain_asked, asyncio.Event()
 
     def stop() -> None:
         (hurry if stopping.is_set() else stopping).set()
@@ -87,7 +88,6 @@ async def _serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    service = Service(settings)
     starting = asyncio.create_task(service.start())
     stopped = asyncio.create_task(stopping.wait())
     await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -113,6 +113,15 @@ async def _serve(settings: Settings) -> None:
         await service.stop(grace=0.0)
         return
     draining.result()
+
+
+def _show_key(key: str) -> None:
+    text = (
+        "warmline: callers have to show an API key, and there was none. This is the first, with every scope; "
+        "it is not shown again. `warmline tenants` and `warmline keys` make others with it.\n\n"
+        f"    {key}\n"
+    )
+    _err.print(text, markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -15,13 +15,9 @@ from pathlib import Path
 from warmline_service.config import MIB, Settings
 from warmline_service.errors import WarmlineError
 from warmline_service.pool import capacity, default_memory_budget
-from warmline_service.server import (
-    Unsafe,
-    check_exposure,
-    find_sandbox,
-    has_credential,
-    has_keys,
-)
+from warmline_service.sandbox import SandboxMissing, find_sandbox
+from warmline_service.server import has_credential
+from warmline_service.tenants import asks_callers
 from warmline_service.worker import find_cli, find_guard
 
 # A slot of the CLI holds some hundred kilobytes; transcripts and work files grow from there.
@@ -49,7 +45,7 @@ def examine(settings: Settings) -> list[Finding]:
         _disk,
         _memory,
         _provider,
-        _exposure,
+        _access,
         _port,
     ]
     return [check(settings) for check in checks]
@@ -97,7 +93,7 @@ def _sandbox(settings: Settings) -> Finding:
         return Finding("sandbox", "none, by sandbox.level", advice=advice)
     try:
         sandbox = find_sandbox(settings)
-    except Unsafe as error:
+    except SandboxMissing as error:
         return Finding("sandbox", "not possible here", ok=False, advice=str(error))
     assert sandbox is not None
     return Finding("sandbox", f"{level}: {sandbox}")
@@ -142,14 +138,14 @@ def _provider(settings: Settings) -> Finding:
     )
 
 
-def _exposure(settings: Settings) -> Finding:
-    try:
-        check_exposure(settings)
-    except Unsafe as error:
-        return Finding("access", "open to anybody", ok=False, advice=str(error))
+def _access(settings: Settings) -> Finding:
     keys = sum(len(tenant.keys) for tenant in settings.tenants)
-    found = f"{keys} API keys" if has_keys(settings) else "no keys: tenant `dev`, this machine only"
-    return Finding("access", found)
+    if not asks_callers(settings):
+        return Finding(
+            "access", "this machine only, as tenant `dev`; with keys in the store by these"
+        )
+    own = f"{keys} API keys in the settings" if keys else "API keys of the store"
+    return Finding("access", f"callers have to show who they are: {own}")
 
 
 def _port(settings: Settings) -> Finding:

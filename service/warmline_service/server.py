@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import os
-import stat
 import uuid
-import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,13 +27,14 @@ from warmline_service.egress import Access, Credential, Egress, make_provider, o
 from warmline_service.errors import WarmlineError
 from warmline_service.mcp import Broker
 from warmline_service.pool import Pool, SilentEvents, capacity, default_memory_budget
-from warmline_service.rpc import RpcServer, build_server, read_credentials
-from warmline_service.sandbox import Sandbox, SandboxMissing, Shares
+from warmline_service.quota import Allowance, Prices, Quota, Rates
+from warmline_service.rpc import AdminServicer, RpcServer, build_server, read_credentials
+from warmline_service.sandbox import Sandbox, SandboxMissing, find_sandbox
 from warmline_service.sessions import Journal, Keeper, Portable, Sessions, Workspaces
 from warmline_service.sessions.events import Tokens
 from warmline_service.store import ArchiveLimits, Archives, Blobs, Store, open_database
-from warmline_service.tenants import Authenticator, SettingsKeys
-from warmline_service.vault import Vault, open_vault
+from warmline_service.tenants import Callers, NoKey, TenantPolicies
+from warmline_service.vault import SealBroken, Vault, read_master, unlock
 from warmline_service.worker import Capabilities, CliProcess, Launcher, Site, Slot, SpawnKey, probe
 
 _log = structlog.get_logger(__name__)
@@ -44,8 +42,6 @@ _log = structlog.get_logger(__name__)
 # After the drain's own grace: what a stream that does not end by itself still gets.
 _STREAM_GRACE = 1.0
 _KEY_VARIABLE = "ANTHROPIC_API_KEY"
-# Reading, and entering, for everybody.
-_FOR_ALL = stat.S_IROTH | stat.S_IXOTH
 
 
 class Unsafe(Exception):  # noqa: N818  # named for what is the case
@@ -81,8 +77,15 @@ class EgressAccess:
 
     def last_fault(self, slot_id: str) -> UpstreamFault | None:
         """The last error of the provider, if its last answer was one."""
+        denied = self.egress.denied(slot_id)
+        if denied is not None:
+            return UpstreamFault(403, denied.retry_after, denied)
         error = self.egress.last_error(slot_id)
         return UpstreamFault(error.status, error.retry_after) if error else None
+
+    def allow(self, slot_id: str, allowance: Allowance | None) -> None:
+        """What the slot uses from now on is held to an allowance."""
+        self.egress.allow(slot_id, allowance)
 
 
 def _sent(credential: ModelCredential | None) -> Credential | None:
@@ -125,10 +128,15 @@ class FirstSpares(SilentEvents):
 
 
 class Service:
-    """The whole service in one process."""
+    """The whole service in one process. `drain_asked` is set when an operator wants it to stop.
 
-    def __init__(self, settings: Settings) -> None:
+    `show_key` is given the first API key, once, where callers have to show one and there is none at all.
+    """
+
+    def __init__(self, settings: Settings, show_key: Callable[[str], None] | None = None) -> None:
         self.settings = settings
+        self.drain_asked = asyncio.Event()
+        self._show_key = show_key
         self.port = 0
         self._sandbox: Sandbox | None = None
         self._site: Site | None = None
@@ -142,7 +150,9 @@ class Service:
         self._keeper: Keeper | None = None
         self._own_credential = False
         self._vault: Vault | None = None
+        self._callers: Callers | None = None
         self._broker: Broker | None = None
+        self._quota: Quota | None = None
         self._conversations: Conversations | None = None
         self._rpc: RpcServer | None = None
 
@@ -152,9 +162,11 @@ class Service:
         Raises Unsafe, OSError (port, data directory) and WarmlineError (CLI_NOT_FOUND, CLI_CRASHED),
         and leaves nothing behind then.
         """
-        check_exposure(self.settings)
         try:
             await self._start()
+        except NoKey as error:
+            await self.stop(grace=0.0)
+            raise Unsafe(str(error)) from error
         except BaseException:
             await self.stop(grace=0.0)
             raise
@@ -162,8 +174,10 @@ class Service:
     async def _start(self) -> None:
         settings = self.settings
         slots = await asyncio.to_thread(make_slots_root, settings.data_dir)
-        self._sandbox = await asyncio.to_thread(find_sandbox, settings)
-        await asyncio.to_thread(check_readable, settings, self._sandbox)
+        try:
+            self._sandbox = await asyncio.to_thread(find_sandbox, settings)
+        except SandboxMissing as error:
+            raise Unsafe(str(error)) from error
         # What a killed service left in its slots is saved first; for that the store has to be open.
         self._site = await Site.prepare(
             settings.cli,
@@ -172,6 +186,7 @@ class Service:
             claimed=self._open_store,
             sandbox=self._sandbox,
         )
+        callers = await self._start_callers()
         capabilities = await probe(self._site)
         _log.info("cli probed", path=str(self._site.binary), version=capabilities.version)
         if not settings.pool.warm_up:
@@ -180,14 +195,23 @@ class Service:
         first = await self._start_pool(self._site, egress, capabilities)
         catalog = ModelCatalog(capabilities.models, settings.models)
         conversations = await self._start_conversations(egress, catalog, capabilities)
-        keys = SettingsKeys(settings.tenants) if has_keys(settings) else None
+        admin = AdminServicer(callers.administration, self.pool.stats, self.drain_asked.set)
         tls = settings.tls
         credentials = await asyncio.to_thread(read_credentials, tls) if tls else None
-        self._rpc = build_server(settings, conversations, catalog, Authenticator(keys), credentials)
+        assert self._quota is not None
+        doors = callers.authenticator, self._quota, admin
+        self._rpc = build_server(settings, conversations, catalog, *doors, credentials)
         # Ready means warm: who connects at once shall not wait for a process.
         await first.up(len(self._kinds(capabilities)), settings.cli.start_timeout)
         await self._rpc.start()
         self.port = self._rpc.port
+
+    async def _start_callers(self) -> Callers:
+        assert self._store is not None
+        assert self._vault is not None
+        self._callers = Callers(self.settings, self._store.tenants, self._vault.keyed_hash)
+        await self._callers.start(self._show_key)
+        return self._callers
 
     async def _start_egress(self) -> Egress:
         settings = self.settings
@@ -233,7 +257,10 @@ class Service:
         assert workspaces is not None
         assert self._journal is not None
         assert self._vault is not None
-        sessions = Sessions(store, settings.limits, settings.retention, self._vault)
+        assert self._callers is not None
+        quota = self._quota = open_quota(settings, store, self._callers.policies)
+        quota.start()
+        sessions = Sessions(store, quota, settings.retention, self._vault)
         self._broker = Broker(settings.mcp)
         runtime = Runtime(
             self.pool,
@@ -246,7 +273,7 @@ class Service:
             sessions,
             self._journal,
             workspaces,
-            Portable(store, sessions, workspaces, settings.limits, settings.store),
+            Portable(store, sessions, workspaces, quota, settings.store),
             self._broker,
             self._vault,
             Policy(
@@ -257,6 +284,7 @@ class Service:
                 settings.provider,
                 self._own_credential,
             ),
+            quota,
         )
         self._conversations = Conversations(runtime)
         self._keeper = Keeper(
@@ -280,15 +308,19 @@ class Service:
         root = settings.data_dir.expanduser().absolute()
         url = settings.store.url.get_secret_value() if settings.store.url else ""
         node_id = await asyncio.to_thread(own_node_id, root)
-        key_file = settings.vault.key_file or root / "vault.key"
-        self._vault = await asyncio.to_thread(open_vault, key_file)
+        master = await asyncio.to_thread(read_master, settings.vault, root, os.environ)
         blobs = Blobs(settings.store.blob_url, root / "blobs")
         self._store = Store(open_database(url, root / "warmline.db"), blobs, node_id)
         await self._store.open()
+        try:
+            self._vault = await unlock(master, self._store.roots)
+        except SealBroken as error:
+            raise ValueError(f"vault: {error}; settings [vault]") from error
         if not url:
             await self._store.be_alone()
         self._archives = Archives(archive_limits(settings.sandbox))
-        self._workspaces = Workspaces(self._store, self._archives, root, group_of(self._sandbox))
+        group = None if self._sandbox is None else self._sandbox.group
+        self._workspaces = Workspaces(self._store, self._archives, root, group)
         self._journal = Journal(self._store, settings.store, settings.limits, exclusive=not url)
         await self._journal.start()
 
@@ -319,6 +351,8 @@ class Service:
             await self._rpc.stop(_STREAM_GRACE)
         if self._pool is not None:
             await self._pool.aclose()
+        if self._quota is not None:
+            await self._quota.aclose()
         await self._close_store()
         if self._launcher is not None:
             await self._launcher.aclose()
@@ -330,7 +364,10 @@ class Service:
 
     async def _close_store(self) -> None:
         keeper, journal, store = self._keeper, self._journal, self._store
-        self._keeper = self._journal = self._store = None
+        callers = self._callers
+        self._keeper = self._journal = self._store = self._callers = None
+        if callers is not None:
+            await callers.aclose()
         if journal is not None:
             await journal.aclose()
         if keeper is not None:
@@ -352,58 +389,17 @@ class Service:
         return self._pool
 
 
-def has_keys(settings: Settings) -> bool:
-    """Whether anybody has to authenticate."""
-    return any(tenant.keys for tenant in settings.tenants)
-
-
-def check_exposure(settings: Settings) -> None:
-    """Without a key anybody is served, so only this machine may reach the port; raises Unsafe."""
-    host = settings.listen.rpartition(":")[0].strip("[]")
-    if has_keys(settings) or host == "localhost":
-        return
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
-        raise Unsafe(
-            f"listen = {settings.listen!r} is not loopback and no API key is configured: anybody "
-            "could use the service. Add a key (`warmline new-key`) or listen on 127.0.0.1."
-        )
+def open_quota(settings: Settings, store: Store, policies: TenantPolicies) -> Quota:
+    """What tenants may use. Raises ValueError for a Redis that has no URL."""
+    url = settings.limits.rates_url
+    rates = Rates(url.get_secret_value() if url else "")
+    return Quota(settings.limits, policies, rates, store.ledger, Prices(settings.models.prices))
 
 
 def has_credential(settings: Settings, environ: Mapping[str, str]) -> bool:
     """Whether the provider can be used. Raises OSError and ValueError for a bad credential."""
     provider = settings.provider
     return provider.kind == "loopback" or operator_credential(provider, environ) is not None
-
-
-def find_sandbox(settings: Settings) -> Sandbox | None:
-    """What processes are put into; None where the operator wants none. Blocks; raises Unsafe."""
-    if settings.sandbox.level == "none":
-        return None
-    root = settings.data_dir.expanduser().absolute()
-    try:
-        name = f"warmline-{zlib.crc32(os.fsencode(root)):08x}"
-        return Sandbox.find(settings.sandbox, Shares(root / "shares", root / "tenants"), name)
-    except SandboxMissing as error:
-        raise Unsafe(
-            f"There can be no sandbox around CLI processes. {error} To run them without one, as this user, "
-            "with all that it may read: `--sandbox none`."
-        ) from error
-
-
-def check_readable(settings: Settings, sandbox: Sandbox | None) -> None:
-    """What the operator installed has to be readable for processes of other users; raises Unsafe."""
-    if group_of(sandbox) is None:
-        return
-    for name, path in settings.cli.plugins.items():
-        if path.stat().st_mode & _FOR_ALL != _FOR_ALL:
-            raise Unsafe(
-                f"cli.plugins.{name}: CLI processes run as users of their own, which cannot read {path}. "
-                f"Let them: chmod -R o+rX {path}"
-            )
 
 
 def archive_limits(sandbox: SandboxSettings) -> ArchiveLimits:
@@ -414,12 +410,6 @@ def archive_limits(sandbox: SandboxSettings) -> ArchiveLimits:
     # The rest is for what the CLI itself stores.
     total = min(most.total_bytes, sandbox.disk_bytes // 8 * 7)
     return replace(most, total_bytes=total, members=min(most.members, sandbox.files // 8 * 7))
-
-
-def group_of(sandbox: Sandbox | None) -> int | None:
-    """The group that processes of users of their own share."""
-    owner = None if sandbox is None else sandbox.owner("0")
-    return None if owner is None else owner.gid
 
 
 def make_slots_root(data_dir: Path) -> Path:

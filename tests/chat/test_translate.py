@@ -5,7 +5,9 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from warmline.v1 import events_pb2 as pb
 from warmline_service.chat._translate import Translator, begins_turn, result_of
+from warmline_service.rpc._wire import fill_event
 from warmline_service.sessions import events
 from warmline_service.worker import decode
 
@@ -27,7 +29,22 @@ TYPES = [
     "",
     None,
 ]
-SUBTYPES = ["init", "api_retry", "model_fallback", "compact_boundary", "status", "other"]
+SUBTYPES = [
+    "init",
+    "api_retry",
+    "model_fallback",
+    "compact_boundary",
+    "status",
+    "task_started",
+    "task_progress",
+    "task_updated",
+    "task_notification",
+    "other",
+]
+NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+USAGE = st.dictionaries(
+    st.sampled_from(["total_tokens", "tool_uses", "duration_ms"]), NUMBERS, max_size=3
+)
 
 
 def bodies(*lines: dict[str, Any]) -> list[tuple[str, events.Body]]:
@@ -49,15 +66,19 @@ def bodies(*lines: dict[str, Any]) -> list[tuple[str, events.Body]]:
                 "event": JSON,
                 "content": JSON,
                 "parent_tool_use_id": JSON,
+                "task_id": st.sampled_from(["a", "b"]),
+                "task_type": st.just("local_agent"),
+                "usage": USAGE | JSON,
             },
         ),
         max_size=5,
     )
 )
 def test_no_line_raises(lines: list[dict[str, Any]]) -> None:
-    """Any JSON under any type gives events or none."""
-    for _, body in bodies(*lines):
+    """Any JSON under any type gives events or none, which can be sent."""
+    for parent, body in bodies(*lines):
         assert isinstance(body, events.Body)
+        fill_event(pb.Event(), events.Event("s", "t", 1, 1, 0.0, body, parent))
     for line in lines:
         message = decode(json.dumps(line).encode())
         begins_turn(message, "x")
@@ -125,3 +146,44 @@ def test_the_clis_own_words_are_no_answer() -> None:
     line = assistant("m", {"type": "text", "text": "API Error"})
     line["message"]["model"] = "<synthetic>"
     assert bodies(line) == []
+
+
+def task(subtype: str, **fields: Any) -> dict[str, Any]:
+    """A line about a task."""
+    return {"type": "system", "subtype": subtype, "task_id": "t", "tool_use_id": "agent"} | fields
+
+
+def test_a_sub_agents_way_is_told_and_its_words_before_its_end() -> None:
+    """Where it stands, with what it took; inside another one it belongs to that one's call."""
+    call = {"type": "tool_use", "id": "agent", "name": "Agent", "input": {}}
+    usage = {"total_tokens": 10, "tool_uses": 2, "duration_ms": 1500}
+    told = bodies(
+        assistant("m1", call, parent="outer"),
+        task("task_started", task_type="local_agent", subagent_type="looker", description="look"),
+        task("task_progress", description="Running ls", last_tool_name="Bash"),
+        assistant("m2", {"type": "text", "text": "seen"}, parent="agent"),
+        task("task_updated", patch={"status": "completed"}),
+        task("task_notification", status="completed", summary="seen", usage=usage),
+        task("task_progress", description="late"),
+    )
+    way = [(parent, body) for parent, body in told if isinstance(body, events.AgentEvent)]
+    state, event = events.AgentState, events.AgentEvent
+    assert way == [
+        ("outer", event("agent", "looker", state.STARTED, "look")),
+        ("outer", event("agent", "looker", state.WORKING, "Running ls", "Bash")),
+        ("outer", event("agent", "looker", state.COMPLETED, "seen", "", 2, 10, 1.5)),
+    ]
+    kinds = [events.kind_of(body) for _, body in told]
+    assert kinds == [
+        "tool_call",
+        *("agent_event", "agent_event"),
+        *("message", "agent_event"),
+        "raw",
+        "message",
+    ]
+
+
+def test_a_task_that_is_no_sub_agents_passes_as_it_was() -> None:
+    """A command in the background, for one."""
+    told = bodies(task("task_started", task_type="local_bash"), task("task_updated"))
+    assert [events.kind_of(body) for _, body in told] == ["raw", "raw"]

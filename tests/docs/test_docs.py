@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
-from warmline.v1 import chat_service_pb2, model_service_pb2, session_service_pb2
+from warmline.v1 import admin_service_pb2, chat_service_pb2, model_service_pb2, session_service_pb2
 from warmline_service.cli import app
 from warmline_service.errors import Reason
 from warmline_service.rpc._status import CODES
@@ -30,7 +30,7 @@ def test_each_reason_is_explained_with_its_status(reason: Reason) -> None:
 def test_the_readme_names_every_method() -> None:
     """Each RPC of each service is in the README."""
     readme = (ROOT / "README.md").read_text()
-    for file in (chat_service_pb2, model_service_pb2, session_service_pb2):
+    for file in (admin_service_pb2, chat_service_pb2, model_service_pb2, session_service_pb2):
         for service in file.DESCRIPTOR.services_by_name.values():
             for method in service.methods:
                 assert f"{service.name}/{method.name}" in readme or f"`{method.name}`" in readme

@@ -12,8 +12,9 @@ from warmline.v1 import chat_service_pb2 as chat_pb
 from warmline.v1 import session_config_pb2 as pb
 from warmline.v1 import session_service_pb2 as session_pb
 from warmline_service.chat._keys import acceptable_keys
-from warmline_service.config import LimitSettings, RetentionSettings
+from warmline_service.config import RetentionSettings
 from warmline_service.errors import Reason, WarmlineError
+from warmline_service.quota import Quota
 from warmline_service.rpc._parse import ask_opening_of, message_of, opening_of
 from warmline_service.rpc._parse_answers import decision_of, tool_answer_of
 from warmline_service.rpc._parse_config import config_of
@@ -37,7 +38,7 @@ _FILES = Files(
     plugins=(Path("/slot/plugins/0"),),
 )
 _VAULT = Vault(bytes(32))
-_SESSIONS = Sessions(cast("Store", None), LimitSettings(), RetentionSettings(), _VAULT)
+_SESSIONS = Sessions(cast("Store", None), cast("Quota", None), RetentionSettings(), _VAULT)
 SEEDS = range(10)
 EACH = 1000
 

@@ -18,6 +18,7 @@ TENS = {
     8: "DEADLINE_EXCEEDED",
     9: "INTERNAL",
     10: "FAILED_PRECONDITION",
+    11: "ALREADY_EXISTS",
 }
 
 

@@ -1,14 +1,25 @@
 """Who gets in: API keys, TLS, client certificates, tenants apart."""
 
 from pathlib import Path
+from typing import Any
 
 import fake_cli
 import grpc
 import pytest
 import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from running import events_of, running_service, small_settings, text_of
+from issuer import AUDIENCE, Issuer
+from running import (
+    data_directory,
+    events_of,
+    faking,
+    running_service,
+    service_in,
+    small_settings,
+    text_of,
+)
 from tenancies import tenant, two_tenants
+from warmline.v1 import admin_service_pb2 as admin_pb
 from warmline_client import WarmlineError, connect
 from warmline_service.server import Service, Unsafe
 
@@ -57,6 +68,32 @@ async def test_a_key_without_the_scope_is_refused(tmp_path: Path) -> None:
                 await client.chat().__aenter__()
 
 
+async def test_a_token_of_a_trusted_issuer_opens(tmp_path: Path) -> None:
+    """Its claim names the tenant, in the settings or made over the wire; its scopes are the token's."""
+    issuer, boss, key = Issuer(), *tenant("boss", scopes=["admin"])
+    async with issuer.serving():
+        trusted = {"issuer": issuer.url, "audience": AUDIENCE, "scope_claim": "scope"}
+        async with running_service(
+            tenants=[{"id": "acme"}, boss], oidc=[trusted], cli=faking(tmp_path)
+        ) as service:
+            address = f"127.0.0.1:{service.port}"
+            token = issuer.token(scope="chat read")
+            async with connect(address, api_key=token) as client, client.chat() as chat:
+                assert text_of(await events_of(chat, "hi")) == "echo: hi"
+            for scope, new, reason in (
+                ("chat", "acme", "POLICY_DENIED"),
+                ("read", "new", "KEY_INVALID"),
+            ):
+                token = issuer.token(scope=scope, tenant=new)
+                async with connect(address, api_key=token) as client:
+                    with pytest.raises(WarmlineError, match=reason):
+                        await client.models()
+            async with connect(address, api_key=key) as operator:
+                await operator.admin.create_tenant(admin_pb.Tenant(id="new"))
+            async with connect(address, api_key=token) as client:
+                assert await client.models()
+
+
 async def test_a_tenant_has_so_many_streams(tmp_path: Path) -> None:
     """One more stream than allowed is QUOTA_EXCEEDED, until one ends."""
     cli = {"path": fake_cli.install(tmp_path / "fake")}
@@ -69,11 +106,48 @@ async def test_a_tenant_has_so_many_streams(tmp_path: Path) -> None:
                 pass
 
 
-@pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0", "example.com:0"])
-async def test_without_keys_only_this_machine_is_served(tmp_path: Path, listen: str) -> None:
-    """A port that others can reach needs at least one API key."""
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"listen": "0.0.0.0:0"},
+        {"listen": "[::]:0"},
+        {"listen": "example.com:0"},
+        {"auth": "required"},
+        {"provider": {"caller_credentials": True, "caller_tenants": True}},
+    ],
+)
+async def test_without_a_key_nobody_is_served_but_this_machine(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    """A port that others can reach, or that asks who calls, needs a key, or somebody to show one to."""
+    cli = {"path": fake_cli.install(tmp_path / "fake")}
     with pytest.raises(Unsafe, match="no API key"):
-        await Service(small_settings(tmp_path, listen=listen)).start()
+        await Service(small_settings(tmp_path / "data", cli=cli, **changes)).start()
+
+
+async def test_the_first_key_is_shown_once(tmp_path: Path) -> None:
+    """It may do everything, also after a restart; nobody comes in without, and it is stored nowhere."""
+    shown: list[str] = []
+    settings: dict[str, Any] = {"cli": faking(tmp_path), "auth": "required"}
+    with data_directory() as data:
+        async with service_in(data, shown.append, **settings) as service:
+            assert len(shown) == 1
+            await _comes_in(service, shown[0])
+        # It has a key now: whatever the settings say, callers are asked for one.
+        async with service_in(data, shown.append, cli=settings["cli"]) as service:
+            await _comes_in(service, shown[0])
+        assert len(shown) == 1
+        kept = [path.read_bytes() for path in data.rglob("*") if path.is_file()]
+    secret = shown[0].rpartition("_")[2].encode()
+    assert not any(secret in each for each in kept)
+
+
+async def _comes_in(service: Service, key: str) -> None:
+    address = f"127.0.0.1:{service.port}"
+    async with connect(address, api_key=key) as client, connect(address) as stranger:
+        assert await client.models()
+        with pytest.raises(WarmlineError, match="KEY_INVALID"):
+            await stranger.models()
 
 
 async def test_without_a_credential_the_real_provider_is_refused(

@@ -7,50 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
+from key_provider import Provider
 from parking import say, start_of
 from running import data_directory, kinds, running_client, service_in
 from warmline.v1 import events_pb2 as pb
 from warmline.v1 import session_config_pb2 as config_pb
 from warmline_client import Client, WarmlineError, connect
-from warmline_service.egress import LoopbackModel
 
 pytestmark = pytest.mark.real_cli
 
 OPERATORS, OURS, OTHER = "operators-key", "our-k3y", "other-k3y"
 
 
-class Provider:
-    """The loopback model behind a check of keys; `seen` are the keys of its requests, in order."""
-
-    def __init__(self) -> None:
-        self.seen: list[str] = []
-        self.asked = asyncio.Event()
-        self.url = ""
-        self._model = LoopbackModel()
-
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer who has a key that is known."""
-        key = request.headers.get("x-api-key", "") or request.headers.get("authorization", "")
-        self.seen.append(key)
-        self.asked.set()
-        if key.removeprefix("Bearer ") not in (OPERATORS, OURS, OTHER):
-            error = {"type": "authentication_error", "message": f"no such key: {key}"}
-            return web.json_response({"type": "error", "error": error}, status=401)
-        return await self._model.handle(request)
-
-
 @pytest.fixture
 async def provider() -> AsyncIterator[Provider]:
     """A provider that is up."""
-    made = Provider()
-    server = web.Server(made.handle, access_log=None, handler_cancellation=True)
-    runner = web.ServerRunner(server, shutdown_timeout=0.5)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    made.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    yield made
-    await runner.cleanup()
+    made = Provider((OPERATORS, OURS, OTHER))
+    async with made.serving():
+        yield made
 
 
 def _settings(provider: Provider, **more: Any) -> dict[str, Any]:

@@ -113,8 +113,8 @@ async def test_a_no_may_stop_the_turn(client: Client) -> None:
 
 async def test_nobody_answers_in_time(client: Client) -> None:
     """It is denied by itself, and the turn goes on; its own bounds have rested meanwhile."""
-    bounds = {"turnTimeout": "6s", "stallTimeout": "2s"}
-    approvals = {"mode": "MODE_DEFER", "timeout": "7s"}
+    bounds = {"turnTimeout": "12s", "stallTimeout": "5s"}
+    approvals = {"mode": "MODE_DEFER", "timeout": "13s"}
     async with client.chat(config=config_of(limits=bounds, approvals=approvals)) as chat:
         events = await say(chat, f"{CALL}::say done")
     assert outcomes(events) == [RESOLVED.OUTCOME_EXPIRED]

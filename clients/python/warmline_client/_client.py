@@ -15,10 +15,12 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 import grpc
 from warmline.v1 import chat_service_pb2 as chat_pb
 from warmline.v1 import chat_service_pb2_grpc as chat_grpc
-from warmline.v1 import events_pb2, model_service_pb2
+from warmline.v1 import events_pb2, model_service_pb2, usage_service_pb2
 from warmline.v1 import model_service_pb2_grpc as model_grpc
 from warmline.v1 import session_config_pb2 as config_pb
+from warmline.v1 import usage_service_pb2_grpc as usage_grpc
 
+from warmline_client._admin import AdminCalls
 from warmline_client._ask import asked
 from warmline_client._conversation import Conversation
 from warmline_client._errors import from_rpc_error
@@ -60,13 +62,15 @@ def connect(
 
 
 class Client(SessionCalls):
-    """A connection; an async context manager that closes it."""
+    """A connection; an async context manager that closes it. `admin` is for operators."""
 
     def __init__(self, channel: grpc.aio.Channel, api_key: str | None = None) -> None:
         super().__init__(channel, (("authorization", f"Bearer {api_key}"),) if api_key else ())
+        self.admin = AdminCalls(channel, self._metadata)
         self._channel = channel
         self._chat = chat_grpc.ChatServiceStub(channel)
         self._models = model_grpc.ModelServiceStub(channel)
+        self._usage = usage_grpc.UsageServiceStub(channel)
 
     async def __aenter__(self) -> Self:
         return self
@@ -198,6 +202,21 @@ class Client(SessionCalls):
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from error
         return response.models
+
+    async def usage(
+        self, start_day: str = "", end_day: str = "", *, tenant_id: str = ""
+    ) -> usage_service_pb2.GetUsageResponse:
+        """What the caller's tenant has used, from one day (UTC) to another, by default in this month.
+
+        A day is such as `2026-11-26`; `tenant_id` asks for another's, which needs the scope `admin`.
+        """
+        request = usage_service_pb2.GetUsageRequest(
+            start_day=start_day, end_day=end_day, tenant_id=tenant_id
+        )
+        try:
+            return await self._usage.GetUsage(request, metadata=self._metadata, timeout=30)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error
 
 
 def _config(model: str, system: str, append_system: str) -> config_pb.SessionConfig:

@@ -9,6 +9,7 @@ from warmline_service.chat._opening import Opening
 from warmline_service.chat._policy import Policy
 from warmline_service.chat._ports import ModelAccess, ModelCredential, Runtime, UpstreamFault
 from warmline_service.chat._stream import Stream
+from warmline_service.chat._tenancy import may_use, not_allowed
 
 __all__ = [
     "Allow",
@@ -27,5 +28,7 @@ __all__ = [
     "ToolAnswer",
     "UpstreamFault",
     "acceptable_keys",
+    "may_use",
+    "not_allowed",
     "spare_keys",
 ]

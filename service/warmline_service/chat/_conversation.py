@@ -23,6 +23,7 @@ from warmline_service.chat._servers import SessionServers
 from warmline_service.chat._stream import Stream, opened_position, wanted
 from warmline_service.chat._turn import Phase, Turn
 from warmline_service.errors import Reason, WarmlineError, field_invalid
+from warmline_service.quota import slow_down
 from warmline_service.sessions import Session, SessionConfig, UserMessage
 from warmline_service.sessions.events import (
     ApprovalRequested,
@@ -172,31 +173,41 @@ class Conversation:
                 self._spawn(self._queue.stop_all())
         self._on_idle(self)
 
-    async def submit(self, stream: Stream, message: UserMessage, deadline: float | None) -> str:
+    async def submit(
+        self,
+        stream: Stream,
+        message: UserMessage,
+        deadline: float | None,
+        *,
+        counted: bool = False,
+    ) -> str:
         """Accept a message: its turn begins when those before it have ended. Gives the turn's id.
 
         One that was sent before is attached to its turn. `deadline` is loop time and bounds the wait
-        for a process. A message that cannot wait ends at once in `turn_failed`: QUEUE_FULL,
-        DRAINING, STORAGE_UNAVAILABLE, IDEMPOTENCY_CONFLICT. Raises SESSION_BUSY.
+        for a process; `counted`: the message is a request of its own. One that cannot wait ends at once
+        in `turn_failed`: QUEUE_FULL, RATE_LIMITED, QUOTA_EXCEEDED, BUDGET_EXCEEDED, DRAINING,
+        STORAGE_UNAVAILABLE, IDEMPOTENCY_CONFLICT. Raises SESSION_BUSY.
         """
         stream.may_speak()
         # Not the caller's own task: whoever goes away now leaves a message behind that is run, or none.
-        accepting = self._spawn(self._submit(stream, message, deadline))
+        turn = Turn(message, self._emit, deadline)
+        accepting = self._spawn(self._submit(stream, turn, counted=counted))
         return await asyncio.shield(accepting)
 
-    async def _submit(self, stream: Stream, message: UserMessage, deadline: float | None) -> str:
+    async def _submit(self, stream: Stream, turn: Turn, *, counted: bool) -> str:
         async with self._accepting:
-            turn = Turn(message, self._emit, deadline)
             try:
-                claimed = await self._claim(turn)
+                claimed = await self._claim(turn, counted=counted)
                 if self._lost is not None:
                     raise self._lost
                 if claimed.turn_id == turn.id:
                     self._accept(turn)
                 else:
-                    await self._attach_turn(stream, claimed, message.key)
+                    turn.leave_place()
+                    await self._attach_turn(stream, claimed, turn.message.key)
             except WarmlineError as error:
                 self._refuse(stream, turn, error)
+                await slow_down(error)
                 return turn.id
             return claimed.turn_id
 
@@ -237,7 +248,7 @@ class Conversation:
         """All of it or nothing: what the process may have taken of a change that failed is taken back."""
         session, before = self.session, self.session.config
         wanted = self._runtime.sessions.sealed(session.tenant, change.of(before))
-        self._runtime.check(wanted)
+        await self._runtime.check(session.tenant, wanted)
         session.config = wanted
         try:
             await self._runtime.sessions.reconfigure(session)
@@ -318,13 +329,16 @@ class Conversation:
         for row in turns:
             self._emit(abandoned(row), row.id)
 
-    async def _claim(self, turn: Turn) -> Claimed:
+    async def _claim(self, turn: Turn, *, counted: bool) -> Claimed:
         """Make the message durable as `turn`, or find the turn that it has already."""
         session, message = self.session, turn.message
         claim = self._runtime.sessions.claim(session.tenant, message.key, message.content_hash())
         try:
             self._queue.check(message)
             self._runtime.journal.check()
+            if counted:
+                await self._runtime.quota.request(session.tenant)
+            turn.place = await self._runtime.quota.admit(session.tenant)
         except WarmlineError:
             # A message that was sent before is not refused: it has its turn already.
             found = await self._runtime.store.claimed(claim) if claim is not None else None
@@ -348,6 +362,7 @@ class Conversation:
 
     def _refuse(self, stream: Stream, turn: Turn, error: WarmlineError) -> None:
         turn.phase = Phase.ENDED
+        turn.leave_place()
         # Never stored: whoever loses the stream before hearing of it sends the message again, and
         # must not be told of a failure by a replay while it runs.
         stream.tell(TurnFailed(error, key=turn.message.key), turn.id)

@@ -210,7 +210,9 @@ class Conversations:
             rows = await self._runtime.store.sessions(tenant, Query(limit=1))
             if rows:
                 return rows[0].id
-        self._runtime.check(opening.config)
+        # A fork that is set up as its original is checked as that: when its turns begin.
+        if not opening.forks_unchanged:
+            await self._runtime.check(tenant, opening.config)
         sessions = self._runtime.sessions
         claim = sessions.claim(tenant, opening.key, opening.key_hash)
         if opening.fork_session:

@@ -107,7 +107,7 @@ class Copies:
     ) -> SessionRow:
         """A new session with what somebody brings. Raises as `Portable.import_` does, and DRAINING."""
         self._drain.check()
-        self._runtime.check(config)
+        await self._runtime.check(tenant, config)
         importing = self._runtime.portable.import_(tenant, config, title, transcript, workspace)
         session_id = await self._wholly(importing)
         return await self._runtime.store.session(tenant, session_id)

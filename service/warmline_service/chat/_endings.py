@@ -113,6 +113,8 @@ def failure_of(end: Result | Exit, fault: UpstreamFault | None) -> WarmlineError
         return end.error()
     if not end.failed or end.interrupted:
         return None
+    if fault is not None and fault.denied is not None:
+        return fault.denied
     text = end.result or "; ".join(end.errors) or "The turn failed."
     if end.subtype in _BY_SUBTYPE:
         return WarmlineError(*_BY_SUBTYPE[end.subtype])

@@ -28,3 +28,8 @@ class Opening:
     files: tuple[PlacedFile, ...] = ()
     key: str = ""
     key_hash: str = ""
+
+    @property
+    def forks_unchanged(self) -> bool:
+        """Whether it is a fork that is set up as its original."""
+        return bool(self.fork_session) and self.config == SessionConfig()

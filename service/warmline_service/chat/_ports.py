@@ -8,10 +8,12 @@ from typing import Protocol
 
 from warmline_service.chat._catalog import ModelCatalog
 from warmline_service.chat._policy import Policy
+from warmline_service.chat._tenancy import check_tenant
 from warmline_service.config import CliSettings, LimitSettings
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.mcp import Broker
 from warmline_service.pool import Pool
+from warmline_service.quota import Allowance, Quota
 from warmline_service.sessions import (
     Journal,
     Portable,
@@ -27,10 +29,14 @@ from warmline_service.worker import Capabilities, CliProcess
 
 @dataclass(frozen=True)
 class UpstreamFault:
-    """The last error that a provider gave a slot; `retry_after` in seconds."""
+    """The last error that a provider gave a slot; `retry_after` in seconds.
+
+    `denied`: the service itself let the turn ask no more.
+    """
 
     status: int
     retry_after: float | None
+    denied: WarmlineError | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,9 @@ class ModelAccess(Protocol):
 
     def renew(self, slot_id: str, credential: ModelCredential | None) -> None:
         """The slot's next request goes out with another credential."""
+
+    def allow(self, slot_id: str, allowance: Allowance | None) -> None:
+        """What the slot uses from now on is held to an allowance; None: to nothing."""
 
     def metered(self, slot_id: str) -> Mapping[str, Tokens]:
         """What the slot has used since it was bound, by model; without cost."""
@@ -83,6 +92,7 @@ class Runtime:
     broker: Broker
     vault: Vault
     policy: Policy
+    quota: Quota
 
     def credential(self, tenant: str, config: SessionConfig) -> ModelCredential | None:
         """The session's own; None: the operator's. Raises CREDENTIAL_REJECTED where it cannot be opened."""
@@ -97,9 +107,10 @@ class Runtime:
             return ModelCredential(secret, kind == "oauth_token")
         return None
 
-    def check(self, config: SessionConfig) -> None:
-        """Raise MODEL_NOT_FOUND, or what the policy raises, for what a session cannot have here."""
-        names = [config.model, *config.fallback_models]
-        for name in (*names, *(agent.model for agent in config.agents.values())):
-            self.catalog.resolve(name)
+    async def check(self, tenant: str, config: SessionConfig) -> None:
+        """Raise MODEL_NOT_FOUND, or what the policies raise, for what a session cannot have here."""
+        models = [config.model, *config.fallback_models]
+        models += [agent.model for agent in config.agents.values() if agent.model]
+        resolved = [self.catalog.resolve(name) for name in models]
         self.policy.check(config)
+        check_tenant(await self.quota.policy(tenant), config, resolved)

@@ -174,6 +174,7 @@ class Queue:
                     await turn.latched.wait()
 
     def _emit_end(self, ending: Ending, turn: Turn) -> None:
+        turn.leave_place()
         if isinstance(ending, TurnFailed):
             ending = TurnFailed(
                 ending.error, ending.context_lost, ending.usage, ending.latency, turn.message.key

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from msgspec import structs
 
+from warmline_service.chat._bill import Bill
 from warmline_service.chat._context import Context
 from warmline_service.chat._deferred import StillParked, parked
 from warmline_service.chat._desk import Desk
@@ -90,6 +91,7 @@ class Runner:
         self._had_process = False
         self._context = Context(session, runtime, on_gone)
         self._recall = Recall(self._context)
+        self._bill = Bill(session, runtime)
         self._session = session
         self._runtime = runtime
         self._emit = emit
@@ -228,7 +230,7 @@ class Runner:
         deadline = turn.deadline or loop.time() + _NO_DEADLINE
         if not self.hot:
             # What the operator allows may have changed since the session was set up.
-            self._runtime.check(self._session.config)
+            await self._runtime.check(self._session.tenant, self._session.config)
         # Looked up only where a process will be told it: the session's own knows it.
         past = None if self.hot else await self._recall.past()
         mcp = await self._servers.ready(turn.id)
@@ -301,7 +303,11 @@ class Runner:
             directories = await self._context.directories()
             if key.waits_apart(self._runtime.capabilities):
                 workspace = process.slot.work
-            options = replace(self._session.config.options, directories=directories)
+            policy = await self._runtime.quota.policy(self._session.tenant)
+            own = self._session.config.options
+            # Said last, and never by the caller: what is forbidden wins over what is allowed.
+            never = (*own.disallowed, *policy.forbidden_tools)
+            options = replace(own, directories=directories, disallowed=never)
             servers = self._servers.specs
             await process.bind(Binding(model, prompt, workspace, options, servers))
             self._servers.bound(process, servers)
@@ -333,6 +339,11 @@ class Runner:
         """The turn's end in a process; None where it goes on in another."""
         process = lease.process
         access, slot = self._runtime.access, process.slot.id
+        try:
+            await self._bill.open(slot, turn.id)
+        except BaseException as failure:
+            lease.release(poisoned=not isinstance(failure, WarmlineError))
+            raise
         poisoned = True
         try:
             before, requests = dict(access.metered(slot)), access.requests(slot)
@@ -361,6 +372,7 @@ class Runner:
             error = unformed(ending, self._session.config.output_schema)
             return failed(error, end, receipt, before, after) if error else ending
         finally:
+            self._bill.close()
             lease.release(poisoned=poisoned)
 
     async def _talk(self, turn: Turn, process: CliProcess) -> Result | Exit | Parked:

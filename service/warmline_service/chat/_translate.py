@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from warmline_service.chat._agents import Agents
 from warmline_service.sessions.events import (
     Block,
     Body,
@@ -38,6 +39,9 @@ from warmline_service.worker import (
     StreamEvent,
     System,
     SystemInit,
+    Task,
+    TaskNotification,
+    TaskUpdated,
     Unknown,
     User,
     repair,
@@ -69,6 +73,7 @@ class Translator:
 
     def __init__(self) -> None:
         self._open: dict[str, Message] = {}
+        self._agents = Agents()
 
     def translate(self, message: CliMessage) -> Iterable[tuple[str, Body]]:
         """The line's events, each with the tool call of the sub-agent that it belongs to, or ``."""
@@ -94,6 +99,8 @@ class Translator:
             case SystemInit(plugin_errors=errors):
                 for error in errors or ():
                     yield "", _not_loaded(error)
+            case Task():
+                yield from self._task(message)
             case Unknown():
                 yield "", raw(message)
             case System(subtype=subtype) if subtype not in _KNOWN_SYSTEM:
@@ -123,13 +130,26 @@ class Translator:
             known = None
         size = len(bytes(head.content))
         blocks = tuple(_block(block, size) for block in _content(head.content))
-        yield from ((parent, block) for block in blocks if isinstance(block, ToolCall))
+        calls = [block for block in blocks if isinstance(block, ToolCall)]
+        self._agents.saw(calls, parent)
+        yield from ((parent, call) for call in calls)
         self._open[parent] = Message(
             head.id,
             head.model,
             (known.content if known else ()) + blocks,
             message.aborted or (known.aborted if known else False),
         )
+
+    def _task(self, message: Task) -> Iterator[tuple[str, Body]]:
+        if isinstance(message, TaskUpdated) and self._agents.knows(message):
+            return  # Other lines say the same, and when.
+        told = self._agents.take(message)
+        if told is None:
+            yield "", raw(message)
+            return
+        if isinstance(message, TaskNotification):
+            yield from self.flush(told[1].tool_call_id)
+        yield told
 
 
 def raw(message: CliMessage, *, echo: bool = False) -> Raw:

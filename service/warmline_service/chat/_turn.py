@@ -14,6 +14,7 @@ from msgspec import structs
 
 from warmline_service.chat._translate import Translator, begins_turn, raw, result_of
 from warmline_service.errors import Reason, WarmlineError
+from warmline_service.quota import Place
 from warmline_service.sessions import UserMessage
 from warmline_service.sessions.events import (
     Body,
@@ -104,6 +105,8 @@ class Turn:
         # Whether it was accepted behind others, so that its beginning has to be stored.
         self.waits = False
         self.denied_by: WarmlineError | None = None
+        # Among the turns of its tenant; given up when it ends, or waits without a process.
+        self.place: Place | None = None
         self._loop = asyncio.get_running_loop()
         self.accepted_at = self._loop.time()
         self._emit = emit
@@ -151,6 +154,7 @@ class Turn:
 
     def rest(self) -> None:
         """It is in no process any more, and in none yet."""
+        self.leave_place()
         self.phase = Phase.PARKED
         if self.stopping:
             self.latched.set()
@@ -231,6 +235,11 @@ class Turn:
         self.phase = Phase.WAITING
         self.end = self._loop.create_future()
         return True
+
+    def leave_place(self) -> None:
+        """Count it no more among the turns of its tenant. Idempotent."""
+        if self.place is not None:
+            self.place.release()
 
     def latency(self, start: Latency) -> Latency:
         """The receipt as it stands, from what getting the process took."""

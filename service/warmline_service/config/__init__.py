@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 from pydantic_settings import (
@@ -14,10 +14,12 @@ from pydantic_settings import (
 )
 
 from warmline_service.config._base import MIB, Seconds
+from warmline_service.config._issuers import IssuerSettings, is_trusted_url
 from warmline_service.config._limits import ApiKeySettings, LimitSettings, TenantSettings
 from warmline_service.config._places import (
     LogSettings,
     McpSettings,
+    ModelPrice,
     ModelSettings,
     ProviderSettings,
     RetentionSettings,
@@ -25,6 +27,7 @@ from warmline_service.config._places import (
     TlsSettings,
     VaultSettings,
 )
+from warmline_service.config._policy import TenantPolicy
 from warmline_service.config._processes import CliSettings, PoolSettings
 from warmline_service.config._sandbox import Level, SandboxSettings
 
@@ -32,10 +35,12 @@ __all__ = [
     "MIB",
     "ApiKeySettings",
     "CliSettings",
+    "IssuerSettings",
     "Level",
     "LimitSettings",
     "LogSettings",
     "McpSettings",
+    "ModelPrice",
     "ModelSettings",
     "PoolSettings",
     "ProviderSettings",
@@ -43,9 +48,11 @@ __all__ = [
     "SandboxSettings",
     "Settings",
     "StoreSettings",
+    "TenantPolicy",
     "TenantSettings",
     "TlsSettings",
     "VaultSettings",
+    "is_trusted_url",
     "load",
 ]
 
@@ -64,6 +71,14 @@ class Settings(BaseSettings):
         Path("~/.local/share/warmline"),
         description="Where slots, the database and large content live; made if missing, private.",
     )
+    auth: Literal["auto", "required"] = Field(
+        "auto",
+        description=(
+            "Whether callers have to show who they are. `auto`: unless the port is on loopback and nobody "
+            "could; then everybody is the tenant `dev`. Where they have to and there is no key at all, the "
+            "service makes one at its start and prints it once."
+        ),
+    )
     drain_grace: Seconds = Field(30.0, description="Seconds that running turns get at SIGTERM.")
     cli: CliSettings = CliSettings()
     sandbox: SandboxSettings = SandboxSettings()
@@ -76,7 +91,9 @@ class Settings(BaseSettings):
     vault: VaultSettings = VaultSettings()
     store: StoreSettings = StoreSettings()
     retention: RetentionSettings = RetentionSettings()
+    policy: TenantPolicy = TenantPolicy()
     tenants: tuple[TenantSettings, ...] = ()
+    oidc: tuple[IssuerSettings, ...] = ()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")
@@ -89,10 +106,26 @@ class Settings(BaseSettings):
     def _unique(self) -> Self:
         ids = [tenant.id for tenant in self.tenants]
         keys = [key.id for tenant in self.tenants for key in tenant.keys]
-        for what, names in (("tenant", ids), ("key", keys)):
+        identities = [name for tenant in self.tenants for name in tenant.identities]
+        issuers = [each.issuer for each in self.oidc]
+        for what, names in (
+            ("tenant id", ids),
+            ("key id", keys),
+            ("identity", identities),
+            ("oidc issuer", issuers),
+        ):
             twice = {name for name in names if names.count(name) > 1}
             if twice:
-                raise ValueError(f"{what} id given twice: {', '.join(sorted(twice))}")
+                raise ValueError(f"{what} given twice: {', '.join(sorted(twice))}")
+        return self
+
+    @model_validator(mode="after")
+    def _identified(self) -> Self:
+        known = any(tenant.identities for tenant in self.tenants)
+        if known and (self.tls is None or self.tls.client_ca is None):
+            raise ValueError(
+                "tenants[].identities need tls.client_ca: nobody would show a certificate"
+            )
         return self
 
     @classmethod

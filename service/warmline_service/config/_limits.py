@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, SecretStr, StringConstraints, model_validator
 
 from warmline_service.config._base import MIB, Id, Seconds, Section, Sha256Hex
+from warmline_service.config._policy import TenantPolicy
 
 
 class LimitSettings(Section):
@@ -18,6 +19,9 @@ class LimitSettings(Section):
     )
     metadata_bytes: int = Field(
         16 * 1024, ge=4096, le=256 * 1024, description="All metadata of a call."
+    )
+    connections: int = Field(
+        4000, ge=1, le=1_000_000, description="Connections to the gRPC port; more are closed."
     )
     streams_per_connection: int = Field(
         1000, ge=1, le=100_000, description="Concurrent calls on one connection."
@@ -33,6 +37,13 @@ class LimitSettings(Section):
     )
     queued_bytes: int = Field(
         64 * MIB, ge=1024, description="Text of one session's messages that wait."
+    )
+    rates_url: SecretStr | None = Field(
+        None,
+        description=(
+            "A Redis (`redis://`, `rediss://`, `redis+unix://`) in which services count requests together. "
+            "Default: each counts its own."
+        ),
     )
     open_timeout: Seconds = Field(30.0, description="Seconds for the first frame of a Chat.")
     flush_timeout: Seconds = Field(
@@ -75,6 +86,9 @@ class LimitSettings(Section):
     )
 
 
+Identity = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,512}$")]
+
+
 class ApiKeySettings(Section):
     """One API key: `wl_<id>_<secret>`, of which only the hash is kept."""
 
@@ -101,3 +115,13 @@ class TenantSettings(Section):
 
     id: Id = Field(description="Its name in logs and metrics.")
     keys: tuple[ApiKeySettings, ...] = Field((), description="Its API keys.")
+    identities: tuple[Identity, ...] = Field(
+        (),
+        description=(
+            "Client certificates that stand for it, with the scopes `chat` and `read`: a SPIFFE id or "
+            "another URI, a DNS name or an e-mail address in them. Needs `tls.client_ca`."
+        ),
+    )
+    policy: TenantPolicy = Field(
+        TenantPolicy(), description="What it may have, where that is not as in `[policy]`."
+    )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, IPvAnyNetwork, SecretStr, StringConstraints
+from pydantic import Field, IPvAnyNetwork, SecretStr, StringConstraints, model_validator
 
 from warmline_service.config._base import MIB, Seconds, Section
 
@@ -53,10 +53,41 @@ class ProviderSettings(Section):
         False,
         description="Sessions may bring a credential of their own in place of the operator's.",
     )
+    caller_tenants: bool = Field(
+        False,
+        description=(
+            "Callers may show a credential of the provider in place of a key of this service: it pays for "
+            "their sessions, and is who they are. Needs `caller_credentials`."
+        ),
+    )
     connect_timeout: Seconds = Field(10.0, description="Seconds to connect.")
     read_timeout: Seconds = Field(
         600.0, description="Seconds without a byte before a model request is given up."
     )
+
+    @model_validator(mode="after")
+    def _pays(self) -> Self:
+        if self.caller_tenants and not self.caller_credentials:
+            raise ValueError("caller_tenants needs caller_credentials")
+        return self
+
+
+class ModelPrice(Section):
+    """What a model costs, in US dollars for a million tokens."""
+
+    input: float = Field(0.0, ge=0, le=10_000, description="Tokens read.")
+    output: float = Field(0.0, ge=0, le=10_000, description="Tokens written.")
+    cache_read: float = Field(0.0, ge=0, le=10_000, description="Tokens read from the cache.")
+    cache_creation: float = Field(0.0, ge=0, le=10_000, description="Tokens written to the cache.")
+
+
+# List prices, as the CLI 2.1.329 computes with them.
+_PRICES = {
+    "claude-fable-5-2": ModelPrice(input=8, output=40, cache_read=0.2, cache_creation=10),
+    "claude-opus-5-5": ModelPrice(input=4, output=20, cache_read=0.2, cache_creation=5),
+    "claude-sonnet-5-5": ModelPrice(input=2, output=10, cache_read=0.1, cache_creation=2.5),
+    "claude-haiku-5-5": ModelPrice(input=0.1, output=0.5, cache_read=0.01, cache_creation=0.125),
+}
 
 
 class ModelSettings(Section):
@@ -67,6 +98,10 @@ class ModelSettings(Section):
     )
     extra: tuple[str, ...] = Field(
         (), description="Ids that are allowed beside the CLI's own list."
+    )
+    prices: dict[str, ModelPrice] = Field(
+        _PRICES,
+        description="By model id, for budgets; a model without one counts as the dearest that has one.",
     )
 
 
@@ -86,10 +121,23 @@ class VaultSettings(Section):
     key_file: Path | None = Field(
         None,
         description=(
-            "The key, 32 bytes in hex; services on one database need the same. "
-            "Default: one made in `data_dir`."
+            "The master key, 32 bytes in hex, and in further lines those before it; services on one "
+            "database need the same. Default: one made in `data_dir`."
         ),
     )
+    key_variable: Annotated[str, StringConstraints(pattern=r"^[A-Z_][A-Z0-9_]*$")] | None = Field(
+        None, description="The variable of the environment that has it instead."
+    )
+    key_command: tuple[str, ...] = Field(
+        (),
+        description="A command that prints it instead, such as one that asks a KMS; run once, by no shell.",
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if sum(map(bool, (self.key_file, self.key_variable, self.key_command))) > 1:
+            raise ValueError("only one of key_file, key_variable and key_command can be set")
+        return self
 
 
 class StoreSettings(Section):

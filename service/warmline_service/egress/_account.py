@@ -1,14 +1,16 @@
-"""What the egress knows of a slot: whose it is, what it used, how its last request failed."""
+"""What the egress knows of a slot: whose it is, what it used and may use, how its last request failed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from warmline_service.egress._credential import Credential
 from warmline_service.egress._faults import UpstreamError
-from warmline_service.egress._meter import Meter
+from warmline_service.egress._meter import Meter, Tokens
+from warmline_service.errors import WarmlineError
+from warmline_service.quota import Allowance
 
 # Of one slot at once: a turn with its subagents stays far below it.
 MAX_REQUESTS = 32
@@ -28,12 +30,18 @@ class Access:
 
 
 class Account:
-    """One slot's side of the egress. `fault` is the last request's error, None after a good one."""
+    """One slot's side of the egress. `fault` is the last request's error, None after a good one.
+
+    `denied` says why the running turn may ask no more: it has come to the end of what it may use.
+    """
 
     def __init__(self, slot_id: str) -> None:
         self.slot_id = slot_id
         self.access: Access | None = None
         self.meter = Meter()
+        self.denied: WarmlineError | None = None
+        self._allowance: Allowance | None = None
+        self._before: Mapping[str, Tokens] = {}
         self.fault: UpstreamError | None = None
         self._running = 0
 
@@ -48,6 +56,29 @@ class Account:
         if self.access is None:
             raise RuntimeError(f"slot {self.slot_id} is not bound")
         self.access = replace(self.access, credential=credential)
+
+    def allow(self, allowance: Allowance | None) -> None:
+        """What is used from now on is held to an allowance; None: to nothing."""
+        self._allowance = allowance
+        self._before = self.meter.snapshot()
+        self.denied = None
+
+    async def cover(self) -> None:
+        """See that what was used is allowed for; nothing goes either way before.
+
+        Raises WarmlineError where nothing is left, as `denied` says from then on.
+        """
+        if self._allowance is None:
+            return
+        now, none = self.meter.snapshot(), Tokens()
+        used = {model: all_ - self._before.get(model, none) for model, all_ in now.items()}
+        if self._allowance.covers(used):
+            return
+        try:
+            await self._allowance.cover(used)
+        except WarmlineError as error:
+            self.denied = error
+            raise
 
     @contextmanager
     def request(self) -> Iterator[None]:

@@ -142,6 +142,7 @@ async def _relay(
     else:
         account.fault = None
         scanner.message(body)
+        await account.cover()
     return web.Response(status=upstream.status, headers=_returned(upstream), body=body)
 
 
@@ -158,6 +159,7 @@ async def _stream(
         while piece := await _piece(upstream):
             # First: the CLI may report its turn's end as soon as it has the last piece.
             scanner.feed(piece)
+            await account.cover()
             await response.write(piece)
         scanner.finish()
     except _UpstreamCutError:

@@ -19,6 +19,8 @@ from warmline_service.egress._faults import UpstreamError, error_response
 from warmline_service.egress._meter import Meter
 from warmline_service.egress._provider import Provider, Route, route_of
 from warmline_service.egress.loopback import answer_warm_up
+from warmline_service.errors import WarmlineError
+from warmline_service.quota import Allowance
 from warmline_service.worker import Endpoint, Slot
 
 _log = structlog.get_logger(__name__)
@@ -87,6 +89,14 @@ class Egress:
         """The slot's next request goes out with another credential; as `bind` raises."""
         self._account(slot_id).renew(credential)
 
+    def allow(self, slot_id: str, allowance: Allowance | None) -> None:
+        """What the slot uses from now on is held to an allowance; KeyError for an unknown slot."""
+        self._account(slot_id).allow(allowance)
+
+    def denied(self, slot_id: str) -> WarmlineError | None:
+        """Why the slot may ask no more since `allow`, if that is so; KeyError for an unknown slot."""
+        return self._account(slot_id).denied
+
     def meter(self, slot_id: str) -> Meter:
         """What the slot has used since it was bound; KeyError for an unknown slot."""
         return self._account(slot_id).meter
@@ -111,6 +121,10 @@ class Egress:
         except TooManyRequestsError:
             message = f"More than {MAX_REQUESTS} requests of one process at once."
             return error_response(429, message, {"retry-after": "1"})
+        except WarmlineError as error:
+            if request.writer.output_size:
+                cut(request)
+            return error_response(403, error.message)
         except ConnectionError:
             cut(request)  # Its client has gone while the answer was being written.
             return web.Response()
@@ -128,6 +142,8 @@ class Egress:
             return error_response(404, "There is nothing here.")
         if route is Route.ROOT:
             return web.Response()  # The CLI warms its connection with it: no provider is needed.
+        if route is Route.MESSAGES:
+            await account.cover()
         return await self._provider.forward(request, route, account)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,11 @@ class Reading:
         """The answer has begun: who gives it, and what has been used until now."""
         self._model = model
         self.report(tokens)
+
+    def wrote(self, least: int) -> None:
+        """The answer has so many tokens at the least; how many it has is said at its end."""
+        if least > self.tokens.output:
+            self.report(replace(self.tokens, output=least))
 
     def report(self, tokens: Tokens) -> None:
         """What the request has used in all until now."""

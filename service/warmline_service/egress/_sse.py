@@ -15,6 +15,8 @@ _log = structlog.get_logger(__name__)
 # A frame that interests here is a few kilobytes long; a longer one is skipped, not kept.
 _LONGEST_FRAME = 1 * MIB
 # In a text these would have their quotes escaped, so hardly any other frame is looked at.
+# Each of these holds a token or a few.
+_DELTA = b'"content_block_delta"'
 _MARKS = (b'message_start"', b'message_delta"', b'"error"')
 
 
@@ -62,9 +64,11 @@ class UsageScanner:
         self._reading = reading
         self._tail = b""
         self._skipping = False
+        self._deltas = 0
 
     def feed(self, piece: bytes) -> None:
         """Take in the next bytes of a stream, cut anywhere."""
+        self._deltas += piece.count(_DELTA)
         text = self._tail + piece if self._tail else piece
         end = max(text.rfind(b"\n\n") + 2, text.rfind(b"\r\n\r\n") + 4)
         if end < 4:
@@ -76,6 +80,7 @@ class UsageScanner:
             self._skipping = False
         if any(mark in whole for mark in _MARKS):
             self._scan(whole)
+        self._reading.wrote(self._deltas)
 
     def finish(self) -> None:
         """The stream has ended, perhaps without the blank line after its last frame."""

@@ -14,6 +14,7 @@ from warmline_service.chat import Conversation, Conversations, Opening, Stream
 from warmline_service.config import LimitSettings
 from warmline_service.errors import Reason, WarmlineError, field_invalid
 from warmline_service.rpc._deserialize import checked
+from warmline_service.rpc._interceptors import principal
 from warmline_service.rpc._parse import (
     ask_opening_of,
     detail_of,
@@ -23,6 +24,7 @@ from warmline_service.rpc._parse import (
     session_id_of,
 )
 from warmline_service.rpc._parse_answers import decision_of, tool_answer_of, update_of
+from warmline_service.rpc._parse_credential import opening_paid_by
 from warmline_service.rpc._streaming import (
     Context,
     KeyLocks,
@@ -58,7 +60,7 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
     ) -> None:
         """A conversation, both ways; the protocol is in the proto."""
         del request_iterator
-        with self._streams.one_more("chat") as tenant:
+        async with self._streams.one_more() as tenant:
             await accept(context)
             opening = await self._opening(context)
             conversation, stream = await self._conversations.open(tenant, opening)
@@ -77,9 +79,10 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
     ) -> None:
         """One turn."""
         checked(request)
-        with self._streams.one_more("chat") as tenant:
+        async with self._streams.one_more() as tenant:
             message = message_of(request.message, "message", self._limits.message_bytes)
             opening = await asyncio.to_thread(ask_opening_of, request)
+            opening = opening_paid_by(principal(), opening)
             # One by one: who asks the same at the same time finds the turn of the first.
             async with self._keys.only(tenant, message.key):
                 claimed = await self._conversations.claimed(tenant, message)
@@ -103,7 +106,7 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
     ) -> None:
         """A session's events."""
         checked(request)
-        with self._streams.one_more("read") as tenant:
+        async with self._streams.one_more() as tenant:
             session_id = session_id_of(request.session_id, "session_id")
             if not session_id:
                 raise field_invalid("session_id", "must be set")
@@ -164,7 +167,8 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
                 Reason.FRAME_OUT_OF_ORDER, "The first frame of a Chat must be `open`."
             )
         # To check many schemas takes a while.
-        return await asyncio.to_thread(opening_of, frame.open)
+        opening = await asyncio.to_thread(opening_of, frame.open)
+        return opening_paid_by(principal(), opening)
 
     async def _first_frame(self, context: Context) -> Any:
         reading: asyncio.Task[Any] = self._own(asyncio.create_task(read(context)))
@@ -239,7 +243,7 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
                 case "message":
                     limit = self._limits.message_bytes
                     message = message_of(frame.message, "message", limit)
-                    await conversation.submit(stream, message, deadline(context))
+                    await conversation.submit(stream, message, deadline(context), counted=True)
                 case "interrupt":
                     await conversation.interrupt(stream)
                 case "update":

@@ -8,8 +8,9 @@ import grpc
 from warmline.v1 import model_service_pb2 as pb
 from warmline.v1 import model_service_pb2_grpc as pb_grpc
 
-from warmline_service.chat import Model, ModelCatalog
+from warmline_service.chat import Model, ModelCatalog, may_use, not_allowed
 from warmline_service.errors import field_invalid
+from warmline_service.quota import Quota
 from warmline_service.rpc._deserialize import checked
 from warmline_service.rpc._interceptors import principal
 
@@ -18,18 +19,17 @@ _PAGE_LIMIT = 1000
 
 
 class ModelServicer(pb_grpc.ModelServiceServicer):
-    """`ModelService` over the catalog."""
+    """`ModelService` over the catalog: of each tenant what it may use."""
 
-    def __init__(self, catalog: ModelCatalog, provider: str) -> None:
-        self._models = [_wire(model, provider) for model in catalog.models]
-        self._index = {model.id: model for model in self._models}
+    def __init__(self, catalog: ModelCatalog, provider: str, quota: Quota) -> None:
+        self._index = {model.id: _wire(model, provider) for model in catalog.models}
         self._catalog = catalog
+        self._quota = quota
 
     async def ListModels(
         self, request: pb.ListModelsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ListModelsResponse:
         """A page of the models, the default first."""
-        principal().require("read")
         checked(request)
         if request.page_size < 0:
             raise field_invalid("page_size", "must not be negative")
@@ -39,21 +39,25 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
             raise field_invalid("page_token", "is not a token that this service gave")
         begin = int(token or 0)
         end = begin + size
-        more = end < len(self._models)
+        policy = await self._quota.policy(principal().tenant)
+        allowed = [each.id for each in self._catalog.models if may_use(policy, each)]
         return pb.ListModelsResponse(
-            models=self._models[begin:end], next_page_token=str(end) if more else ""
+            models=[self._index[each] for each in allowed[begin:end]],
+            next_page_token=str(end) if end < len(allowed) else "",
         )
 
     async def GetModel(
         self, request: pb.GetModelRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.GetModelResponse:
         """One model, by name, id or alias."""
-        principal().require("read")
         checked(request)
         name = request.name.removeprefix("models/")
         if not name:
             raise field_invalid("name", "must not be empty")
-        return pb.GetModelResponse(model=self._index[self._catalog.resolve(name).id])
+        model = self._catalog.resolve(name)
+        if not may_use(await self._quota.policy(principal().tenant), model):
+            raise not_allowed(model)
+        return pb.GetModelResponse(model=self._index[model.id])
 
 
 def _wire(model: Model, provider: str) -> pb.Model:

@@ -1,13 +1,16 @@
-"""A credential of a caller's from the wire, checked."""
+"""A credential of a caller's: from the wire, checked, or from who he is."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from warmline.v1 import session_config_pb2 as pb
 
+from warmline_service.chat import Opening
 from warmline_service.errors import field_invalid
-from warmline_service.sessions import Secrets
+from warmline_service.sessions import Secrets, SessionConfig
+from warmline_service.tenants import Principal
 
 # It is sent in a header.
 _SECRET = re.compile(r"[!-~]{1,8192}")
@@ -22,3 +25,26 @@ def credential_of(credential: pb.Credential, field: str) -> Secrets:
     if not _SECRET.fullmatch(secret):
         raise field_invalid(f"{field}.{kind}", "must be ASCII without spaces, at most 8 KiB")
     return Secrets((kind,), {kind: secret})
+
+
+def paid_by(caller: Principal, config: SessionConfig) -> SessionConfig:
+    """How a new session is set up: who is known by a credential pays with it, unless he gives another."""
+    own = caller.credential
+    if own is None or config.credential.names:
+        return config
+    kind = "oauth_token" if own.oauth else "api_key"
+    return replace(config, credential=Secrets((kind,), {kind: own.secret}))
+
+
+def drop_shown(caller: Principal, config: pb.SessionConfig) -> None:
+    """An export shows that there was a credential, and not which: his own stands in for it."""
+    kind = config.credential.WhichOneof("kind")
+    if caller.credential is not None and kind is not None and not getattr(config.credential, kind):
+        config.ClearField("credential")
+
+
+def opening_paid_by(caller: Principal, opening: Opening) -> Opening:
+    """The same for what a stream begins with: what goes on has its credential already."""
+    if opening.session_id or opening.forks_unchanged:
+        return opening
+    return replace(opening, config=paid_by(caller, opening.config))

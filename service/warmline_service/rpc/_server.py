@@ -9,29 +9,41 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 from warmline.v1 import (
+    admin_service_pb2,
+    admin_service_pb2_grpc,
     chat_service_pb2,
     chat_service_pb2_grpc,
     model_service_pb2,
     model_service_pb2_grpc,
     session_service_pb2,
     session_service_pb2_grpc,
+    usage_service_pb2,
+    usage_service_pb2_grpc,
 )
 
 from warmline_service.chat import Conversations, ModelCatalog
 from warmline_service.config import LimitSettings, Settings, TlsSettings
+from warmline_service.quota import Quota
+from warmline_service.rpc._admin import AdminServicer
 from warmline_service.rpc._chat import ChatServicer
 from warmline_service.rpc._deserialize import TolerantDecoding
 from warmline_service.rpc._interceptors import Authentication, Guard, RequestId
 from warmline_service.rpc._models import ModelServicer
+from warmline_service.rpc._open_calls import OpenCalls
+from warmline_service.rpc._scopes import scopes_of
 from warmline_service.rpc._sessions import SessionServicer
 from warmline_service.rpc._streaming import StreamCount
+from warmline_service.rpc._usage import UsageServicer
 from warmline_service.tenants import Authenticator
 
-_SERVICES = (
-    chat_service_pb2.DESCRIPTOR.services_by_name["ChatService"].full_name,
-    model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
-    session_service_pb2.DESCRIPTOR.services_by_name["SessionService"].full_name,
+_DESCRIPTORS = (
+    admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"],
+    chat_service_pb2.DESCRIPTOR.services_by_name["ChatService"],
+    model_service_pb2.DESCRIPTOR.services_by_name["ModelService"],
+    session_service_pb2.DESCRIPTOR.services_by_name["SessionService"],
+    usage_service_pb2.DESCRIPTOR.services_by_name["UsageService"],
 )
+_SERVICES = tuple(service.full_name for service in _DESCRIPTORS)
 
 
 @dataclass
@@ -40,10 +52,12 @@ class RpcServer:
 
     server: grpc.aio.Server
     health: health_aio.HealthServicer
+    calls: OpenCalls
     port: int
 
     async def start(self) -> None:
         """Serve, and say so in health."""
+        self.calls.start()
         await self.server.start()
         for name in ("", *_SERVICES):
             await self.health.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -55,6 +69,7 @@ class RpcServer:
     async def stop(self, grace: float) -> None:
         """Close the port, and after `grace` seconds what is still open."""
         await self.server.stop(grace)
+        await self.calls.aclose()
 
 
 def build_server(
@@ -62,30 +77,35 @@ def build_server(
     conversations: Conversations,
     catalog: ModelCatalog,
     authenticator: Authenticator,
+    quota: Quota,
+    admin: AdminServicer,
     credentials: grpc.ServerCredentials | None,
 ) -> RpcServer:
     """Put the server together and bind its port; without credentials it speaks plain text.
 
     Raises OSError where the port cannot be had.
     """
+    calls = OpenCalls(authenticator.changed)
     server = grpc.aio.server(
         interceptors=[
             TolerantDecoding(),
             RequestId(),
-            Authentication(authenticator),
-            Guard(),
+            Authentication(authenticator, scopes_of(_DESCRIPTORS), quota),
+            Guard(calls),
         ],
         options=_options(settings.limits),
     )
-    streams = StreamCount(settings.limits)
+    streams = StreamCount(quota)
     chat = ChatServicer(conversations, settings.limits, streams)
-    models = ModelServicer(catalog, settings.provider.kind)
+    models = ModelServicer(catalog, settings.provider.kind, quota)
     health = health_aio.HealthServicer()
+    admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, server)
     chat_service_pb2_grpc.add_ChatServiceServicer_to_server(chat, server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(models, server)
     session_service_pb2_grpc.add_SessionServiceServicer_to_server(
         SessionServicer(conversations, streams), server
     )
+    usage_service_pb2_grpc.add_UsageServiceServicer_to_server(UsageServicer(quota), server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     reflection.enable_server_reflection(
         (*_SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME), server
@@ -97,7 +117,7 @@ def build_server(
             port = server.add_secure_port(settings.listen, credentials)
     except RuntimeError as error:
         raise OSError(f"cannot listen on {settings.listen}: is the port taken?") from error
-    return RpcServer(server, health, port)
+    return RpcServer(server, health, calls, port)
 
 
 def _options(limits: LimitSettings) -> list[tuple[str, int]]:
@@ -109,6 +129,7 @@ def _options(limits: LimitSettings) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", -1),
         ("grpc.max_metadata_size", limits.metadata_bytes),
         ("grpc.absolute_max_metadata_size", 2 * limits.metadata_bytes),
+        ("grpc.max_allowed_incoming_connections", limits.connections),
         ("grpc.max_concurrent_streams", limits.streams_per_connection),
         (
             "grpc.http2.min_ping_interval_without_data_ms",

@@ -16,6 +16,7 @@ from warmline_service.rpc._interceptors import principal
 from warmline_service.rpc._parse import key_of, session_id_of, turn_id_of
 from warmline_service.rpc._parse_answers import decision_of
 from warmline_service.rpc._parse_config import config_of
+from warmline_service.rpc._parse_credential import drop_shown, paid_by
 from warmline_service.rpc._parse_files import path_of
 from warmline_service.rpc._session_wire import page_of, query_of, wire_session
 from warmline_service.rpc._streaming import Context, StreamCount, accept
@@ -40,7 +41,7 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
     ) -> pb.GetSessionResponse:
         """One session."""
         del context
-        row = await self._row(request, "read")
+        row = await self._row(request)
         session = self._session(row)
         if (live := self._conversations.at_work(row.id)) is not None:
             for asked in live.approvals:
@@ -53,7 +54,7 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
         """A page of the tenant's sessions."""
         del context
         checked(request)
-        tenant = _tenant("read")
+        tenant = principal().tenant
         query = query_of(request)
         rows, token = page_of(await self._conversations.sessions(tenant, query), query)
         return pb.ListSessionsResponse(sessions=map(self._session, rows), next_page_token=token)
@@ -63,7 +64,7 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
     ) -> pb.ForkSessionResponse:
         """A new session with another's conversation."""
         del context
-        row = await self._row(request, "chat")
+        row = await self._row(request)
         turn_id = turn_id_of(request.turn_id, "turn_id")
         key = key_of(request.idempotency_key, "idempotency_key")
         content = hashlib.sha256(f"fork:{row.id}:{turn_id}".encode()).hexdigest()
@@ -75,7 +76,7 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
     ) -> pb.DeleteSessionResponse:
         """Remove a session for good."""
         del context
-        await self._conversations.remove(await self._row(request, "chat"))
+        await self._conversations.remove(await self._row(request))
         return pb.DeleteSessionResponse()
 
     async def InterruptTurn(
@@ -83,7 +84,7 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
     ) -> pb.InterruptTurnResponse:
         """Stop the running turn."""
         del context
-        row = await self._row(request, "chat")
+        row = await self._row(request)
         outcome, turn_id = await self._conversations.interrupt(row)
         return pb.InterruptTurnResponse(outcome=OUTCOME[outcome], turn_id=turn_id)
 
@@ -92,7 +93,7 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
     ) -> pb.AnswerApprovalResponse:
         """Answer what a session asked."""
         del context
-        row = await self._row(request, "chat")
+        row = await self._row(request)
         approval_id, decision = decision_of(request.decision, "decision", _ANSWER_BYTES)
         await self._conversations.decide(row, approval_id, decision)
         return pb.AnswerApprovalResponse()
@@ -102,7 +103,7 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
     ) -> pb.ListFilesResponse:
         """The files in a session's workspace."""
         del context
-        row = await self._row(request, "read")
+        row = await self._row(request)
         out = pb.ListFilesResponse()
         async with self._copies.files(row) as folder:
             found = await asyncio.to_thread(list_files, folder) if folder is not None else []
@@ -115,8 +116,8 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
         self, request: pb.ReadFileRequest, context: Context
     ) -> None:
         """One file of a session's workspace."""
-        with self._streams.one_more("read"):
-            row = await self._row(request, "read")
+        async with self._streams.one_more():
+            row = await self._row(request)
             path = path_of(request.path, "path")
             async with self._copies.files(row) as folder:
                 if folder is None:
@@ -130,8 +131,8 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
         self, request: pb.ExportSessionRequest, context: Context
     ) -> None:
         """A session as it can be taken elsewhere."""
-        with self._streams.one_more("read"):
-            row = await self._row(request, "read")
+        async with self._streams.one_more():
+            row = await self._row(request)
             workspace = not request.without_workspace
             async with self._copies.exported(row, workspace=workspace) as export:
                 await context.write(pb.ExportSessionResponse(session=self._session(export.row)))
@@ -143,7 +144,7 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
     ) -> pb.ImportSessionResponse:
         """A new session from an export."""
         del request_iterator
-        with self._streams.one_more("chat") as tenant:
+        async with self._streams.one_more() as tenant:
             # Callers wait for it before they send: a refusal while they do reaches them garbled.
             await accept(context)
             row = await self._imported(tenant, context)
@@ -153,7 +154,9 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
         async with self._copies.scratch() as path:
             received = await receive(context, path)
             given = received.session.config
+            drop_shown(principal(), given)
             config = await asyncio.to_thread(config_of, given, "session.config", existing=False)
+            config = paid_by(principal(), config)
             return await self._copies.import_(
                 tenant,
                 config,
@@ -163,14 +166,13 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
                 path if received.has_workspace else None,
             )
 
-    async def _row(self, request: Any, scope: str) -> SessionRow:
+    async def _row(self, request: Any) -> SessionRow:
         """The session that a request names, if it is the caller's."""
         checked(request)
-        tenant = _tenant(scope)
         session_id = session_id_of(request.session_id, "session_id")
         if not session_id:
             raise field_invalid("session_id", "must be set")
-        return await self._conversations.session(tenant, session_id)
+        return await self._conversations.session(principal().tenant, session_id)
 
     def _session(self, row: SessionRow) -> pb.Session:
         live = self._conversations.at_work(row.id)
@@ -180,9 +182,3 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
         if live.running:
             state = pb.SESSION_STATE_DEFERRED if live.deferred else pb.SESSION_STATE_RUNNING
         return wire_session(row, state, live.session.seq)
-
-
-def _tenant(scope: str) -> str:
-    caller = principal()
-    caller.require(scope)
-    return caller.tenant

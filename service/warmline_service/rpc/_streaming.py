@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -13,8 +13,8 @@ from google.protobuf.message import Message
 from warmline.v1 import chat_service_pb2 as pb
 
 from warmline_service.chat import Stream
-from warmline_service.config import LimitSettings
 from warmline_service.errors import Reason, WarmlineError
+from warmline_service.quota import Quota
 from warmline_service.rpc._interceptors import principal, request_id
 from warmline_service.rpc._wire import fill_event, wire_events
 from warmline_service.sessions.events import Event
@@ -30,23 +30,23 @@ Response = type[pb.ChatResponse] | type[pb.AskResponse] | type[pb.WatchResponse]
 class StreamCount:
     """How many streams each tenant has open."""
 
-    def __init__(self, limits: LimitSettings) -> None:
-        self._limit = limits.streams_per_tenant
+    def __init__(self, quota: Quota) -> None:
+        self._quota = quota
         self._open: Counter[str] = Counter()
 
-    @contextmanager
-    def one_more(self, scope: str) -> Iterator[str]:
+    @asynccontextmanager
+    async def one_more(self) -> AsyncIterator[str]:
         """Count a stream of the caller's while it is open; gives the tenant.
 
-        Raises POLICY_DENIED for a key without the scope, QUOTA_EXCEEDED where there are too many.
+        Raises QUOTA_EXCEEDED where there are too many.
         """
         caller = principal()
-        caller.require(scope)
-        if self._open[caller.tenant] >= self._limit:
+        limit = await self._quota.streams(caller.tenant)
+        if self._open[caller.tenant] >= limit:
             raise WarmlineError(
                 Reason.QUOTA_EXCEEDED,
-                f"This tenant has {self._limit} open streams already.",
-                metadata={"limit": str(self._limit), "quota": "streams_per_tenant"},
+                f"This tenant has {limit} open streams already.",
+                metadata={"limit": str(limit), "quota": "streams_per_tenant"},
                 retry_after=1.0,
             )
         self._open[caller.tenant] += 1

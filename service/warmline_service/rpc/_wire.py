@@ -250,6 +250,17 @@ def _block(out: pb.ContentBlock, block: events.Block) -> None:
             fill_struct(out.other, content)
 
 
+def _agent(out: pb.AgentEvent, body: events.AgentEvent) -> None:
+    out.tool_call_id = body.tool_call_id
+    out.agent = body.agent
+    out.state = pb.AgentEvent.State.Value(f"STATE_{body.state.name}")
+    out.text = body.text
+    out.last_tool = body.last_tool
+    out.tool_calls = body.tool_calls
+    out.tokens = body.tokens
+    _duration(out.duration, body.seconds)
+
+
 def _notice(out: pb.Notice, body: events.Notice) -> None:
     out.kind = _NOTICE[body.kind]
     out.code = body.code
@@ -290,6 +301,7 @@ _FILL: dict[type, tuple[str, Callable[[Any, Any], None]]] = {
     events.Message: ("message", _message),
     events.ToolCall: ("tool_call", _tool_call),
     events.ToolResult: ("tool_result", _tool_result),
+    events.AgentEvent: ("agent_event", _agent),
     events.Notice: ("notice", _notice),
     events.DebugLog: ("debug_log", _debug_log),
     events.Raw: ("raw", _raw),

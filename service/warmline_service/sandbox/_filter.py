@@ -2,7 +2,7 @@
 
 Everything is allowed but what is named here: what makes namespaces and mounts, looks into other
 processes, or is a door into the kernel that no tool of a session needs. Made here, in the 8-byte
-instructions of classic BPF, because no kept library makes it (decision 16).
+instructions of classic BPF, because no kept library makes it (decision 19).
 """
 
 from __future__ import annotations

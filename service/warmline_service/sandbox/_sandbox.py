@@ -158,6 +158,11 @@ class Sandbox:
         """Whom a box runs as and its files have to belong to; None: the service's own user."""
         return None if self.users == "own" else owner_of(box_id, self.settings.first_uid)
 
+    @property
+    def group(self) -> int | None:
+        """The group that all boxes have; None: they are the service's own user."""
+        return None if self.users == "own" else self.settings.first_uid
+
     def command(self, box: Box) -> Command:
         """The command that starts what is in a box. Raises OSError."""
         owner = self.owner(box.id)

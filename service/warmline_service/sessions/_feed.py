@@ -11,6 +11,7 @@ from typing import Protocol
 
 from warmline_service.errors import WarmlineError
 from warmline_service.sessions.events import (
+    AgentEvent,
     ApprovalRequested,
     ClientToolCalled,
     DebugLog,
@@ -321,6 +322,7 @@ def _cost(event: Event) -> int:
         case (
             ToolResult(text=text)
             | DebugLog(text=text)
+            | AgentEvent(text=text)
             | Raw(json=text)
             | TurnCompleted(result=text)
         ):

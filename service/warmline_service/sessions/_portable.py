@@ -11,8 +11,9 @@ from pathlib import Path
 
 import msgspec
 
-from warmline_service.config import LimitSettings, StoreSettings
+from warmline_service.config import StoreSettings
 from warmline_service.errors import field_invalid
+from warmline_service.quota import Quota
 from warmline_service.sessions._config import SessionConfig
 from warmline_service.sessions._sessions import Sessions
 from warmline_service.sessions._workspaces import Workspaces, content_missing
@@ -46,13 +47,13 @@ class Portable:
         store: Store,
         sessions: Sessions,
         workspaces: Workspaces,
-        limits: LimitSettings,
+        quota: Quota,
         settings: StoreSettings,
     ) -> None:
         self._store = store
         self._sessions = sessions
         self._workspaces = workspaces
-        self._limit = limits.sessions_per_tenant
+        self._quota = quota
         self._spill = settings.spill_bytes
 
     @asynccontextmanager
@@ -98,12 +99,13 @@ class Portable:
         brought = [line for line in transcript.split(b"\n") if line.strip()]
         # What was said before counts as no turn of this session.
         lines = await asyncio.to_thread(imported, brought, "transcript") if brought else []
+        limit = await self._quota.sessions(tenant)
         row = self._sessions.new_row(tenant, config, title)
         if workspace is not None:
             key = await self._keep(tenant, row.id, workspace)
             row = msgspec.structs.replace(row, workspace_key=key)
         parts = [self._part(row.id, lines)] if lines else []
-        return await self._store.create(row, None, self._limit, parts)
+        return await self._store.create(row, None, limit, parts)
 
     async def _keep(self, tenant: str, session_id: str, archive: Path) -> str:
         try:

@@ -11,8 +11,9 @@ from dataclasses import replace
 
 import msgspec
 
-from warmline_service.config import LimitSettings, RetentionSettings
+from warmline_service.config import RetentionSettings
 from warmline_service.errors import Reason, WarmlineError, field_invalid
+from warmline_service.quota import Quota
 from warmline_service.sessions._config import SessionConfig
 from warmline_service.sessions._mcp import sealed
 from warmline_service.sessions._session import Session, session_of
@@ -27,11 +28,11 @@ class Sessions:
     """What there is of sessions in the store; a tenant's are seen by itself only."""
 
     def __init__(
-        self, store: Store, limits: LimitSettings, retention: RetentionSettings, vault: Vault
+        self, store: Store, quota: Quota, retention: RetentionSettings, vault: Vault
     ) -> None:
         self._store = store
         self._vault = vault
-        self._limit = limits.sessions_per_tenant
+        self._quota = quota
         self._keys_ttl = retention.keys_hours * 3600
 
     async def create(
@@ -48,11 +49,13 @@ class Sessions:
         `keep_files` keeps the files that it begins with, for its id, and gives their key.
         Raises QUOTA_EXCEEDED, IDEMPOTENCY_CONFLICT, STORAGE_UNAVAILABLE.
         """
+        # First, because it may fail: nothing is kept before.
+        limit = await self._quota.sessions(tenant)
         row = self.new_row(tenant, config, title)
         if keep_files is not None:
             key = await keep_files(row.id)
             row = msgspec.structs.replace(row, workspace_key=key)
-        return await self._store.create(row, claim, self._limit)
+        return await self._store.create(row, claim, limit)
 
     async def fork(
         self,
@@ -81,6 +84,7 @@ class Sessions:
         if last is not None and last.ended_at is None:
             raise field_invalid("turn_id", "has not ended")
         kept = {turn.id for turn in await store.turns(source_id, last.number)} if last else set()
+        limit = await self._quota.sessions(tenant)
         own = config if config is not None and config != SessionConfig() else config_of(source)
         row = self.new_row(tenant, own, source.title)
         # What has no turn was there before the first: in the fork, all that it begins with.
@@ -96,7 +100,7 @@ class Sessions:
             # Last, because it puts something: nothing else may be missing after it.
             workspace_key=await copy_workspace(source, row.id),
         )
-        return await store.create(row, claim, self._limit, parts)
+        return await store.create(row, claim, limit, parts)
 
     async def load(self, tenant: str, session_id: str) -> Session:
         """Become a session's writer.

@@ -23,6 +23,18 @@ from warmline_service.sessions._asking import ClientToolReturned as ClientToolRe
 from warmline_service.sessions._asking import CredentialRequired as CredentialRequired
 from warmline_service.sessions._asking import ServerStatus as ServerStatus
 from warmline_service.sessions._tagged import Tagged
+from warmline_service.sessions._written import AgentEvent as AgentEvent
+from warmline_service.sessions._written import AgentState as AgentState
+from warmline_service.sessions._written import Block as Block
+from warmline_service.sessions._written import Message as Message
+from warmline_service.sessions._written import OtherBlock as OtherBlock
+from warmline_service.sessions._written import TextBlock as TextBlock
+from warmline_service.sessions._written import TextDelta as TextDelta
+from warmline_service.sessions._written import ThinkingBlock as ThinkingBlock
+from warmline_service.sessions._written import ThinkingDelta as ThinkingDelta
+from warmline_service.sessions._written import ToolCall as ToolCall
+from warmline_service.sessions._written import ToolInputDelta as ToolInputDelta
+from warmline_service.sessions._written import ToolResult as ToolResult
 
 
 class Start(enum.StrEnum):
@@ -214,76 +226,6 @@ class InterruptResult(Tagged, frozen=True, tag="interrupt_result"):
     outcome: InterruptOutcome
 
 
-class TextDelta(Tagged, frozen=True, tag="text_delta"):
-    """More text of a content block."""
-
-    text: str
-    block: int
-
-
-class ThinkingDelta(Tagged, frozen=True, tag="thinking_delta"):
-    """More thinking of a content block."""
-
-    text: str
-    block: int
-
-
-class ToolInputDelta(Tagged, frozen=True, tag="tool_input_delta"):
-    """More of a tool call's input, as JSON text."""
-
-    text: str
-    block: int
-
-
-class TextBlock(Tagged, frozen=True, tag="text_block"):
-    """Text in a message."""
-
-    text: str
-
-
-class ThinkingBlock(Tagged, frozen=True, tag="thinking_block"):
-    """Thinking in a message."""
-
-    text: str
-    signature: str
-
-
-class OtherBlock(Tagged, frozen=True, tag="other_block"):
-    """A kind of block that has no class here, as the provider sent it; `size` as JSON in bytes."""
-
-    content: Mapping[str, Any]
-    size: int = 0
-
-
-class ToolCall(Tagged, frozen=True, tag="tool_call"):
-    """A whole tool call; `size` is its input's as JSON in bytes."""
-
-    id: str
-    name: str
-    input: Mapping[str, Any]
-    size: int = 0
-
-
-Block = TextBlock | ThinkingBlock | ToolCall | OtherBlock
-
-
-class Message(Tagged, frozen=True, tag="message"):
-    """A whole assistant message, or what was written of one that was cut."""
-
-    id: str
-    model: str
-    content: tuple[Block, ...]
-    aborted: bool = False
-
-
-class ToolResult(Tagged, frozen=True, tag="tool_result"):
-    """What a tool gave back."""
-
-    tool_call_id: str
-    text: str
-    is_error: bool
-
-
 class Notice(Tagged, frozen=True, tag="notice"):
     """Something worth knowing that ends nothing."""
 
@@ -332,13 +274,23 @@ Body = (
     | Message
     | ToolCall
     | ToolResult
+    | AgentEvent
     | Notice
     | DebugLog
     | Raw
 )
 
 # What a stream with Detail.TEXT is not told.
-BLOCK_EVENTS = (ThinkingDelta, ToolInputDelta, Message, ToolCall, ToolResult, DebugLog, Raw)
+BLOCK_EVENTS = (
+    ThinkingDelta,
+    ToolInputDelta,
+    Message,
+    ToolCall,
+    ToolResult,
+    AgentEvent,
+    DebugLog,
+    Raw,
+)
 
 
 class Event(Struct, frozen=True, gc=False):

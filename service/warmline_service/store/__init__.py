@@ -1,5 +1,6 @@
 """What outlives the process: rows in SQL, content by key in files or S3, workspaces as archives."""
 
+from warmline_service.store._api_keys import key_not_found
 from warmline_service.store._archive import Archives
 from warmline_service.store._archive_bounds import (
     ArchiveLimits,
@@ -17,21 +18,35 @@ from warmline_service.store._database import (
 )
 from warmline_service.store._faults import BlobMissing, StoreMisconfigured, content_unavailable
 from warmline_service.store._leases import elsewhere
+from warmline_service.store._ledger import (
+    Amount,
+    Bounds,
+    Granted,
+    Ledger,
+    Reservation,
+    UsageRow,
+    new_batch,
+)
 from warmline_service.store._rows import (
     TURN_ENDS,
     Claim,
     Claimed,
     EventRow,
+    KeyRow,
     PartRow,
     Query,
     SessionRow,
+    TenantRow,
     TurnRow,
     TurnState,
 )
 from warmline_service.store._store import Store, event_name, part_name
+from warmline_service.store._tenant_store import TenantStore
+from warmline_service.store._tenants import tenant_exists, tenant_not_found
 
 __all__ = [
     "TURN_ENDS",
+    "Amount",
     "ArchiveLimits",
     "ArchiveRefused",
     "ArchiveStats",
@@ -39,24 +54,36 @@ __all__ = [
     "Archives",
     "BlobMissing",
     "Blobs",
+    "Bounds",
     "Claim",
     "Claimed",
     "Database",
     "EventRow",
+    "Granted",
+    "KeyRow",
+    "Ledger",
     "PartRow",
     "PostgresDatabase",
     "Query",
+    "Reservation",
     "SessionRow",
     "SqliteDatabase",
     "Store",
     "StoreMisconfigured",
+    "TenantRow",
+    "TenantStore",
     "TurnRow",
     "TurnState",
+    "UsageRow",
     "blob_key",
     "blob_prefix",
     "content_unavailable",
     "elsewhere",
     "event_name",
+    "key_not_found",
+    "new_batch",
     "open_database",
     "part_name",
+    "tenant_exists",
+    "tenant_not_found",
 ]

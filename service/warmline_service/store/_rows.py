@@ -107,3 +107,28 @@ class Query(Struct, frozen=True):
     updated_before: float | None = None
     title_contains: str = ""
     forked_from: str = ""
+
+
+class TenantRow(Struct, frozen=True):
+    """One tenant; `identities` are the client certificates that stand for it, `policy` is JSON."""
+
+    id: str
+    display_name: str
+    disabled: bool
+    created_at: float
+    identities: tuple[str, ...] = ()
+    policy: str = "{}"
+
+
+class KeyRow(Struct, frozen=True):
+    """What is kept of an API key. Times are seconds since the epoch; None: never."""
+
+    id: str
+    tenant: str
+    sha256: str
+    scopes: frozenset[str]
+    note: str
+    created_at: float
+    expires_at: float | None = None
+    revoked_at: float | None = None
+    last_used_at: float | None = None

@@ -136,3 +136,84 @@ transcripts = Table(
     # JSON lines, compressed; empty where it is in a blob.
     Column("lines", LargeBinary, nullable=False),
 )
+
+tenants = Table(
+    "tenants",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("display_name", String(200), nullable=False),
+    Column("disabled", Boolean, nullable=False),
+    Column("created_at", Float(53), nullable=False),
+    Column("policy", Text, nullable=False),
+)
+
+# Client certificates that stand for a tenant.
+identities = Table(
+    "identities",
+    metadata,
+    Column("name", String(512), primary_key=True),
+    Column("tenant", String(64), ForeignKey("tenants.id", ondelete="CASCADE"), nullable=False),
+    Index(None, "tenant"),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("tenant", String(64), ForeignKey("tenants.id", ondelete="CASCADE"), nullable=False),
+    # Of the whole key, in hex: the key itself is nowhere.
+    Column("sha256", String(64), nullable=False),
+    # Names with spaces in between.
+    Column("scopes", String(200), nullable=False),
+    Column("note", String(200), nullable=False),
+    Column("created_at", Float(53), nullable=False),
+    Column("expires_at", Float(53), nullable=True),
+    Column("revoked_at", Float(53), nullable=True),
+    Column("last_used_at", Float(53), nullable=True),
+    Index(None, "tenant", "id"),
+)
+
+# What a tenant has used of a model on a day (UTC); a budget's month is a sum of its days.
+usage = Table(
+    "usage",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("day", String(10), primary_key=True),
+    Column("model", String(128), primary_key=True),
+    Column("turns", _Big, nullable=False),
+    Column("requests", _Big, nullable=False),
+    Column("input", _Big, nullable=False),
+    Column("output", _Big, nullable=False),
+    Column("cache_read", _Big, nullable=False),
+    Column("cache_creation", _Big, nullable=False),
+    Column("micro_usd", _Big, nullable=False),
+)
+
+# What is kept for turns that run; that of a service that was killed expires.
+reservations = Table(
+    "reservations",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("tenant", String(64), nullable=False),
+    Column("tokens", _Big, nullable=False),
+    Column("micro_usd", _Big, nullable=False),
+    Column("expires_at", Float(53), nullable=False),
+    Index(None, "tenant"),
+    Index(None, "expires_at"),
+)
+
+# The last batch of usage that each node has counted: one that is given again is not counted twice.
+settlements = Table(
+    "settlements",
+    metadata,
+    Column("node_id", _ID, primary_key=True),
+    Column("batch", _ID, nullable=False),
+)
+
+# The vault's root key, sealed with the master key: one row.
+vault_roots = Table(
+    "vault_roots",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("wrapped", LargeBinary, nullable=False),
+)

@@ -15,7 +15,9 @@ from warmline_service.store._blob_key import blob_key, blob_prefix
 from warmline_service.store._blobs import Blobs
 from warmline_service.store._database import Database, unavailable
 from warmline_service.store._faults import StoreMisconfigured
+from warmline_service.store._ledger import Ledger
 from warmline_service.store._migrate import migrate
+from warmline_service.store._roots import Roots
 from warmline_service.store._rows import (
     Claim,
     Claimed,
@@ -25,6 +27,7 @@ from warmline_service.store._rows import (
     SessionRow,
     TurnRow,
 )
+from warmline_service.store._tenant_store import TenantStore
 
 T = TypeVar("T")
 
@@ -37,13 +40,17 @@ _ROUND = 200
 class Store:
     """Sessions, turns, events, transcripts, keys and leases in a database; content in blobs.
 
-    `node_id` names this service among those that share the database. Everything raises
-    STORAGE_UNAVAILABLE while the database or the blobs cannot be used. `open` first, `aclose` last.
+    `tenants` has those and their API keys. `node_id` names this service among those that share the
+    database. Everything raises STORAGE_UNAVAILABLE while the database or the blobs cannot be used.
+    `open` first, `aclose` last.
     """
 
     def __init__(self, database: Database, blobs: Blobs, node_id: str) -> None:
         self.blobs = blobs
+        self.tenants = TenantStore(database)
         self.node_id = node_id
+        self.ledger = Ledger(database, node_id)
+        self.roots = Roots(database)
         self._database = database
 
     async def open(self) -> None:

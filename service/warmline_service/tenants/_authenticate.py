@@ -1,64 +1,101 @@
-"""From an `authorization` header to the tenant behind it."""
+"""From what a caller shows to who he is: each way of showing it has a check of its own."""
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import hmac
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from warmline_service.errors import Reason, WarmlineError
-from warmline_service.tenants._keys import KeyStore, hash_key, key_id
+from warmline_service.tenants._keys import KeyRecord, KeyStore, hash_key, key_id
+from warmline_service.tenants._principal import (
+    DEVELOPER,
+    Principal,
+    Shown,
+    tenant_disabled,
+    unknown_caller,
+)
 
 # What an unknown key is compared with, so that it takes as long as a known one.
-_NOBODY = hash_key("nobody")
+_NOBODY = KeyRecord("", "", hash_key("nobody"), frozenset())
 
 
-@dataclass(frozen=True)
-class Principal:
-    """An authenticated caller."""
+class Check(Protocol):
+    """One way of showing who one is."""
 
-    tenant: str
-    key_id: str
-    scopes: frozenset[str]
+    def knows(self, shown: Shown) -> bool:
+        """Whether what is shown has this form."""
+        ...
 
-    def require(self, scope: str) -> None:
-        """Raise POLICY_DENIED unless the key has this scope."""
-        if scope not in self.scopes:
-            raise WarmlineError(
-                Reason.POLICY_DENIED,
-                f"This key does not have the scope `{scope}`.",
-                metadata={"scope": scope},
-            )
+    async def check(self, shown: Shown) -> Principal:
+        """Who it is. Raises UNAUTHENTICATED's reasons, TENANT_DISABLED, and where it cannot say now."""
+        ...
 
 
-DEVELOPER = Principal("dev", "none", frozenset({"chat", "read", "admin"}))
+class KeyCheck:
+    """API keys; `used` is told of each that let somebody in."""
 
+    def __init__(
+        self,
+        keys: KeyStore,
+        used: Callable[[str], None] = lambda _: None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._keys = keys
+        self._used = used
+        self._now = now
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
+    def knows(self, shown: Shown) -> bool:
+        """Whatever nobody else knows: its refusal says what to send."""
+        del shown
+        return True
+
+    async def check(self, shown: Shown) -> Principal:
+        """Raises KEY_INVALID, KEY_EXPIRED, TENANT_DISABLED."""
+        identifier = key_id(shown.secret)
+        found = await self._keys.key(identifier) if identifier else None
+        record = found or _NOBODY
+        same = hmac.compare_digest(hash_key(shown.secret), record.sha256)
+        if found is None or not same:
+            raise unknown_caller()
+        self._let_in(record)
+        still = functools.partial(self._still, record.id)
+        return Principal(record.tenant, f"key {record.id}", record.scopes, still=still)
+
+    async def _still(self, key_id: str) -> None:
+        record = await self._keys.key(key_id)
+        if record is None:
+            raise unknown_caller()
+        self._let_in(record)
+
+    def _let_in(self, record: KeyRecord) -> None:
+        if record.revoked:
+            raise unknown_caller("This API key was revoked.")
+        if record.expires_at is not None and record.expires_at <= self._now():
+            raise WarmlineError(Reason.KEY_EXPIRED, "This API key is past its expiry.")
+        if record.disabled:
+            raise tenant_disabled()
+        self._used(record.id)
 
 
 class Authenticator:
-    """Resolves API keys. Without a key store everybody is the tenant `dev`."""
+    """Asks the first check that knows the form of what is shown. Without any everybody is `dev`.
 
-    def __init__(self, keys: KeyStore | None, now: Callable[[], datetime] = _utc_now) -> None:
-        self._keys = keys
-        self._now = now
+    `changed` is set when somebody who was let in may not be any more.
+    """
 
-    async def authenticate(self, authorization: str | None) -> Principal:
-        """Resolve `Bearer wl_...`; raises KEY_INVALID or KEY_EXPIRED."""
-        if self._keys is None:
+    def __init__(self, checks: Sequence[Check], changed: asyncio.Event | None = None) -> None:
+        self._checks = checks
+        self.changed = changed or asyncio.Event()
+
+    async def authenticate(self, shown: Shown) -> Principal:
+        """Who calls. Raises what the checks raise, KEY_INVALID where none knows the form."""
+        if not self._checks:
             return DEVELOPER
-        scheme, _, key = (authorization or "").partition(" ")
-        identifier = key_id(key.strip()) if scheme.lower() == "bearer" else None
-        record = await self._keys.find(identifier) if identifier else None
-        expected = record.sha256 if record else _NOBODY
-        if not hmac.compare_digest(hash_key(key.strip()), expected) or record is None:
-            raise WarmlineError(
-                Reason.KEY_INVALID,
-                "Send a valid API key as `authorization: Bearer wl_...`.",
-            )
-        if record.expires_at is not None and record.expires_at <= self._now():
-            raise WarmlineError(Reason.KEY_EXPIRED, "This API key is past its expiry.")
-        return Principal(record.tenant, record.id, record.scopes)
+        for check in self._checks:
+            if check.knows(shown):
+                return await check.check(shown)
+        raise unknown_caller()

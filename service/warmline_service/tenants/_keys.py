@@ -1,51 +1,37 @@
-"""API keys: their form, their hash, and where the known ones are looked up."""
+"""API keys: their form, their hash, and what is known of one."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 import secrets
-from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Protocol
-
-from warmline_service.config import TenantSettings
 
 _KEY = re.compile(r"wl_([a-z0-9]{4,32})_([A-Za-z0-9_-]{32,128})")
 
 
 @dataclass(frozen=True)
 class KeyRecord:
-    """What is kept of a key: never the key itself."""
+    """What is known of a key: never the key itself. `expires_at` in seconds since the epoch; None: never.
+
+    `disabled` says that its tenant is.
+    """
 
     id: str
     tenant: str
     sha256: str
     scopes: frozenset[str]
-    expires_at: datetime | None
+    expires_at: float | None = None
+    revoked: bool = False
+    disabled: bool = False
 
 
 class KeyStore(Protocol):
-    """Where key records come from; a database can stand behind it."""
+    """Where key records come from."""
 
-    async def find(self, key_id: str) -> KeyRecord | None:
+    async def key(self, key_id: str) -> KeyRecord | None:
         """The record of a key id, or None."""
-
-
-class SettingsKeys:
-    """The keys of the settings file."""
-
-    def __init__(self, tenants: Iterable[TenantSettings]) -> None:
-        self._records = {
-            key.id: KeyRecord(key.id, tenant.id, key.sha256, frozenset(key.scopes), key.expires_at)
-            for tenant in tenants
-            for key in tenant.keys
-        }
-
-    async def find(self, key_id: str) -> KeyRecord | None:
-        """The record of a key id, or None."""
-        return self._records.get(key_id)
 
 
 def hash_key(key: str) -> str:

@@ -262,6 +262,47 @@ class CompactBoundary(System, tag="system"):
     compact_metadata: Raw | UnsetType = UNSET
 
 
+class TaskUsage(Struct):
+    """What a task has used; the time in milliseconds."""
+
+    total_tokens: int = 0
+    tool_uses: int = 0
+    duration_ms: float = 0.0
+
+
+class Task(System, tag="system"):
+    """What all lines about a task of the CLI's have: a sub-agent's work, or a command's in the background."""
+
+    task_id: str = ""
+    tool_use_id: str | None = None
+    description: str = ""
+    usage: TaskUsage = msgspec.field(default_factory=TaskUsage)
+
+
+class TaskStarted(Task, tag="system"):
+    """A task has begun; `task_type` is `local_agent` for a sub-agent."""
+
+    task_type: str = ""
+    subagent_type: str | None = None
+
+
+class TaskProgress(Task, tag="system"):
+    """A task goes on: `description` says with what."""
+
+    last_tool_name: str | None = None
+
+
+class TaskUpdated(Task, tag="system"):
+    """A task is not what it was."""
+
+
+class TaskNotification(Task, tag="system"):
+    """A task has ended: completed, failed, stopped or killed."""
+
+    status: str = ""
+    summary: str = ""
+
+
 class TranscriptMirror(Message, tag="transcript_mirror"):
     """Entries that the CLI has just added to a transcript: the conversation's, or a sub-agent's."""
 
@@ -312,6 +353,10 @@ SYSTEM_KINDS: dict[str, type[System]] = {
     "api_retry": ApiRetry,
     "model_fallback": ModelFallback,
     "compact_boundary": CompactBoundary,
+    "task_started": TaskStarted,
+    "task_progress": TaskProgress,
+    "task_updated": TaskUpdated,
+    "task_notification": TaskNotification,
 }
 
 

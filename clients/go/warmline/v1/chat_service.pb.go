@@ -1513,7 +1513,7 @@ var File_warmline_v1_chat_service_proto protoreflect.FileDescriptor
 
 const file_warmline_v1_chat_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1ewarmline/v1/chat_service.proto\x12\vwarmline.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x18warmline/v1/events.proto\x1a warmline/v1/session_config.proto\"\xf9\x02\n" +
+	"\x1ewarmline/v1/chat_service.proto\x12\vwarmline.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x18warmline/v1/events.proto\x1a\x19warmline/v1/options.proto\x1a warmline/v1/session_config.proto\"\xf9\x02\n" +
 	"\vChatRequest\x12'\n" +
 	"\x04open\x18\x01 \x01(\v2\x11.warmline.v1.OpenH\x00R\x04open\x124\n" +
 	"\amessage\x18\x02 \x01(\v2\x18.warmline.v1.UserMessageH\x00R\amessage\x126\n" +
@@ -1623,11 +1623,11 @@ const file_warmline_v1_chat_service_proto_rawDesc = "" +
 	"\fOnDisconnect\x12\x1d\n" +
 	"\x19ON_DISCONNECT_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16ON_DISCONNECT_CONTINUE\x10\x01\x12\x1b\n" +
-	"\x17ON_DISCONNECT_INTERRUPT\x10\x022\xcc\x01\n" +
-	"\vChatService\x12?\n" +
-	"\x04Chat\x12\x18.warmline.v1.ChatRequest\x1a\x19.warmline.v1.ChatResponse(\x010\x01\x12:\n" +
-	"\x03Ask\x12\x17.warmline.v1.AskRequest\x1a\x18.warmline.v1.AskResponse0\x01\x12@\n" +
-	"\x05Watch\x12\x19.warmline.v1.WatchRequest\x1a\x1a.warmline.v1.WatchResponse0\x01B0Z.warmline.dev/clients/go/warmline/v1;warmlinev1b\x06proto3"
+	"\x17ON_DISCONNECT_INTERRUPT\x10\x022\xde\x01\n" +
+	"\vChatService\x12E\n" +
+	"\x04Chat\x12\x18.warmline.v1.ChatRequest\x1a\x19.warmline.v1.ChatResponse\"\x04\xe8\xa1\x19\x01(\x010\x01\x12@\n" +
+	"\x03Ask\x12\x17.warmline.v1.AskRequest\x1a\x18.warmline.v1.AskResponse\"\x04\xe8\xa1\x19\x010\x01\x12F\n" +
+	"\x05Watch\x12\x19.warmline.v1.WatchRequest\x1a\x1a.warmline.v1.WatchResponse\"\x04\xe8\xa1\x19\x020\x01B0Z.warmline.dev/clients/go/warmline/v1;warmlinev1b\x06proto3"
 
 var (
 	file_warmline_v1_chat_service_proto_rawDescOnce sync.Once
@@ -1727,6 +1727,7 @@ func file_warmline_v1_chat_service_proto_init() {
 		return
 	}
 	file_warmline_v1_events_proto_init()
+	file_warmline_v1_options_proto_init()
 	file_warmline_v1_session_config_proto_init()
 	file_warmline_v1_chat_service_proto_msgTypes[0].OneofWrappers = []any{
 		(*ChatRequest_Open)(nil),

@@ -27,20 +27,24 @@ const (
 //
 // Numbers are grouped by the gRPC status that carries the reason: 1x UNAUTHENTICATED,
 // 2x PERMISSION_DENIED, 3x NOT_FOUND, 4x INVALID_ARGUMENT, 5x ABORTED, 6x RESOURCE_EXHAUSTED,
-// 7x UNAVAILABLE, 8x DEADLINE_EXCEEDED, 9x INTERNAL, 10x FAILED_PRECONDITION.
+// 7x UNAVAILABLE, 8x DEADLINE_EXCEEDED, 9x INTERNAL, 10x FAILED_PRECONDITION, 11x ALREADY_EXISTS.
 type ErrorReason int32
 
 const (
 	// Never sent.
 	ErrorReason_ERROR_REASON_UNSPECIFIED ErrorReason = 0
-	// UNAUTHENTICATED: no API key was sent, or no such key exists.
+	// UNAUTHENTICATED: no API key, token or certificate was shown, or one that stands for nobody (any more).
 	ErrorReason_ERROR_REASON_KEY_INVALID ErrorReason = 10
-	// UNAUTHENTICATED: the API key was good once and is past its expiry.
+	// UNAUTHENTICATED: the API key or token was good once and is past its expiry.
 	ErrorReason_ERROR_REASON_KEY_EXPIRED ErrorReason = 11
 	// UNAUTHENTICATED: the model provider refused the model credential.
 	ErrorReason_ERROR_REASON_CREDENTIAL_REJECTED ErrorReason = 12
 	// PERMISSION_DENIED: the key's scopes or the tenant's policy do not allow this call.
 	ErrorReason_ERROR_REASON_POLICY_DENIED ErrorReason = 20
+	// PERMISSION_DENIED: the tenant may not use this model.
+	ErrorReason_ERROR_REASON_MODEL_NOT_ALLOWED ErrorReason = 21
+	// PERMISSION_DENIED: the operator has disabled the caller's tenant.
+	ErrorReason_ERROR_REASON_TENANT_DISABLED ErrorReason = 22
 	// NOT_FOUND: no such session, or it belongs to another tenant.
 	ErrorReason_ERROR_REASON_SESSION_NOT_FOUND ErrorReason = 30
 	// NOT_FOUND: no such model for this caller; ListModels says which there are.
@@ -51,6 +55,10 @@ const (
 	ErrorReason_ERROR_REASON_APPROVAL_NOT_FOUND ErrorReason = 33
 	// The session's workspace has no such file. Ask ListFiles.
 	ErrorReason_ERROR_REASON_FILE_NOT_FOUND ErrorReason = 34
+	// NOT_FOUND: no such tenant.
+	ErrorReason_ERROR_REASON_TENANT_NOT_FOUND ErrorReason = 35
+	// NOT_FOUND: no such API key, or one that has ended and cannot be rotated.
+	ErrorReason_ERROR_REASON_KEY_NOT_FOUND ErrorReason = 36
 	// INVALID_ARGUMENT: a field holds what it may not; `BadRequest` names the field.
 	ErrorReason_ERROR_REASON_FIELD_INVALID ErrorReason = 40
 	// INVALID_ARGUMENT: a frame came where the protocol of the stream does not allow it.
@@ -90,6 +98,8 @@ const (
 	// UNAVAILABLE: an MCP server without which the session is not to work could not be connected; `server` in
 	// the metadata names it.
 	ErrorReason_ERROR_REASON_MCP_UNAVAILABLE ErrorReason = 77
+	// UNAVAILABLE: the keys of a token's issuer cannot be had, so the token cannot be checked.
+	ErrorReason_ERROR_REASON_ISSUER_UNAVAILABLE ErrorReason = 78
 	// DEADLINE_EXCEEDED: the turn ran longer than `limits.turn_timeout`.
 	ErrorReason_ERROR_REASON_TURN_TIMEOUT ErrorReason = 80
 	// DEADLINE_EXCEEDED: the turn was silent for longer than `limits.stall_timeout`.
@@ -101,6 +111,12 @@ const (
 	// The answer did not take the form of `output_schema`, however often the model was asked. Make the schema
 	// simpler, or say more of it in the prompt.
 	ErrorReason_ERROR_REASON_OUTPUT_INVALID ErrorReason = 100
+	// FAILED_PRECONDITION: the tenant or the key comes from the settings file, and is changed there.
+	ErrorReason_ERROR_REASON_FIXED_BY_SETTINGS ErrorReason = 101
+	// ALREADY_EXISTS: there is a tenant by this id.
+	ErrorReason_ERROR_REASON_TENANT_EXISTS ErrorReason = 110
+	// ALREADY_EXISTS: another tenant has this identity.
+	ErrorReason_ERROR_REASON_IDENTITY_TAKEN ErrorReason = 111
 	// INTERNAL: a fault of the service; the `errorId` in the metadata is in its log.
 	ErrorReason_ERROR_REASON_INTERNAL ErrorReason = 90
 )
@@ -113,11 +129,15 @@ var (
 		11:  "ERROR_REASON_KEY_EXPIRED",
 		12:  "ERROR_REASON_CREDENTIAL_REJECTED",
 		20:  "ERROR_REASON_POLICY_DENIED",
+		21:  "ERROR_REASON_MODEL_NOT_ALLOWED",
+		22:  "ERROR_REASON_TENANT_DISABLED",
 		30:  "ERROR_REASON_SESSION_NOT_FOUND",
 		31:  "ERROR_REASON_MODEL_NOT_FOUND",
 		32:  "ERROR_REASON_TURN_NOT_FOUND",
 		33:  "ERROR_REASON_APPROVAL_NOT_FOUND",
 		34:  "ERROR_REASON_FILE_NOT_FOUND",
+		35:  "ERROR_REASON_TENANT_NOT_FOUND",
+		36:  "ERROR_REASON_KEY_NOT_FOUND",
 		40:  "ERROR_REASON_FIELD_INVALID",
 		41:  "ERROR_REASON_FRAME_OUT_OF_ORDER",
 		42:  "ERROR_REASON_MESSAGE_TOO_LARGE",
@@ -137,11 +157,15 @@ var (
 		75:  "ERROR_REASON_STORAGE_UNAVAILABLE",
 		76:  "ERROR_REASON_SESSION_ELSEWHERE",
 		77:  "ERROR_REASON_MCP_UNAVAILABLE",
+		78:  "ERROR_REASON_ISSUER_UNAVAILABLE",
 		80:  "ERROR_REASON_TURN_TIMEOUT",
 		81:  "ERROR_REASON_TURN_STALLED",
 		66:  "ERROR_REASON_TURN_LIMIT_REACHED",
 		67:  "ERROR_REASON_BUDGET_EXCEEDED",
 		100: "ERROR_REASON_OUTPUT_INVALID",
+		101: "ERROR_REASON_FIXED_BY_SETTINGS",
+		110: "ERROR_REASON_TENANT_EXISTS",
+		111: "ERROR_REASON_IDENTITY_TAKEN",
 		90:  "ERROR_REASON_INTERNAL",
 	}
 	ErrorReason_value = map[string]int32{
@@ -150,11 +174,15 @@ var (
 		"ERROR_REASON_KEY_EXPIRED":          11,
 		"ERROR_REASON_CREDENTIAL_REJECTED":  12,
 		"ERROR_REASON_POLICY_DENIED":        20,
+		"ERROR_REASON_MODEL_NOT_ALLOWED":    21,
+		"ERROR_REASON_TENANT_DISABLED":      22,
 		"ERROR_REASON_SESSION_NOT_FOUND":    30,
 		"ERROR_REASON_MODEL_NOT_FOUND":      31,
 		"ERROR_REASON_TURN_NOT_FOUND":       32,
 		"ERROR_REASON_APPROVAL_NOT_FOUND":   33,
 		"ERROR_REASON_FILE_NOT_FOUND":       34,
+		"ERROR_REASON_TENANT_NOT_FOUND":     35,
+		"ERROR_REASON_KEY_NOT_FOUND":        36,
 		"ERROR_REASON_FIELD_INVALID":        40,
 		"ERROR_REASON_FRAME_OUT_OF_ORDER":   41,
 		"ERROR_REASON_MESSAGE_TOO_LARGE":    42,
@@ -174,11 +202,15 @@ var (
 		"ERROR_REASON_STORAGE_UNAVAILABLE":  75,
 		"ERROR_REASON_SESSION_ELSEWHERE":    76,
 		"ERROR_REASON_MCP_UNAVAILABLE":      77,
+		"ERROR_REASON_ISSUER_UNAVAILABLE":   78,
 		"ERROR_REASON_TURN_TIMEOUT":         80,
 		"ERROR_REASON_TURN_STALLED":         81,
 		"ERROR_REASON_TURN_LIMIT_REACHED":   66,
 		"ERROR_REASON_BUDGET_EXCEEDED":      67,
 		"ERROR_REASON_OUTPUT_INVALID":       100,
+		"ERROR_REASON_FIXED_BY_SETTINGS":    101,
+		"ERROR_REASON_TENANT_EXISTS":        110,
+		"ERROR_REASON_IDENTITY_TAKEN":       111,
 		"ERROR_REASON_INTERNAL":             90,
 	}
 )
@@ -214,7 +246,7 @@ var File_warmline_v1_errors_proto protoreflect.FileDescriptor
 
 const file_warmline_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x18warmline/v1/errors.proto\x12\vwarmline.v1*\x9b\t\n" +
+	"\x18warmline/v1/errors.proto\x12\vwarmline.v1*\xae\v\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18ERROR_REASON_KEY_INVALID\x10\n" +
@@ -222,11 +254,15 @@ const file_warmline_v1_errors_proto_rawDesc = "" +
 	"\x18ERROR_REASON_KEY_EXPIRED\x10\v\x12$\n" +
 	" ERROR_REASON_CREDENTIAL_REJECTED\x10\f\x12\x1e\n" +
 	"\x1aERROR_REASON_POLICY_DENIED\x10\x14\x12\"\n" +
+	"\x1eERROR_REASON_MODEL_NOT_ALLOWED\x10\x15\x12 \n" +
+	"\x1cERROR_REASON_TENANT_DISABLED\x10\x16\x12\"\n" +
 	"\x1eERROR_REASON_SESSION_NOT_FOUND\x10\x1e\x12 \n" +
 	"\x1cERROR_REASON_MODEL_NOT_FOUND\x10\x1f\x12\x1f\n" +
 	"\x1bERROR_REASON_TURN_NOT_FOUND\x10 \x12#\n" +
 	"\x1fERROR_REASON_APPROVAL_NOT_FOUND\x10!\x12\x1f\n" +
-	"\x1bERROR_REASON_FILE_NOT_FOUND\x10\"\x12\x1e\n" +
+	"\x1bERROR_REASON_FILE_NOT_FOUND\x10\"\x12!\n" +
+	"\x1dERROR_REASON_TENANT_NOT_FOUND\x10#\x12\x1e\n" +
+	"\x1aERROR_REASON_KEY_NOT_FOUND\x10$\x12\x1e\n" +
 	"\x1aERROR_REASON_FIELD_INVALID\x10(\x12#\n" +
 	"\x1fERROR_REASON_FRAME_OUT_OF_ORDER\x10)\x12\"\n" +
 	"\x1eERROR_REASON_MESSAGE_TOO_LARGE\x10*\x12\x1d\n" +
@@ -245,12 +281,16 @@ const file_warmline_v1_errors_proto_rawDesc = "" +
 	"\x15ERROR_REASON_DRAINING\x10J\x12$\n" +
 	" ERROR_REASON_STORAGE_UNAVAILABLE\x10K\x12\"\n" +
 	"\x1eERROR_REASON_SESSION_ELSEWHERE\x10L\x12 \n" +
-	"\x1cERROR_REASON_MCP_UNAVAILABLE\x10M\x12\x1d\n" +
+	"\x1cERROR_REASON_MCP_UNAVAILABLE\x10M\x12#\n" +
+	"\x1fERROR_REASON_ISSUER_UNAVAILABLE\x10N\x12\x1d\n" +
 	"\x19ERROR_REASON_TURN_TIMEOUT\x10P\x12\x1d\n" +
 	"\x19ERROR_REASON_TURN_STALLED\x10Q\x12#\n" +
 	"\x1fERROR_REASON_TURN_LIMIT_REACHED\x10B\x12 \n" +
 	"\x1cERROR_REASON_BUDGET_EXCEEDED\x10C\x12\x1f\n" +
-	"\x1bERROR_REASON_OUTPUT_INVALID\x10d\x12\x19\n" +
+	"\x1bERROR_REASON_OUTPUT_INVALID\x10d\x12\"\n" +
+	"\x1eERROR_REASON_FIXED_BY_SETTINGS\x10e\x12\x1e\n" +
+	"\x1aERROR_REASON_TENANT_EXISTS\x10n\x12\x1f\n" +
+	"\x1bERROR_REASON_IDENTITY_TAKEN\x10o\x12\x19\n" +
 	"\x15ERROR_REASON_INTERNAL\x10ZB0Z.warmline.dev/clients/go/warmline/v1;warmlinev1b\x06proto3"
 
 var (

@@ -477,6 +477,71 @@ func (Notice_Kind) EnumDescriptor() ([]byte, []int) {
 	return file_warmline_v1_events_proto_rawDescGZIP(), []int{27, 0}
 }
 
+// How far it is.
+type AgentEvent_State int32
+
+const (
+	// Of a later version.
+	AgentEvent_STATE_UNSPECIFIED AgentEvent_State = 0
+	// It has its prompt and begins.
+	AgentEvent_STATE_STARTED AgentEvent_State = 1
+	// It goes on: `text` and `last_tool` say with what.
+	AgentEvent_STATE_WORKING AgentEvent_State = 2
+	// It has given its answer back.
+	AgentEvent_STATE_COMPLETED AgentEvent_State = 3
+	// It could not.
+	AgentEvent_STATE_FAILED AgentEvent_State = 4
+	// It was stopped, by an interrupt for one.
+	AgentEvent_STATE_STOPPED AgentEvent_State = 5
+)
+
+// Enum value maps for AgentEvent_State.
+var (
+	AgentEvent_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "STATE_STARTED",
+		2: "STATE_WORKING",
+		3: "STATE_COMPLETED",
+		4: "STATE_FAILED",
+		5: "STATE_STOPPED",
+	}
+	AgentEvent_State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"STATE_STARTED":     1,
+		"STATE_WORKING":     2,
+		"STATE_COMPLETED":   3,
+		"STATE_FAILED":      4,
+		"STATE_STOPPED":     5,
+	}
+)
+
+func (x AgentEvent_State) Enum() *AgentEvent_State {
+	p := new(AgentEvent_State)
+	*p = x
+	return p
+}
+
+func (x AgentEvent_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (AgentEvent_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_warmline_v1_events_proto_enumTypes[7].Descriptor()
+}
+
+func (AgentEvent_State) Type() protoreflect.EnumType {
+	return &file_warmline_v1_events_proto_enumTypes[7]
+}
+
+func (x AgentEvent_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use AgentEvent_State.Descriptor instead.
+func (AgentEvent_State) EnumDescriptor() ([]byte, []int) {
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{29, 0}
+}
+
 // One thing that happened in a session.
 //
 // A turn's events come in this order: `turn_queued`, `turn_started`, what the model and the tools do,
@@ -530,6 +595,7 @@ type Event struct {
 	//	*Event_ClientToolReturned
 	//	*Event_McpServerStatus
 	//	*Event_CredentialRequired
+	//	*Event_AgentEvent
 	//	*Event_DebugLog
 	//	*Event_Raw
 	Kind          isEvent_Kind `protobuf_oneof:"kind"`
@@ -814,6 +880,15 @@ func (x *Event) GetCredentialRequired() *CredentialRequired {
 	return nil
 }
 
+func (x *Event) GetAgentEvent() *AgentEvent {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_AgentEvent); ok {
+			return x.AgentEvent
+		}
+	}
+	return nil
+}
+
 func (x *Event) GetDebugLog() *DebugLog {
 	if x != nil {
 		if x, ok := x.Kind.(*Event_DebugLog); ok {
@@ -946,6 +1021,11 @@ type Event_CredentialRequired struct {
 	CredentialRequired *CredentialRequired `protobuf:"bytes,56,opt,name=credential_required,json=credentialRequired,proto3,oneof"`
 }
 
+type Event_AgentEvent struct {
+	// A sub-agent has begun, goes on, or has ended.
+	AgentEvent *AgentEvent `protobuf:"bytes,57,opt,name=agent_event,json=agentEvent,proto3,oneof"`
+}
+
 type Event_DebugLog struct {
 	// What the CLI wrote to its debug log, before the turn's end.
 	DebugLog *DebugLog `protobuf:"bytes,60,opt,name=debug_log,json=debugLog,proto3,oneof"`
@@ -999,6 +1079,8 @@ func (*Event_ClientToolReturned) isEvent_Kind() {}
 func (*Event_McpServerStatus) isEvent_Kind() {}
 
 func (*Event_CredentialRequired) isEvent_Kind() {}
+
+func (*Event_AgentEvent) isEvent_Kind() {}
 
 func (*Event_DebugLog) isEvent_Kind() {}
 
@@ -3002,6 +3084,117 @@ func (x *Raw) GetJson() string {
 	return ""
 }
 
+// A sub-agent has begun, goes on, or has ended. What it says and does comes as other events, which carry its
+// call as `parent_tool_call_id`; those before its end are told before it. A turn that ends earlier ends its
+// sub-agents too. Not told with `DETAIL_TEXT`.
+type AgentEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The call that it works for, as in `tool_call`.
+	ToolCallId string `protobuf:"bytes,1,opt,name=tool_call_id,json=toolCallId,proto3" json:"tool_call_id,omitempty"`
+	// Which one, by its name in `SessionConfig.agents`, of a plugin, or of the CLI itself.
+	Agent string `protobuf:"bytes,2,opt,name=agent,proto3" json:"agent,omitempty"`
+	// How far it is.
+	State AgentEvent_State `protobuf:"varint,3,opt,name=state,proto3,enum=warmline.v1.AgentEvent_State" json:"state,omitempty"`
+	// What it was asked to do, what it does now, or what it has come to; a few words or its answer.
+	Text string `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
+	// The tool that it called last, where it goes on.
+	LastTool string `protobuf:"bytes,5,opt,name=last_tool,json=lastTool,proto3" json:"last_tool,omitempty"`
+	// The tools that it has called so far.
+	ToolCalls uint32 `protobuf:"varint,6,opt,name=tool_calls,json=toolCalls,proto3" json:"tool_calls,omitempty"`
+	// The tokens that it has used so far, as the CLI counts them.
+	Tokens uint64 `protobuf:"varint,7,opt,name=tokens,proto3" json:"tokens,omitempty"`
+	// How long it has been at work.
+	Duration      *durationpb.Duration `protobuf:"bytes,8,opt,name=duration,proto3" json:"duration,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AgentEvent) Reset() {
+	*x = AgentEvent{}
+	mi := &file_warmline_v1_events_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AgentEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AgentEvent) ProtoMessage() {}
+
+func (x *AgentEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_events_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AgentEvent.ProtoReflect.Descriptor instead.
+func (*AgentEvent) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *AgentEvent) GetToolCallId() string {
+	if x != nil {
+		return x.ToolCallId
+	}
+	return ""
+}
+
+func (x *AgentEvent) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+func (x *AgentEvent) GetState() AgentEvent_State {
+	if x != nil {
+		return x.State
+	}
+	return AgentEvent_STATE_UNSPECIFIED
+}
+
+func (x *AgentEvent) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *AgentEvent) GetLastTool() string {
+	if x != nil {
+		return x.LastTool
+	}
+	return ""
+}
+
+func (x *AgentEvent) GetToolCalls() uint32 {
+	if x != nil {
+		return x.ToolCalls
+	}
+	return 0
+}
+
+func (x *AgentEvent) GetTokens() uint64 {
+	if x != nil {
+		return x.Tokens
+	}
+	return 0
+}
+
+func (x *AgentEvent) GetDuration() *durationpb.Duration {
+	if x != nil {
+		return x.Duration
+	}
+	return nil
+}
+
 // What the CLI wrote to its debug log since the turn before, for a session with `SessionConfig.debug`;
 // the first has what it wrote when it started as well. Not told with `DETAIL_TEXT`.
 type DebugLog struct {
@@ -3016,7 +3209,7 @@ type DebugLog struct {
 
 func (x *DebugLog) Reset() {
 	*x = DebugLog{}
-	mi := &file_warmline_v1_events_proto_msgTypes[29]
+	mi := &file_warmline_v1_events_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3028,7 +3221,7 @@ func (x *DebugLog) String() string {
 func (*DebugLog) ProtoMessage() {}
 
 func (x *DebugLog) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[29]
+	mi := &file_warmline_v1_events_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3041,7 +3234,7 @@ func (x *DebugLog) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DebugLog.ProtoReflect.Descriptor instead.
 func (*DebugLog) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{29}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DebugLog) GetText() string {
@@ -3062,7 +3255,7 @@ var File_warmline_v1_events_proto protoreflect.FileDescriptor
 
 const file_warmline_v1_events_proto_rawDesc = "" +
 	"\n" +
-	"\x18warmline/v1/events.proto\x12\vwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a warmline/v1/session_config.proto\"\x85\x0e\n" +
+	"\x18warmline/v1/events.proto\x12\vwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a warmline/v1/session_config.proto\"\xc1\x0e\n" +
 	"\x05Event\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n" +
@@ -3097,7 +3290,9 @@ const file_warmline_v1_events_proto_rawDesc = "" +
 	"\x12client_tool_called\x185 \x01(\v2\x1d.warmline.v1.ClientToolCalledH\x00R\x10clientToolCalled\x12S\n" +
 	"\x14client_tool_returned\x186 \x01(\v2\x1f.warmline.v1.ClientToolReturnedH\x00R\x12clientToolReturned\x12J\n" +
 	"\x11mcp_server_status\x187 \x01(\v2\x1c.warmline.v1.McpServerStatusH\x00R\x0fmcpServerStatus\x12R\n" +
-	"\x13credential_required\x188 \x01(\v2\x1f.warmline.v1.CredentialRequiredH\x00R\x12credentialRequired\x124\n" +
+	"\x13credential_required\x188 \x01(\v2\x1f.warmline.v1.CredentialRequiredH\x00R\x12credentialRequired\x12:\n" +
+	"\vagent_event\x189 \x01(\v2\x17.warmline.v1.AgentEventH\x00R\n" +
+	"agentEvent\x124\n" +
 	"\tdebug_log\x18< \x01(\v2\x15.warmline.v1.DebugLogH\x00R\bdebugLog\x12$\n" +
 	"\x03raw\x18Z \x01(\v2\x10.warmline.v1.RawH\x00R\x03rawB\x06\n" +
 	"\x04kind\"\xbd\x03\n" +
@@ -3292,7 +3487,26 @@ const file_warmline_v1_events_proto_rawDesc = "" +
 	"\vKIND_PARKED\x10\t\"-\n" +
 	"\x03Raw\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x12\n" +
-	"\x04json\x18\x02 \x01(\tR\x04json\"C\n" +
+	"\x04json\x18\x02 \x01(\tR\x04json\"\x98\x03\n" +
+	"\n" +
+	"AgentEvent\x12 \n" +
+	"\ftool_call_id\x18\x01 \x01(\tR\n" +
+	"toolCallId\x12\x14\n" +
+	"\x05agent\x18\x02 \x01(\tR\x05agent\x123\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x1d.warmline.v1.AgentEvent.StateR\x05state\x12\x12\n" +
+	"\x04text\x18\x04 \x01(\tR\x04text\x12\x1b\n" +
+	"\tlast_tool\x18\x05 \x01(\tR\blastTool\x12\x1d\n" +
+	"\n" +
+	"tool_calls\x18\x06 \x01(\rR\ttoolCalls\x12\x16\n" +
+	"\x06tokens\x18\a \x01(\x04R\x06tokens\x125\n" +
+	"\bduration\x18\b \x01(\v2\x19.google.protobuf.DurationR\bduration\"~\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
+	"\rSTATE_STARTED\x10\x01\x12\x11\n" +
+	"\rSTATE_WORKING\x10\x02\x12\x13\n" +
+	"\x0fSTATE_COMPLETED\x10\x03\x12\x10\n" +
+	"\fSTATE_FAILED\x10\x04\x12\x11\n" +
+	"\rSTATE_STOPPED\x10\x05\"C\n" +
 	"\bDebugLog\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text\x12#\n" +
 	"\rdropped_bytes\x18\x02 \x01(\x04R\fdroppedBytes*}\n" +
@@ -3324,8 +3538,8 @@ func file_warmline_v1_events_proto_rawDescGZIP() []byte {
 	return file_warmline_v1_events_proto_rawDescData
 }
 
-var file_warmline_v1_events_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_warmline_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_warmline_v1_events_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
+var file_warmline_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_warmline_v1_events_proto_goTypes = []any{
 	(StartKind)(0),                  // 0: warmline.v1.StartKind
 	(StopReason)(0),                 // 1: warmline.v1.StopReason
@@ -3334,117 +3548,122 @@ var file_warmline_v1_events_proto_goTypes = []any{
 	(ClientToolReturned_Outcome)(0), // 4: warmline.v1.ClientToolReturned.Outcome
 	(McpServerStatus_State)(0),      // 5: warmline.v1.McpServerStatus.State
 	(Notice_Kind)(0),                // 6: warmline.v1.Notice.Kind
-	(*Event)(nil),                   // 7: warmline.v1.Event
-	(*SessionOpened)(nil),           // 8: warmline.v1.SessionOpened
-	(*ServerDraining)(nil),          // 9: warmline.v1.ServerDraining
-	(*SessionUpdated)(nil),          // 10: warmline.v1.SessionUpdated
-	(*TurnQueued)(nil),              // 11: warmline.v1.TurnQueued
-	(*TurnAttached)(nil),            // 12: warmline.v1.TurnAttached
-	(*TurnStarted)(nil),             // 13: warmline.v1.TurnStarted
-	(*LatencyReceipt)(nil),          // 14: warmline.v1.LatencyReceipt
-	(*TurnCompleted)(nil),           // 15: warmline.v1.TurnCompleted
-	(*Usage)(nil),                   // 16: warmline.v1.Usage
-	(*PermissionDenial)(nil),        // 17: warmline.v1.PermissionDenial
-	(*TurnFailed)(nil),              // 18: warmline.v1.TurnFailed
-	(*InterruptResult)(nil),         // 19: warmline.v1.InterruptResult
-	(*TextDelta)(nil),               // 20: warmline.v1.TextDelta
-	(*ThinkingDelta)(nil),           // 21: warmline.v1.ThinkingDelta
-	(*ToolInputDelta)(nil),          // 22: warmline.v1.ToolInputDelta
-	(*Message)(nil),                 // 23: warmline.v1.Message
-	(*ContentBlock)(nil),            // 24: warmline.v1.ContentBlock
-	(*Thinking)(nil),                // 25: warmline.v1.Thinking
-	(*ToolCall)(nil),                // 26: warmline.v1.ToolCall
-	(*ToolResult)(nil),              // 27: warmline.v1.ToolResult
-	(*ApprovalRequested)(nil),       // 28: warmline.v1.ApprovalRequested
-	(*ApprovalResolved)(nil),        // 29: warmline.v1.ApprovalResolved
-	(*ClientToolCalled)(nil),        // 30: warmline.v1.ClientToolCalled
-	(*ClientToolReturned)(nil),      // 31: warmline.v1.ClientToolReturned
-	(*CredentialRequired)(nil),      // 32: warmline.v1.CredentialRequired
-	(*McpServerStatus)(nil),         // 33: warmline.v1.McpServerStatus
-	(*Notice)(nil),                  // 34: warmline.v1.Notice
-	(*Raw)(nil),                     // 35: warmline.v1.Raw
-	(*DebugLog)(nil),                // 36: warmline.v1.DebugLog
-	nil,                             // 37: warmline.v1.Usage.ByModelEntry
-	nil,                             // 38: warmline.v1.Notice.MetadataEntry
-	(*timestamppb.Timestamp)(nil),   // 39: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 40: google.protobuf.Duration
-	(PermissionMode)(0),             // 41: warmline.v1.PermissionMode
-	(*structpb.Struct)(nil),         // 42: google.protobuf.Struct
-	(*status.Status)(nil),           // 43: google.rpc.Status
+	(AgentEvent_State)(0),           // 7: warmline.v1.AgentEvent.State
+	(*Event)(nil),                   // 8: warmline.v1.Event
+	(*SessionOpened)(nil),           // 9: warmline.v1.SessionOpened
+	(*ServerDraining)(nil),          // 10: warmline.v1.ServerDraining
+	(*SessionUpdated)(nil),          // 11: warmline.v1.SessionUpdated
+	(*TurnQueued)(nil),              // 12: warmline.v1.TurnQueued
+	(*TurnAttached)(nil),            // 13: warmline.v1.TurnAttached
+	(*TurnStarted)(nil),             // 14: warmline.v1.TurnStarted
+	(*LatencyReceipt)(nil),          // 15: warmline.v1.LatencyReceipt
+	(*TurnCompleted)(nil),           // 16: warmline.v1.TurnCompleted
+	(*Usage)(nil),                   // 17: warmline.v1.Usage
+	(*PermissionDenial)(nil),        // 18: warmline.v1.PermissionDenial
+	(*TurnFailed)(nil),              // 19: warmline.v1.TurnFailed
+	(*InterruptResult)(nil),         // 20: warmline.v1.InterruptResult
+	(*TextDelta)(nil),               // 21: warmline.v1.TextDelta
+	(*ThinkingDelta)(nil),           // 22: warmline.v1.ThinkingDelta
+	(*ToolInputDelta)(nil),          // 23: warmline.v1.ToolInputDelta
+	(*Message)(nil),                 // 24: warmline.v1.Message
+	(*ContentBlock)(nil),            // 25: warmline.v1.ContentBlock
+	(*Thinking)(nil),                // 26: warmline.v1.Thinking
+	(*ToolCall)(nil),                // 27: warmline.v1.ToolCall
+	(*ToolResult)(nil),              // 28: warmline.v1.ToolResult
+	(*ApprovalRequested)(nil),       // 29: warmline.v1.ApprovalRequested
+	(*ApprovalResolved)(nil),        // 30: warmline.v1.ApprovalResolved
+	(*ClientToolCalled)(nil),        // 31: warmline.v1.ClientToolCalled
+	(*ClientToolReturned)(nil),      // 32: warmline.v1.ClientToolReturned
+	(*CredentialRequired)(nil),      // 33: warmline.v1.CredentialRequired
+	(*McpServerStatus)(nil),         // 34: warmline.v1.McpServerStatus
+	(*Notice)(nil),                  // 35: warmline.v1.Notice
+	(*Raw)(nil),                     // 36: warmline.v1.Raw
+	(*AgentEvent)(nil),              // 37: warmline.v1.AgentEvent
+	(*DebugLog)(nil),                // 38: warmline.v1.DebugLog
+	nil,                             // 39: warmline.v1.Usage.ByModelEntry
+	nil,                             // 40: warmline.v1.Notice.MetadataEntry
+	(*timestamppb.Timestamp)(nil),   // 41: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 42: google.protobuf.Duration
+	(PermissionMode)(0),             // 43: warmline.v1.PermissionMode
+	(*structpb.Struct)(nil),         // 44: google.protobuf.Struct
+	(*status.Status)(nil),           // 45: google.rpc.Status
 }
 var file_warmline_v1_events_proto_depIdxs = []int32{
-	39, // 0: warmline.v1.Event.time:type_name -> google.protobuf.Timestamp
-	8,  // 1: warmline.v1.Event.session_opened:type_name -> warmline.v1.SessionOpened
-	9,  // 2: warmline.v1.Event.server_draining:type_name -> warmline.v1.ServerDraining
-	10, // 3: warmline.v1.Event.session_updated:type_name -> warmline.v1.SessionUpdated
-	11, // 4: warmline.v1.Event.turn_queued:type_name -> warmline.v1.TurnQueued
-	13, // 5: warmline.v1.Event.turn_started:type_name -> warmline.v1.TurnStarted
-	15, // 6: warmline.v1.Event.turn_completed:type_name -> warmline.v1.TurnCompleted
-	18, // 7: warmline.v1.Event.turn_failed:type_name -> warmline.v1.TurnFailed
-	19, // 8: warmline.v1.Event.interrupt_result:type_name -> warmline.v1.InterruptResult
-	12, // 9: warmline.v1.Event.turn_attached:type_name -> warmline.v1.TurnAttached
-	20, // 10: warmline.v1.Event.text_delta:type_name -> warmline.v1.TextDelta
-	21, // 11: warmline.v1.Event.thinking_delta:type_name -> warmline.v1.ThinkingDelta
-	22, // 12: warmline.v1.Event.tool_input_delta:type_name -> warmline.v1.ToolInputDelta
-	23, // 13: warmline.v1.Event.message:type_name -> warmline.v1.Message
-	26, // 14: warmline.v1.Event.tool_call:type_name -> warmline.v1.ToolCall
-	27, // 15: warmline.v1.Event.tool_result:type_name -> warmline.v1.ToolResult
-	34, // 16: warmline.v1.Event.notice:type_name -> warmline.v1.Notice
-	28, // 17: warmline.v1.Event.approval_requested:type_name -> warmline.v1.ApprovalRequested
-	29, // 18: warmline.v1.Event.approval_resolved:type_name -> warmline.v1.ApprovalResolved
-	30, // 19: warmline.v1.Event.client_tool_called:type_name -> warmline.v1.ClientToolCalled
-	31, // 20: warmline.v1.Event.client_tool_returned:type_name -> warmline.v1.ClientToolReturned
-	33, // 21: warmline.v1.Event.mcp_server_status:type_name -> warmline.v1.McpServerStatus
-	32, // 22: warmline.v1.Event.credential_required:type_name -> warmline.v1.CredentialRequired
-	36, // 23: warmline.v1.Event.debug_log:type_name -> warmline.v1.DebugLog
-	35, // 24: warmline.v1.Event.raw:type_name -> warmline.v1.Raw
-	0,  // 25: warmline.v1.SessionOpened.start:type_name -> warmline.v1.StartKind
-	28, // 26: warmline.v1.SessionOpened.open_approvals:type_name -> warmline.v1.ApprovalRequested
-	30, // 27: warmline.v1.SessionOpened.open_client_calls:type_name -> warmline.v1.ClientToolCalled
-	33, // 28: warmline.v1.SessionOpened.mcp_servers:type_name -> warmline.v1.McpServerStatus
-	40, // 29: warmline.v1.ServerDraining.retry_after:type_name -> google.protobuf.Duration
-	41, // 30: warmline.v1.SessionUpdated.permission_mode:type_name -> warmline.v1.PermissionMode
-	14, // 31: warmline.v1.TurnStarted.latency:type_name -> warmline.v1.LatencyReceipt
-	0,  // 32: warmline.v1.LatencyReceipt.start:type_name -> warmline.v1.StartKind
-	40, // 33: warmline.v1.LatencyReceipt.queue:type_name -> google.protobuf.Duration
-	40, // 34: warmline.v1.LatencyReceipt.spawn:type_name -> google.protobuf.Duration
-	40, // 35: warmline.v1.LatencyReceipt.bind:type_name -> google.protobuf.Duration
-	40, // 36: warmline.v1.LatencyReceipt.cli:type_name -> google.protobuf.Duration
-	40, // 37: warmline.v1.LatencyReceipt.first_token:type_name -> google.protobuf.Duration
-	40, // 38: warmline.v1.LatencyReceipt.total:type_name -> google.protobuf.Duration
-	40, // 39: warmline.v1.LatencyReceipt.history:type_name -> google.protobuf.Duration
-	40, // 40: warmline.v1.LatencyReceipt.mcp:type_name -> google.protobuf.Duration
-	1,  // 41: warmline.v1.TurnCompleted.stop_reason:type_name -> warmline.v1.StopReason
-	16, // 42: warmline.v1.TurnCompleted.usage:type_name -> warmline.v1.Usage
-	14, // 43: warmline.v1.TurnCompleted.latency:type_name -> warmline.v1.LatencyReceipt
-	17, // 44: warmline.v1.TurnCompleted.permission_denials:type_name -> warmline.v1.PermissionDenial
-	42, // 45: warmline.v1.TurnCompleted.structured_output:type_name -> google.protobuf.Struct
-	37, // 46: warmline.v1.Usage.by_model:type_name -> warmline.v1.Usage.ByModelEntry
-	43, // 47: warmline.v1.TurnFailed.status:type_name -> google.rpc.Status
-	16, // 48: warmline.v1.TurnFailed.usage:type_name -> warmline.v1.Usage
-	14, // 49: warmline.v1.TurnFailed.latency:type_name -> warmline.v1.LatencyReceipt
-	2,  // 50: warmline.v1.InterruptResult.outcome:type_name -> warmline.v1.InterruptResult.Outcome
-	24, // 51: warmline.v1.Message.content:type_name -> warmline.v1.ContentBlock
-	25, // 52: warmline.v1.ContentBlock.thinking:type_name -> warmline.v1.Thinking
-	26, // 53: warmline.v1.ContentBlock.tool_call:type_name -> warmline.v1.ToolCall
-	42, // 54: warmline.v1.ContentBlock.other:type_name -> google.protobuf.Struct
-	42, // 55: warmline.v1.ToolCall.input:type_name -> google.protobuf.Struct
-	42, // 56: warmline.v1.ApprovalRequested.input:type_name -> google.protobuf.Struct
-	42, // 57: warmline.v1.ApprovalRequested.suggestions:type_name -> google.protobuf.Struct
-	39, // 58: warmline.v1.ApprovalRequested.expire_time:type_name -> google.protobuf.Timestamp
-	3,  // 59: warmline.v1.ApprovalResolved.outcome:type_name -> warmline.v1.ApprovalResolved.Outcome
-	42, // 60: warmline.v1.ClientToolCalled.input:type_name -> google.protobuf.Struct
-	39, // 61: warmline.v1.ClientToolCalled.expire_time:type_name -> google.protobuf.Timestamp
-	4,  // 62: warmline.v1.ClientToolReturned.outcome:type_name -> warmline.v1.ClientToolReturned.Outcome
-	5,  // 63: warmline.v1.McpServerStatus.state:type_name -> warmline.v1.McpServerStatus.State
-	6,  // 64: warmline.v1.Notice.kind:type_name -> warmline.v1.Notice.Kind
-	38, // 65: warmline.v1.Notice.metadata:type_name -> warmline.v1.Notice.MetadataEntry
-	16, // 66: warmline.v1.Usage.ByModelEntry.value:type_name -> warmline.v1.Usage
-	67, // [67:67] is the sub-list for method output_type
-	67, // [67:67] is the sub-list for method input_type
-	67, // [67:67] is the sub-list for extension type_name
-	67, // [67:67] is the sub-list for extension extendee
-	0,  // [0:67] is the sub-list for field type_name
+	41, // 0: warmline.v1.Event.time:type_name -> google.protobuf.Timestamp
+	9,  // 1: warmline.v1.Event.session_opened:type_name -> warmline.v1.SessionOpened
+	10, // 2: warmline.v1.Event.server_draining:type_name -> warmline.v1.ServerDraining
+	11, // 3: warmline.v1.Event.session_updated:type_name -> warmline.v1.SessionUpdated
+	12, // 4: warmline.v1.Event.turn_queued:type_name -> warmline.v1.TurnQueued
+	14, // 5: warmline.v1.Event.turn_started:type_name -> warmline.v1.TurnStarted
+	16, // 6: warmline.v1.Event.turn_completed:type_name -> warmline.v1.TurnCompleted
+	19, // 7: warmline.v1.Event.turn_failed:type_name -> warmline.v1.TurnFailed
+	20, // 8: warmline.v1.Event.interrupt_result:type_name -> warmline.v1.InterruptResult
+	13, // 9: warmline.v1.Event.turn_attached:type_name -> warmline.v1.TurnAttached
+	21, // 10: warmline.v1.Event.text_delta:type_name -> warmline.v1.TextDelta
+	22, // 11: warmline.v1.Event.thinking_delta:type_name -> warmline.v1.ThinkingDelta
+	23, // 12: warmline.v1.Event.tool_input_delta:type_name -> warmline.v1.ToolInputDelta
+	24, // 13: warmline.v1.Event.message:type_name -> warmline.v1.Message
+	27, // 14: warmline.v1.Event.tool_call:type_name -> warmline.v1.ToolCall
+	28, // 15: warmline.v1.Event.tool_result:type_name -> warmline.v1.ToolResult
+	35, // 16: warmline.v1.Event.notice:type_name -> warmline.v1.Notice
+	29, // 17: warmline.v1.Event.approval_requested:type_name -> warmline.v1.ApprovalRequested
+	30, // 18: warmline.v1.Event.approval_resolved:type_name -> warmline.v1.ApprovalResolved
+	31, // 19: warmline.v1.Event.client_tool_called:type_name -> warmline.v1.ClientToolCalled
+	32, // 20: warmline.v1.Event.client_tool_returned:type_name -> warmline.v1.ClientToolReturned
+	34, // 21: warmline.v1.Event.mcp_server_status:type_name -> warmline.v1.McpServerStatus
+	33, // 22: warmline.v1.Event.credential_required:type_name -> warmline.v1.CredentialRequired
+	37, // 23: warmline.v1.Event.agent_event:type_name -> warmline.v1.AgentEvent
+	38, // 24: warmline.v1.Event.debug_log:type_name -> warmline.v1.DebugLog
+	36, // 25: warmline.v1.Event.raw:type_name -> warmline.v1.Raw
+	0,  // 26: warmline.v1.SessionOpened.start:type_name -> warmline.v1.StartKind
+	29, // 27: warmline.v1.SessionOpened.open_approvals:type_name -> warmline.v1.ApprovalRequested
+	31, // 28: warmline.v1.SessionOpened.open_client_calls:type_name -> warmline.v1.ClientToolCalled
+	34, // 29: warmline.v1.SessionOpened.mcp_servers:type_name -> warmline.v1.McpServerStatus
+	42, // 30: warmline.v1.ServerDraining.retry_after:type_name -> google.protobuf.Duration
+	43, // 31: warmline.v1.SessionUpdated.permission_mode:type_name -> warmline.v1.PermissionMode
+	15, // 32: warmline.v1.TurnStarted.latency:type_name -> warmline.v1.LatencyReceipt
+	0,  // 33: warmline.v1.LatencyReceipt.start:type_name -> warmline.v1.StartKind
+	42, // 34: warmline.v1.LatencyReceipt.queue:type_name -> google.protobuf.Duration
+	42, // 35: warmline.v1.LatencyReceipt.spawn:type_name -> google.protobuf.Duration
+	42, // 36: warmline.v1.LatencyReceipt.bind:type_name -> google.protobuf.Duration
+	42, // 37: warmline.v1.LatencyReceipt.cli:type_name -> google.protobuf.Duration
+	42, // 38: warmline.v1.LatencyReceipt.first_token:type_name -> google.protobuf.Duration
+	42, // 39: warmline.v1.LatencyReceipt.total:type_name -> google.protobuf.Duration
+	42, // 40: warmline.v1.LatencyReceipt.history:type_name -> google.protobuf.Duration
+	42, // 41: warmline.v1.LatencyReceipt.mcp:type_name -> google.protobuf.Duration
+	1,  // 42: warmline.v1.TurnCompleted.stop_reason:type_name -> warmline.v1.StopReason
+	17, // 43: warmline.v1.TurnCompleted.usage:type_name -> warmline.v1.Usage
+	15, // 44: warmline.v1.TurnCompleted.latency:type_name -> warmline.v1.LatencyReceipt
+	18, // 45: warmline.v1.TurnCompleted.permission_denials:type_name -> warmline.v1.PermissionDenial
+	44, // 46: warmline.v1.TurnCompleted.structured_output:type_name -> google.protobuf.Struct
+	39, // 47: warmline.v1.Usage.by_model:type_name -> warmline.v1.Usage.ByModelEntry
+	45, // 48: warmline.v1.TurnFailed.status:type_name -> google.rpc.Status
+	17, // 49: warmline.v1.TurnFailed.usage:type_name -> warmline.v1.Usage
+	15, // 50: warmline.v1.TurnFailed.latency:type_name -> warmline.v1.LatencyReceipt
+	2,  // 51: warmline.v1.InterruptResult.outcome:type_name -> warmline.v1.InterruptResult.Outcome
+	25, // 52: warmline.v1.Message.content:type_name -> warmline.v1.ContentBlock
+	26, // 53: warmline.v1.ContentBlock.thinking:type_name -> warmline.v1.Thinking
+	27, // 54: warmline.v1.ContentBlock.tool_call:type_name -> warmline.v1.ToolCall
+	44, // 55: warmline.v1.ContentBlock.other:type_name -> google.protobuf.Struct
+	44, // 56: warmline.v1.ToolCall.input:type_name -> google.protobuf.Struct
+	44, // 57: warmline.v1.ApprovalRequested.input:type_name -> google.protobuf.Struct
+	44, // 58: warmline.v1.ApprovalRequested.suggestions:type_name -> google.protobuf.Struct
+	41, // 59: warmline.v1.ApprovalRequested.expire_time:type_name -> google.protobuf.Timestamp
+	3,  // 60: warmline.v1.ApprovalResolved.outcome:type_name -> warmline.v1.ApprovalResolved.Outcome
+	44, // 61: warmline.v1.ClientToolCalled.input:type_name -> google.protobuf.Struct
+	41, // 62: warmline.v1.ClientToolCalled.expire_time:type_name -> google.protobuf.Timestamp
+	4,  // 63: warmline.v1.ClientToolReturned.outcome:type_name -> warmline.v1.ClientToolReturned.Outcome
+	5,  // 64: warmline.v1.McpServerStatus.state:type_name -> warmline.v1.McpServerStatus.State
+	6,  // 65: warmline.v1.Notice.kind:type_name -> warmline.v1.Notice.Kind
+	40, // 66: warmline.v1.Notice.metadata:type_name -> warmline.v1.Notice.MetadataEntry
+	7,  // 67: warmline.v1.AgentEvent.state:type_name -> warmline.v1.AgentEvent.State
+	42, // 68: warmline.v1.AgentEvent.duration:type_name -> google.protobuf.Duration
+	17, // 69: warmline.v1.Usage.ByModelEntry.value:type_name -> warmline.v1.Usage
+	70, // [70:70] is the sub-list for method output_type
+	70, // [70:70] is the sub-list for method input_type
+	70, // [70:70] is the sub-list for extension type_name
+	70, // [70:70] is the sub-list for extension extendee
+	0,  // [0:70] is the sub-list for field type_name
 }
 
 func init() { file_warmline_v1_events_proto_init() }
@@ -3476,6 +3695,7 @@ func file_warmline_v1_events_proto_init() {
 		(*Event_ClientToolReturned)(nil),
 		(*Event_McpServerStatus)(nil),
 		(*Event_CredentialRequired)(nil),
+		(*Event_AgentEvent)(nil),
 		(*Event_DebugLog)(nil),
 		(*Event_Raw)(nil),
 	}
@@ -3490,8 +3710,8 @@ func file_warmline_v1_events_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warmline_v1_events_proto_rawDesc), len(file_warmline_v1_events_proto_rawDesc)),
-			NumEnums:      7,
-			NumMessages:   32,
+			NumEnums:      8,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -336,7 +336,7 @@ var File_warmline_v1_model_service_proto protoreflect.FileDescriptor
 
 const file_warmline_v1_model_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1fwarmline/v1/model_service.proto\x12\vwarmline.v1\"O\n" +
+	"\x1fwarmline/v1/model_service.proto\x12\vwarmline.v1\x1a\x19warmline/v1/options.proto\"O\n" +
 	"\x11ListModelsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -357,11 +357,11 @@ const file_warmline_v1_model_service_proto_rawDesc = "" +
 	"\bprovider\x18\x06 \x01(\tR\bprovider\x12#\n" +
 	"\reffort_levels\x18\a \x03(\tR\feffortLevels\x12\x1d\n" +
 	"\n" +
-	"is_default\x18\b \x01(\bR\tisDefault2\xa6\x01\n" +
-	"\fModelService\x12M\n" +
+	"is_default\x18\b \x01(\bR\tisDefault2\xb2\x01\n" +
+	"\fModelService\x12S\n" +
 	"\n" +
-	"ListModels\x12\x1e.warmline.v1.ListModelsRequest\x1a\x1f.warmline.v1.ListModelsResponse\x12G\n" +
-	"\bGetModel\x12\x1c.warmline.v1.GetModelRequest\x1a\x1d.warmline.v1.GetModelResponseB0Z.warmline.dev/clients/go/warmline/v1;warmlinev1b\x06proto3"
+	"ListModels\x12\x1e.warmline.v1.ListModelsRequest\x1a\x1f.warmline.v1.ListModelsResponse\"\x04\xe8\xa1\x19\x02\x12M\n" +
+	"\bGetModel\x12\x1c.warmline.v1.GetModelRequest\x1a\x1d.warmline.v1.GetModelResponse\"\x04\xe8\xa1\x19\x02B0Z.warmline.dev/clients/go/warmline/v1;warmlinev1b\x06proto3"
 
 var (
 	file_warmline_v1_model_service_proto_rawDescOnce sync.Once
@@ -402,6 +402,7 @@ func file_warmline_v1_model_service_proto_init() {
 	if File_warmline_v1_model_service_proto != nil {
 		return
 	}
+	file_warmline_v1_options_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -31,7 +31,8 @@ const (
 type ModelServiceClient interface {
 	// Lists them, the default first.
 	ListModels(ctx context.Context, in *ListModelsRequest, opts ...grpc.CallOption) (*ListModelsResponse, error)
-	// Gets one by its name, id or alias; NOT_FOUND with MODEL_NOT_FOUND where there is none.
+	// Gets one by its name, id or alias; NOT_FOUND with MODEL_NOT_FOUND where there is none, PERMISSION_DENIED
+	// with MODEL_NOT_ALLOWED where the tenant may not use it.
 	GetModel(ctx context.Context, in *GetModelRequest, opts ...grpc.CallOption) (*GetModelResponse, error)
 }
 
@@ -71,7 +72,8 @@ func (c *modelServiceClient) GetModel(ctx context.Context, in *GetModelRequest, 
 type ModelServiceServer interface {
 	// Lists them, the default first.
 	ListModels(context.Context, *ListModelsRequest) (*ListModelsResponse, error)
-	// Gets one by its name, id or alias; NOT_FOUND with MODEL_NOT_FOUND where there is none.
+	// Gets one by its name, id or alias; NOT_FOUND with MODEL_NOT_FOUND where there is none, PERMISSION_DENIED
+	// with MODEL_NOT_ALLOWED where the tenant may not use it.
 	GetModel(context.Context, *GetModelRequest) (*GetModelResponse, error)
 	mustEmbedUnimplementedModelServiceServer()
 }

@@ -1477,7 +1477,7 @@ var File_warmline_v1_session_service_proto protoreflect.FileDescriptor
 
 const file_warmline_v1_session_service_proto_rawDesc = "" +
 	"\n" +
-	"!warmline/v1/session_service.proto\x12\vwarmline.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ewarmline/v1/chat_service.proto\x1a\x18warmline/v1/events.proto\x1a warmline/v1/session_config.proto\"\x85\x04\n" +
+	"!warmline/v1/session_service.proto\x12\vwarmline.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ewarmline/v1/chat_service.proto\x1a\x18warmline/v1/events.proto\x1a\x19warmline/v1/options.proto\x1a warmline/v1/session_config.proto\"\x85\x04\n" +
 	"\aSession\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12/\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x19.warmline.v1.SessionStateR\x05state\x12\x14\n" +
@@ -1577,19 +1577,19 @@ const file_warmline_v1_session_service_proto_rawDesc = "" +
 	"\x14SESSION_STATE_PARKED\x10\x01\x12\x15\n" +
 	"\x11SESSION_STATE_HOT\x10\x02\x12\x19\n" +
 	"\x15SESSION_STATE_RUNNING\x10\x03\x12\x1a\n" +
-	"\x16SESSION_STATE_DEFERRED\x10\x042\xdc\x06\n" +
-	"\x0eSessionService\x12M\n" +
+	"\x16SESSION_STATE_DEFERRED\x10\x042\x98\a\n" +
+	"\x0eSessionService\x12S\n" +
 	"\n" +
-	"GetSession\x12\x1e.warmline.v1.GetSessionRequest\x1a\x1f.warmline.v1.GetSessionResponse\x12S\n" +
-	"\fListSessions\x12 .warmline.v1.ListSessionsRequest\x1a!.warmline.v1.ListSessionsResponse\x12P\n" +
-	"\vForkSession\x12\x1f.warmline.v1.ForkSessionRequest\x1a .warmline.v1.ForkSessionResponse\x12V\n" +
-	"\rDeleteSession\x12!.warmline.v1.DeleteSessionRequest\x1a\".warmline.v1.DeleteSessionResponse\x12V\n" +
-	"\rInterruptTurn\x12!.warmline.v1.InterruptTurnRequest\x1a\".warmline.v1.InterruptTurnResponse\x12Y\n" +
-	"\x0eAnswerApproval\x12\".warmline.v1.AnswerApprovalRequest\x1a#.warmline.v1.AnswerApprovalResponse\x12J\n" +
-	"\tListFiles\x12\x1d.warmline.v1.ListFilesRequest\x1a\x1e.warmline.v1.ListFilesResponse\x12I\n" +
-	"\bReadFile\x12\x1c.warmline.v1.ReadFileRequest\x1a\x1d.warmline.v1.ReadFileResponse0\x01\x12X\n" +
-	"\rExportSession\x12!.warmline.v1.ExportSessionRequest\x1a\".warmline.v1.ExportSessionResponse0\x01\x12X\n" +
-	"\rImportSession\x12!.warmline.v1.ImportSessionRequest\x1a\".warmline.v1.ImportSessionResponse(\x01B0Z.warmline.dev/clients/go/warmline/v1;warmlinev1b\x06proto3"
+	"GetSession\x12\x1e.warmline.v1.GetSessionRequest\x1a\x1f.warmline.v1.GetSessionResponse\"\x04\xe8\xa1\x19\x02\x12Y\n" +
+	"\fListSessions\x12 .warmline.v1.ListSessionsRequest\x1a!.warmline.v1.ListSessionsResponse\"\x04\xe8\xa1\x19\x02\x12V\n" +
+	"\vForkSession\x12\x1f.warmline.v1.ForkSessionRequest\x1a .warmline.v1.ForkSessionResponse\"\x04\xe8\xa1\x19\x01\x12\\\n" +
+	"\rDeleteSession\x12!.warmline.v1.DeleteSessionRequest\x1a\".warmline.v1.DeleteSessionResponse\"\x04\xe8\xa1\x19\x01\x12\\\n" +
+	"\rInterruptTurn\x12!.warmline.v1.InterruptTurnRequest\x1a\".warmline.v1.InterruptTurnResponse\"\x04\xe8\xa1\x19\x01\x12_\n" +
+	"\x0eAnswerApproval\x12\".warmline.v1.AnswerApprovalRequest\x1a#.warmline.v1.AnswerApprovalResponse\"\x04\xe8\xa1\x19\x01\x12P\n" +
+	"\tListFiles\x12\x1d.warmline.v1.ListFilesRequest\x1a\x1e.warmline.v1.ListFilesResponse\"\x04\xe8\xa1\x19\x02\x12O\n" +
+	"\bReadFile\x12\x1c.warmline.v1.ReadFileRequest\x1a\x1d.warmline.v1.ReadFileResponse\"\x04\xe8\xa1\x19\x020\x01\x12^\n" +
+	"\rExportSession\x12!.warmline.v1.ExportSessionRequest\x1a\".warmline.v1.ExportSessionResponse\"\x04\xe8\xa1\x19\x020\x01\x12^\n" +
+	"\rImportSession\x12!.warmline.v1.ImportSessionRequest\x1a\".warmline.v1.ImportSessionResponse\"\x04\xe8\xa1\x19\x01(\x01B0Z.warmline.dev/clients/go/warmline/v1;warmlinev1b\x06proto3"
 
 var (
 	file_warmline_v1_session_service_proto_rawDescOnce sync.Once
@@ -1689,6 +1689,7 @@ func file_warmline_v1_session_service_proto_init() {
 	}
 	file_warmline_v1_chat_service_proto_init()
 	file_warmline_v1_events_proto_init()
+	file_warmline_v1_options_proto_init()
 	file_warmline_v1_session_config_proto_init()
 	file_warmline_v1_session_service_proto_msgTypes[13].OneofWrappers = []any{
 		(*ExportSessionResponse_Session)(nil),

@@ -25,13 +25,17 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
     """Never sent."""
     ERROR_REASON_KEY_INVALID: _ErrorReason.ValueType  # 10
-    """UNAUTHENTICATED: no API key was sent, or no such key exists."""
+    """UNAUTHENTICATED: no API key, token or certificate was shown, or one that stands for nobody (any more)."""
     ERROR_REASON_KEY_EXPIRED: _ErrorReason.ValueType  # 11
-    """UNAUTHENTICATED: the API key was good once and is past its expiry."""
+    """UNAUTHENTICATED: the API key or token was good once and is past its expiry."""
     ERROR_REASON_CREDENTIAL_REJECTED: _ErrorReason.ValueType  # 12
     """UNAUTHENTICATED: the model provider refused the model credential."""
     ERROR_REASON_POLICY_DENIED: _ErrorReason.ValueType  # 20
     """PERMISSION_DENIED: the key's scopes or the tenant's policy do not allow this call."""
+    ERROR_REASON_MODEL_NOT_ALLOWED: _ErrorReason.ValueType  # 21
+    """PERMISSION_DENIED: the tenant may not use this model."""
+    ERROR_REASON_TENANT_DISABLED: _ErrorReason.ValueType  # 22
+    """PERMISSION_DENIED: the operator has disabled the caller's tenant."""
     ERROR_REASON_SESSION_NOT_FOUND: _ErrorReason.ValueType  # 30
     """NOT_FOUND: no such session, or it belongs to another tenant."""
     ERROR_REASON_MODEL_NOT_FOUND: _ErrorReason.ValueType  # 31
@@ -42,6 +46,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Nobody waits for this approval: it was answered, has expired, or its turn has ended. Nothing to do."""
     ERROR_REASON_FILE_NOT_FOUND: _ErrorReason.ValueType  # 34
     """The session's workspace has no such file. Ask ListFiles."""
+    ERROR_REASON_TENANT_NOT_FOUND: _ErrorReason.ValueType  # 35
+    """NOT_FOUND: no such tenant."""
+    ERROR_REASON_KEY_NOT_FOUND: _ErrorReason.ValueType  # 36
+    """NOT_FOUND: no such API key, or one that has ended and cannot be rotated."""
     ERROR_REASON_FIELD_INVALID: _ErrorReason.ValueType  # 40
     """INVALID_ARGUMENT: a field holds what it may not; `BadRequest` names the field."""
     ERROR_REASON_FRAME_OUT_OF_ORDER: _ErrorReason.ValueType  # 41
@@ -82,6 +90,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE: an MCP server without which the session is not to work could not be connected; `server` in
     the metadata names it.
     """
+    ERROR_REASON_ISSUER_UNAVAILABLE: _ErrorReason.ValueType  # 78
+    """UNAVAILABLE: the keys of a token's issuer cannot be had, so the token cannot be checked."""
     ERROR_REASON_TURN_TIMEOUT: _ErrorReason.ValueType  # 80
     """DEADLINE_EXCEEDED: the turn ran longer than `limits.turn_timeout`."""
     ERROR_REASON_TURN_STALLED: _ErrorReason.ValueType  # 81
@@ -94,6 +104,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The answer did not take the form of `output_schema`, however often the model was asked. Make the schema
     simpler, or say more of it in the prompt.
     """
+    ERROR_REASON_FIXED_BY_SETTINGS: _ErrorReason.ValueType  # 101
+    """FAILED_PRECONDITION: the tenant or the key comes from the settings file, and is changed there."""
+    ERROR_REASON_TENANT_EXISTS: _ErrorReason.ValueType  # 110
+    """ALREADY_EXISTS: there is a tenant by this id."""
+    ERROR_REASON_IDENTITY_TAKEN: _ErrorReason.ValueType  # 111
+    """ALREADY_EXISTS: another tenant has this identity."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 90
     """INTERNAL: a fault of the service; the `errorId` in the metadata is in its log."""
 
@@ -104,19 +120,23 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
 
     Numbers are grouped by the gRPC status that carries the reason: 1x UNAUTHENTICATED,
     2x PERMISSION_DENIED, 3x NOT_FOUND, 4x INVALID_ARGUMENT, 5x ABORTED, 6x RESOURCE_EXHAUSTED,
-    7x UNAVAILABLE, 8x DEADLINE_EXCEEDED, 9x INTERNAL, 10x FAILED_PRECONDITION.
+    7x UNAVAILABLE, 8x DEADLINE_EXCEEDED, 9x INTERNAL, 10x FAILED_PRECONDITION, 11x ALREADY_EXISTS.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 """Never sent."""
 ERROR_REASON_KEY_INVALID: ErrorReason.ValueType  # 10
-"""UNAUTHENTICATED: no API key was sent, or no such key exists."""
+"""UNAUTHENTICATED: no API key, token or certificate was shown, or one that stands for nobody (any more)."""
 ERROR_REASON_KEY_EXPIRED: ErrorReason.ValueType  # 11
-"""UNAUTHENTICATED: the API key was good once and is past its expiry."""
+"""UNAUTHENTICATED: the API key or token was good once and is past its expiry."""
 ERROR_REASON_CREDENTIAL_REJECTED: ErrorReason.ValueType  # 12
 """UNAUTHENTICATED: the model provider refused the model credential."""
 ERROR_REASON_POLICY_DENIED: ErrorReason.ValueType  # 20
 """PERMISSION_DENIED: the key's scopes or the tenant's policy do not allow this call."""
+ERROR_REASON_MODEL_NOT_ALLOWED: ErrorReason.ValueType  # 21
+"""PERMISSION_DENIED: the tenant may not use this model."""
+ERROR_REASON_TENANT_DISABLED: ErrorReason.ValueType  # 22
+"""PERMISSION_DENIED: the operator has disabled the caller's tenant."""
 ERROR_REASON_SESSION_NOT_FOUND: ErrorReason.ValueType  # 30
 """NOT_FOUND: no such session, or it belongs to another tenant."""
 ERROR_REASON_MODEL_NOT_FOUND: ErrorReason.ValueType  # 31
@@ -127,6 +147,10 @@ ERROR_REASON_APPROVAL_NOT_FOUND: ErrorReason.ValueType  # 33
 """Nobody waits for this approval: it was answered, has expired, or its turn has ended. Nothing to do."""
 ERROR_REASON_FILE_NOT_FOUND: ErrorReason.ValueType  # 34
 """The session's workspace has no such file. Ask ListFiles."""
+ERROR_REASON_TENANT_NOT_FOUND: ErrorReason.ValueType  # 35
+"""NOT_FOUND: no such tenant."""
+ERROR_REASON_KEY_NOT_FOUND: ErrorReason.ValueType  # 36
+"""NOT_FOUND: no such API key, or one that has ended and cannot be rotated."""
 ERROR_REASON_FIELD_INVALID: ErrorReason.ValueType  # 40
 """INVALID_ARGUMENT: a field holds what it may not; `BadRequest` names the field."""
 ERROR_REASON_FRAME_OUT_OF_ORDER: ErrorReason.ValueType  # 41
@@ -167,6 +191,8 @@ ERROR_REASON_MCP_UNAVAILABLE: ErrorReason.ValueType  # 77
 """UNAVAILABLE: an MCP server without which the session is not to work could not be connected; `server` in
 the metadata names it.
 """
+ERROR_REASON_ISSUER_UNAVAILABLE: ErrorReason.ValueType  # 78
+"""UNAVAILABLE: the keys of a token's issuer cannot be had, so the token cannot be checked."""
 ERROR_REASON_TURN_TIMEOUT: ErrorReason.ValueType  # 80
 """DEADLINE_EXCEEDED: the turn ran longer than `limits.turn_timeout`."""
 ERROR_REASON_TURN_STALLED: ErrorReason.ValueType  # 81
@@ -179,6 +205,12 @@ ERROR_REASON_OUTPUT_INVALID: ErrorReason.ValueType  # 100
 """The answer did not take the form of `output_schema`, however often the model was asked. Make the schema
 simpler, or say more of it in the prompt.
 """
+ERROR_REASON_FIXED_BY_SETTINGS: ErrorReason.ValueType  # 101
+"""FAILED_PRECONDITION: the tenant or the key comes from the settings file, and is changed there."""
+ERROR_REASON_TENANT_EXISTS: ErrorReason.ValueType  # 110
+"""ALREADY_EXISTS: there is a tenant by this id."""
+ERROR_REASON_IDENTITY_TAKEN: ErrorReason.ValueType  # 111
+"""ALREADY_EXISTS: another tenant has this identity."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 90
 """INTERNAL: a fault of the service; the `errorId` in the metadata is in its log."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -142,6 +142,7 @@ class Event(_message.Message):
     CLIENT_TOOL_RETURNED_FIELD_NUMBER: _builtins.int
     MCP_SERVER_STATUS_FIELD_NUMBER: _builtins.int
     CREDENTIAL_REQUIRED_FIELD_NUMBER: _builtins.int
+    AGENT_EVENT_FIELD_NUMBER: _builtins.int
     DEBUG_LOG_FIELD_NUMBER: _builtins.int
     RAW_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
@@ -247,6 +248,10 @@ class Event(_message.Message):
         """The provider does not accept the session's credential."""
 
     @_builtins.property
+    def agent_event(self) -> Global___AgentEvent:
+        """A sub-agent has begun, goes on, or has ended."""
+
+    @_builtins.property
     def debug_log(self) -> Global___DebugLog:
         """What the CLI wrote to its debug log, before the turn's end."""
 
@@ -285,14 +290,15 @@ class Event(_message.Message):
         client_tool_returned: Global___ClientToolReturned | None = ...,
         mcp_server_status: Global___McpServerStatus | None = ...,
         credential_required: Global___CredentialRequired | None = ...,
+        agent_event: Global___AgentEvent | None = ...,
         debug_log: Global___DebugLog | None = ...,
         raw: Global___Raw | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "client_tool_called", b"client_tool_called", "client_tool_returned", b"client_tool_returned", "credential_required", b"credential_required", "debug_log", b"debug_log", "interrupt_result", b"interrupt_result", "kind", b"kind", "mcp_server_status", b"mcp_server_status", "message", b"message", "notice", b"notice", "raw", b"raw", "server_draining", b"server_draining", "session_opened", b"session_opened", "session_updated", b"session_updated", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta", "time", b"time", "tool_call", b"tool_call", "tool_input_delta", b"tool_input_delta", "tool_result", b"tool_result", "turn_attached", b"turn_attached", "turn_completed", b"turn_completed", "turn_failed", b"turn_failed", "turn_queued", b"turn_queued", "turn_started", b"turn_started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent_event", b"agent_event", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "client_tool_called", b"client_tool_called", "client_tool_returned", b"client_tool_returned", "credential_required", b"credential_required", "debug_log", b"debug_log", "interrupt_result", b"interrupt_result", "kind", b"kind", "mcp_server_status", b"mcp_server_status", "message", b"message", "notice", b"notice", "raw", b"raw", "server_draining", b"server_draining", "session_opened", b"session_opened", "session_updated", b"session_updated", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta", "time", b"time", "tool_call", b"tool_call", "tool_input_delta", b"tool_input_delta", "tool_result", b"tool_result", "turn_attached", b"turn_attached", "turn_completed", b"turn_completed", "turn_failed", b"turn_failed", "turn_queued", b"turn_queued", "turn_started", b"turn_started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "client_tool_called", b"client_tool_called", "client_tool_returned", b"client_tool_returned", "credential_required", b"credential_required", "debug_log", b"debug_log", "epoch", b"epoch", "interrupt_result", b"interrupt_result", "kind", b"kind", "mcp_server_status", b"mcp_server_status", "message", b"message", "notice", b"notice", "parent_tool_call_id", b"parent_tool_call_id", "raw", b"raw", "seq", b"seq", "server_draining", b"server_draining", "session_id", b"session_id", "session_opened", b"session_opened", "session_updated", b"session_updated", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta", "time", b"time", "tool_call", b"tool_call", "tool_input_delta", b"tool_input_delta", "tool_result", b"tool_result", "turn_attached", b"turn_attached", "turn_completed", b"turn_completed", "turn_failed", b"turn_failed", "turn_id", b"turn_id", "turn_queued", b"turn_queued", "turn_started", b"turn_started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_event", b"agent_event", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "client_tool_called", b"client_tool_called", "client_tool_returned", b"client_tool_returned", "credential_required", b"credential_required", "debug_log", b"debug_log", "epoch", b"epoch", "interrupt_result", b"interrupt_result", "kind", b"kind", "mcp_server_status", b"mcp_server_status", "message", b"message", "notice", b"notice", "parent_tool_call_id", b"parent_tool_call_id", "raw", b"raw", "seq", b"seq", "server_draining", b"server_draining", "session_id", b"session_id", "session_opened", b"session_opened", "session_updated", b"session_updated", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta", "time", b"time", "tool_call", b"tool_call", "tool_input_delta", b"tool_input_delta", "tool_result", b"tool_result", "turn_attached", b"turn_attached", "turn_completed", b"turn_completed", "turn_failed", b"turn_failed", "turn_id", b"turn_id", "turn_queued", b"turn_queued", "turn_started", b"turn_started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["session_opened", "server_draining", "session_updated", "turn_queued", "turn_started", "turn_completed", "turn_failed", "interrupt_result", "turn_attached", "text_delta", "thinking_delta", "tool_input_delta", "message", "tool_call", "tool_result", "notice", "approval_requested", "approval_resolved", "client_tool_called", "client_tool_returned", "mcp_server_status", "credential_required", "debug_log", "raw"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["session_opened", "server_draining", "session_updated", "turn_queued", "turn_started", "turn_completed", "turn_failed", "interrupt_result", "turn_attached", "text_delta", "thinking_delta", "tool_input_delta", "message", "tool_call", "tool_result", "notice", "approval_requested", "approval_resolved", "client_tool_called", "client_tool_returned", "mcp_server_status", "credential_required", "agent_event", "debug_log", "raw"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -1500,6 +1506,96 @@ class Raw(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Raw: _TypeAlias = Raw  # noqa: Y015
+
+@_typing.final
+class AgentEvent(_message.Message):
+    """A sub-agent has begun, goes on, or has ended. What it says and does comes as other events, which carry its
+    call as `parent_tool_call_id`; those before its end are told before it. A turn that ends earlier ends its
+    sub-agents too. Not told with `DETAIL_TEXT`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[AgentEvent._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: AgentEvent._State.ValueType  # 0
+        """Of a later version."""
+        STATE_STARTED: AgentEvent._State.ValueType  # 1
+        """It has its prompt and begins."""
+        STATE_WORKING: AgentEvent._State.ValueType  # 2
+        """It goes on: `text` and `last_tool` say with what."""
+        STATE_COMPLETED: AgentEvent._State.ValueType  # 3
+        """It has given its answer back."""
+        STATE_FAILED: AgentEvent._State.ValueType  # 4
+        """It could not."""
+        STATE_STOPPED: AgentEvent._State.ValueType  # 5
+        """It was stopped, by an interrupt for one."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """How far it is."""
+
+    STATE_UNSPECIFIED: AgentEvent.State.ValueType  # 0
+    """Of a later version."""
+    STATE_STARTED: AgentEvent.State.ValueType  # 1
+    """It has its prompt and begins."""
+    STATE_WORKING: AgentEvent.State.ValueType  # 2
+    """It goes on: `text` and `last_tool` say with what."""
+    STATE_COMPLETED: AgentEvent.State.ValueType  # 3
+    """It has given its answer back."""
+    STATE_FAILED: AgentEvent.State.ValueType  # 4
+    """It could not."""
+    STATE_STOPPED: AgentEvent.State.ValueType  # 5
+    """It was stopped, by an interrupt for one."""
+
+    TOOL_CALL_ID_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    LAST_TOOL_FIELD_NUMBER: _builtins.int
+    TOOL_CALLS_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    tool_call_id: _builtins.str
+    """The call that it works for, as in `tool_call`."""
+    agent: _builtins.str
+    """Which one, by its name in `SessionConfig.agents`, of a plugin, or of the CLI itself."""
+    state: Global___AgentEvent.State.ValueType
+    """How far it is."""
+    text: _builtins.str
+    """What it was asked to do, what it does now, or what it has come to; a few words or its answer."""
+    last_tool: _builtins.str
+    """The tool that it called last, where it goes on."""
+    tool_calls: _builtins.int
+    """The tools that it has called so far."""
+    tokens: _builtins.int
+    """The tokens that it has used so far, as the CLI counts them."""
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """How long it has been at work."""
+
+    def __init__(
+        self,
+        *,
+        tool_call_id: _builtins.str = ...,
+        agent: _builtins.str = ...,
+        state: Global___AgentEvent.State.ValueType = ...,
+        text: _builtins.str = ...,
+        last_tool: _builtins.str = ...,
+        tool_calls: _builtins.int = ...,
+        tokens: _builtins.int = ...,
+        duration: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "duration", b"duration", "last_tool", b"last_tool", "state", b"state", "text", b"text", "tokens", b"tokens", "tool_call_id", b"tool_call_id", "tool_calls", b"tool_calls"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgentEvent: _TypeAlias = AgentEvent  # noqa: Y015
 
 @_typing.final
 class DebugLog(_message.Message):

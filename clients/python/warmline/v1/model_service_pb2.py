@@ -22,9 +22,10 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from warmline.v1 import options_pb2 as warmline_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fwarmline/v1/model_service.proto\x12\x0bwarmline.v1\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Q\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.warmline.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"5\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.warmline.v1.Model\"\x9a\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0f\n\x07\x61liases\x18\x03 \x03(\t\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x10\n\x08provider\x18\x06 \x01(\t\x12\x15\n\reffort_levels\x18\x07 \x03(\t\x12\x12\n\nis_default\x18\x08 \x01(\x08\x32\xa6\x01\n\x0cModelService\x12M\n\nListModels\x12\x1e.warmline.v1.ListModelsRequest\x1a\x1f.warmline.v1.ListModelsResponse\x12G\n\x08GetModel\x12\x1c.warmline.v1.GetModelRequest\x1a\x1d.warmline.v1.GetModelResponseB0Z.warmline.dev/clients/go/warmline/v1;warmlinev1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fwarmline/v1/model_service.proto\x12\x0bwarmline.v1\x1a\x19warmline/v1/options.proto\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Q\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.warmline.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"5\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.warmline.v1.Model\"\x9a\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0f\n\x07\x61liases\x18\x03 \x03(\t\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x10\n\x08provider\x18\x06 \x01(\t\x12\x15\n\reffort_levels\x18\x07 \x03(\t\x12\x12\n\nis_default\x18\x08 \x01(\x08\x32\xb2\x01\n\x0cModelService\x12S\n\nListModels\x12\x1e.warmline.v1.ListModelsRequest\x1a\x1f.warmline.v1.ListModelsResponse\"\x04\xe8\xa1\x19\x02\x12M\n\x08GetModel\x12\x1c.warmline.v1.GetModelRequest\x1a\x1d.warmline.v1.GetModelResponse\"\x04\xe8\xa1\x19\x02\x42\x30Z.warmline.dev/clients/go/warmline/v1;warmlinev1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,16 +33,20 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'warmline.v1.model_service_p
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'Z.warmline.dev/clients/go/warmline/v1;warmlinev1'
-  _globals['_LISTMODELSREQUEST']._serialized_start=48
-  _globals['_LISTMODELSREQUEST']._serialized_end=106
-  _globals['_LISTMODELSRESPONSE']._serialized_start=108
-  _globals['_LISTMODELSRESPONSE']._serialized_end=189
-  _globals['_GETMODELREQUEST']._serialized_start=191
-  _globals['_GETMODELREQUEST']._serialized_end=222
-  _globals['_GETMODELRESPONSE']._serialized_start=224
-  _globals['_GETMODELRESPONSE']._serialized_end=277
-  _globals['_MODEL']._serialized_start=280
-  _globals['_MODEL']._serialized_end=434
-  _globals['_MODELSERVICE']._serialized_start=437
-  _globals['_MODELSERVICE']._serialized_end=603
+  _globals['_MODELSERVICE'].methods_by_name['ListModels']._loaded_options = None
+  _globals['_MODELSERVICE'].methods_by_name['ListModels']._serialized_options = b'\350\241\031\002'
+  _globals['_MODELSERVICE'].methods_by_name['GetModel']._loaded_options = None
+  _globals['_MODELSERVICE'].methods_by_name['GetModel']._serialized_options = b'\350\241\031\002'
+  _globals['_LISTMODELSREQUEST']._serialized_start=75
+  _globals['_LISTMODELSREQUEST']._serialized_end=133
+  _globals['_LISTMODELSRESPONSE']._serialized_start=135
+  _globals['_LISTMODELSRESPONSE']._serialized_end=216
+  _globals['_GETMODELREQUEST']._serialized_start=218
+  _globals['_GETMODELREQUEST']._serialized_end=249
+  _globals['_GETMODELRESPONSE']._serialized_start=251
+  _globals['_GETMODELRESPONSE']._serialized_end=304
+  _globals['_MODEL']._serialized_start=307
+  _globals['_MODEL']._serialized_end=461
+  _globals['_MODELSERVICE']._serialized_start=464
+  _globals['_MODELSERVICE']._serialized_end=642
 # @@protoc_insertion_point(module_scope)

@@ -59,7 +59,8 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """Gets one by its name, id or alias; NOT_FOUND with MODEL_NOT_FOUND where there is none.
+        """Gets one by its name, id or alias; NOT_FOUND with MODEL_NOT_FOUND where there is none, PERMISSION_DENIED
+        with MODEL_NOT_ALLOWED where the tenant may not use it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,7 +36,9 @@ class ModelServiceStub:
     ListModels: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ListModelsRequest, _model_service_pb2.ListModelsResponse]
     """Lists them, the default first."""
     GetModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetModelRequest, _model_service_pb2.GetModelResponse]
-    """Gets one by its name, id or alias; NOT_FOUND with MODEL_NOT_FOUND where there is none."""
+    """Gets one by its name, id or alias; NOT_FOUND with MODEL_NOT_FOUND where there is none, PERMISSION_DENIED
+    with MODEL_NOT_ALLOWED where the tenant may not use it.
+    """
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
@@ -46,7 +48,9 @@ class ModelServiceAsyncStub(ModelServiceStub):
     ListModels: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ListModelsRequest, _model_service_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Lists them, the default first."""
     GetModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetModelRequest, _model_service_pb2.GetModelResponse]  # type: ignore[assignment]
-    """Gets one by its name, id or alias; NOT_FOUND with MODEL_NOT_FOUND where there is none."""
+    """Gets one by its name, id or alias; NOT_FOUND with MODEL_NOT_FOUND where there is none, PERMISSION_DENIED
+    with MODEL_NOT_ALLOWED where the tenant may not use it.
+    """
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     """The models that a caller may use."""
@@ -65,6 +69,8 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_service_pb2.GetModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.GetModelResponse, _abc.Awaitable[_model_service_pb2.GetModelResponse]]:
-        """Gets one by its name, id or alias; NOT_FOUND with MODEL_NOT_FOUND where there is none."""
+        """Gets one by its name, id or alias; NOT_FOUND with MODEL_NOT_FOUND where there is none, PERMISSION_DENIED
+        with MODEL_NOT_ALLOWED where the tenant may not use it.
+        """
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -125,6 +125,7 @@ class StreamOutput(_Base):
         self._held += frame("content_block_start", index=self._index, content_block=block)
 
     def _close(self) -> None:
+        self._reading.report(self.used)
         self._held += frame("content_block_stop", index=self._index)
         self._index += 1
 

@@ -61,6 +61,7 @@ class Player:
                     return await self._break_off(step)
                 case _:
                     await self._do(step)
+            await self._account.cover()
             if self._left == 0:
                 return await self._out.end("max_tokens")
         return await self._out.end(self._stop or "end_turn")

@@ -4,13 +4,14 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import { file_warmline_v1_options } from "./options_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file warmline/v1/model_service.proto.
  */
 export const file_warmline_v1_model_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch93YXJtbGluZS92MS9tb2RlbF9zZXJ2aWNlLnByb3RvEgt3YXJtbGluZS52MSI6ChFMaXN0TW9kZWxzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCSJRChJMaXN0TW9kZWxzUmVzcG9uc2USIgoGbW9kZWxzGAEgAygLMhIud2FybWxpbmUudjEuTW9kZWwSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIh8KD0dldE1vZGVsUmVxdWVzdBIMCgRuYW1lGAEgASgJIjUKEEdldE1vZGVsUmVzcG9uc2USIQoFbW9kZWwYASABKAsyEi53YXJtbGluZS52MS5Nb2RlbCKaAQoFTW9kZWwSDAoEbmFtZRgBIAEoCRIKCgJpZBgCIAEoCRIPCgdhbGlhc2VzGAMgAygJEhQKDGRpc3BsYXlfbmFtZRgEIAEoCRITCgtkZXNjcmlwdGlvbhgFIAEoCRIQCghwcm92aWRlchgGIAEoCRIVCg1lZmZvcnRfbGV2ZWxzGAcgAygJEhIKCmlzX2RlZmF1bHQYCCABKAgypgEKDE1vZGVsU2VydmljZRJNCgpMaXN0TW9kZWxzEh4ud2FybWxpbmUudjEuTGlzdE1vZGVsc1JlcXVlc3QaHy53YXJtbGluZS52MS5MaXN0TW9kZWxzUmVzcG9uc2USRwoIR2V0TW9kZWwSHC53YXJtbGluZS52MS5HZXRNb2RlbFJlcXVlc3QaHS53YXJtbGluZS52MS5HZXRNb2RlbFJlc3BvbnNlQjBaLndhcm1saW5lLmRldi9jbGllbnRzL2dvL3dhcm1saW5lL3YxO3dhcm1saW5ldjFiBnByb3RvMw");
+  fileDesc("Ch93YXJtbGluZS92MS9tb2RlbF9zZXJ2aWNlLnByb3RvEgt3YXJtbGluZS52MSI6ChFMaXN0TW9kZWxzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCSJRChJMaXN0TW9kZWxzUmVzcG9uc2USIgoGbW9kZWxzGAEgAygLMhIud2FybWxpbmUudjEuTW9kZWwSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIh8KD0dldE1vZGVsUmVxdWVzdBIMCgRuYW1lGAEgASgJIjUKEEdldE1vZGVsUmVzcG9uc2USIQoFbW9kZWwYASABKAsyEi53YXJtbGluZS52MS5Nb2RlbCKaAQoFTW9kZWwSDAoEbmFtZRgBIAEoCRIKCgJpZBgCIAEoCRIPCgdhbGlhc2VzGAMgAygJEhQKDGRpc3BsYXlfbmFtZRgEIAEoCRITCgtkZXNjcmlwdGlvbhgFIAEoCRIQCghwcm92aWRlchgGIAEoCRIVCg1lZmZvcnRfbGV2ZWxzGAcgAygJEhIKCmlzX2RlZmF1bHQYCCABKAgysgEKDE1vZGVsU2VydmljZRJTCgpMaXN0TW9kZWxzEh4ud2FybWxpbmUudjEuTGlzdE1vZGVsc1JlcXVlc3QaHy53YXJtbGluZS52MS5MaXN0TW9kZWxzUmVzcG9uc2UiBOihGQISTQoIR2V0TW9kZWwSHC53YXJtbGluZS52MS5HZXRNb2RlbFJlcXVlc3QaHS53YXJtbGluZS52MS5HZXRNb2RlbFJlc3BvbnNlIgTooRkCQjBaLndhcm1saW5lLmRldi9jbGllbnRzL2dvL3dhcm1saW5lL3YxO3dhcm1saW5ldjFiBnByb3RvMw", [file_warmline_v1_options]);
 
 /**
  * Asks for a page of models.
@@ -197,7 +198,8 @@ export const ModelService: GenService<{
     output: typeof ListModelsResponseSchema;
   },
   /**
-   * Gets one by its name, id or alias; NOT_FOUND with MODEL_NOT_FOUND where there is none.
+   * Gets one by its name, id or alias; NOT_FOUND with MODEL_NOT_FOUND where there is none, PERMISSION_DENIED
+   * with MODEL_NOT_ALLOWED where the tenant may not use it.
    *
    * @generated from rpc warmline.v1.ModelService.GetModel
    */

@@ -1,0 +1,83 @@
+"""One tenant paced, another one flooding: what the first feels of the second, which is at its bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from warmline_client import Conversation, connect
+from warmline_service.tenants import hash_key, new_key
+
+from bench import calls
+from bench.children import end, service
+from bench.figures import Finding, Goal, Report, Series
+from bench.load import build_generator
+from bench.plan import Plan
+from bench.procfs import rest
+
+PART = "a paced tenant beside one that floods"
+_PACE = 0.1
+# Until the flood is under way, in seconds.
+_BEGIN = 2.0
+_BOUNDS = {"concurrent_turns": 2, "open_streams": 30, "requests_per_minute": 600}
+_GOAL = Goal(1.5)
+
+
+async def run(plan: Plan, report: Report) -> None:
+    """The same turns alone, beside the flood, and alone again."""
+    alone = report.series(PART, "hot turn, to its end: alone", "ms", "fake CLI; before and after")
+    beside = report.series(PART, "the same beside the flood", "ms", "fake CLI")
+    (paced, key), (flooding, flood_key) = _tenant("paced"), _tenant("flooding")
+    settings = {
+        "cli__path": await asyncio.to_thread(build_generator, plan.home / "fake"),
+        "pool__warm_up": False,
+        "tenants": json.dumps([paced, flooding | {"policy": _BOUNDS}]),
+    }
+    turns = plan.pick(300, 50)
+    async with service(plan.home, "t", settings) as running:
+        async with (
+            connect(running.address, api_key=key) as client,
+            calls.first_turn(client, "hello") as (chat, _),
+        ):
+            await rest()
+            await _turns(chat, alone, turns // 2)
+            async with _flood(running.address, flood_key):
+                await asyncio.sleep(_BEGIN)
+                await _turns(chat, beside, turns)
+            await rest()
+            await _turns(chat, alone, turns // 2)
+    if alone.values:
+        ratio = beside.p99 / alone.p99
+        report.findings.append(
+            Finding("p99 of a paced tenant beside a flood / alone", ratio, _GOAL)
+        )
+
+
+def _tenant(name: str) -> tuple[dict[str, object], str]:
+    identifier, key = new_key()
+    return {"id": name, "keys": [{"id": identifier, "sha256": hash_key(key)}]}, key
+
+
+@asynccontextmanager
+async def _flood(address: str, key: str) -> AsyncIterator[None]:
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bench.flood", address), stdin=PIPE, stdout=PIPE
+    )
+    try:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdin.write(f"{key}\n".encode())
+        await child.stdout.readline()
+        yield
+    finally:
+        await end(child)
+
+
+async def _turns(conversation: Conversation, into: Series, count: int) -> None:
+    for _ in range(count):
+        into.values.append((await calls.turn(conversation, "!deltas 5")).whole * 1000)
+        await asyncio.sleep(_PACE)

@@ -104,6 +104,19 @@ async def looked(client: Client, config: config_pb.SessionConfig, token: str) ->
     return [*events, pb.Event(raw=pb.Raw(json=exported[0].decode()))]
 
 
+def sessions(url: str, planted: dict[str, str]) -> list[config_pb.SessionConfig]:
+    """One with a server's token, the same that pays by itself, and one with a credential that is refused."""
+    token = {"authorization": f"Bearer {planted['server']}"}
+    server = config_pb.McpServer(http=config_pb.McpRemote(url=url, headers=token), required=True)
+    tools = config_pb.Tools(allowed=["Bash", "mcp__sums__add"])
+    allowed = config_pb.SessionConfig(tools=tools, mcp_servers={"sums": server})
+    own, bad = config_pb.SessionConfig(), config_pb.SessionConfig()
+    own.CopyFrom(allowed)
+    own.credential.api_key = planted["session"]
+    bad.credential.api_key = planted["refused"]
+    return [allowed, own, bad]
+
+
 async def test_no_secret_leaves(tmp_path: Path) -> None:
     """Operator's, callers', servers' and the service's own: in no event, error, log, file or process."""
     entry, key = tenant("acme", scopes=["chat", "read"])
@@ -120,20 +133,7 @@ async def test_no_secret_leaves(tmp_path: Path) -> None:
             "mcp__allow_http": True,
             "log__level": "debug",
         }
-        server = config_pb.McpServer(
-            http=config_pb.McpRemote(
-                url=sums.url, headers={"authorization": f"Bearer {planted['server']}"}
-            ),
-            required=True,
-        )
-        allowed = config_pb.SessionConfig(
-            tools=config_pb.Tools(allowed=["Bash", "mcp__sums__add"]), mcp_servers={"sums": server}
-        )
-        own = config_pb.SessionConfig()
-        own.CopyFrom(allowed)
-        own.credential.api_key = planted["session"]
-        bad = config_pb.SessionConfig()
-        bad.credential.api_key = planted["refused"]
+        allowed, own, bad = sessions(sums.url, planted)
         environ = {"ANTHROPIC_API_KEY": planted["operator"]}
         with data_directory() as data:
             cli = await asyncio.to_thread(find_cli, CliSettings())

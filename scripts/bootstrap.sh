@@ -16,6 +16,25 @@ fail() {
     exit 1
 }
 
+# What the service puts CLI processes into. It is no reason to fail: one can do without.
+want_bubblewrap() {
+    command -v bwrap >/dev/null && return
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        say "bubblewrap is missing, without which the service starts with --sandbox none alone" \
+            "(Debian: sudo apt-get install bubblewrap)"
+        return
+    fi
+    say "installing the Debian package bubblewrap"
+    log=$(mktemp)
+    if ! { apt-get update &&
+        DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends bubblewrap; } \
+        >"$log" 2>&1; then
+        tail -n 20 "$log" >&2
+        say "bubblewrap could not be installed; its last words are above"
+    fi
+    rm -f "$log"
+}
+
 wanted() { cat pyproject.toml constraints.txt scripts/bootstrap.sh | cksum; }
 
 # The first interpreter that is new enough; $PYTHON overrides.
@@ -92,6 +111,7 @@ unpack_protos() {
     cp "$site/google/rpc/status.proto" "$third_party/"
 }
 
+want_bubblewrap
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(wanted)" ] && [ -f "$third_party/status.proto" ] &&
     "$python" -c '' 2>/dev/null; then
     exit 0

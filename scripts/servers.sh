@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes sure of the servers that the tests start and pip cannot bring: PostgreSQL and Redis. As root it
 # installs Debian's packages, without PostgreSQL's usual cluster; the Redis is in redis-tools, which starts
-# none. Does nothing when they are there already.
+# none. Does nothing when they are there already. bubblewrap comes by `make setup`.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -38,6 +38,8 @@ clean_up() {
     rmdir "$(dirname "$no_cluster")" 2>/dev/null || :
 }
 
+command -v bwrap >/dev/null ||
+    fail "The tests need bubblewrap." "Run: sudo apt-get install bubblewrap"
 packages=$(missing)
 if [ -z "$packages" ]; then
     exit 0

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -24,6 +25,10 @@ _SMALL: dict[str, Any] = {
 }
 
 
+# What a process in a sandbox may read, so that it can run the tests' Python and what they bring.
+TOOLS = (sys.prefix, sys.base_prefix, str(Path(__file__).parent))
+
+
 def small_settings(data_dir: Path, **changes: Any) -> Settings:
     """Settings for a test; a changed table replaces only the names it has."""
     merged = {
@@ -31,6 +36,9 @@ def small_settings(data_dir: Path, **changes: Any) -> Settings:
     }
     for name, value in changes.items():
         merged[name] = merged.get(name, {}) | value if isinstance(value, dict) else value
+    if "path" in merged["cli"]:
+        # The fake one is a script of this run's, whose interpreter is anywhere.
+        merged.setdefault("sandbox", {"level": "none"})
     return load(None, data_dir=data_dir, **merged)
 
 

@@ -69,9 +69,9 @@ async def served(
 
     What it writes to stderr goes to `log`, if that is given.
     """
-    env = os.environ | {
-        f"WARMLINE_{name.upper()}": str(value) for name, value in (settings or {}).items()
-    }
+    # The fake CLI is a script of this run's, whose interpreter is anywhere.
+    env = os.environ | {"WARMLINE_SANDBOX__LEVEL": "none"}
+    env |= {f"WARMLINE_{name.upper()}": str(value) for name, value in (settings or {}).items()}
     env |= environ or {}
     env |= {"WARMLINE_CLI__PATH": str(cli), "WARMLINE_CLI__STOP_TIMEOUT": "1"}
     command = ("serve", "--listen", f"127.0.0.1:{port}", "--provider", provider)

@@ -20,7 +20,7 @@ from warmline_service.config import Settings
 from warmline_service.doctor import examine
 from warmline_service.egress import serve_loopback
 from warmline_service.errors import WarmlineError
-from warmline_service.host import hide_memory, run_service, settle_memory, share_time
+from warmline_service.host import adopt_orphans, hide_memory, run_service, settle_memory, share_time
 from warmline_service.options import EX_CONFIG, ConfigFile, DataDir, err, fail, settings_of
 from warmline_service.server import Service, Unsafe
 from warmline_service.telemetry import configure_logging
@@ -46,9 +46,15 @@ def serve(
         typer.Option(help="`anthropic`, or `loopback`: the built-in model. [anthropic]"),
     ] = None,
     data_dir: DataDir = None,
+    sandbox: Annotated[
+        str | None,
+        typer.Option(help="`strict`, `network`, or `none`: what is around CLI processes. [strict]"),
+    ] = None,
 ) -> None:
     """Run the service. SIGTERM or Ctrl-C drains it and stops; a second one stops at once."""
-    settings = settings_of(config, listen=listen, data_dir=data_dir, provider=provider)
+    settings = settings_of(
+        config, listen=listen, data_dir=data_dir, provider=provider, sandbox=sandbox
+    )
     configure_logging(settings.log)
     try:
         run_service(_serve(settings))
@@ -62,6 +68,8 @@ def serve(
 
 async def _serve(settings: Settings) -> None:
     hide_memory()
+    if settings.sandbox.level != "none":
+        adopt_orphans()
     service = Service(settings, _show_key)
     stopping, hurry = service.drain_asked, asyncio.Event()
 

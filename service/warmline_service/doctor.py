@@ -15,6 +15,7 @@ from pathlib import Path
 from warmline_service.config import MIB, Settings
 from warmline_service.errors import WarmlineError
 from warmline_service.pool import capacity, default_memory_budget
+from warmline_service.sandbox import SandboxMissing, find_sandbox
 from warmline_service.server import has_credential
 from warmline_service.tenants import asks_callers
 from warmline_service.worker import find_cli, find_guard
@@ -39,6 +40,7 @@ def examine(settings: Settings) -> list[Finding]:
     checks: list[Callable[[Settings], Finding]] = [
         _cli,
         _tools,
+        _sandbox,
         _data_dir,
         _disk,
         _memory,
@@ -82,6 +84,19 @@ def _tools(settings: Settings) -> Finding:
         )
         return Finding("process tools", "no PID namespaces here", ok=False, advice=advice)
     return Finding("process tools", "PID namespaces, setpriv, unshare")
+
+
+def _sandbox(settings: Settings) -> Finding:
+    level = settings.sandbox.level
+    if level == "none":
+        advice = "What a CLI process runs may read all that the service's user may."
+        return Finding("sandbox", "none, by sandbox.level", advice=advice)
+    try:
+        sandbox = find_sandbox(settings)
+    except SandboxMissing as error:
+        return Finding("sandbox", "not possible here", ok=False, advice=str(error))
+    assert sandbox is not None
+    return Finding("sandbox", f"{level}: {sandbox}")
 
 
 def _data_dir(settings: Settings) -> Finding:

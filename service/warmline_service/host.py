@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
-_PR_SET_DUMPABLE = 4
+_PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 4, 36
 _SWITCH_INTERVAL = 0.0005
 # Objects before the young are searched, and how many searches before the older are.
 _GC_THRESHOLDS = (20_000, 20, 20)
@@ -30,6 +30,15 @@ def hide_memory() -> None:
     """
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "PR_SET_DUMPABLE")
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent ends: what is in a sandbox has to be waited for.
+
+    Raises OSError.
+    """
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "PR_SET_CHILD_SUBREAPER")
 
 
 def settle_memory() -> None:

@@ -30,6 +30,7 @@ def settings_of(
     listen: str | None = None,
     data_dir: Path | None = None,
     provider: str | None = None,
+    sandbox: str | None = None,
 ) -> Settings:
     """The settings, from the file and from flags that win over it; ends the command where they are bad."""
     if config is None and Path("warmline.toml").is_file():
@@ -39,6 +40,8 @@ def settings_of(
     try:
         if provider is not None:
             overrides["provider"] = {"kind": provider}
+        if sandbox is not None:
+            overrides["sandbox"] = {"level": sandbox}
         return load(config, **overrides)
     except ValidationError as error:
         lines = [

@@ -23,16 +23,17 @@ from warmline_service.chat import (
     UpstreamFault,
     spare_keys,
 )
-from warmline_service.config import Settings
+from warmline_service.config import SandboxSettings, Settings
 from warmline_service.egress import Access, Credential, Egress, make_provider, operator_credential
 from warmline_service.errors import WarmlineError
 from warmline_service.mcp import Broker
 from warmline_service.pool import Pool, SilentEvents, capacity, default_memory_budget
 from warmline_service.quota import Allowance, Prices, Quota, Rates
 from warmline_service.rpc import AdminServicer, RpcServer, build_server, read_credentials
+from warmline_service.sandbox import Sandbox, SandboxMissing, find_sandbox
 from warmline_service.sessions import Journal, Keeper, Portable, Sessions, Workspaces
 from warmline_service.sessions.events import Tokens
-from warmline_service.store import Archives, Blobs, Store, open_database
+from warmline_service.store import ArchiveLimits, Archives, Blobs, Store, open_database
 from warmline_service.tenants import Callers, NoKey, TenantPolicies
 from warmline_service.vault import SealBroken, Vault, read_master, unlock
 from warmline_service.worker import Capabilities, CliProcess, Launcher, Site, Slot, SpawnKey, probe
@@ -138,6 +139,7 @@ class Service:
         self.drain_asked = asyncio.Event()
         self._show_key = show_key
         self.port = 0
+        self._sandbox: Sandbox | None = None
         self._site: Site | None = None
         self._egress: Egress | None = None
         self._launcher: Launcher | None = None
@@ -174,9 +176,17 @@ class Service:
     async def _start(self) -> None:
         settings = self.settings
         slots = await asyncio.to_thread(make_slots_root, settings.data_dir)
+        try:
+            self._sandbox = await asyncio.to_thread(find_sandbox, settings)
+        except SandboxMissing as error:
+            raise Unsafe(str(error)) from error
         # What a killed service left in its slots is saved first; for that the store has to be open.
         self._site = await Site.prepare(
-            settings.cli, slots, salvage=self._salvage, claimed=self._open_store
+            settings.cli,
+            slots,
+            salvage=self._salvage,
+            claimed=self._open_store,
+            sandbox=self._sandbox,
         )
         callers = await self._start_callers()
         capabilities = await probe(self._site)
@@ -273,6 +283,7 @@ class Service:
             Policy(
                 settings.limits,
                 settings.cli,
+                settings.sandbox,
                 settings.mcp,
                 settings.provider,
                 self._own_credential,
@@ -316,8 +327,9 @@ class Service:
         self._audit = AuditLog(self._store.audit, chain, settings.audit, head_file(root))
         await self._audit.start()
         self._audit.record("service.started", detail={"node": node_id})
-        self._archives = Archives()
-        self._workspaces = Workspaces(self._store, self._archives, root)
+        self._archives = Archives(archive_limits(settings.sandbox))
+        group = None if self._sandbox is None else self._sandbox.group
+        self._workspaces = Workspaces(self._store, self._archives, root, group)
         self._journal = Journal(self._store, settings.store, settings.limits, exclusive=not url)
         await self._journal.start()
 
@@ -356,7 +368,7 @@ class Service:
         if self._egress is not None:
             await self._egress.aclose()
         if self._site is not None:
-            self._site.slots.release()
+            await self._site.aclose()
             self._site = None
 
     async def _close_store(self) -> None:
@@ -400,6 +412,16 @@ def has_credential(settings: Settings, environ: Mapping[str, str]) -> bool:
     """Whether the provider can be used. Raises OSError and ValueError for a bad credential."""
     provider = settings.provider
     return provider.kind == "loopback" or operator_credential(provider, environ) is not None
+
+
+def archive_limits(sandbox: SandboxSettings) -> ArchiveLimits:
+    """What is kept of a session's files: no more than fits in the sandbox of the next process."""
+    most = ArchiveLimits()
+    if sandbox.level == "none":
+        return most
+    # The rest is for what the CLI itself stores.
+    total = min(most.total_bytes, sandbox.disk_bytes // 8 * 7)
+    return replace(most, total_bytes=total, members=min(most.members, sandbox.files // 8 * 7))
 
 
 def make_slots_root(data_dir: Path) -> Path:

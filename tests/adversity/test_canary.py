@@ -132,6 +132,7 @@ async def test_no_secret_leaves(tmp_path: Path) -> None:
             "mcp__allow_networks": json.dumps(REACHABLE["allow_networks"]),
             "mcp__allow_http": True,
             "log__level": "debug",
+            "sandbox__level": "strict",
         }
         allowed, own, bad = sessions(sums.url, planted)
         environ = {"ANTHROPIC_API_KEY": planted["operator"]}

@@ -202,6 +202,7 @@ def _settings(options: Options, home: Path, model_url: str, store_url: str) -> d
         settings["store__url"] = store_url
     if not options.real_cli:
         settings["cli__path"] = fake_cli.install(home / "fake")
+        settings["sandbox__level"] = "none"
     return settings
 
 

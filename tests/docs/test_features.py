@@ -9,6 +9,7 @@ import re
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from conversing import Model
 from feature_page import PAGE, Example, sections, table
 from google.protobuf.json_format import MessageToDict, ParseDict
 from mcp_servers import REACHABLE, mcp_server
-from running import running_service
+from running import TOOLS, running_service
 from warmline.v1 import chat_service_pb2 as chat_pb
 from warmline.v1 import chat_service_pb2_grpc as chat_grpc
 from warmline.v1 import events_pb2 as pb
@@ -211,6 +212,7 @@ def _greeter(folder: Path) -> Path:
     for path, text in files.items():
         (folder / path).parent.mkdir()
         (folder / path).write_text(text)
+    folder.chmod(0o755)
     return folder
 
 
@@ -225,6 +227,7 @@ async def test_each_example_is_answered_as_the_page_says(
     async with (
         running_service(
             cli={"max_retries": 4, "plugins": {"greeter": _greeter(tmp_path)}},
+            sandbox={"readable": TOOLS},
             pool={"min_spares": 0, "max_spares": 0},
             limits={
                 "forbidden_permission_modes": ["auto"],
@@ -296,6 +299,19 @@ def test_what_a_cli_cannot_bind_late_is_cold(field: str, able: str) -> None:
     workspace = Path("/w") if config.workspace else None
     (key,) = acceptable_keys(can, config, config.model, workspace)
     assert key.misses(spare_keys(can, bare=False)[-1]) == (field,)
+
+
+@pytest.mark.parametrize(
+    ("field", "misses"), [("workspace", "workspace"), ("add_directories", "directories")]
+)
+def test_what_cannot_be_shown_late_is_cold(field: str, misses: str) -> None:
+    """Where the service has no right to show a running process anything."""
+    can = replace(_ABLE, late_directories=False)
+    config = config_of(ParseDict(_VALUES[field], config_pb.SessionConfig()), "c", existing=False)
+    workspace = Path("/w") if config.workspace else None
+    others = tuple(Path("/tenant") / name for name in config.add_directories)
+    (key,) = acceptable_keys(can, config, config.model, workspace, others)
+    assert key.misses(spare_keys(can, bare=False)[-1]) == (misses,)
 
 
 def test_what_a_cold_start_costs_is_what_was_measured() -> None:

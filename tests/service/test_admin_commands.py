@@ -132,6 +132,7 @@ async def test_the_first_key_is_printed_at_the_first_start(tmp_path: Path) -> No
             "WARMLINE_DATA_DIR": str(data),
             "WARMLINE_AUTH": "required",
             "WARMLINE_CLI__PATH": str(faking(tmp_path)["path"]),
+            "WARMLINE_SANDBOX__LEVEL": "none",
         }
         errors = [await _started_and_stopped(command, env) for _ in range(2)]
     assert "wl_" in errors[0]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from conversing import Model
 from google.protobuf.json_format import ParseDict
-from parking import client_of, ended, kill_cli, say, start_of
+from parking import client_of, ended, kill_cli, say, start_of, work_of
 from pydantic import ValidationError
 from shared import ServiceThread, shared_service
 from warmline.v1 import chat_service_pb2 as chat_pb
@@ -17,7 +17,14 @@ from warmline.v1 import events_pb2 as pb
 from warmline.v1 import session_config_pb2 as config_pb
 from warmline_client import Client, Conversation, WarmlineError
 from warmline_service.chat import Policy
-from warmline_service.config import CliSettings, LimitSettings, McpSettings, ProviderSettings, load
+from warmline_service.config import (
+    CliSettings,
+    LimitSettings,
+    McpSettings,
+    ProviderSettings,
+    SandboxSettings,
+    load,
+)
 from warmline_service.egress._credential import PLACEHOLDER
 from warmline_service.errors import Reason
 from warmline_service.errors import WarmlineError as ServiceError
@@ -35,6 +42,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for path, text in _plugin("ours").items():
         (folder / path).parent.mkdir(exist_ok=True)
         (folder / path).write_text(text)
+    # For the users of the processes, too.
+    folder.chmod(0o755)
     return folder
 
 
@@ -318,12 +327,14 @@ async def test_the_clis_settings_shape_what_the_model_is_told(client: Client, mo
         assert word not in before
 
 
-async def test_a_hook_of_the_callers_runs(client: Client, tmp_path: Path) -> None:
+async def test_a_hook_of_the_callers_runs(client: Client, thread: ServiceThread) -> None:
     """Where the operator allows it."""
-    hook = {"type": "command", "command": f"cat > {tmp_path}/asked", "timeout": 10}
+    hook = {"type": "command", "command": "cat > asked", "timeout": 10}
     settings = {"hooks": {"PreToolUse": [{"matcher": "Bash", "hooks": [hook]}]}}
-    await _turn(client, _config(settings=settings), '::tool Bash {"command":"echo hi"}')
-    assert json.loads((tmp_path / "asked").read_text())["tool_name"] == "Bash"
+    async with client.chat(config=_config(settings=settings)) as chat:
+        await say(chat, '::tool Bash {"command":"echo hi"}')
+        work = await work_of(thread.service, chat.session_id)
+        assert json.loads((work / "asked").read_text())["tool_name"] == "Bash"
 
 
 def _debug_logs(events: list[pb.Event]) -> list[str]:
@@ -397,7 +408,7 @@ def test_what_may_run_commands_is_the_operators_to_allow(
 ) -> None:
     """Otherwise it is refused by name."""
     config = config_of(_config(**fields), "config", existing=False)
-    others = CliSettings(), McpSettings(), ProviderSettings(), True
+    others = CliSettings(), SandboxSettings(), McpSettings(), ProviderSettings(), True
     Policy(LimitSettings(caller_commands=True), *others).check(config)
     with pytest.raises(ServiceError) as caught:
         Policy(LimitSettings(), *others).check(config)

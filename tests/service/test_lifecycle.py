@@ -29,6 +29,7 @@ async def serving(directory: Path, *, fake: bool = False) -> AsyncIterator[tuple
     env = os.environ | {"WARMLINE_DRAIN_GRACE": "3", "WARMLINE_POOL__MAX_SPARES": "1"}
     if fake:
         env["WARMLINE_CLI__PATH"] = str(fake_cli.install(directory / "fake"))
+        env["WARMLINE_SANDBOX__LEVEL"] = "none"
     command = ("serve", "--listen", "127.0.0.1:0", "--provider", "loopback")
     # Below TMPDIR, which is short: a socket's path has at most 107 bytes.
     data = Path(os.environ["TMPDIR"]) / "d"

@@ -12,7 +12,7 @@ from conversing import Model
 from google.protobuf.json_format import ParseDict
 from mcp_servers import REACHABLE, TOKEN, Running, mcp_server
 from parking import say, start_of
-from running import data_directory, running_client, service_in
+from running import TOOLS, data_directory, running_client, service_in
 from warmline.v1 import events_pb2 as pb
 from warmline.v1 import session_config_pb2 as config_pb
 from warmline_client import Client, WarmlineError, connect
@@ -21,6 +21,7 @@ pytestmark = pytest.mark.real_cli
 
 STATUS = pb.McpServerStatus
 NO_SPARES = {"min_spares": 0, "max_spares": 0}
+COMMANDS = {"limits": {"caller_commands": True}, "sandbox": {"readable": TOOLS}}
 ADD = '::tool mcp__sums__add {"a": 1, "b": 2}\n::say done'
 
 
@@ -257,7 +258,7 @@ def _command(**more: Any) -> dict[str, Any]:
 
 
 async def test_a_command_needs_the_operators_leave(client: Client) -> None:
-    """There is no sandbox around it yet."""
+    """It runs on the service's machine, if in a sandbox."""
     with pytest.raises(WarmlineError) as refused:
         async with client.chat(config=config({"cmd": _command()})) as chat:
             await say(chat, "hi")
@@ -281,7 +282,7 @@ async def test_a_command_runs_beside_the_cli(model: Model) -> None:
         "cmd": _command(environment={"WORD": "heard"}),
         "none": {"stdio": {"command": "/no/such/program"}},
     }
-    async with running_client(pool=NO_SPARES, limits={"caller_commands": True}) as client:
+    async with running_client(pool=NO_SPARES, **COMMANDS) as client:
         async with client.chat(config=config(servers)) as chat:
             events = await say(chat, "::tool mcp__cmd__word {}\n::say done")
             ((text, failed),) = results(events)
@@ -351,7 +352,7 @@ async def test_a_slow_command_is_given_up(model: Model) -> None:
         "slow": _slow(30),
     }
     wait = {"timeout": "4s"}
-    async with running_client(pool=NO_SPARES, limits={"caller_commands": True}) as client:
+    async with running_client(pool=NO_SPARES, **COMMANDS) as client:
         async with client.chat(config=config(servers, mcpWait=wait)) as chat:
             events = await say(chat, "hi")
     assert dict(statuses(events)) == {
@@ -366,7 +367,9 @@ async def test_a_required_command_is_tried_again(model: Model, tmp_path: Path) -
     command = f"test -e {tmp_path}/there || sleep 30; exec {_RUN}"
     servers = {"late": _slow(0, command) | {"required": True}}
     wait = {"timeout": "5s"}
-    async with running_client(pool=NO_SPARES, limits={"caller_commands": True}) as client:
+    tmp_path.chmod(0o755)
+    readable = COMMANDS | {"sandbox": {"readable": (*TOOLS, tmp_path)}}
+    async with running_client(pool=NO_SPARES, **readable) as client:
         async with client.chat(config=config(servers, mcpWait=wait)) as chat:
             events = await say(chat, "hi")
             error = WarmlineError(events[-1].turn_failed.status)
@@ -390,7 +393,7 @@ def _slow(seconds: int, command: str = "") -> dict[str, Any]:
 async def test_a_command_that_is_given_again_is_the_same(model: Model) -> None:
     """An update names all servers, those that stay as well."""
     servers = {"cmd": _command(environment={"WORD": "heard"})}
-    async with running_client(pool=NO_SPARES, limits={"caller_commands": True}) as client:
+    async with running_client(pool=NO_SPARES, **COMMANDS) as client:
         async with client.chat(config=config(servers)) as chat:
             await say(chat, "hi")
             again = {"cmd": ParseDict(servers["cmd"], config_pb.McpServer())}

@@ -12,8 +12,9 @@ import fake_cli
 import pytest
 from cli_turns import begin, crash, turn
 from warmline_service.worker import CliProcess, Slots, SlotsInUse
-from warmline_service.worker._guard import kill_marked, tree_memory
+from warmline_service.worker._guard import kill_marked
 from warmline_service.worker._stop import stop_by_ladder
+from warmline_service.worker._usage import tree_memory
 
 Start = Callable[..., Awaitable[CliProcess]]
 NO_NAMESPACE = ("setpriv", "--pdeathsig", "KILL", "--")

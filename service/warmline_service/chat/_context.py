@@ -13,7 +13,7 @@ from warmline_service.chat._ports import Runtime
 from warmline_service.chat._turn import Turn
 from warmline_service.sessions import Session
 from warmline_service.sessions.events import Notice, NoticeKind
-from warmline_service.store import ArchiveRefused, BlobMissing
+from warmline_service.store import ArchiveRefused, ArchiveTooLarge, BlobMissing
 from warmline_service.worker import (
     FORGOTTEN,
     Capture,
@@ -184,8 +184,9 @@ class Context:
 
     async def _restore(self, process: CliProcess) -> bool:
         try:
-            await self._runtime.workspaces.restore(self._session.workspace_key, process.slot.work)
-        except (BlobMissing, ArchiveRefused) as error:
+            key, slot = self._session.workspace_key, process.slot
+            await self._runtime.workspaces.restore(key, slot.work, slot.owner)
+        except (BlobMissing, ArchiveRefused, ArchiveTooLarge) as error:
             _log.error("workspace lost", session=self._session.id, error=str(error))
             return False
         return True

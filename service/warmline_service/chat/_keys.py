@@ -25,12 +25,17 @@ def _prepared(can: Capabilities, kind: SpawnKey) -> tuple[SpawnKey, ...]:
 
 
 def acceptable_keys(
-    can: Capabilities, config: SessionConfig, model: str | None, workspace: Path | None
+    can: Capabilities,
+    config: SessionConfig,
+    model: str | None,
+    workspace: Path | None,
+    directories: tuple[Path, ...] = (),
 ) -> tuple[SpawnKey, ...]:
     """The kinds of process that will do, best first; the last is what a cold start makes.
 
     A primed one takes nothing that has to be said before the first turn. What cannot be bound late is
     in the key itself, which no spare has but that of the bare profile, where such are kept.
+    `directories` are those beside its workspace.
     """
     prompt = config.system_prompt
     fixed = SpawnKey(
@@ -48,8 +53,10 @@ def acceptable_keys(
         debug=config.debug,
     )
     # It can start where it is to work.
-    cold = replace(fixed, workspace=workspace)
-    if fixed not in _KINDS or (workspace is not None and not can.late_workspace):
+    early = () if can.late_directories else directories
+    cold = replace(fixed, workspace=workspace, directories=early)
+    late = can.late_workspace and can.late_directories
+    if fixed not in _KINDS or early or (workspace is not None and not late):
         return (cold,)
     plain = prompt is None and workspace is None and not config.options.early
     spares = [key for key in _prepared(can, fixed) if plain or not key.primed]

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from warmline_service.config import CliSettings, LimitSettings, McpSettings, ProviderSettings
+from warmline_service.config import (
+    CliSettings,
+    LimitSettings,
+    McpSettings,
+    ProviderSettings,
+    SandboxSettings,
+)
 from warmline_service.errors import Reason, WarmlineError, field_invalid
 from warmline_service.sessions import SessionConfig
 
@@ -18,6 +24,7 @@ class Policy:
 
     limits: LimitSettings
     cli: CliSettings
+    sandbox: SandboxSettings
     mcp: McpSettings
     provider: ProviderSettings
     own_credential: bool
@@ -33,8 +40,8 @@ class Policy:
         if not self.limits.caller_commands:
             for field in _commands(config):
                 text = (
-                    "may run commands on the service's machine, and there is no sandbox around its "
-                    "processes; the operator can allow it by limits.caller_commands"
+                    "may run commands on the service's machine; the operator can allow it by "
+                    "limits.caller_commands"
                 )
                 raise _denied(field, text)
         self._check_servers(config)
@@ -47,7 +54,7 @@ class Policy:
                 f"The permission mode {config.permission_mode} is not allowed here.",
                 metadata={"permissionMode": config.permission_mode},
             )
-        if config.permission_mode == "bypassPermissions":
+        if config.permission_mode == "bypassPermissions" and self.sandbox.level == "none":
             text = "The permission mode that asks for nothing needs a sandbox; there is none here."
             raise WarmlineError(Reason.POLICY_DENIED, text)
 

@@ -259,7 +259,8 @@ class Runner:
 
     async def _acquire(self, past: Past, deadline: float) -> Lease[CliProcess]:
         """A process of a kind that will do; ProcessLost where another way to have the past is left."""
-        want = self._want(past, await self._context.workspace())
+        context = self._context
+        want = self._want(past, await context.workspace(), await context.directories())
         try:
             return await self._runtime.pool.acquire(want, deadline)
         except WarmlineError as error:
@@ -413,9 +414,9 @@ class Runner:
             text = "The model provider does not accept the session's credential."
             self._emit(CredentialRequired(text), turn.id, "")
 
-    def _want(self, past: Past, workspace: Path | None) -> Want:
+    def _want(self, past: Past, workspace: Path | None, directories: tuple[Path, ...]) -> Want:
         can, config = self._runtime.capabilities, self._session.config
-        keys = acceptable_keys(can, config, self._model_name(), workspace)
+        keys = acceptable_keys(can, config, self._model_name(), workspace, directories)
         if isinstance(past, Transcript):
             keys = (replace(keys[-1], resume=past),)
             if past.pending is not None:

@@ -30,6 +30,7 @@ from warmline_service.config._places import (
 )
 from warmline_service.config._policy import TenantPolicy
 from warmline_service.config._processes import CliSettings, PoolSettings
+from warmline_service.config._sandbox import Level, SandboxSettings
 
 __all__ = [
     "MIB",
@@ -37,6 +38,7 @@ __all__ = [
     "AuditSettings",
     "CliSettings",
     "IssuerSettings",
+    "Level",
     "LimitSettings",
     "LogSettings",
     "McpSettings",
@@ -45,6 +47,7 @@ __all__ = [
     "PoolSettings",
     "ProviderSettings",
     "RetentionSettings",
+    "SandboxSettings",
     "Settings",
     "StoreSettings",
     "TenantPolicy",
@@ -80,6 +83,7 @@ class Settings(BaseSettings):
     )
     drain_grace: Seconds = Field(30.0, description="Seconds that running turns get at SIGTERM.")
     cli: CliSettings = CliSettings()
+    sandbox: SandboxSettings = SandboxSettings()
     pool: PoolSettings = PoolSettings()
     limits: LimitSettings = LimitSettings()
     tls: TlsSettings | None = None

@@ -66,8 +66,8 @@ class LimitSettings(Section):
     caller_commands: bool = Field(
         False,
         description=(
-            "Whether callers may bring what runs as a command on this machine, as the service's user: "
-            "hooks, plugins and MCP servers of their own, settings in a workspace."
+            "Whether callers may bring what runs as a command on this machine: hooks, plugins and MCP "
+            "servers of their own, settings in a workspace. It runs in the sandbox, if there is one."
         ),
     )
     approval_timeout: Seconds = Field(

@@ -12,8 +12,9 @@ from pathlib import Path
 import structlog
 
 from warmline_service.errors import Reason, WarmlineError
+from warmline_service.sandbox import Owner
 from warmline_service.sessions._files import PlacedFile, write_files
-from warmline_service.sessions._own_directory import own_directory
+from warmline_service.sessions._own_directory import own_directory, reach_directory
 from warmline_service.sessions._place import place_files
 from warmline_service.store import (
     ArchiveRefused,
@@ -26,6 +27,7 @@ from warmline_service.store import (
     blob_prefix,
     content_unavailable,
 )
+from warmline_service.worker import hand_over
 
 _log = structlog.get_logger(__name__)
 
@@ -37,10 +39,14 @@ _SETTLE_TIMEOUT = 35.0
 class Workspaces:
     """Saves and restores working directories; named ones are directories of the tenant's.
 
-    `root` is where the latter are, and where archives are while they are made.
+    `root` is where the latter are, and where archives are while they are made. `group`: that of all
+    processes, where each has a user of its own.
     """
 
-    def __init__(self, store: Store, archives: Archives, root: Path) -> None:
+    def __init__(
+        self, store: Store, archives: Archives, root: Path, group: int | None = None
+    ) -> None:
+        self._group = group
         self._store = store
         self._archives = archives
         self._root = root
@@ -152,11 +158,18 @@ class Workspaces:
         own_directory(self._root, "unsaved")
         _remove(self._aside(slot_id))
 
-    async def restore(self, key: str, directory: Path) -> None:
-        """Fill an empty directory with what was kept under a key. Raises STORAGE_UNAVAILABLE."""
+    async def restore(self, key: str, directory: Path, owner: Owner | None = None) -> None:
+        """Fill an empty directory with what was kept under a key, for its process.
+
+        Raises STORAGE_UNAVAILABLE.
+        """
         await self._check_place(directory)
         async with self.fetched(key) as archive:
             await self._archives.unpack(archive, directory)
+        try:
+            await asyncio.to_thread(hand_over, directory, owner)
+        except OSError as error:
+            raise content_unavailable() from error
 
     async def copy(self, tenant: str, key: str, session_id: str) -> str:
         """Keep the same for another session; gives its key. Raises STORAGE_UNAVAILABLE."""
@@ -226,13 +239,19 @@ class Workspaces:
 
         Raises STORAGE_UNAVAILABLE.
         """
-        return own_directory(self._root, "tenants", tenant, "workspaces", name)
+        return own_directory(self._root, "tenants", tenant, "workspaces", name, group=self._group)
 
     async def place_files(self, tenant: str, name: str, files: Sequence[PlacedFile]) -> None:
         """Put files into a tenant's workspace. Raises FIELD_INVALID, STORAGE_UNAVAILABLE."""
         folder = await asyncio.to_thread(self.named, tenant, name)
         try:
-            await asyncio.to_thread(place_files, folder, files, "config.workspace.files")
+            await asyncio.to_thread(
+                place_files,
+                folder,
+                files,
+                "config.workspace.files",
+                shared=self._group is not None,
+            )
         except OSError as error:
             raise content_unavailable() from error
 
@@ -250,7 +269,7 @@ class Workspaces:
         """Raise STORAGE_UNAVAILABLE where a process has put a link in the way to a directory."""
         if directory.is_relative_to(self._root):
             names = directory.relative_to(self._root).parts
-            await asyncio.to_thread(own_directory, self._root, *names)
+            await asyncio.to_thread(reach_directory, self._root, *names)
 
 
 def _is_directory(path: Path) -> bool:

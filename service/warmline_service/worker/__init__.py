@@ -56,7 +56,7 @@ from warmline_service.worker._probe import probe, read_version
 from warmline_service.worker._process import CliProcess
 from warmline_service.worker._salvage import Salvage
 from warmline_service.worker._slot import Endpoint, OpenEndpoint, Slot
-from warmline_service.worker._slots import Slots, SlotsInUse
+from warmline_service.worker._slots import Slots, SlotsInUse, hand_over
 from warmline_service.worker._state import LEGAL_MOVES, IllegalMove, Life, ProcessState
 from warmline_service.worker._stream import (
     ContentBlockDelta,
@@ -151,6 +151,7 @@ __all__ = [
     "find_cli",
     "find_guard",
     "going_on",
+    "hand_over",
     "history",
     "imported",
     "inject",

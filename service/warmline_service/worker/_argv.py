@@ -49,13 +49,18 @@ class Files:
 
 
 def build_argv(
-    binary: Path, key: SpawnKey, files: Files, *, mirror: bool = False
+    binary: Path, key: SpawnKey, files: Files, *, mirror: bool = False, sandboxed: bool = False
 ) -> tuple[str, ...]:
-    """The command for `key`. Raises FIELD_INVALID for a name that cannot be one."""
+    """The command for `key`. Raises FIELD_INVALID for a name that cannot be one.
+
+    `sandboxed`: it can be told later to ask for nothing.
+    """
     # Without being asked to, it takes no settings of a workspace's: they could send it elsewhere.
     argv = [str(binary), *_FLAGS, f"--setting-sources={_listed(key.setting_sources)}"]
     if mirror:
         argv.append("--session-mirror")
+    if sandboxed:
+        argv.append("--allow-dangerously-skip-permissions")
     if files.transcript is not None:
         argv.append(f"--resume={files.transcript}")
     if key.model is not None:

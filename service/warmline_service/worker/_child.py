@@ -37,32 +37,44 @@ class Child:
         self._loop.add_reader(self._pidfd, self._on_end)
 
     @classmethod
-    async def spawn(cls, argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> Child:
+    async def spawn(
+        cls,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        cwd: Path,
+        *,
+        fds: Sequence[int] = (),
+        umask: int = -1,
+    ) -> Child:
         """Start it. Call from the event loop's own thread: it dies with the thread that spawned it.
+
+        `fds` are descriptors that it inherits beside its pipes; `umask`: -1 for the service's own.
 
         Raises OSError.
         """
-        fds: list[int] = []
+        pipes: list[int] = []
         try:
             for _ in range(3):
-                fds += os.pipe()
+                pipes += os.pipe()
             # By vfork: the loop waits for the exec, a millisecond or two, and copies nothing.
             process = subprocess.Popen(  # noqa: ASYNC220  # see above
                 argv,
-                stdin=fds[0],
-                stdout=fds[3],
-                stderr=fds[5],
+                stdin=pipes[0],
+                stdout=pipes[3],
+                stderr=pipes[5],
                 env=dict(env),
                 cwd=cwd,
                 start_new_session=True,
+                pass_fds=fds,
+                umask=umask,
             )
         except BaseException:
-            for fd in fds:
+            for fd in pipes:
                 os.close(fd)
             raise
-        for its in fds[0], fds[3], fds[5]:
+        for its in pipes[0], pipes[3], pipes[5]:
             os.close(its)
-        return cls(process, (Input(fds[1]), Output(fds[2]), Output(fds[4])))
+        return cls(process, (Input(pipes[1]), Output(pipes[2]), Output(pipes[4])))
 
     @property
     def returncode(self) -> int | None:

@@ -52,16 +52,6 @@ def kill_marked(slot_ids: Container[str], timeout: float) -> bool:
     return True
 
 
-def tree_memory(pid: int) -> int:
-    """Bytes of memory (PSS) of a process and all below it; 0 when it is gone."""
-    total, todo = 0, [pid]
-    while todo:
-        each = todo.pop()
-        total += _pss(each)
-        todo += _children(each)
-    return total
-
-
 async def _works(guard: tuple[str, ...]) -> bool:
     try:
         code, _ = await ended((*guard, "/bin/true"), os.environ, _TRY_TIMEOUT)
@@ -103,19 +93,3 @@ def _mark(pid: int) -> str:
         if variable.startswith(prefix):
             return variable.removeprefix(prefix).decode("utf-8", "replace")
     return ""
-
-
-def _children(pid: int) -> list[int]:
-    found: list[int] = []
-    with contextlib.suppress(OSError):
-        for task in (_PROC / str(pid) / "task").iterdir():
-            found += map(int, (task / "children").read_text().split())
-    return found
-
-
-def _pss(pid: int) -> int:
-    with contextlib.suppress(OSError):
-        for line in (_PROC / str(pid) / "smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-    return 0

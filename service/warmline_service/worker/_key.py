@@ -31,7 +31,8 @@ class SpawnKey:
     `warmed`: has answered a side question: faster, and everything can still be bound to it.
     `primed`: has run a warm-up turn and been cleared: fastest, but takes no system prompt any more.
     `model` and `system_prompt`: set only where the CLI cannot bind them late.
-    `workspace`: the directory that it works in, instead of the slot's own.
+    `workspace`: the directory that it works in, instead of the slot's own; `directories`: others of the
+    tenant's that are open to it, set only where it cannot be shown them later.
     `tools`: the built-in tools that the model is told of. `agent`: who leads, as (name, agent).
     `setting_sources`: whose settings in the working directory count; none of them otherwise.
     `max_budget_usd`: of the process, over all turns. `bare`: without the CLI's own equipment.
@@ -43,6 +44,7 @@ class SpawnKey:
     model: str | None = None
     system_prompt: SystemPrompt | None = None
     workspace: Path | None = None
+    directories: tuple[Path, ...] = ()
     tools: tuple[str, ...] | None = None
     agent: tuple[str, Agent] | None = None
     fallback_models: tuple[str, ...] = ()
@@ -59,6 +61,12 @@ class SpawnKey:
     def pending(self) -> Pending | None:
         """The call that it goes on from, if it begins with one."""
         return None if self.resume is None else self.resume.pending
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Every directory outside of its slot that it is started with."""
+        own = () if self.workspace is None else (self.workspace,)
+        return (*own, *self.directories)
 
     @property
     def prepared(self) -> bool:
@@ -110,7 +118,8 @@ class Capabilities:
 
     `mirror`: it tells what it adds to its transcript. `injection`: it takes a history in while it
     runs; without that a history needs `SpawnKey.resume`. `goes_on`: started with a transcript that
-    ends in a call, it asks for the approval of that call again.
+    ends in a call, it asks for the approval of that call again. `late_directories`: directories of the
+    tenant's can be shown to it while it runs, which is the sandbox's to say and not the CLI's.
     """
 
     version: str
@@ -120,6 +129,7 @@ class Capabilities:
     warming: bool = False
     priming: bool = False
     late_workspace: bool = False
+    late_directories: bool = True
     unix_socket: bool = False
     mirror: bool = False
     injection: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -13,11 +13,13 @@ import structlog
 
 from warmline_service.config import CliSettings
 from warmline_service.errors import Reason, WarmlineError
+from warmline_service.sandbox import Box, Sandbox
 from warmline_service.worker._argv import Files, build_argv
 from warmline_service.worker._binary import find_cli
 from warmline_service.worker._child import Child
 from warmline_service.worker._debug import DebugLog
-from warmline_service.worker._environment import build_environment
+from warmline_service.worker._enclosure import Enclosure
+from warmline_service.worker._environment import MARKER, build_environment
 from warmline_service.worker._equipment import (
     debug_file,
     plugin_folders,
@@ -29,24 +31,30 @@ from warmline_service.worker._key import Capabilities, SpawnKey
 from warmline_service.worker._messages import JsonObject
 from warmline_service.worker._pending import RESUME_PROMPT
 from warmline_service.worker._prime import prime, warm
-from warmline_service.worker._priority import give_way
+from warmline_service.worker._priority import give_way, go_first
 from warmline_service.worker._process import CliProcess
 from warmline_service.worker._salvage import Salvage
 from warmline_service.worker._slot import Endpoint, OpenEndpoint, Slot
-from warmline_service.worker._slots import Slots, make, wipe
+from warmline_service.worker._slots import Slots, hand_over, make, wipe
 from warmline_service.worker._transcript import Transcript
+from warmline_service.worker._watch import Watch
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
 class Site:
-    """What every start on this machine has in common; `guard` is the command that goes before."""
+    """What every start on this machine has in common.
+
+    `sandbox` is what processes are put into; without one, `guard` is the command that goes before.
+    """
 
     settings: CliSettings
     binary: Path
     slots: Slots
     guard: tuple[str, ...]
+    sandbox: Sandbox | None = None
+    watch: Watch | None = None
 
     @classmethod
     async def prepare(
@@ -55,12 +63,13 @@ class Site:
         slots_root: Path,
         salvage: Salvage | None = None,
         claimed: Callable[[], Awaitable[None]] | None = None,
+        sandbox: Sandbox | None = None,
     ) -> Self:
         """Find the CLI, take the slots' directory, clear away what a killed service left there.
 
         `claimed` is awaited when no other service can have the directory, and before anything is
         wiped; `salvage` is offered each slot before that. Raises CLI_NOT_FOUND, SlotsInUse, OSError, and
-        what `claimed` does. Call `slots.release()` at the end.
+        what `claimed` does. Call `aclose` at the end.
         """
         binary = await asyncio.to_thread(find_cli, settings)
         slots = Slots(slots_root)
@@ -71,10 +80,37 @@ class Site:
             swept = await slots.sweep(settings.stop_timeout, salvage)
             if swept:
                 _log.warning("slots of an earlier run cleared away", slots=swept)
-            return cls(settings, binary, slots, await find_guard())
+            watch = None
+            if sandbox is not None:
+                await asyncio.to_thread(sandbox.open)
+                watch = Watch(sandbox.settings, slots.root)
+                watch.start()
+            return cls(settings, binary, slots, await find_guard(), sandbox, watch)
         except BaseException:
             slots.release()
             raise
+
+    def new_slot(self) -> Slot:
+        """A slot that nobody has had; it is not on disk yet."""
+        slot = self.slots.new()
+        return slot if self.sandbox is None else replace(slot, owner=self.sandbox.owner(slot.id))
+
+    @property
+    def shows_late(self) -> bool:
+        """Whether a running process can be given directories of the tenant's."""
+        return self.sandbox is None or self.sandbox.shares is not None
+
+    def enclosure(self, slot: Slot, key: SpawnKey) -> Enclosure:
+        """What is around a slot's process."""
+        return Enclosure(slot, self.sandbox, self.watch, key.folders)
+
+    async def aclose(self) -> None:
+        """Let another service have the directory; no process is left."""
+        if self.watch is not None:
+            await self.watch.aclose()
+        if self.sandbox is not None:
+            await asyncio.to_thread(self.sandbox.close)
+        self.slots.release()
 
 
 class Launcher:
@@ -128,24 +164,33 @@ class _Attempt:
         self._can = can
         self._made: asyncio.Future[Slot] | None = None
         self._endpoint: Endpoint | None = None
+        self._enclosure: Enclosure | None = None
         self._process: CliProcess | None = None
 
     async def run(self, open_endpoint: OpenEndpoint) -> CliProcess:
         begun = asyncio.get_running_loop().time()
-        slot = self._site.slots.new()
+        slot = self._site.new_slot()
         self._made = asyncio.ensure_future(asyncio.to_thread(self._make, slot))
         # A thread does not stop when its waiter is cancelled: `undo` waits for it.
         await asyncio.shield(self._made)
         endpoint = self._endpoint = await open_endpoint(slot)
-        child = await self._spawn(slot, endpoint)
+        await asyncio.to_thread(hand_over, slot.sock, slot.owner)
+        enclosure = self._enclosure = self._site.enclosure(slot, self._key)
+        child = await self._spawn(slot, endpoint, enclosure)
         settings = self._site.settings
-        process = self._process = CliProcess(child, self._key, slot, endpoint, settings, self._can)
+        process = self._process = CliProcess(
+            child, self._key, slot, endpoint, settings, self._can, enclosure
+        )
+        await enclosure.settle(process.pid)
         if self._key.debug is not None:
             process.debug_log = DebugLog(debug_file(slot), endpoint.env.values())
         await asyncio.gather(
             process.control("get_binary_version", timeout=settings.start_timeout),
             asyncio.to_thread(give_way, process.pid, settings.nice),
         )
+        await asyncio.to_thread(go_first, process.pid)
+        # What it had started before it was moved, and nobody's command has run yet.
+        await enclosure.settle(process.pid)
         if self._key.pending is not None:
             # What is bound to it afterwards must not decide about the call.
             await process.asks(self._key.pending)
@@ -162,6 +207,9 @@ class _Attempt:
             return
         if self._endpoint is not None:
             await self._endpoint.aclose()
+        if self._enclosure is not None:
+            await self._enclosure.empty(self._site.settings.stop_timeout)
+            await self._enclosure.aclose()
         if self._made is not None:
             await asyncio.wait({self._made})
             if self._made.exception() is None:
@@ -196,6 +244,10 @@ class _Attempt:
                 write_trust(slot, self._key.workspace or slot.work)
             if self._key.resume is not None:
                 _transcript_file(slot, self._key.resume).write_bytes(self._key.resume.text)
+            if self._key.debug is not None:
+                debug_file(slot).touch()
+            for each in slot.root.iterdir():
+                hand_over(each, slot.owner)
         except BaseException:
             wipe(slot)
             raise
@@ -205,7 +257,7 @@ class _Attempt:
         kill_marked({slot.id}, self._site.settings.stop_timeout)
         wipe(slot)
 
-    async def _spawn(self, slot: Slot, endpoint: Endpoint) -> Child:
+    async def _spawn(self, slot: Slot, endpoint: Endpoint, enclosure: Enclosure) -> Child:
         key = self._key
         transcript = None if key.resume is None else _transcript_file(slot, key.resume)
         installed = self._site.settings.plugins
@@ -216,12 +268,39 @@ class _Attempt:
             debug_file(slot),
             plugin_folders(slot, key.plugins, installed),
         )
-        argv = build_argv(self._site.binary, key, files, mirror=self._can.mirror)
+        sandboxed = self._site.sandbox is not None
+        argv = build_argv(
+            self._site.binary, key, files, mirror=self._can.mirror, sandboxed=sandboxed
+        )
         env = build_environment(slot, endpoint.env, self._site.settings.max_retries)
         if key.pending is not None:
             env["CLAUDE_CODE_RESUME_PROMPT"] = RESUME_PROMPT
         place = key.workspace or (slot.home if key.waits_apart(self._can) else slot.work)
-        return await Child.spawn((*self._site.guard, *argv), env, place)
+        if self._site.sandbox is None:
+            return await Child.spawn((*self._site.guard, *argv), env, place)
+        seen = (self._site.binary, *files.plugins)
+        folders = self._key.folders
+        box = Box(slot.id, slot.root, argv, env, place, {MARKER: slot.id}, folders, seen)
+        return await self._spawn_in(self._site.sandbox, box, enclosure)
+
+    async def _spawn_in(self, sandbox: Sandbox, box: Box, enclosure: Enclosure) -> Child:
+        making = asyncio.ensure_future(asyncio.to_thread(sandbox.command, box))
+        try:
+            command = await asyncio.shield(making)
+        except asyncio.CancelledError:
+            # What a thread has opened is known when it is done, and not before.
+            await asyncio.wait({making})
+            if making.exception() is None:
+                making.result().close()
+                enclosure.begin(making.result().init)
+            raise
+        enclosure.begin(command.init)
+        try:
+            return await Child.spawn(
+                command.argv, command.env, Path("/"), fds=command.fds, umask=command.umask
+            )
+        finally:
+            command.close()
 
 
 def _agents_of(key: SpawnKey) -> JsonObject:

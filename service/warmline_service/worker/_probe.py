@@ -50,12 +50,13 @@ async def probe(site: Site) -> Capabilities:
     version = await read_version(site.binary)
     model = ProbeModel()
     try:
-        return await _try(site, model, Capabilities(version, mirror=True))
+        found = await _try(site, model, Capabilities(version, mirror=True))
     except WarmlineError as error:
         if _UNKNOWN_FLAG not in error.metadata.get("stderr", ""):
             raise
         _log.warning("the CLI does not tell of its transcript")
-        return await _try(site, model, Capabilities(version))
+        found = await _try(site, model, Capabilities(version))
+    return replace(found, late_directories=site.shows_late)
 
 
 async def _try(site: Site, model: ProbeModel, can: Capabilities) -> Capabilities:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Awaitable, Iterable, Sequence
+from pathlib import Path
 
 import structlog
 
@@ -24,9 +25,10 @@ from warmline_service.worker._control import (
 )
 from warmline_service.worker._debug import DebugLog
 from warmline_service.worker._decode import decode
+from warmline_service.worker._enclosure import Enclosure
 from warmline_service.worker._exit import Exit, Sink, exit_of
 from warmline_service.worker._framing import LineSplitter, LineTooLong
-from warmline_service.worker._guard import kill_marked, tree_memory
+from warmline_service.worker._guard import kill_marked
 from warmline_service.worker._key import Binding, Capabilities, SpawnKey
 from warmline_service.worker._messages import (
     CliMessage,
@@ -47,6 +49,7 @@ from warmline_service.worker._state import Life
 from warmline_service.worker._stderr import StderrTail
 from warmline_service.worker._stop import stop_by_ladder
 from warmline_service.worker._transcript import without
+from warmline_service.worker._usage import tree_memory
 
 _log = structlog.get_logger(__name__)
 
@@ -75,6 +78,7 @@ class CliProcess:
         endpoint: Endpoint,
         settings: CliSettings,
         can: Capabilities,
+        enclosure: Enclosure,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.id = slot.id
@@ -93,6 +97,8 @@ class CliProcess:
         self.exited: asyncio.Future[Exit] = loop.create_future()
         self._child = child
         self._endpoint = endpoint
+        self._enclosure = enclosure
+        self._enclosure.hold(self)
         self._settings = settings
         self._aliases = {model.id: model.value for model in can.models}
         self._controls = PendingControls()
@@ -142,6 +148,11 @@ class CliProcess:
         """The end of what it wrote to stderr so far."""
         return self._stderr.text()
 
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Directories outside of its slot that it may write to."""
+        return self._enclosure.folders
+
     def attach(self, sink: Sink | None) -> None:
         """From now on `sink` listens, alone; it is told at once if the process has ended."""
         self._sink = sink
@@ -151,9 +162,12 @@ class CliProcess:
     async def bind(self, binding: Binding) -> None:
         """Give a fresh process all that is its session's, in one write, before its first turn.
 
-        Raises FIELD_INVALID for what cannot be a model's name, otherwise as `control` does.
+        Raises FIELD_INVALID for what cannot be a model's name, STORAGE_UNAVAILABLE where a directory
+        cannot be shown to it, otherwise as `control` does.
         """
         asks = asks_of(binding, self.key, self._alias)
+        places = (binding.workspace, *binding.options.directories)
+        await self._enclosure.show([each for each in places if each is not None])
         await self._ask(asks, self._settings.control_timeout)
 
     async def change(self, model: str | None, mode: PermissionMode | None) -> None:
@@ -336,6 +350,7 @@ class CliProcess:
 
     async def _kill_descendants(self) -> None:
         timeout = self._settings.stop_timeout
+        await self._enclosure.empty(timeout)
         if not await asyncio.to_thread(kill_marked, {self.slot.id}, timeout):
             _log.error("descendants would not die", process=self.id)
 
@@ -354,6 +369,7 @@ class CliProcess:
                 await self._endpoint.aclose()
         except (TimeoutError, OSError):
             _log.exception("endpoint could not be closed", process=self.id)
+        await self._enclosure.aclose()
         if self.before_wipe is not None:
             await offer(self.before_wipe, self.slot)
         if not await asyncio.to_thread(wipe, self.slot):

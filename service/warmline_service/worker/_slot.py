@@ -7,13 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from warmline_service.sandbox import Owner
+
 
 @dataclass(frozen=True)
 class Slot:
-    """The private directories of one process, each 0700; wiped when the process is gone."""
+    """The private directories of one process, each 0700; wiped when the process is gone.
+
+    `owner`: whose they are, where the process has a user of its own.
+    """
 
     id: str
     root: Path
+    owner: Owner | None = None
 
     @property
     def home(self) -> Path:

@@ -9,6 +9,7 @@ import secrets
 import shutil
 from pathlib import Path
 
+from warmline_service.sandbox import Owner
 from warmline_service.worker._guard import kill_marked
 from warmline_service.worker._salvage import Salvage, offer
 from warmline_service.worker._slot import Slot
@@ -73,6 +74,20 @@ def make(slot: Slot) -> None:
     """Make a slot's directories. Blocks; raises OSError."""
     for path in (slot.root, slot.home, slot.config, slot.tmp, slot.work):
         path.mkdir(mode=0o700)
+    if slot.owner is not None:
+        # Its process goes through here; what is here is not for it to replace.
+        slot.root.chmod(0o755)
+
+
+def hand_over(path: Path, owner: Owner | None) -> None:
+    """Have a directory and all in it belong to the process; follows no link. Blocks; raises OSError."""
+    if owner is None:
+        return
+    below = os.fwalk(path) if path.is_dir() else ()
+    for _, folders, files, here in below:
+        for name in (*folders, *files):
+            os.chown(name, owner.uid, owner.gid, dir_fd=here, follow_symlinks=False)
+    os.chown(path, owner.uid, owner.gid, follow_symlinks=False)
 
 
 def wipe(slot: Slot) -> bool:

@@ -1,0 +1,84 @@
+"""What is around one process: what it can see, now and later, and who looks after what it uses."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import structlog
+
+from warmline_service.errors import Reason, WarmlineError
+from warmline_service.sandbox import Init, Sandbox
+from warmline_service.worker._slot import Slot
+from warmline_service.worker._usage import tree
+from warmline_service.worker._watch import Watch, Watched
+
+_log = structlog.get_logger(__name__)
+
+
+class Enclosure:
+    """The sandbox of one slot's process; without a sandbox it sees what the service sees.
+
+    `folders` are directories outside of its slot that it may write to.
+    """
+
+    def __init__(
+        self, slot: Slot, sandbox: Sandbox | None, watch: Watch | None, folders: Sequence[Path]
+    ) -> None:
+        self.folders = tuple(folders)
+        self._slot = slot
+        self._sandbox = sandbox
+        self._watch = watch
+        self._held: Watched | None = None
+        self._init: Init | None = None
+
+    def begin(self, init: Init) -> None:
+        """A process was started in it, of which `init` is to be ended at last."""
+        self._init = init
+
+    def hold(self, process: Watched) -> None:
+        """This is its process: look after what it uses."""
+        self._held = process
+        if self._watch is not None:
+            self._watch.add(process)
+
+    async def settle(self, pid: int) -> None:
+        """Bound what a tree of processes uses, and all that it will start. Raises OSError."""
+        if self._sandbox is not None:
+            await asyncio.to_thread(self._sandbox.join, self._slot.id, lambda: tree(pid))
+
+    async def show(self, places: Iterable[Path]) -> None:
+        """Have the process see directories from now on. Raises STORAGE_UNAVAILABLE."""
+        sandbox = self._sandbox
+        new = [each for each in places if not self._sees(each)]
+        if sandbox is None or not new:
+            return
+        try:
+            for place in new:
+                await asyncio.to_thread(sandbox.show, self._slot.id, place)
+                self.folders = (*self.folders, place)
+        except OSError as error:
+            raise WarmlineError(
+                Reason.STORAGE_UNAVAILABLE,
+                f"A workspace cannot be shown to the process: {error.strerror or error}.",
+            ) from error
+
+    async def empty(self, timeout: float) -> None:
+        """The process has ended: end what is left in the sandbox, in `timeout` seconds at most."""
+        if self._init is not None:
+            await asyncio.to_thread(self._init.end, timeout)
+
+    async def aclose(self) -> None:
+        """Nothing is left in it: take away what it was shown. What cannot be is logged."""
+        if self._held is not None and self._watch is not None:
+            self._watch.forget(self._held)
+        if self._sandbox is None:
+            return
+        try:
+            await asyncio.to_thread(self._sandbox.remove, self._slot.id)
+        except OSError:
+            _log.exception("a sandbox could not be cleared away", process=self._slot.id)
+
+    def _sees(self, place: Path) -> bool:
+        return place.is_relative_to(self._slot.root) or place in self.folders

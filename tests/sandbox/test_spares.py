@@ -1,0 +1,75 @@
+"""Whoever comes next finds a process that nobody had, and a place where nobody was."""
+
+import json
+
+import pytest
+from conversing import Model
+from inside import bash, python
+from parking import say, work_of
+from shared import ServiceThread
+from warmline_client import Client, Conversation
+
+pytestmark = [pytest.mark.real_cli, pytest.mark.shared_service]
+
+
+async def test_nothing_is_left_for_the_next_session(
+    client: Client, thread: ServiceThread, attacker: Conversation, model: Model
+) -> None:
+    """No file where any process might look, no setting, no listening socket."""
+    hooks = json.dumps(
+        {
+            "hooks": {
+                "UserPromptSubmit": [{"hooks": [{"type": "command", "command": "echo PLANTED"}]}]
+            }
+        }
+    )
+    told = await bash(
+        attacker,
+        f"echo '{hooks}' > $CLAUDE_CONFIG_DIR/settings.json; mkdir -p ~/.claude && "
+        "cp $CLAUDE_CONFIG_DIR/settings.json ~/.claude/; echo 'echo PLANTED' > ~/.bashrc; "
+        "for place in ~ /tmp /dev/shm /var/tmp $TMPDIR ..; do echo PLANTED > $place/planted; done; "
+        "echo PLANTED > $CLAUDE_CONFIG_DIR/CLAUDE.md; echo planted",
+    )
+    assert "planted" in told
+    async with client.chat() as chat:
+        await say(chat, "::say nothing")
+        assert "::say nothing" in str(model.asked[-1])
+        assert "PLANTED" not in str(model.asked[-1])
+        slot = (await work_of(thread.service, chat.session_id)).parent
+    found = [path for path in slot.rglob("*") if path.name == "planted"]
+    assert not found
+    assert "PLANTED" not in (slot / "config" / ".claude.json").read_text()
+
+
+async def test_a_spare_cannot_be_touched(thread: ServiceThread, attacker: Conversation) -> None:
+    """Neither those that wait now, whose paths the attacker knows, nor those that are made meanwhile."""
+    slots = thread.service.settings.data_dir / "slots"
+    before = sorted(path.name for path in slots.iterdir() if path.is_dir())
+    assert len(before) >= 3
+    told = await python(
+        attacker,
+        f"""
+import os, time
+end = time.monotonic() + 1
+seen = set()
+while time.monotonic() < end:
+    seen.update(os.listdir({str(slots)!r}))
+    for name in {before!r}:
+        for part in ("config/settings.json", "work/CLAUDE.md", "home/.bashrc", "sock"):
+            try:
+                open(os.path.join({str(slots)!r}, name, part), "a").write("PLANTED")
+                if name not in seen:
+                    print("WROTE", name)
+            except OSError:
+                pass
+    try:
+        os.mkdir({str(slots / "0123456789abcdef")!r})
+        print("MADE")
+    except OSError:
+        pass
+print("seen", len(seen))
+""",
+    )
+    assert "seen 1" in told
+    assert "WROTE" not in told
+    assert "MADE" not in told

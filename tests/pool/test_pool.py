@@ -1,11 +1,20 @@
 """The pool's shell: what callers get, and that nothing is lost whatever happens to them."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from pool.fake_process import FRESH, Factory, FakeProcess, pool_of, soon, want
 from warmline_service.errors import Reason, WarmlineError
-from warmline_service.pool import Lease, LeaseExpired, Pool, SessionHasLease, SilentEvents, Start
+from warmline_service.pool import (
+    Lease,
+    LeaseExpired,
+    Pool,
+    SessionHasLease,
+    Share,
+    SilentEvents,
+    Start,
+)
 from warmline_service.worker import ProcessState, SpawnKey, SystemPrompt
 
 pytestmark = pytest.mark.virtual_time
@@ -369,3 +378,41 @@ async def test_a_wider_want_takes_the_kind_it_likes_best() -> None:
         assert (second.process.key, second.misses) == (FRESH, ("primed",))
         first.release()
         second.release()
+
+
+async def test_a_tenant_has_no_more_than_its_share() -> None:
+    """An idle process of its own makes room for another session's; where all are at work, it is refused."""
+    async with pool_of(Factory(), max_processes=10) as pool:
+        share = Share(processes=2)
+
+        async def lease_of(session: str, tenant: str = "ann") -> Lease[FakeProcess]:
+            wanted = replace(want(session, tenant), share=share)
+            return await pool.acquire(wanted, soon())
+
+        first = await lease_of("a")
+        first.begin_turn()
+        first.release()
+        second = await lease_of("b")
+        assert pool.stats().processes[ProcessState.HOT] == 1
+        third = await lease_of("c")
+        assert pool.stats().processes[ProcessState.HOT] == 0
+        with pytest.raises(WarmlineError, match="QUOTA_EXCEEDED") as caught:
+            await lease_of("d")
+        assert caught.value.metadata == {"limit": "2", "quota": "processes"}
+        other = await lease_of("e", "bob")
+        for lease in (second, third, other):
+            lease.release()
+        (await lease_of("d")).release()
+
+
+async def test_as_many_of_a_tenant_wait_as_may() -> None:
+    """By its own bound, if that is lower than the pool's."""
+    async with pool_of(Factory(), max_processes=1) as pool:
+        held = await pool.acquire(want("a"), soon())
+        share = Share(waiting=1)
+        waiting = asyncio.create_task(pool.acquire(replace(want("b"), share=share), soon()))
+        await asyncio.sleep(0.1)
+        with pytest.raises(WarmlineError, match="QUEUE_FULL"):
+            await pool.acquire(replace(want("c"), share=share), soon())
+        held.release()
+        (await waiting).release()

@@ -29,7 +29,7 @@ from warmline_service.chat._recall import Past, Recall
 from warmline_service.chat._servers import SessionServers
 from warmline_service.chat._turn import Bounds, Emit, Parked, Phase, Turn
 from warmline_service.errors import Reason, WarmlineError
-from warmline_service.pool import Lease, Want
+from warmline_service.pool import Lease, Share, Want
 from warmline_service.pool import Start as PoolStart
 from warmline_service.sessions import Session, SessionConfig
 from warmline_service.sessions.events import (
@@ -260,7 +260,10 @@ class Runner:
     async def _acquire(self, past: Past, deadline: float) -> Lease[CliProcess]:
         """A process of a kind that will do; ProcessLost where another way to have the past is left."""
         context = self._context
+        policy = await self._runtime.quota.policy(self._session.tenant)
+        share = Share(policy.processes, policy.waiting)
         want = self._want(past, await context.workspace(), await context.directories())
+        want = replace(want, share=share)
         try:
             return await self._runtime.pool.acquire(want, deadline)
         except WarmlineError as error:

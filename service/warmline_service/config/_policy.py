@@ -24,6 +24,14 @@ class TenantPolicy(Section):
         None,
         description="Turns that run or wait in one service; a turn that is parked is not counted.",
     )
+    processes: _Count | None = Field(
+        None,
+        description="CLI processes of its sessions in one service; an idle one of its own makes room.",
+    )
+    waiting: _Count | None = Field(
+        None,
+        description="Sessions that wait for a process, if fewer than `pool.max_waiting_per_tenant`.",
+    )
     open_streams: _Count | None = Field(
         None, description="Open streams, if fewer than `limits.streams_per_tenant`."
     )

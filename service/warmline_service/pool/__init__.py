@@ -7,7 +7,7 @@ from warmline_service.pool._lease import Lease
 from warmline_service.pool._pool import Pool
 from warmline_service.pool._process import Measure, PooledProcess, measure_in_thread
 from warmline_service.pool._stats import PoolStats
-from warmline_service.pool._want import LeaseExpired, SessionHasLease, Start, Want
+from warmline_service.pool._want import LeaseExpired, SessionHasLease, Share, Start, Want
 
 __all__ = [
     "Lease",
@@ -18,6 +18,7 @@ __all__ = [
     "PoolStats",
     "PooledProcess",
     "SessionHasLease",
+    "Share",
     "SilentEvents",
     "Start",
     "Want",

@@ -23,6 +23,7 @@ from warmline_service.worker import Life, ProcessState, SpawnKey
 
 _JITTER = 0.1
 _IN_USE = (ProcessState.RESERVED, ProcessState.BUSY)
+_HELD = (*_IN_USE, ProcessState.HOT)
 _LEAVING = (ProcessState.STOPPING, ProcessState.GONE)
 
 
@@ -220,7 +221,11 @@ class Core:
         kind = next((key for key in waiter.want.keys if key in self.demand), None)
         if kind is not None:
             self.demand[kind].arrived(now, self._pace.spawn_seconds[kind.prepared])
-        limit = self.queue.exceeded(waiter.want.tenant)
+        most = waiter.want.share.processes
+        if most is not None and not self._fits_share(now, waiter.want.tenant, most):
+            self._refuse(waiter, _refusals.share_used(most, self._retry_after()))
+            return
+        limit = self.queue.exceeded(waiter.want.tenant, waiter.want.share.waiting)
         # A spare that is still here is of no use to anybody in the queue, so nobody is passed.
         if (spare := self._spare_for(waiter)) is not None:
             self._grant(now, waiter, spare, Start.WARM)
@@ -229,6 +234,16 @@ class Core:
         else:
             self.queue.add(waiter)
         self._decide(now)
+
+    def _fits_share(self, now: float, tenant: str, most: int) -> bool:
+        """Whether a tenant may have one more process; of its own an idle one makes room for it."""
+        own = [member for member in self.books.all_in(*_HELD) if member.tenant == tenant]
+        if len(own) + self.queue.of_tenant(tenant) < most:
+            return True
+        idle = next((member for member in own if member.state is ProcessState.HOT), None)
+        if idle is not None:
+            self._stop(now, idle, Why.EVICTED)
+        return idle is not None
 
     def _decide(self, now: float) -> None:
         """After whatever happened: refuse whose time is up, then see to supply.

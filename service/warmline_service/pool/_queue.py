@@ -57,13 +57,16 @@ class WaitQueue:
         waiters = (waiter for line in self._lines.values() for waiter in line.values())
         return next(filter(accepts, waiters), None)
 
-    def exceeded(self, tenant: str) -> int | None:
+    def of_tenant(self, tenant: str) -> int:
+        """How many of a tenant wait."""
+        return len(self._lines.get(tenant, ()))
+
+    def exceeded(self, tenant: str, own_limit: int | None) -> int | None:
         """The limit that one more waiter of a tenant would break, or None."""
         if len(self._sessions) >= self._limit:
             return self._limit
-        if len(self._lines.get(tenant, ())) >= self._limit_per_tenant:
-            return self._limit_per_tenant
-        return None
+        most = min(self._limit_per_tenant, own_limit or self._limit_per_tenant)
+        return most if self.of_tenant(tenant) >= most else None
 
     def __contains__(self, session_id: str) -> bool:
         return session_id in self._sessions

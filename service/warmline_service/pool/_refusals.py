@@ -25,6 +25,16 @@ def queue_full(limit: int, retry_after: float) -> WarmlineError:
     )
 
 
+def share_used(most: int, retry_after: float) -> WarmlineError:
+    """QUOTA_EXCEEDED: the tenant has `most` processes, and none of them is idle."""
+    return WarmlineError(
+        Reason.QUOTA_EXCEEDED,
+        f"This tenant has {most} processes at work already.",
+        metadata={"limit": str(most), "quota": "processes"},
+        retry_after=retry_after,
+    )
+
+
 def draining() -> WarmlineError:
     """DRAINING: this service takes nothing new."""
     return WarmlineError(Reason.DRAINING, "The service is shutting down.", retry_after=1.0)

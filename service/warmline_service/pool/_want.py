@@ -17,16 +17,25 @@ class Start(StrEnum):
 
 
 @dataclass(frozen=True)
+class Share:
+    """The most of the pool that a tenant may have: processes of its sessions, and callers that wait."""
+
+    processes: int | None = None
+    waiting: int | None = None
+
+
+@dataclass(frozen=True)
 class Want:
     """One session's need of a process.
 
     `keys` are the kinds of process that will do, best first; the last is the one that is spawned
-    when there is none, so it must be possible to spawn.
+    when there is none, so it must be possible to spawn. `share` is the tenant's.
     """
 
     tenant: str
     session_id: str
     keys: tuple[SpawnKey, ...]
+    share: Share = Share()
 
     def __post_init__(self) -> None:
         if not self.keys:

@@ -149,7 +149,11 @@ type TenantPolicy struct {
 	// Tools that never run, as in `tools.disallowed` of a session.
 	ForbiddenTools *TenantPolicy_Names `protobuf:"bytes,10,opt,name=forbidden_tools,json=forbiddenTools,proto3" json:"forbidden_tools,omitempty"`
 	// The hosts of its MCP servers, `*.example.com` for all below one.
-	McpHosts      *TenantPolicy_Names `protobuf:"bytes,11,opt,name=mcp_hosts,json=mcpHosts,proto3" json:"mcp_hosts,omitempty"`
+	McpHosts *TenantPolicy_Names `protobuf:"bytes,11,opt,name=mcp_hosts,json=mcpHosts,proto3" json:"mcp_hosts,omitempty"`
+	// CLI processes of its sessions in one service; an idle one of its own makes room for another.
+	Processes *uint64 `protobuf:"varint,12,opt,name=processes,proto3,oneof" json:"processes,omitempty"`
+	// Sessions that wait for a process, if fewer than the service allows.
+	Waiting       *uint64 `protobuf:"varint,13,opt,name=waiting,proto3,oneof" json:"waiting,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -259,6 +263,20 @@ func (x *TenantPolicy) GetMcpHosts() *TenantPolicy_Names {
 		return x.McpHosts
 	}
 	return nil
+}
+
+func (x *TenantPolicy) GetProcesses() uint64 {
+	if x != nil && x.Processes != nil {
+		return *x.Processes
+	}
+	return 0
+}
+
+func (x *TenantPolicy) GetWaiting() uint64 {
+	if x != nil && x.Waiting != nil {
+		return *x.Waiting
+	}
+	return 0
 }
 
 // An API key, without the key itself.
@@ -1598,7 +1616,7 @@ const file_warmline_v1_admin_service_proto_rawDesc = "" +
 	"\vcreate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12\x14\n" +
 	"\x05fixed\x18\x06 \x01(\bR\x05fixed\x121\n" +
-	"\x06policy\x18\a \x01(\v2\x19.warmline.v1.TenantPolicyR\x06policy\"\xe1\x05\n" +
+	"\x06policy\x18\a \x01(\v2\x19.warmline.v1.TenantPolicyR\x06policy\"\xbd\x06\n" +
 	"\fTenantPolicy\x123\n" +
 	"\x13requests_per_minute\x18\x01 \x01(\x04H\x00R\x11requestsPerMinute\x88\x01\x01\x12.\n" +
 	"\x10concurrent_turns\x18\x02 \x01(\x04H\x01R\x0fconcurrentTurns\x88\x01\x01\x12&\n" +
@@ -1611,7 +1629,9 @@ const file_warmline_v1_admin_service_proto_rawDesc = "" +
 	"\x10permission_modes\x18\t \x01(\v2\x1f.warmline.v1.TenantPolicy.NamesR\x0fpermissionModes\x12H\n" +
 	"\x0fforbidden_tools\x18\n" +
 	" \x01(\v2\x1f.warmline.v1.TenantPolicy.NamesR\x0eforbiddenTools\x12<\n" +
-	"\tmcp_hosts\x18\v \x01(\v2\x1f.warmline.v1.TenantPolicy.NamesR\bmcpHosts\x1a\x1d\n" +
+	"\tmcp_hosts\x18\v \x01(\v2\x1f.warmline.v1.TenantPolicy.NamesR\bmcpHosts\x12!\n" +
+	"\tprocesses\x18\f \x01(\x04H\aR\tprocesses\x88\x01\x01\x12\x1d\n" +
+	"\awaiting\x18\r \x01(\x04H\bR\awaiting\x88\x01\x01\x1a\x1d\n" +
 	"\x05Names\x12\x14\n" +
 	"\x05names\x18\x01 \x03(\tR\x05namesB\x16\n" +
 	"\x14_requests_per_minuteB\x13\n" +
@@ -1620,7 +1640,11 @@ const file_warmline_v1_admin_service_proto_rawDesc = "" +
 	"\t_sessionsB\x11\n" +
 	"\x0f_tokens_per_dayB\x0e\n" +
 	"\f_usd_per_dayB\x10\n" +
-	"\x0e_usd_per_month\"\x82\x03\n" +
+	"\x0e_usd_per_monthB\f\n" +
+	"\n" +
+	"_processesB\n" +
+	"\n" +
+	"\b_waiting\"\x82\x03\n" +
 	"\x06ApiKey\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1b\n" +
 	"\ttenant_id\x18\x02 \x01(\tR\btenantId\x12*\n" +

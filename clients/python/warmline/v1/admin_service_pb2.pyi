@@ -115,6 +115,8 @@ class TenantPolicy(_message.Message):
     PERMISSION_MODES_FIELD_NUMBER: _builtins.int
     FORBIDDEN_TOOLS_FIELD_NUMBER: _builtins.int
     MCP_HOSTS_FIELD_NUMBER: _builtins.int
+    PROCESSES_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
     requests_per_minute: _builtins.int
     """Calls, and messages of a Chat after its first, in a minute; at least 1, as all bounds here."""
     concurrent_turns: _builtins.int
@@ -129,6 +131,10 @@ class TenantPolicy(_message.Message):
     """US dollars of a day (UTC)."""
     usd_per_month: _builtins.float
     """US dollars of a calendar month (UTC)."""
+    processes: _builtins.int
+    """CLI processes of its sessions in one service; an idle one of its own makes room for another."""
+    waiting: _builtins.int
+    """Sessions that wait for a process, if fewer than the service allows."""
     @_builtins.property
     def models(self) -> Global___TenantPolicy.Names:
         """The models that its sessions may name, by id or alias."""
@@ -159,15 +165,19 @@ class TenantPolicy(_message.Message):
         permission_modes: Global___TenantPolicy.Names | None = ...,
         forbidden_tools: Global___TenantPolicy.Names | None = ...,
         mcp_hosts: Global___TenantPolicy.Names | None = ...,
+        processes: _builtins.int | None = ...,
+        waiting: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_concurrent_turns", b"_concurrent_turns", "_open_streams", b"_open_streams", "_requests_per_minute", b"_requests_per_minute", "_sessions", b"_sessions", "_tokens_per_day", b"_tokens_per_day", "_usd_per_day", b"_usd_per_day", "_usd_per_month", b"_usd_per_month", "concurrent_turns", b"concurrent_turns", "forbidden_tools", b"forbidden_tools", "mcp_hosts", b"mcp_hosts", "models", b"models", "open_streams", b"open_streams", "permission_modes", b"permission_modes", "requests_per_minute", b"requests_per_minute", "sessions", b"sessions", "tokens_per_day", b"tokens_per_day", "usd_per_day", b"usd_per_day", "usd_per_month", b"usd_per_month"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_concurrent_turns", b"_concurrent_turns", "_open_streams", b"_open_streams", "_processes", b"_processes", "_requests_per_minute", b"_requests_per_minute", "_sessions", b"_sessions", "_tokens_per_day", b"_tokens_per_day", "_usd_per_day", b"_usd_per_day", "_usd_per_month", b"_usd_per_month", "_waiting", b"_waiting", "concurrent_turns", b"concurrent_turns", "forbidden_tools", b"forbidden_tools", "mcp_hosts", b"mcp_hosts", "models", b"models", "open_streams", b"open_streams", "permission_modes", b"permission_modes", "processes", b"processes", "requests_per_minute", b"requests_per_minute", "sessions", b"sessions", "tokens_per_day", b"tokens_per_day", "usd_per_day", b"usd_per_day", "usd_per_month", b"usd_per_month", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_concurrent_turns", b"_concurrent_turns", "_open_streams", b"_open_streams", "_requests_per_minute", b"_requests_per_minute", "_sessions", b"_sessions", "_tokens_per_day", b"_tokens_per_day", "_usd_per_day", b"_usd_per_day", "_usd_per_month", b"_usd_per_month", "concurrent_turns", b"concurrent_turns", "forbidden_tools", b"forbidden_tools", "mcp_hosts", b"mcp_hosts", "models", b"models", "open_streams", b"open_streams", "permission_modes", b"permission_modes", "requests_per_minute", b"requests_per_minute", "sessions", b"sessions", "tokens_per_day", b"tokens_per_day", "usd_per_day", b"usd_per_day", "usd_per_month", b"usd_per_month"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_concurrent_turns", b"_concurrent_turns", "_open_streams", b"_open_streams", "_processes", b"_processes", "_requests_per_minute", b"_requests_per_minute", "_sessions", b"_sessions", "_tokens_per_day", b"_tokens_per_day", "_usd_per_day", b"_usd_per_day", "_usd_per_month", b"_usd_per_month", "_waiting", b"_waiting", "concurrent_turns", b"concurrent_turns", "forbidden_tools", b"forbidden_tools", "mcp_hosts", b"mcp_hosts", "models", b"models", "open_streams", b"open_streams", "permission_modes", b"permission_modes", "processes", b"processes", "requests_per_minute", b"requests_per_minute", "sessions", b"sessions", "tokens_per_day", b"tokens_per_day", "usd_per_day", b"usd_per_day", "usd_per_month", b"usd_per_month", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__concurrent_turns: _TypeAlias = _typing.Literal["concurrent_turns"]  # noqa: Y015
     _WhichOneofArgType__concurrent_turns: _TypeAlias = _typing.Literal["_concurrent_turns", b"_concurrent_turns"]  # noqa: Y015
     _WhichOneofReturnType__open_streams: _TypeAlias = _typing.Literal["open_streams"]  # noqa: Y015
     _WhichOneofArgType__open_streams: _TypeAlias = _typing.Literal["_open_streams", b"_open_streams"]  # noqa: Y015
+    _WhichOneofReturnType__processes: _TypeAlias = _typing.Literal["processes"]  # noqa: Y015
+    _WhichOneofArgType__processes: _TypeAlias = _typing.Literal["_processes", b"_processes"]  # noqa: Y015
     _WhichOneofReturnType__requests_per_minute: _TypeAlias = _typing.Literal["requests_per_minute"]  # noqa: Y015
     _WhichOneofArgType__requests_per_minute: _TypeAlias = _typing.Literal["_requests_per_minute", b"_requests_per_minute"]  # noqa: Y015
     _WhichOneofReturnType__sessions: _TypeAlias = _typing.Literal["sessions"]  # noqa: Y015
@@ -178,10 +188,14 @@ class TenantPolicy(_message.Message):
     _WhichOneofArgType__usd_per_day: _TypeAlias = _typing.Literal["_usd_per_day", b"_usd_per_day"]  # noqa: Y015
     _WhichOneofReturnType__usd_per_month: _TypeAlias = _typing.Literal["usd_per_month"]  # noqa: Y015
     _WhichOneofArgType__usd_per_month: _TypeAlias = _typing.Literal["_usd_per_month", b"_usd_per_month"]  # noqa: Y015
+    _WhichOneofReturnType__waiting: _TypeAlias = _typing.Literal["waiting"]  # noqa: Y015
+    _WhichOneofArgType__waiting: _TypeAlias = _typing.Literal["_waiting", b"_waiting"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__concurrent_turns) -> _WhichOneofReturnType__concurrent_turns | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__open_streams) -> _WhichOneofReturnType__open_streams | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__processes) -> _WhichOneofReturnType__processes | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__requests_per_minute) -> _WhichOneofReturnType__requests_per_minute | None: ...
     @_typing.overload
@@ -192,6 +206,8 @@ class TenantPolicy(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__usd_per_day) -> _WhichOneofReturnType__usd_per_day | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__usd_per_month) -> _WhichOneofReturnType__usd_per_month | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__waiting) -> _WhichOneofReturnType__waiting | None: ...
 
 Global___TenantPolicy: _TypeAlias = TenantPolicy  # noqa: Y015
 

@@ -13,6 +13,7 @@ from warmline_service.errors import Reason, WarmlineError
 from warmline_service.store import _events, _leases, _sessions, _turns
 from warmline_service.store._blob_key import blob_key, blob_prefix
 from warmline_service.store._blobs import Blobs
+from warmline_service.store._credential_store import CredentialStore
 from warmline_service.store._database import Database, unavailable
 from warmline_service.store._faults import StoreMisconfigured
 from warmline_service.store._ledger import Ledger
@@ -40,7 +41,7 @@ _ROUND = 200
 class Store:
     """Sessions, turns, events, transcripts, keys and leases in a database; content in blobs.
 
-    `tenants` has those and their API keys. `node_id` names this service among those that share the
+    `tenants` has those and their API keys, `credentials` what pays for them. `node_id` names this service among those that share the
     database. Everything raises STORAGE_UNAVAILABLE while the database or the blobs cannot be used.
     `open` first, `aclose` last.
     """
@@ -48,6 +49,7 @@ class Store:
     def __init__(self, database: Database, blobs: Blobs, node_id: str) -> None:
         self.blobs = blobs
         self.tenants = TenantStore(database)
+        self.credentials = CredentialStore(database)
         self.node_id = node_id
         self.ledger = Ledger(database, node_id)
         self.roots = Roots(database)

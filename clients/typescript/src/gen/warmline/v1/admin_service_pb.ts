@@ -2,8 +2,8 @@
 // @generated from file warmline/v1/admin_service.proto (package warmline.v1, syntax proto3)
 /* eslint-disable */
 
-import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
-import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Duration, FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Scope } from "./options_pb.js";
@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file warmline/v1/admin_service.proto.
  */
 export const file_warmline_v1_admin_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch93YXJtbGluZS92MS9hZG1pbl9zZXJ2aWNlLnByb3RvEgt3YXJtbGluZS52MSKQAQoGVGVuYW50EgoKAmlkGAEgASgJEhQKDGRpc3BsYXlfbmFtZRgCIAEoCRIQCghkaXNhYmxlZBgDIAEoCBISCgppZGVudGl0aWVzGAQgAygJEi8KC2NyZWF0ZV90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVmaXhlZBgGIAEoCCKuAgoGQXBpS2V5EgoKAmlkGAEgASgJEhEKCXRlbmFudF9pZBgCIAEoCRIiCgZzY29wZXMYAyADKA4yEi53YXJtbGluZS52MS5TY29wZRIMCgRub3RlGAQgASgJEi8KC2NyZWF0ZV90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtleHBpcmVfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLcmV2b2tlX3RpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjEKDWxhc3RfdXNlX3RpbWUYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg0KBWZpeGVkGAkgASgIIjoKE0NyZWF0ZVRlbmFudFJlcXVlc3QSIwoGdGVuYW50GAEgASgLMhMud2FybWxpbmUudjEuVGVuYW50IjsKFENyZWF0ZVRlbmFudFJlc3BvbnNlEiMKBnRlbmFudBgBIAEoCzITLndhcm1saW5lLnYxLlRlbmFudCIlChBHZXRUZW5hbnRSZXF1ZXN0EhEKCXRlbmFudF9pZBgBIAEoCSI4ChFHZXRUZW5hbnRSZXNwb25zZRIjCgZ0ZW5hbnQYASABKAsyEy53YXJtbGluZS52MS5UZW5hbnQiOwoSTGlzdFRlbmFudHNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJIlQKE0xpc3RUZW5hbnRzUmVzcG9uc2USJAoHdGVuYW50cxgBIAMoCzITLndhcm1saW5lLnYxLlRlbmFudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiawoTVXBkYXRlVGVuYW50UmVxdWVzdBIjCgZ0ZW5hbnQYASABKAsyEy53YXJtbGluZS52MS5UZW5hbnQSLwoLdXBkYXRlX21hc2sYAiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrIjsKFFVwZGF0ZVRlbmFudFJlc3BvbnNlEiMKBnRlbmFudBgBIAEoCzITLndhcm1saW5lLnYxLlRlbmFudCIoChNEZWxldGVUZW5hbnRSZXF1ZXN0EhEKCXRlbmFudF9pZBgBIAEoCSIWChREZWxldGVUZW5hbnRSZXNwb25zZSKLAQoTQ3JlYXRlQXBpS2V5UmVxdWVzdBIRCgl0ZW5hbnRfaWQYASABKAkSIgoGc2NvcGVzGAIgAygOMhIud2FybWxpbmUudjEuU2NvcGUSDAoEbm90ZRgDIAEoCRIvCgtleHBpcmVfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiTAoUQ3JlYXRlQXBpS2V5UmVzcG9uc2USJAoHYXBpX2tleRgBIAEoCzITLndhcm1saW5lLnYxLkFwaUtleRIOCgZzZWNyZXQYAiABKAkiTgoSTGlzdEFwaUtleXNSZXF1ZXN0EhEKCXRlbmFudF9pZBgBIAEoCRIRCglwYWdlX3NpemUYAiABKAUSEgoKcGFnZV90b2tlbhgDIAEoCSJVChNMaXN0QXBpS2V5c1Jlc3BvbnNlEiUKCGFwaV9rZXlzGAEgAygLMhMud2FybWxpbmUudjEuQXBpS2V5EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKCAQoTUm90YXRlQXBpS2V5UmVxdWVzdBIOCgZrZXlfaWQYASABKAkSKgoHb3ZlcmxhcBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIvCgtleHBpcmVfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAicwoUUm90YXRlQXBpS2V5UmVzcG9uc2USJAoHYXBpX2tleRgBIAEoCzITLndhcm1saW5lLnYxLkFwaUtleRIOCgZzZWNyZXQYAiABKAkSJQoIcmVwbGFjZWQYAyABKAsyEy53YXJtbGluZS52MS5BcGlLZXkiJQoTUmV2b2tlQXBpS2V5UmVxdWVzdBIOCgZrZXlfaWQYASABKAkiPAoUUmV2b2tlQXBpS2V5UmVzcG9uc2USJAoHYXBpX2tleRgBIAEoCzITLndhcm1saW5lLnYxLkFwaUtleSIQCg5HZXRQb29sUmVxdWVzdCKGAgoPR2V0UG9vbFJlc3BvbnNlEj4KCXByb2Nlc3NlcxgBIAMoCzIrLndhcm1saW5lLnYxLkdldFBvb2xSZXNwb25zZS5Qcm9jZXNzZXNFbnRyeRIPCgd3YWl0aW5nGAIgASgNEhUKDW1heF9wcm9jZXNzZXMYAyABKA0SFAoMbWVtb3J5X2J5dGVzGAQgASgEEhsKE21lbW9yeV9idWRnZXRfYnl0ZXMYBSABKAQSFAoMc3BhcmVfdGFyZ2V0GAYgASgNEhAKCGRyYWluaW5nGAcgASgIGjAKDlByb2Nlc3Nlc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoDToCOAEiDgoMRHJhaW5SZXF1ZXN0Ig8KDURyYWluUmVzcG9uc2UyxAcKDEFkbWluU2VydmljZRJZCgxDcmVhdGVUZW5hbnQSIC53YXJtbGluZS52MS5DcmVhdGVUZW5hbnRSZXF1ZXN0GiEud2FybWxpbmUudjEuQ3JlYXRlVGVuYW50UmVzcG9uc2UiBOihGQMSUAoJR2V0VGVuYW50Eh0ud2FybWxpbmUudjEuR2V0VGVuYW50UmVxdWVzdBoeLndhcm1saW5lLnYxLkdldFRlbmFudFJlc3BvbnNlIgTooRkDElYKC0xpc3RUZW5hbnRzEh8ud2FybWxpbmUudjEuTGlzdFRlbmFudHNSZXF1ZXN0GiAud2FybWxpbmUudjEuTGlzdFRlbmFudHNSZXNwb25zZSIE6KEZAxJZCgxVcGRhdGVUZW5hbnQSIC53YXJtbGluZS52MS5VcGRhdGVUZW5hbnRSZXF1ZXN0GiEud2FybWxpbmUudjEuVXBkYXRlVGVuYW50UmVzcG9uc2UiBOihGQMSWQoMRGVsZXRlVGVuYW50EiAud2FybWxpbmUudjEuRGVsZXRlVGVuYW50UmVxdWVzdBohLndhcm1saW5lLnYxLkRlbGV0ZVRlbmFudFJlc3BvbnNlIgTooRkDElkKDENyZWF0ZUFwaUtleRIgLndhcm1saW5lLnYxLkNyZWF0ZUFwaUtleVJlcXVlc3QaIS53YXJtbGluZS52MS5DcmVhdGVBcGlLZXlSZXNwb25zZSIE6KEZAxJWCgtMaXN0QXBpS2V5cxIfLndhcm1saW5lLnYxLkxpc3RBcGlLZXlzUmVxdWVzdBogLndhcm1saW5lLnYxLkxpc3RBcGlLZXlzUmVzcG9uc2UiBOihGQMSWQoMUm90YXRlQXBpS2V5EiAud2FybWxpbmUudjEuUm90YXRlQXBpS2V5UmVxdWVzdBohLndhcm1saW5lLnYxLlJvdGF0ZUFwaUtleVJlc3BvbnNlIgTooRkDElkKDFJldm9rZUFwaUtleRIgLndhcm1saW5lLnYxLlJldm9rZUFwaUtleVJlcXVlc3QaIS53YXJtbGluZS52MS5SZXZva2VBcGlLZXlSZXNwb25zZSIE6KEZAxJKCgdHZXRQb29sEhsud2FybWxpbmUudjEuR2V0UG9vbFJlcXVlc3QaHC53YXJtbGluZS52MS5HZXRQb29sUmVzcG9uc2UiBOihGQMSRAoFRHJhaW4SGS53YXJtbGluZS52MS5EcmFpblJlcXVlc3QaGi53YXJtbGluZS52MS5EcmFpblJlc3BvbnNlIgTooRkDQjBaLndhcm1saW5lLmRldi9jbGllbnRzL2dvL3dhcm1saW5lL3YxO3dhcm1saW5ldjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_warmline_v1_options]);
+  fileDesc("Ch93YXJtbGluZS92MS9hZG1pbl9zZXJ2aWNlLnByb3RvEgt3YXJtbGluZS52MSKQAQoGVGVuYW50EgoKAmlkGAEgASgJEhQKDGRpc3BsYXlfbmFtZRgCIAEoCRIQCghkaXNhYmxlZBgDIAEoCBISCgppZGVudGl0aWVzGAQgAygJEi8KC2NyZWF0ZV90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVmaXhlZBgGIAEoCCKuAgoGQXBpS2V5EgoKAmlkGAEgASgJEhEKCXRlbmFudF9pZBgCIAEoCRIiCgZzY29wZXMYAyADKA4yEi53YXJtbGluZS52MS5TY29wZRIMCgRub3RlGAQgASgJEi8KC2NyZWF0ZV90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtleHBpcmVfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLcmV2b2tlX3RpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjEKDWxhc3RfdXNlX3RpbWUYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg0KBWZpeGVkGAkgASgIIjoKE0NyZWF0ZVRlbmFudFJlcXVlc3QSIwoGdGVuYW50GAEgASgLMhMud2FybWxpbmUudjEuVGVuYW50IjsKFENyZWF0ZVRlbmFudFJlc3BvbnNlEiMKBnRlbmFudBgBIAEoCzITLndhcm1saW5lLnYxLlRlbmFudCIlChBHZXRUZW5hbnRSZXF1ZXN0EhEKCXRlbmFudF9pZBgBIAEoCSI4ChFHZXRUZW5hbnRSZXNwb25zZRIjCgZ0ZW5hbnQYASABKAsyEy53YXJtbGluZS52MS5UZW5hbnQiOwoSTGlzdFRlbmFudHNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJIlQKE0xpc3RUZW5hbnRzUmVzcG9uc2USJAoHdGVuYW50cxgBIAMoCzITLndhcm1saW5lLnYxLlRlbmFudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiawoTVXBkYXRlVGVuYW50UmVxdWVzdBIjCgZ0ZW5hbnQYASABKAsyEy53YXJtbGluZS52MS5UZW5hbnQSLwoLdXBkYXRlX21hc2sYAiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrIjsKFFVwZGF0ZVRlbmFudFJlc3BvbnNlEiMKBnRlbmFudBgBIAEoCzITLndhcm1saW5lLnYxLlRlbmFudCIoChNEZWxldGVUZW5hbnRSZXF1ZXN0EhEKCXRlbmFudF9pZBgBIAEoCSIWChREZWxldGVUZW5hbnRSZXNwb25zZSKLAQoTQ3JlYXRlQXBpS2V5UmVxdWVzdBIRCgl0ZW5hbnRfaWQYASABKAkSIgoGc2NvcGVzGAIgAygOMhIud2FybWxpbmUudjEuU2NvcGUSDAoEbm90ZRgDIAEoCRIvCgtleHBpcmVfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiTAoUQ3JlYXRlQXBpS2V5UmVzcG9uc2USJAoHYXBpX2tleRgBIAEoCzITLndhcm1saW5lLnYxLkFwaUtleRIOCgZzZWNyZXQYAiABKAkiTgoSTGlzdEFwaUtleXNSZXF1ZXN0EhEKCXRlbmFudF9pZBgBIAEoCRIRCglwYWdlX3NpemUYAiABKAUSEgoKcGFnZV90b2tlbhgDIAEoCSJVChNMaXN0QXBpS2V5c1Jlc3BvbnNlEiUKCGFwaV9rZXlzGAEgAygLMhMud2FybWxpbmUudjEuQXBpS2V5EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKCAQoTUm90YXRlQXBpS2V5UmVxdWVzdBIOCgZrZXlfaWQYASABKAkSKgoHb3ZlcmxhcBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIvCgtleHBpcmVfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAicwoUUm90YXRlQXBpS2V5UmVzcG9uc2USJAoHYXBpX2tleRgBIAEoCzITLndhcm1saW5lLnYxLkFwaUtleRIOCgZzZWNyZXQYAiABKAkSJQoIcmVwbGFjZWQYAyABKAsyEy53YXJtbGluZS52MS5BcGlLZXkiJQoTUmV2b2tlQXBpS2V5UmVxdWVzdBIOCgZrZXlfaWQYASABKAkiPAoUUmV2b2tlQXBpS2V5UmVzcG9uc2USJAoHYXBpX2tleRgBIAEoCzITLndhcm1saW5lLnYxLkFwaUtleSKFAwoQU3RvcmVkQ3JlZGVudGlhbBIRCgl0ZW5hbnRfaWQYASABKAkSDAoEbmFtZRgCIAEoCRIwCgRraW5kGAMgASgOMiIud2FybWxpbmUudjEuU3RvcmVkQ3JlZGVudGlhbC5LaW5kEhIKCmlzX2RlZmF1bHQYBCABKAgSLwoLZXhwaXJlX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg4KBnNjb3BlcxgGIAMoCRIZChFzdWJzY3JpcHRpb25fdHlwZRgHIAEoCRIMCgRub3RlGAggASgJEi8KC2NyZWF0ZV90aW1lGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiPgoES2luZBIUChBLSU5EX1VOU1BFQ0lGSUVEEAASEAoMS0lORF9BUElfS0VZEAESDgoKS0lORF9PQVVUSBACIpYBCgtPQXV0aFRva2VucxIUCgxhY2Nlc3NfdG9rZW4YASABKAkSFQoNcmVmcmVzaF90b2tlbhgCIAEoCRIvCgtleHBpcmVfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGc2NvcGVzGAQgAygJEhkKEXN1YnNjcmlwdGlvbl90eXBlGAUgASgJIqEBChRTZXRDcmVkZW50aWFsUmVxdWVzdBIRCgl0ZW5hbnRfaWQYASABKAkSDAoEbmFtZRgCIAEoCRIRCgdhcGlfa2V5GAMgASgJSAASKQoFb2F1dGgYBCABKAsyGC53YXJtbGluZS52MS5PQXV0aFRva2Vuc0gAEhIKCmlzX2RlZmF1bHQYBSABKAgSDAoEbm90ZRgGIAEoCUIICgZzZWNyZXQiSgoVU2V0Q3JlZGVudGlhbFJlc3BvbnNlEjEKCmNyZWRlbnRpYWwYASABKAsyHS53YXJtbGluZS52MS5TdG9yZWRDcmVkZW50aWFsIlIKFkxpc3RDcmVkZW50aWFsc1JlcXVlc3QSEQoJdGVuYW50X2lkGAEgASgJEhEKCXBhZ2Vfc2l6ZRgCIAEoBRISCgpwYWdlX3Rva2VuGAMgASgJImYKF0xpc3RDcmVkZW50aWFsc1Jlc3BvbnNlEjIKC2NyZWRlbnRpYWxzGAEgAygLMh0ud2FybWxpbmUudjEuU3RvcmVkQ3JlZGVudGlhbBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiOgoXRGVsZXRlQ3JlZGVudGlhbFJlcXVlc3QSEQoJdGVuYW50X2lkGAEgASgJEgwKBG5hbWUYAiABKAkiGgoYRGVsZXRlQ3JlZGVudGlhbFJlc3BvbnNlIhAKDkdldFBvb2xSZXF1ZXN0IoYCCg9HZXRQb29sUmVzcG9uc2USPgoJcHJvY2Vzc2VzGAEgAygLMisud2FybWxpbmUudjEuR2V0UG9vbFJlc3BvbnNlLlByb2Nlc3Nlc0VudHJ5Eg8KB3dhaXRpbmcYAiABKA0SFQoNbWF4X3Byb2Nlc3NlcxgDIAEoDRIUCgxtZW1vcnlfYnl0ZXMYBCABKAQSGwoTbWVtb3J5X2J1ZGdldF9ieXRlcxgFIAEoBBIUCgxzcGFyZV90YXJnZXQYBiABKA0SEAoIZHJhaW5pbmcYByABKAgaMAoOUHJvY2Vzc2VzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgNOgI4ASIOCgxEcmFpblJlcXVlc3QiDwoNRHJhaW5SZXNwb25zZTLtCQoMQWRtaW5TZXJ2aWNlElkKDENyZWF0ZVRlbmFudBIgLndhcm1saW5lLnYxLkNyZWF0ZVRlbmFudFJlcXVlc3QaIS53YXJtbGluZS52MS5DcmVhdGVUZW5hbnRSZXNwb25zZSIE6KEZAxJQCglHZXRUZW5hbnQSHS53YXJtbGluZS52MS5HZXRUZW5hbnRSZXF1ZXN0Gh4ud2FybWxpbmUudjEuR2V0VGVuYW50UmVzcG9uc2UiBOihGQMSVgoLTGlzdFRlbmFudHMSHy53YXJtbGluZS52MS5MaXN0VGVuYW50c1JlcXVlc3QaIC53YXJtbGluZS52MS5MaXN0VGVuYW50c1Jlc3BvbnNlIgTooRkDElkKDFVwZGF0ZVRlbmFudBIgLndhcm1saW5lLnYxLlVwZGF0ZVRlbmFudFJlcXVlc3QaIS53YXJtbGluZS52MS5VcGRhdGVUZW5hbnRSZXNwb25zZSIE6KEZAxJZCgxEZWxldGVUZW5hbnQSIC53YXJtbGluZS52MS5EZWxldGVUZW5hbnRSZXF1ZXN0GiEud2FybWxpbmUudjEuRGVsZXRlVGVuYW50UmVzcG9uc2UiBOihGQMSWQoMQ3JlYXRlQXBpS2V5EiAud2FybWxpbmUudjEuQ3JlYXRlQXBpS2V5UmVxdWVzdBohLndhcm1saW5lLnYxLkNyZWF0ZUFwaUtleVJlc3BvbnNlIgTooRkDElYKC0xpc3RBcGlLZXlzEh8ud2FybWxpbmUudjEuTGlzdEFwaUtleXNSZXF1ZXN0GiAud2FybWxpbmUudjEuTGlzdEFwaUtleXNSZXNwb25zZSIE6KEZAxJZCgxSb3RhdGVBcGlLZXkSIC53YXJtbGluZS52MS5Sb3RhdGVBcGlLZXlSZXF1ZXN0GiEud2FybWxpbmUudjEuUm90YXRlQXBpS2V5UmVzcG9uc2UiBOihGQMSWQoMUmV2b2tlQXBpS2V5EiAud2FybWxpbmUudjEuUmV2b2tlQXBpS2V5UmVxdWVzdBohLndhcm1saW5lLnYxLlJldm9rZUFwaUtleVJlc3BvbnNlIgTooRkDElwKDVNldENyZWRlbnRpYWwSIS53YXJtbGluZS52MS5TZXRDcmVkZW50aWFsUmVxdWVzdBoiLndhcm1saW5lLnYxLlNldENyZWRlbnRpYWxSZXNwb25zZSIE6KEZAxJiCg9MaXN0Q3JlZGVudGlhbHMSIy53YXJtbGluZS52MS5MaXN0Q3JlZGVudGlhbHNSZXF1ZXN0GiQud2FybWxpbmUudjEuTGlzdENyZWRlbnRpYWxzUmVzcG9uc2UiBOihGQMSZQoQRGVsZXRlQ3JlZGVudGlhbBIkLndhcm1saW5lLnYxLkRlbGV0ZUNyZWRlbnRpYWxSZXF1ZXN0GiUud2FybWxpbmUudjEuRGVsZXRlQ3JlZGVudGlhbFJlc3BvbnNlIgTooRkDEkoKB0dldFBvb2wSGy53YXJtbGluZS52MS5HZXRQb29sUmVxdWVzdBocLndhcm1saW5lLnYxLkdldFBvb2xSZXNwb25zZSIE6KEZAxJECgVEcmFpbhIZLndhcm1saW5lLnYxLkRyYWluUmVxdWVzdBoaLndhcm1saW5lLnYxLkRyYWluUmVzcG9uc2UiBOihGQNCMFoud2FybWxpbmUuZGV2L2NsaWVudHMvZ28vd2FybWxpbmUvdjE7d2FybWxpbmV2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_warmline_v1_options]);
 
 /**
  * Who has sessions, and keys to them.
@@ -622,6 +622,367 @@ export const RevokeApiKeyResponseSchema: GenMessage<RevokeApiKeyResponse> = /*@_
   messageDesc(file_warmline_v1_admin_service, 19);
 
 /**
+ * A model credential, without what is secret of it.
+ *
+ * @generated from message warmline.v1.StoredCredential
+ */
+export type StoredCredential = Message<"warmline.v1.StoredCredential"> & {
+  /**
+   * Whose it is.
+   *
+   * @generated from field: string tenant_id = 1;
+   */
+  tenantId: string;
+
+  /**
+   * Names it among the tenant's: a small letter or digit, then at most 62 of these, `-` or `_`.
+   *
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * What it is.
+   *
+   * @generated from field: warmline.v1.StoredCredential.Kind kind = 3;
+   */
+  kind: StoredCredential_Kind;
+
+  /**
+   * The tenant's sessions use it where they name none; at most one is.
+   *
+   * @generated from field: bool is_default = 4;
+   */
+  isDefault: boolean;
+
+  /**
+   * OAuth: from when on the access token is refused, as far as is known; it is renewed before.
+   *
+   * @generated from field: google.protobuf.Timestamp expire_time = 5;
+   */
+  expireTime?: Timestamp | undefined;
+
+  /**
+   * OAuth: what the tokens allow.
+   *
+   * @generated from field: repeated string scopes = 6;
+   */
+  scopes: string[];
+
+  /**
+   * OAuth: the account's plan, as it was given.
+   *
+   * @generated from field: string subscription_type = 7;
+   */
+  subscriptionType: string;
+
+  /**
+   * For people; at most 200 characters.
+   *
+   * @generated from field: string note = 8;
+   */
+  note: string;
+
+  /**
+   * When one by this name was stored first.
+   *
+   * @generated from field: google.protobuf.Timestamp create_time = 9;
+   */
+  createTime?: Timestamp | undefined;
+
+  /**
+   * When it was stored or renewed last.
+   *
+   * @generated from field: google.protobuf.Timestamp update_time = 10;
+   */
+  updateTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message warmline.v1.StoredCredential.
+ * Use `create(StoredCredentialSchema)` to create a new message.
+ */
+export const StoredCredentialSchema: GenMessage<StoredCredential> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_admin_service, 20);
+
+/**
+ * What it is.
+ *
+ * @generated from enum warmline.v1.StoredCredential.Kind
+ */
+export enum StoredCredential_Kind {
+  /**
+   * Never sent.
+   *
+   * @generated from enum value: KIND_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * An API key.
+   *
+   * @generated from enum value: KIND_API_KEY = 1;
+   */
+  API_KEY = 1,
+
+  /**
+   * OAuth tokens.
+   *
+   * @generated from enum value: KIND_OAUTH = 2;
+   */
+  OAUTH = 2,
+}
+
+/**
+ * Describes the enum warmline.v1.StoredCredential.Kind.
+ */
+export const StoredCredential_KindSchema: GenEnum<StoredCredential_Kind> = /*@__PURE__*/
+  enumDesc(file_warmline_v1_admin_service, 20, 0);
+
+/**
+ * OAuth tokens of an account at the model provider. They are the account holder's; his terms with the provider decide
+ * whether a service may use them.
+ *
+ * @generated from message warmline.v1.OAuthTokens
+ */
+export type OAuthTokens = Message<"warmline.v1.OAuthTokens"> & {
+  /**
+   * The token that bears; at most 8 KiB of ASCII that can be seen.
+   *
+   * @generated from field: string access_token = 1;
+   */
+  accessToken: string;
+
+  /**
+   * What gets another one, in the same form. Empty: it is not renewed.
+   *
+   * @generated from field: string refresh_token = 2;
+   */
+  refreshToken: string;
+
+  /**
+   * From when on the access token is refused; a moment that has passed has it renewed first. Not set: that is not known,
+   * and it is renewed when the provider refuses it.
+   *
+   * @generated from field: google.protobuf.Timestamp expire_time = 3;
+   */
+  expireTime?: Timestamp | undefined;
+
+  /**
+   * What they allow: at most 32, each at most 100 characters of ASCII that can be seen.
+   *
+   * @generated from field: repeated string scopes = 4;
+   */
+  scopes: string[];
+
+  /**
+   * The account's plan, for people; at most 64 characters.
+   *
+   * @generated from field: string subscription_type = 5;
+   */
+  subscriptionType: string;
+};
+
+/**
+ * Describes the message warmline.v1.OAuthTokens.
+ * Use `create(OAuthTokensSchema)` to create a new message.
+ */
+export const OAuthTokensSchema: GenMessage<OAuthTokens> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_admin_service, 21);
+
+/**
+ * What to store.
+ *
+ * @generated from message warmline.v1.SetCredentialRequest
+ */
+export type SetCredentialRequest = Message<"warmline.v1.SetCredentialRequest"> & {
+  /**
+   * Whose it is.
+   *
+   * @generated from field: string tenant_id = 1;
+   */
+  tenantId: string;
+
+  /**
+   * Its name: a small letter or digit, then at most 62 of these, `-` or `_`.
+   *
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * What is secret; it must be set.
+   *
+   * @generated from oneof warmline.v1.SetCredentialRequest.secret
+   */
+  secret: {
+    /**
+     * An API key: at most 8 KiB of ASCII that can be seen.
+     *
+     * @generated from field: string api_key = 3;
+     */
+    value: string;
+    case: "apiKey";
+  } | {
+    /**
+     * OAuth tokens.
+     *
+     * @generated from field: warmline.v1.OAuthTokens oauth = 4;
+     */
+    value: OAuthTokens;
+    case: "oauth";
+  } | { case: undefined; value?: undefined };
+
+  /**
+   * The tenant's sessions use it where they name none; whichever was the default before is it no more.
+   *
+   * @generated from field: bool is_default = 5;
+   */
+  isDefault: boolean;
+
+  /**
+   * For people; at most 200 characters.
+   *
+   * @generated from field: string note = 6;
+   */
+  note: string;
+};
+
+/**
+ * Describes the message warmline.v1.SetCredentialRequest.
+ * Use `create(SetCredentialRequestSchema)` to create a new message.
+ */
+export const SetCredentialRequestSchema: GenMessage<SetCredentialRequest> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_admin_service, 22);
+
+/**
+ * It is stored.
+ *
+ * @generated from message warmline.v1.SetCredentialResponse
+ */
+export type SetCredentialResponse = Message<"warmline.v1.SetCredentialResponse"> & {
+  /**
+   * What is shown of it.
+   *
+   * @generated from field: warmline.v1.StoredCredential credential = 1;
+   */
+  credential?: StoredCredential | undefined;
+};
+
+/**
+ * Describes the message warmline.v1.SetCredentialResponse.
+ * Use `create(SetCredentialResponseSchema)` to create a new message.
+ */
+export const SetCredentialResponseSchema: GenMessage<SetCredentialResponse> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_admin_service, 23);
+
+/**
+ * Whose credentials.
+ *
+ * @generated from message warmline.v1.ListCredentialsRequest
+ */
+export type ListCredentialsRequest = Message<"warmline.v1.ListCredentialsRequest"> & {
+  /**
+   * The tenant.
+   *
+   * @generated from field: string tenant_id = 1;
+   */
+  tenantId: string;
+
+  /**
+   * At most so many; 0: 50; more than 1000 is taken as 1000.
+   *
+   * @generated from field: int32 page_size = 2;
+   */
+  pageSize: number;
+
+  /**
+   * From the response before this one. Empty: the first page.
+   *
+   * @generated from field: string page_token = 3;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message warmline.v1.ListCredentialsRequest.
+ * Use `create(ListCredentialsRequestSchema)` to create a new message.
+ */
+export const ListCredentialsRequestSchema: GenMessage<ListCredentialsRequest> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_admin_service, 24);
+
+/**
+ * A page of credentials.
+ *
+ * @generated from message warmline.v1.ListCredentialsResponse
+ */
+export type ListCredentialsResponse = Message<"warmline.v1.ListCredentialsResponse"> & {
+  /**
+   * In the order of their names.
+   *
+   * @generated from field: repeated warmline.v1.StoredCredential credentials = 1;
+   */
+  credentials: StoredCredential[];
+
+  /**
+   * For the next page; empty at the end.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message warmline.v1.ListCredentialsResponse.
+ * Use `create(ListCredentialsResponseSchema)` to create a new message.
+ */
+export const ListCredentialsResponseSchema: GenMessage<ListCredentialsResponse> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_admin_service, 25);
+
+/**
+ * Which credential.
+ *
+ * @generated from message warmline.v1.DeleteCredentialRequest
+ */
+export type DeleteCredentialRequest = Message<"warmline.v1.DeleteCredentialRequest"> & {
+  /**
+   * Whose it is.
+   *
+   * @generated from field: string tenant_id = 1;
+   */
+  tenantId: string;
+
+  /**
+   * Its name.
+   *
+   * @generated from field: string name = 2;
+   */
+  name: string;
+};
+
+/**
+ * Describes the message warmline.v1.DeleteCredentialRequest.
+ * Use `create(DeleteCredentialRequestSchema)` to create a new message.
+ */
+export const DeleteCredentialRequestSchema: GenMessage<DeleteCredentialRequest> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_admin_service, 26);
+
+/**
+ * It is forgotten.
+ *
+ * @generated from message warmline.v1.DeleteCredentialResponse
+ */
+export type DeleteCredentialResponse = Message<"warmline.v1.DeleteCredentialResponse"> & {
+};
+
+/**
+ * Describes the message warmline.v1.DeleteCredentialResponse.
+ * Use `create(DeleteCredentialResponseSchema)` to create a new message.
+ */
+export const DeleteCredentialResponseSchema: GenMessage<DeleteCredentialResponse> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_admin_service, 27);
+
+/**
  * Nothing to say.
  *
  * @generated from message warmline.v1.GetPoolRequest
@@ -634,7 +995,7 @@ export type GetPoolRequest = Message<"warmline.v1.GetPoolRequest"> & {
  * Use `create(GetPoolRequestSchema)` to create a new message.
  */
 export const GetPoolRequestSchema: GenMessage<GetPoolRequest> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_admin_service, 20);
+  messageDesc(file_warmline_v1_admin_service, 28);
 
 /**
  * The pool.
@@ -698,7 +1059,7 @@ export type GetPoolResponse = Message<"warmline.v1.GetPoolResponse"> & {
  * Use `create(GetPoolResponseSchema)` to create a new message.
  */
 export const GetPoolResponseSchema: GenMessage<GetPoolResponse> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_admin_service, 21);
+  messageDesc(file_warmline_v1_admin_service, 29);
 
 /**
  * Nothing to say.
@@ -713,7 +1074,7 @@ export type DrainRequest = Message<"warmline.v1.DrainRequest"> & {
  * Use `create(DrainRequestSchema)` to create a new message.
  */
 export const DrainRequestSchema: GenMessage<DrainRequest> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_admin_service, 22);
+  messageDesc(file_warmline_v1_admin_service, 30);
 
 /**
  * It has begun.
@@ -728,10 +1089,10 @@ export type DrainResponse = Message<"warmline.v1.DrainResponse"> & {
  * Use `create(DrainResponseSchema)` to create a new message.
  */
 export const DrainResponseSchema: GenMessage<DrainResponse> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_admin_service, 23);
+  messageDesc(file_warmline_v1_admin_service, 31);
 
 /**
- * What operators do: tenants, their API keys, the pool. Tenants and keys of the settings file are shown here, with
+ * What operators do: tenants, their API keys and model credentials, the pool. Tenants and keys of the settings file are shown here, with
  * `fixed`, and changed there.
  *
  * @generated from service warmline.v1.AdminService
@@ -829,6 +1190,38 @@ export const AdminService: GenService<{
     methodKind: "unary";
     input: typeof RevokeApiKeyRequestSchema;
     output: typeof RevokeApiKeyResponseSchema;
+  },
+  /**
+   * Stores a model credential for a tenant, in place of the one by its name, all of it. It is stored encrypted, and no
+   * method gives it back. Sessions that use it go on with the new one, at once here, within a few seconds in other
+   * services on the same database.
+   *
+   * @generated from rpc warmline.v1.AdminService.SetCredential
+   */
+  setCredential: {
+    methodKind: "unary";
+    input: typeof SetCredentialRequestSchema;
+    output: typeof SetCredentialResponseSchema;
+  },
+  /**
+   * A tenant's credentials, page by page, in the order of their names; never what is secret of them.
+   *
+   * @generated from rpc warmline.v1.AdminService.ListCredentials
+   */
+  listCredentials: {
+    methodKind: "unary";
+    input: typeof ListCredentialsRequestSchema;
+    output: typeof ListCredentialsResponseSchema;
+  },
+  /**
+   * Forgets one; CREDENTIAL_NOT_FOUND where there is none by this name.
+   *
+   * @generated from rpc warmline.v1.AdminService.DeleteCredential
+   */
+  deleteCredential: {
+    methodKind: "unary";
+    input: typeof DeleteCredentialRequestSchema;
+    output: typeof DeleteCredentialResponseSchema;
   },
   /**
    * What the pool of this service holds at this moment.

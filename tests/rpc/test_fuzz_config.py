@@ -19,7 +19,7 @@ from warmline_service.rpc._parse import ask_opening_of, message_of, opening_of
 from warmline_service.rpc._parse_answers import decision_of, tool_answer_of
 from warmline_service.rpc._parse_config import config_of
 from warmline_service.rpc._wire_config import wire_config
-from warmline_service.sessions import McpServer, Secrets, SessionConfig
+from warmline_service.sessions import McpServer, PayingCredential, SessionConfig
 from warmline_service.sessions import config_of as stored_config_of
 from warmline_service.sessions._sessions import Sessions
 from warmline_service.store import Store
@@ -89,9 +89,9 @@ def _opened(config: SessionConfig) -> dict[str, McpServer]:
     }
 
 
-def _given(secrets: Secrets) -> Secrets:
+def _given(secrets: PayingCredential) -> PayingCredential:
     values = secrets.values(_VAULT, "dev")
-    return Secrets(secrets.names, values) if values else secrets
+    return PayingCredential(secrets.names, values) if values else secrets
 
 
 def _secrets(config: SessionConfig) -> set[str]:

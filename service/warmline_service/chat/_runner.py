@@ -17,6 +17,7 @@ from warmline_service.chat._endings import (
     completed,
     failed,
     failure_of,
+    required_credential,
     unformed,
     used_between,
     with_earlier,
@@ -24,7 +25,7 @@ from warmline_service.chat._endings import (
 )
 from warmline_service.chat._keys import acceptable_keys
 from warmline_service.chat._parking import Parking
-from warmline_service.chat._ports import Runtime
+from warmline_service.chat._ports import Runtime, UpstreamFault
 from warmline_service.chat._recall import Past, Recall
 from warmline_service.chat._servers import SessionServers
 from warmline_service.chat._turn import Bounds, Emit, Parked, Phase, Turn
@@ -33,7 +34,6 @@ from warmline_service.pool import Lease, Want
 from warmline_service.pool import Start as PoolStart
 from warmline_service.sessions import Session, SessionConfig
 from warmline_service.sessions.events import (
-    CredentialRequired,
     DebugLog,
     Ending,
     InterruptOutcome,
@@ -57,6 +57,7 @@ from warmline_service.worker import (
 # The session's own process, a spare of each kind, two that resume and a new one: all but the last
 # may be dying, or not take what was said before.
 _ATTEMPTS = 6
+_UNPAID = (Reason.CREDENTIAL_REJECTED, Reason.CREDENTIAL_NOT_FOUND)
 # What a caller without a deadline of its own waits for a process; the pool's own bound is lower.
 _NO_DEADLINE = 24 * 3600.0
 
@@ -357,8 +358,9 @@ class Runner:
                 self._park(turn, process)
                 return None
             self._desk.end()
-            error = failure_of(end, access.last_fault(slot))
-            self._tell_rejected(error, turn)
+            fault = access.last_fault(slot)
+            error = failure_of(end, fault)
+            self._tell_rejected(error, fault, turn)
             if isinstance(end, Exit) or end.failed:
                 error = turn.denied_by or error  # An answer that came all the same is one.
             self._crashed = isinstance(end, Exit)
@@ -406,12 +408,15 @@ class Runner:
             if text or dropped:
                 self._emit(DebugLog(text, dropped), turn.id, "")
 
-    def _tell_rejected(self, error: WarmlineError | None, turn: Turn) -> None:
-        """Have the caller send another credential, where the one that was refused is its own."""
-        own = self._session.config.credential.names
-        if own and error is not None and error.reason is Reason.CREDENTIAL_REJECTED:
-            text = "The model provider does not accept the session's credential."
-            self._emit(CredentialRequired(text), turn.id, "")
+    def _tell_rejected(
+        self, error: WarmlineError | None, fault: UpstreamFault | None, turn: Turn
+    ) -> None:
+        """Have the caller see to another credential, unless the one that was refused is the operator's."""
+        if error is None or error.reason not in _UNPAID:
+            return
+        required = required_credential(self._session.config.credential, fault)
+        if required is not None:
+            self._emit(required, turn.id, "")
 
     def _want(self, past: Past, workspace: Path | None) -> Want:
         can, config = self._runtime.capabilities, self._session.config

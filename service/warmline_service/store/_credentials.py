@@ -65,9 +65,7 @@ def claim(connection: sa.Connection, row: CredentialRow, now: float, until: floa
     """Take it upon us to refresh it until a moment; False where others have, or it is another by now."""
     free = credentials.c.claimed_until <= now
     taken = connection.execute(
-        sa.update(credentials)
-        .where(*_same(row), free)
-        .values(claimed_until=until, failure="")
+        sa.update(credentials).where(*_same(row), free).values(claimed_until=until, failure="")
     )
     return bool(taken.rowcount)
 

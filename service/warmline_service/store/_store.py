@@ -41,9 +41,9 @@ _ROUND = 200
 class Store:
     """Sessions, turns, events, transcripts, keys and leases in a database; content in blobs.
 
-    `tenants` has those and their API keys, `credentials` what pays for them. `node_id` names this service among those that share the
-    database. Everything raises STORAGE_UNAVAILABLE while the database or the blobs cannot be used.
-    `open` first, `aclose` last.
+    `tenants` has those and their API keys, `credentials` what pays for them. `node_id` names this service
+    among those that share the database. Everything raises STORAGE_UNAVAILABLE while the database or the
+    blobs cannot be used. `open` first, `aclose` last.
     """
 
     def __init__(self, database: Database, blobs: Blobs, node_id: str) -> None:

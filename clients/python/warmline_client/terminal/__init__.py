@@ -1,8 +1,9 @@
-"""The client's commands of `warmline`: chat, ask, models, sessions, and for operators tenants and keys."""
+"""The client's commands of `warmline`: chat, ask, models, sessions; what operators have besides."""
 
 import typer
 
 from warmline_client.terminal._converse import ask, chat, models
+from warmline_client.terminal._credentials import app as credentials
 from warmline_client.terminal._keys import app as keys
 from warmline_client.terminal._render import receipt
 from warmline_client.terminal._sessions import app as sessions
@@ -17,3 +18,4 @@ app.command()(models)
 app.add_typer(sessions, name="sessions")
 app.add_typer(tenants, name="tenants")
 app.add_typer(keys, name="keys")
+app.add_typer(credentials, name="credentials")

@@ -15,7 +15,7 @@ from stores import opened
 from warmline_service.config import OAuthSettings
 from warmline_service.credentials import Secret, Stored, TokenEndpoint, Wallet
 from warmline_service.errors import Reason, WarmlineError
-from warmline_service.store import Store
+from warmline_service.store import CredentialRow, CredentialStore, Store
 from warmline_service.vault import Vault
 
 NOW = 1_800_000_000.0
@@ -124,6 +124,35 @@ async def test_another_services_change_counts_soon(store: Store, clock: Clock) -
         await one.put("acme", "a", Secret("k3y-two"), oauth=False)
         clock.time += 3
         assert (await current(two, "a")).secret.value == "k3y-two"
+
+
+class _Breaking(CredentialStore):
+    """May be out of order."""
+
+    broken = False
+
+    async def find(self, tenant: str, name: str) -> CredentialRow | None:
+        """As long as it works."""
+        if self.broken:
+            raise WarmlineError(Reason.STORAGE_UNAVAILABLE, "down")
+        return await super().find(tenant, name)
+
+
+async def test_an_outage_of_the_store_ends_no_turn(store: Store, clock: Clock) -> None:
+    """What was known counts for ten minutes; what was not cannot be said."""
+    breaking = _Breaking(store._database)
+    wallet = Wallet(breaking, VAULT, None, clock, clock)
+    await wallet.put("acme", "a", Secret("k3y-one"), oauth=False)
+    known = await current(wallet, "a")
+    assert await wallet.current("acme", "") is None
+    breaking.broken = True
+    for left in (3, 596):
+        clock.time += left
+        assert await current(wallet, "a") == known
+        assert await wallet.current("acme", "") is None
+        assert (await refused(wallet, name="b")).reason is Reason.STORAGE_UNAVAILABLE
+    clock.time += 3
+    assert (await refused(wallet, name="a")).reason is Reason.STORAGE_UNAVAILABLE
 
 
 async def test_another_vault_opens_nothing(store: Store, clock: Clock) -> None:

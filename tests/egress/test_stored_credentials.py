@@ -220,6 +220,20 @@ async def test_a_removed_one_pays_for_nothing(
     assert not upstream.requests
 
 
+async def test_with_nothing_to_pay_with_nobody_is_asked(
+    upstream: Upstream, wallet: Wallet, slot: Slot
+) -> None:
+    """Neither the tenant nor the operator has a credential."""
+    egress = Egress(AnthropicProvider(ProviderSettings(base_url=upstream.url), None, wallet))
+    await egress.start()
+    await egress.open_endpoint(slot)
+    egress.bind(slot.id, Access("acme", "session"))
+    async with connected(slot.sock) as client:
+        assert (await client.ask("hi")).status == 401
+    assert not upstream.requests
+    await egress.aclose()
+
+
 async def test_what_is_too_large_to_keep_is_sent_once(
     client: ModelClient, wallet: Wallet, server: AuthorizationServer, upstream: Upstream
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 from authorization import AuthorizationServer
 from google.protobuf.message import Message
 from key_provider import Provider
-from parking import say, start_of
+from parking import failure, say, start_of
 from running import data_directory, kinds, running_client, service_in
 from warmline.v1 import admin_service_pb2 as pb
 from warmline.v1 import events_pb2
@@ -196,8 +196,17 @@ async def test_what_is_stored_outlives_a_restart(
         async with service_in(data, **settings(provider, server)) as service:
             async with connect(f"127.0.0.1:{service.port}") as client:
                 await client.admin.set_credential(tokens(server))
+                async with client.chat(config=named("max")) as chat:
+                    await say(chat, "hi")
+                    session_id = chat.session_id
         others = settings(provider, server, stored_credentials=False)
         async with service_in(data, **others) as service:
             async with connect(f"127.0.0.1:{service.port}") as client:
-                async with client.chat() as chat:
+                async with client.chat(session_id=session_id) as chat:
+                    await client.admin.delete_credential(TENANT, "max")
+                    events = await say(chat, "hi")
+                    assert kinds(events)[-2:] == ["credential_required", "turn_failed"]
+                    assert events[-2].credential_required.name == "max"
+                    assert failure(events).reason == "CREDENTIAL_NOT_FOUND"
+                    await client.admin.set_credential(tokens(server))
                     assert (await say(chat, "hi"))[-1].HasField("turn_completed")

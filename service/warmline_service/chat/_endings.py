@@ -148,10 +148,10 @@ def required_credential(
     if credential.names:
         text = "The model provider does not accept the session's credential: send another one by `update`."
         return CredentialRequired(text)
+    if fault is not None and fault.denied is not None:
+        return CredentialRequired(fault.denied.message, fault.paid_with)
     if fault is None or not fault.paid_with:
         return None
-    if fault.denied is not None:
-        return CredentialRequired(fault.denied.message, fault.paid_with)
     text = (
         f"The model provider does not accept the stored credential {fault.paid_with}: have the operator "
         "store it again (SetCredential), or send another one by `update`."

@@ -10,7 +10,7 @@ from warmline_service.chat._catalog import ModelCatalog
 from warmline_service.chat._policy import Policy
 from warmline_service.chat._tenancy import check_tenant
 from warmline_service.config import CliSettings, LimitSettings
-from warmline_service.credentials import Wallet
+from warmline_service.credentials import Wallet, nothing_to_pay_with
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.mcp import Broker
 from warmline_service.pool import Pool
@@ -135,8 +135,4 @@ class Runtime:
             return
         if name:
             raise credential_not_found(name)
-        text = (
-            "There is no credential to pay with: give one by `config.credential`, or have the operator "
-            "store one for the tenant (SetCredential)."
-        )
-        raise WarmlineError(Reason.CREDENTIAL_REJECTED, text)
+        raise nothing_to_pay_with()

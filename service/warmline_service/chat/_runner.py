@@ -230,8 +230,7 @@ class Runner:
         loop = asyncio.get_running_loop()
         deadline = turn.deadline or loop.time() + _NO_DEADLINE
         if not self.hot:
-            # What the operator allows may have changed since the session was set up.
-            await self._runtime.check(self._session.tenant, self._session.config)
+            await self._check(turn)
         # Looked up only where a process will be told it: the session's own knows it.
         past = None if self.hot else await self._recall.past()
         mcp = await self._servers.ready(turn.id)
@@ -257,6 +256,15 @@ class Runner:
         bind = loop.time() - before - (told or 0.0)
         start = Start.RESUMED if told is not None else Start(lease.start.value)
         return lease, Latency(start, lease.misses, lease.queue_seconds, spawn, bind, told, mcp)
+
+    async def _check(self, turn: Turn) -> None:
+        """What the operator allows and has stored may have changed since the session was set up."""
+        try:
+            await self._runtime.check(self._session.tenant, self._session.config)
+        except WarmlineError as error:
+            name = error.metadata.get("credential", "")
+            self._tell_rejected(error, UpstreamFault(401, None, error, name), turn)
+            raise
 
     async def _acquire(self, past: Past, deadline: float) -> Lease[CliProcess]:
         """A process of a kind that will do; ProcessLost where another way to have the past is left."""

@@ -65,6 +65,15 @@ def rejected(name: str, why: str, retry_after: float | None = None) -> WarmlineE
     )
 
 
+def nothing_to_pay_with() -> WarmlineError:
+    """CREDENTIAL_REJECTED where the tenant has no default, and the operator no credential of his own."""
+    text = (
+        "There is no credential to pay with: give one by `config.credential`, or have the operator store "
+        "one for the tenant (SetCredential)."
+    )
+    return WarmlineError(Reason.CREDENTIAL_REJECTED, text)
+
+
 def not_renewed(row: CredentialRow, failure: str, retry_after: float | None) -> WarmlineError:
     """CREDENTIAL_REJECTED for one that could not be renewed."""
     why = f"could not be renewed, because {_WHY[failure]}"

@@ -18,6 +18,8 @@ from warmline_service.vault import Vault
 # What another service on the same database has stored counts here after so many seconds.
 _TTL = 3.0
 _KEPT = 10_000
+# While the store cannot be asked, what it said counts for so many seconds.
+_OUTAGE = 600.0
 # So many seconds before it expires a token is renewed, or a quarter of its life where that is less.
 _MARGIN = 300.0
 # One that is refused although it is as new as this is not renewed again.
@@ -29,6 +31,8 @@ _Key = tuple[str, str]
 class _Kept(NamedTuple):
     stored: Stored | None
     until: float
+    # When it was read from the store.
+    read_at: float
 
 
 class Wallet:
@@ -105,7 +109,15 @@ class Wallet:
         if kept is not None and self._clock() < kept.until:
             return kept.stored
         generation = self._generation
-        row = await self._store.find(tenant, name)
+        try:
+            row = await self._store.find(tenant, name)
+        except WarmlineError:
+            # A turn that runs is not to fail of that.
+            now = self._clock()
+            if kept is None or now - kept.read_at > _OUTAGE:
+                raise
+            self._kept[tenant, name] = kept._replace(until=now + _TTL)
+            return kept.stored
         stored = None if row is None else opened(row, self._vault)
         if generation == self._generation:
             self._keep((tenant, name), stored)
@@ -164,7 +176,8 @@ class Wallet:
         return float("inf") if expires_at is None else expires_at - self._now()
 
     def _keep(self, key: _Key, stored: Stored | None) -> None:
-        self._kept[key] = _Kept(stored, self._clock() + _TTL)
+        now = self._clock()
+        self._kept[key] = _Kept(stored, now + _TTL, now)
         self._kept.move_to_end(key)
         if len(self._kept) > _KEPT:
             self._kept.popitem(last=False)

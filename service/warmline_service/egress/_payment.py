@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
-from warmline_service.credentials import Stored, Wallet
+from warmline_service.credentials import Stored, Wallet, nothing_to_pay_with
 from warmline_service.egress._account import Account
 from warmline_service.egress._credential import Credential
 from warmline_service.errors import WarmlineError
@@ -44,7 +44,10 @@ class Payments:
         if access is None or self._wallet is None:
             return Payment(self._operators)
         try:
-            return self._of(account, await self._wallet.current(access.tenant, access.stored))
+            stored = await self._wallet.current(access.tenant, access.stored)
+            if stored is None and self._operators is None:
+                raise nothing_to_pay_with()
+            return self._of(account, stored)
         except WarmlineError as error:
             raise _told(account, error) from error
 

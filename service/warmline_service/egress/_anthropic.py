@@ -115,21 +115,22 @@ class AnthropicProvider:
         Nothing has been sent back by then.
         """
         with self._shelf.room(request) as room:
-            if not (room and payment.is_renewable):
-                return await self._send(request, upload, payment)
-            body = b"".join([piece async for piece in upload])
-            upstream = await self._send(request, pieces(body), payment)
-            if upstream.status != 401:
+            kept = None
+            if room and payment.is_renewable:
+                kept = b"".join([piece async for piece in upload])
+            upstream = await self._send(request, upload if kept is None else pieces(kept), payment)
+            if upstream.status != 401 or not payment.is_renewable:
                 return upstream
             try:
+                # Also where this request cannot be sent again: the next one has the new token.
                 other = await self._payments.another(account, payment)
             except BaseException:
                 upstream.close()
                 raise
-            if other is None:
+            if other is None or kept is None:
                 return upstream
             upstream.close()
-            return await self._send(request, pieces(body), other)
+            return await self._send(request, pieces(kept), other)
 
     async def _send(
         self, request: web.BaseRequest, body: AsyncIterable[bytes], payment: Payment

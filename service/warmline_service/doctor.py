@@ -133,7 +133,7 @@ def _provider(settings: Settings) -> Finding:
     return Finding(
         "provider",
         f"{provider.base_url}, {'with' if own else 'without'} a credential",
-        own or provider.caller_credentials,
+        own or provider.caller_credentials or provider.stored_credentials,
         "" if own else "Set ANTHROPIC_API_KEY or provider.api_key_file, or use loopback.",
     )
 

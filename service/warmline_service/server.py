@@ -20,10 +20,12 @@ from warmline_service.chat import (
     ModelCredential,
     Policy,
     Runtime,
+    StoredName,
     UpstreamFault,
     spare_keys,
 )
 from warmline_service.config import SandboxSettings, Settings
+from warmline_service.credentials import TokenEndpoint, Wallet
 from warmline_service.egress import Access, Credential, Egress, make_provider, operator_credential
 from warmline_service.errors import WarmlineError
 from warmline_service.mcp import Broker
@@ -56,14 +58,14 @@ class EgressAccess:
     egress: Egress
 
     def bind(
-        self, slot_id: str, tenant: str, session_id: str, credential: ModelCredential | None
+        self, slot_id: str, tenant: str, session_id: str, credential: ModelCredential | StoredName
     ) -> None:
-        """The slot's requests are this session's from now on, with its credential or the operator's."""
-        self.egress.bind(slot_id, Access(tenant, session_id, _sent(credential)))
+        """The slot's requests are this session's from now on, with what it pays with."""
+        self.egress.bind(slot_id, Access(tenant, session_id, *_sent(credential)))
 
-    def renew(self, slot_id: str, credential: ModelCredential | None) -> None:
+    def renew(self, slot_id: str, credential: ModelCredential | StoredName) -> None:
         """The slot's next request goes out with another credential."""
-        self.egress.renew(slot_id, _sent(credential))
+        self.egress.renew(slot_id, *_sent(credential))
 
     def metered(self, slot_id: str) -> Mapping[str, Tokens]:
         """What the slot has used since it was bound, by model."""
@@ -78,21 +80,22 @@ class EgressAccess:
 
     def last_fault(self, slot_id: str) -> UpstreamFault | None:
         """The last error of the provider, if its last answer was one."""
-        denied = self.egress.denied(slot_id)
+        denied = self.egress.denied(slot_id) or self.egress.unpaid(slot_id)
+        paid_with = self.egress.paid_with(slot_id)
         if denied is not None:
-            return UpstreamFault(403, denied.retry_after, denied)
+            return UpstreamFault(403, denied.retry_after, denied, paid_with)
         error = self.egress.last_error(slot_id)
-        return UpstreamFault(error.status, error.retry_after) if error else None
+        return UpstreamFault(error.status, error.retry_after, None, paid_with) if error else None
 
     def allow(self, slot_id: str, allowance: Allowance | None) -> None:
         """What the slot uses from now on is held to an allowance."""
         self.egress.allow(slot_id, allowance)
 
 
-def _sent(credential: ModelCredential | None) -> Credential | None:
-    if credential is None:
-        return None
-    return Credential(SecretStr(credential.secret), credential.oauth)
+def _sent(credential: ModelCredential | StoredName) -> tuple[Credential | None, str]:
+    if isinstance(credential, StoredName):
+        return None, credential.name
+    return Credential(SecretStr(credential.secret), credential.oauth), ""
 
 
 class FirstSpares(SilentEvents):
@@ -153,6 +156,7 @@ class Service:
         self._own_credential = False
         self._vault: Vault | None = None
         self._callers: Callers | None = None
+        self._wallet: Wallet | None = None
         self._broker: Broker | None = None
         self._quota: Quota | None = None
         self._conversations: Conversations | None = None
@@ -189,15 +193,16 @@ class Service:
             sandbox=self._sandbox,
         )
         callers = await self._start_callers()
+        wallet = self._wallet = self._open_wallet()
         capabilities = await probe(self._site)
         _log.info("cli probed", path=str(self._site.binary), version=capabilities.version)
         if not settings.pool.warm_up:
             capabilities = replace(capabilities, warming=False, priming=False)
-        egress = await self._start_egress()
+        egress = await self._start_egress(wallet)
         first = await self._start_pool(self._site, egress, capabilities)
         catalog = ModelCatalog(capabilities.models, settings.models)
-        conversations = await self._start_conversations(egress, catalog, capabilities)
-        admin = AdminServicer(callers.administration, self.pool.stats, self.drain_asked.set)
+        conversations = await self._start_conversations(egress, catalog, capabilities, wallet)
+        admin = AdminServicer(callers.administration, wallet, self.pool.stats, self.drain_asked.set)
         tls = settings.tls
         credentials = await asyncio.to_thread(read_credentials, tls) if tls else None
         assert self._quota is not None
@@ -216,20 +221,36 @@ class Service:
         await self._callers.start(self._show_key)
         return self._callers
 
-    async def _start_egress(self) -> Egress:
+    def _open_wallet(self) -> Wallet:
+        assert self._store is not None
+        assert self._vault is not None
+        oauth = self.settings.provider.oauth
+        endpoint = TokenEndpoint(oauth) if oauth is not None else None
+        return Wallet(self._store.credentials, self._vault, endpoint)
+
+    async def _start_egress(self, wallet: Wallet) -> Egress:
         settings = self.settings
         # Taken out of the service's own environment, so that nothing can inherit it.
         key = {_KEY_VARIABLE: os.environ.pop(_KEY_VARIABLE, "")}
         self._own_credential = await asyncio.to_thread(has_credential, settings, key)
-        if not self._own_credential and not settings.provider.caller_credentials:
+        if not (self._own_credential or await self._others_pay()):
             raise Unsafe(
                 "There is no model credential: set ANTHROPIC_API_KEY or provider.api_key_file, or "
-                "use `--provider loopback`, which needs none."
+                "use `--provider loopback`, which needs none. To store them for tenants first: "
+                "provider.stored_credentials."
             )
-        provider = await asyncio.to_thread(make_provider, settings.provider, key)
+        provider = await asyncio.to_thread(make_provider, settings.provider, key, wallet)
         self._egress = Egress(provider)
         await self._egress.start()
         return self._egress
+
+    async def _others_pay(self) -> bool:
+        """Whether there are others than the operator to pay for sessions."""
+        provider = self.settings.provider
+        if provider.caller_credentials or provider.stored_credentials:
+            return True
+        assert self._store is not None
+        return await self._store.credentials.any_stored()
 
     async def _start_pool(
         self, site: Site, egress: Egress, capabilities: Capabilities
@@ -253,7 +274,7 @@ class Service:
         return spare_keys(capabilities, bare=self.settings.pool.bare_spares)
 
     async def _start_conversations(
-        self, egress: Egress, catalog: ModelCatalog, capabilities: Capabilities
+        self, egress: Egress, catalog: ModelCatalog, capabilities: Capabilities, wallet: Wallet
     ) -> Conversations:
         settings, store, workspaces = self.settings, self._store, self._workspaces
         assert store is not None
@@ -290,6 +311,7 @@ class Service:
             ),
             quota,
             self._audit,
+            wallet,
         )
         self._conversations = Conversations(runtime)
         self._keeper = Keeper(
@@ -373,10 +395,13 @@ class Service:
 
     async def _close_store(self) -> None:
         keeper, journal, store = self._keeper, self._journal, self._store
-        callers, audit = self._callers, self._audit
-        self._keeper = self._journal = self._store = self._callers = self._audit = None
+        callers, audit, wallet = self._callers, self._audit, self._wallet
+        self._keeper = self._journal = self._store = self._callers = None
+        self._audit = self._wallet = None
         if callers is not None:
             await callers.aclose()
+        if wallet is not None:
+            await wallet.aclose()
         if journal is not None:
             await journal.aclose()
         if keeper is not None:

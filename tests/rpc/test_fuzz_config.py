@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 import pytest
 from hostile import MARK, messages
@@ -27,6 +27,8 @@ from warmline_service.vault import Vault
 from warmline_service.worker import Capabilities
 from warmline_service.worker._argv import Files, build_argv
 from warmline_service.worker._control import encode_line
+
+S = TypeVar("S", bound=Secrets)
 
 _LIMIT = 100_000
 _ABLE = Capabilities("1", (), True, True, True, True, True, True, True, True)
@@ -89,9 +91,9 @@ def _opened(config: SessionConfig) -> dict[str, McpServer]:
     }
 
 
-def _given(secrets: Secrets) -> Secrets:
+def _given(secrets: S) -> S:
     values = secrets.values(_VAULT, "dev")
-    return Secrets(secrets.names, values) if values else secrets
+    return replace(secrets, given=values, sealed="") if values else secrets
 
 
 def _secrets(config: SessionConfig) -> set[str]:

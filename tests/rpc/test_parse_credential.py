@@ -4,7 +4,7 @@ import pytest
 from warmline.v1 import session_config_pb2 as pb
 from warmline_service.chat import Opening
 from warmline_service.rpc._parse_credential import drop_shown, opening_paid_by, paid_by
-from warmline_service.sessions import Secrets, SessionConfig
+from warmline_service.sessions import PayingCredential, SessionConfig
 from warmline_service.tenants import OwnCredential, Principal
 
 ANYBODY = Principal("acme", "key abcd", frozenset({"chat"}))
@@ -12,7 +12,7 @@ PAYER = Principal("own", "credential", frozenset({"chat"}), OwnCredential("sk-an
 BEARER = Principal(
     "own", "credential", frozenset({"chat"}), OwnCredential("sk-ant-oat", oauth=True)
 )
-OTHER = SessionConfig(credential=Secrets(("api_key",), {"api_key": "another"}))
+OTHER = SessionConfig(credential=PayingCredential(("api_key",), {"api_key": "another"}))
 
 
 def test_who_is_known_by_a_credential_pays_with_it() -> None:

@@ -162,6 +162,44 @@ async def test_pages_follow_each_other(operator: Operator) -> None:
     assert (len(ids), ids) == (4, sorted(set(ids)))
 
 
+async def test_a_credential_goes_in_and_never_comes_out(operator: Operator) -> None:
+    """What is told of it is what it is; it goes with its tenant, and is nobody else's."""
+    await operator("CreateTenant", tenant=pb.Tenant(id="acme"))
+    answers = [
+        await operator("SetCredential", tenant_id="acme", name="key", api_key="s3cret", note="n"),
+        await operator(
+            "SetCredential",
+            tenant_id="acme",
+            name="max",
+            is_default=True,
+            oauth={
+                "access_token": "s3cret-access",
+                "refresh_token": "s3cret-refresh",
+                "expire_time": {"seconds": 2_000_000_000},
+                "scopes": ["user:inference"],
+                "subscription_type": "max",
+            },
+        ),
+    ]
+    first = await operator("ListCredentials", tenant_id="acme", page_size=1)
+    rest = await operator("ListCredentials", tenant_id="acme", page_token=first.next_page_token)
+    answers += [first, rest]
+    (key,), (tokens,) = first.credentials, rest.credentials
+    assert (key.name, key.kind, key.note) == ("key", pb.StoredCredential.KIND_API_KEY, "n")
+    assert not key.HasField("expire_time")
+    assert (tokens.kind, tokens.is_default) == (pb.StoredCredential.KIND_OAUTH, True)
+    assert (tokens.expire_time.seconds, tokens.scopes) == (2_000_000_000, ["user:inference"])
+    assert tokens.subscription_type == "max"
+    assert not any(b"s3cret" in each.SerializeToString() for each in answers)
+    again = await operator("SetCredential", tenant_id="acme", name="key", api_key="s3cret-2")
+    assert again.credential.create_time == key.create_time
+    assert again.credential.note == ""
+    assert not (await operator("ListCredentials", tenant_id="admin")).credentials
+    await operator("DeleteCredential", tenant_id="acme", name="key")
+    await operator("DeleteTenant", tenant_id="acme")
+    assert not (await operator("ListCredentials", tenant_id="acme")).credentials
+
+
 BAD: list[tuple[str, dict[str, Any], str]] = [
     ("CreateTenant", {}, "tenant.id"),
     ("CreateTenant", {"tenant": pb.Tenant(id="Acme")}, "tenant.id"),
@@ -188,6 +226,34 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("RotateApiKey", {"key_id": "abcd", "overlap": {"seconds": -1}}, "overlap"),
     ("RotateApiKey", {"key_id": "abcd", "overlap": {"seconds": 91 * 86400}}, "overlap"),
     ("RevokeApiKey", {}, "key_id"),
+    ("SetCredential", {"name": "a", "api_key": "s3cret"}, "tenant_id"),
+    ("SetCredential", {"tenant_id": "admin", "api_key": "s3cret"}, "name"),
+    ("SetCredential", {"tenant_id": "admin", "name": "S3cret", "api_key": "a"}, "name"),
+    ("SetCredential", {"tenant_id": "admin", "name": "a"}, "secret"),
+    ("SetCredential", {"tenant_id": "admin", "name": "a", "api_key": ""}, "api_key"),
+    ("SetCredential", {"tenant_id": "admin", "name": "a", "api_key": "s3cret\n"}, "api_key"),
+    ("SetCredential", {"tenant_id": "admin", "name": "a", "api_key": "s3cr\u00e9t"}, "api_key"),
+    ("SetCredential", {"tenant_id": "admin", "name": "a", "api_key": "x" * 8193}, "api_key"),
+    (
+        "SetCredential",
+        {"tenant_id": "admin", "name": "a", "api_key": "s3cret", "note": "\x07"},
+        "note",
+    ),
+    *(
+        ("SetCredential", {"tenant_id": "admin", "name": "a", "oauth": oauth}, f"oauth.{field}")
+        for oauth, field in (
+            ({}, "access_token"),
+            ({"access_token": "a", "refresh_token": "s3cret b"}, "refresh_token"),
+            ({"access_token": "a", "expire_time": {"seconds": -1}}, "expire_time"),
+            ({"access_token": "a", "expire_time": {"seconds": 2**60}}, "expire_time"),
+            ({"access_token": "a", "scopes": ["b", "c d"]}, "scopes[1]"),
+            ({"access_token": "a", "scopes": ["b"] * 33}, "scopes"),
+            ({"access_token": "a", "subscription_type": "x" * 65}, "subscription_type"),
+        )
+    ),
+    ("ListCredentials", {}, "tenant_id"),
+    ("ListCredentials", {"tenant_id": "admin", "page_token": "%"}, "page_token"),
+    ("DeleteCredential", {"tenant_id": "admin", "name": "../a"}, "name"),
 ]
 MISSING: list[tuple[str, dict[str, Any], str]] = [
     ("GetTenant", {"tenant_id": "nobody"}, "TENANT_NOT_FOUND"),
@@ -197,6 +263,14 @@ MISSING: list[tuple[str, dict[str, Any], str]] = [
     ("ListApiKeys", {"tenant_id": "nobody"}, "TENANT_NOT_FOUND"),
     ("RotateApiKey", {"key_id": "ffffffff"}, "KEY_NOT_FOUND"),
     ("RevokeApiKey", {"key_id": "ffffffff"}, "KEY_NOT_FOUND"),
+    (
+        "SetCredential",
+        {"tenant_id": "nobody", "name": "a", "api_key": "s3cret"},
+        "TENANT_NOT_FOUND",
+    ),
+    ("ListCredentials", {"tenant_id": "nobody"}, "TENANT_NOT_FOUND"),
+    ("DeleteCredential", {"tenant_id": "nobody", "name": "a"}, "TENANT_NOT_FOUND"),
+    ("DeleteCredential", {"tenant_id": "admin", "name": "a"}, "CREDENTIAL_NOT_FOUND"),
     ("CreateTenant", {"tenant": pb.Tenant(id="admin")}, "TENANT_EXISTS"),
 ]
 

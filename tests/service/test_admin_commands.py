@@ -30,19 +30,19 @@ class Desk:
         self.env = os.environ | {"WARMLINE_TARGET": address, "WARMLINE_API_KEY": key}
         self.env["TERM"] = "dumb"
 
-    async def run(self, *arguments: str) -> tuple[int, str, str]:
-        """Run a command: its exit code, output and errors."""
+    async def run(self, *arguments: str, said: str = "") -> tuple[int, str, str]:
+        """Run a command that reads `said`: its exit code, output and errors."""
         process = await asyncio.create_subprocess_exec(
             *COMMAND, *arguments, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=self.env
         )
-        out, err = await asyncio.wait_for(process.communicate(b""), _TIMEOUT)
+        out, err = await asyncio.wait_for(process.communicate(said.encode()), _TIMEOUT)
         assert process.returncode is not None
         assert b"Traceback" not in err, err.decode()
         return process.returncode, out.decode(), err.decode()
 
-    async def types(self, line: str) -> str:
+    async def types(self, line: str, said: str = "") -> str:
         """The output of a line that succeeds."""
-        code, out, err = await self.run(*line.split())
+        code, out, err = await self.run(*line.split(), said=said)
         assert code == 0, err
         return out
 
@@ -97,6 +97,44 @@ async def test_what_is_refused_is_said(tmp_path: Path) -> None:
             code, _, err = await desk.run(*line.split())
             assert code == 1, line
             assert word in err, line
+
+
+async def test_a_credential_is_read_and_never_written(tmp_path: Path) -> None:
+    """From standard input or a file; what is wrong with it is said without it."""
+    tokens = {"access_token": "s3cret-a", "refresh_token": "s3cret-r", "scopes": ["one", "two"]}
+    tokens |= {"expire_time": "2033-05-18T03:33:20Z", "subscription_type": "max"}
+    (tmp_path / "tokens").write_text(json.dumps(tokens))
+    async with administered(tmp_path) as (address, first):
+        desk = Desk(address, first)
+        out = await desk.types("credentials set admin key --note laptop", said="s3cret-k\n")
+        out += await desk.types(
+            f"credentials set admin max --oauth --default --file {tmp_path / 'tokens'}"
+        )
+        out += await desk.types("credentials list admin")
+        assert ["max", "oauth", "yes", "2033-05-18", "03:33Z"] in [
+            line.split()[:5] for line in out.splitlines()
+        ]
+        lines = (await desk.types("credentials list admin --json")).splitlines()
+        key, found = (json.loads(line) for line in lines)
+        assert (key["name"], key["kind"], key["isDefault"]) == ("key", "KIND_API_KEY", False)
+        assert (found["scopes"], found["subscriptionType"]) == (["one", "two"], "max")
+        assert "s3cret" not in out + "".join(lines)
+        for said, word in (
+            ("{s3cret", "--help"),
+            ('{"access_token": 7}', "--help"),
+            ("", "--help"),
+        ):
+            code, out, err = await desk.run(
+                "credentials", "set", "admin", "x", "--oauth", said=said
+            )
+            assert (code, word in err, "s3cret" in out + err) == (1, True, False), said
+        code, out, err = await desk.run("credentials", "set", "admin", "x", said="s3cret\nb")
+        assert (code, "api_key" in err, "s3cret" in out + err) == (1, True, False)
+        code, _, err = await desk.run("credentials", "set", "admin", "x", "--file", "/nonexistent")
+        assert (code, "cannot be read" in err) == (1, True)
+        await desk.types("credentials delete admin key")
+        code, _, err = await desk.run("credentials", "delete", "admin", "key")
+        assert (code, "CREDENTIAL_NOT_FOUND" in err) == (1, True)
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,28 @@ class AdminCalls:
         assert isinstance(response, pb.RevokeApiKeyResponse)
         return response.api_key
 
+    async def set_credential(self, request: pb.SetCredentialRequest) -> pb.StoredCredential:
+        """Store a model credential for a tenant, in place of the one by its name."""
+        response = await self._call("SetCredential", request)
+        assert isinstance(response, pb.SetCredentialResponse)
+        return response.credential
+
+    async def credentials(self, tenant_id: str) -> AsyncIterator[pb.StoredCredential]:
+        """A tenant's model credentials, without what is secret of them."""
+        request = pb.ListCredentialsRequest(tenant_id=tenant_id)
+        while True:
+            response = await self._call("ListCredentials", request)
+            for credential in response.credentials:
+                yield credential
+            if not response.next_page_token:
+                return
+            request.page_token = response.next_page_token
+
+    async def delete_credential(self, tenant_id: str, name: str) -> None:
+        """Forget a model credential."""
+        request = pb.DeleteCredentialRequest(tenant_id=tenant_id, name=name)
+        await self._call("DeleteCredential", request)
+
     async def pool(self) -> pb.GetPoolResponse:
         """What the service's pool holds."""
         response = await self._call("GetPool", pb.GetPoolRequest())

@@ -7,7 +7,13 @@ from warmline_service.chat._conversations import Conversations
 from warmline_service.chat._keys import acceptable_keys, spare_keys
 from warmline_service.chat._opening import Opening
 from warmline_service.chat._policy import Policy
-from warmline_service.chat._ports import ModelAccess, ModelCredential, Runtime, UpstreamFault
+from warmline_service.chat._ports import (
+    ModelAccess,
+    ModelCredential,
+    Runtime,
+    StoredName,
+    UpstreamFault,
+)
 from warmline_service.chat._stream import Stream
 from warmline_service.chat._tenancy import may_use, not_allowed
 
@@ -24,6 +30,7 @@ __all__ = [
     "Opening",
     "Policy",
     "Runtime",
+    "StoredName",
     "Stream",
     "ToolAnswer",
     "UpstreamFault",

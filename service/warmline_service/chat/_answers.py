@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from warmline_service.sessions import McpServer, Media, Secrets, SessionConfig
+from warmline_service.sessions import McpServer, Media, PayingCredential, SessionConfig
 from warmline_service.worker import PermissionMode
 
 
@@ -43,7 +43,7 @@ class Change:
     model: str | None = None
     permission_mode: PermissionMode | None = None
     mcp_servers: Mapping[str, McpServer] | None = None
-    credential: Secrets | None = None
+    credential: PayingCredential | None = None
 
     def of(self, config: SessionConfig) -> SessionConfig:
         """The configuration with it."""

@@ -10,7 +10,9 @@ from msgspec import structs
 
 from warmline_service.chat._ports import UpstreamFault
 from warmline_service.errors import Reason, WarmlineError, field_invalid
+from warmline_service.sessions import PayingCredential
 from warmline_service.sessions.events import (
+    CredentialRequired,
     Ending,
     Latency,
     PermissionDenial,
@@ -137,6 +139,24 @@ def failure_of(end: Result | Exit, fault: UpstreamFault | None) -> WarmlineError
         metadata={"upstreamStatus": str(status or "none")},
         retry_after=wait if wait is not None else _RETRY_AFTER.get(reason),
     )
+
+
+def required_credential(
+    credential: PayingCredential, fault: UpstreamFault | None
+) -> CredentialRequired | None:
+    """What to tell of a credential that was refused; None where it is the operator's."""
+    if credential.names:
+        text = "The model provider does not accept the session's credential: send another one by `update`."
+        return CredentialRequired(text)
+    if fault is not None and fault.denied is not None:
+        return CredentialRequired(fault.denied.message, fault.paid_with)
+    if fault is None or not fault.paid_with:
+        return None
+    text = (
+        f"The model provider does not accept the stored credential {fault.paid_with}: have the operator "
+        "store it again (SetCredential), or send another one by `update`."
+    )
+    return CredentialRequired(text, fault.paid_with)
 
 
 def unformed(ending: TurnCompleted, schema: Mapping[str, Any] | None) -> WarmlineError | None:

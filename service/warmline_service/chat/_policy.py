@@ -19,7 +19,7 @@ from warmline_service.sessions import SessionConfig
 class Policy:
     """The operator's settings, as far as they bound a session's configuration.
 
-    `own_credential`: whether the operator has one, for sessions without their own.
+    `own_credential`: whether the operator has one, for sessions without another.
     """
 
     limits: LimitSettings
@@ -30,7 +30,7 @@ class Policy:
     own_credential: bool
 
     def check(self, config: SessionConfig) -> None:
-        """Raise POLICY_DENIED, CREDENTIAL_REJECTED, or FIELD_INVALID for a plugin that is not here."""
+        """Raise POLICY_DENIED, or FIELD_INVALID for a plugin that is not here."""
         self._check_mode(config)
         for index, plugin in enumerate(config.plugins):
             if plugin.name and plugin.name not in self.cli.plugins:
@@ -68,9 +68,6 @@ class Policy:
         if config.credential.names and not self.provider.caller_credentials:
             text = "is not taken here; the operator can allow it by provider.caller_credentials"
             raise _denied("credential", text)
-        if not config.credential.names and not self.own_credential:
-            text = "The service has no credential of its own: give one by `config.credential`."
-            raise WarmlineError(Reason.CREDENTIAL_REJECTED, text)
 
 
 def _commands(config: SessionConfig) -> list[str]:

@@ -17,6 +17,7 @@ from warmline_service.chat._endings import (
     completed,
     failed,
     failure_of,
+    required_credential,
     unformed,
     used_between,
     with_earlier,
@@ -24,7 +25,7 @@ from warmline_service.chat._endings import (
 )
 from warmline_service.chat._keys import acceptable_keys
 from warmline_service.chat._parking import Parking
-from warmline_service.chat._ports import Runtime
+from warmline_service.chat._ports import Runtime, UpstreamFault
 from warmline_service.chat._recall import Past, Recall
 from warmline_service.chat._servers import SessionServers
 from warmline_service.chat._turn import Bounds, Emit, Parked, Phase, Turn
@@ -33,7 +34,6 @@ from warmline_service.pool import Lease, Share, Want
 from warmline_service.pool import Start as PoolStart
 from warmline_service.sessions import Session, SessionConfig
 from warmline_service.sessions.events import (
-    CredentialRequired,
     DebugLog,
     Ending,
     InterruptOutcome,
@@ -57,6 +57,7 @@ from warmline_service.worker import (
 # The session's own process, a spare of each kind, two that resume and a new one: all but the last
 # may be dying, or not take what was said before.
 _ATTEMPTS = 6
+_UNPAID = (Reason.CREDENTIAL_REJECTED, Reason.CREDENTIAL_NOT_FOUND)
 # What a caller without a deadline of its own waits for a process; the pool's own bound is lower.
 _NO_DEADLINE = 24 * 3600.0
 
@@ -229,8 +230,7 @@ class Runner:
         loop = asyncio.get_running_loop()
         deadline = turn.deadline or loop.time() + _NO_DEADLINE
         if not self.hot:
-            # What the operator allows may have changed since the session was set up.
-            await self._runtime.check(self._session.tenant, self._session.config)
+            await self._check(turn)
         # Looked up only where a process will be told it: the session's own knows it.
         past = None if self.hot else await self._recall.past()
         mcp = await self._servers.ready(turn.id)
@@ -256,6 +256,15 @@ class Runner:
         bind = loop.time() - before - (told or 0.0)
         start = Start.RESUMED if told is not None else Start(lease.start.value)
         return lease, Latency(start, lease.misses, lease.queue_seconds, spawn, bind, told, mcp)
+
+    async def _check(self, turn: Turn) -> None:
+        """What the operator allows and has stored may have changed since the session was set up."""
+        try:
+            await self._runtime.check(self._session.tenant, self._session.config)
+        except WarmlineError as error:
+            name = error.metadata.get("credential", "")
+            self._tell_rejected(error, UpstreamFault(401, None, error, name), turn)
+            raise
 
     async def _acquire(self, past: Past, deadline: float) -> Lease[CliProcess]:
         """A process of a kind that will do; ProcessLost where another way to have the past is left."""
@@ -361,8 +370,9 @@ class Runner:
                 self._park(turn, process)
                 return None
             self._desk.end()
-            error = failure_of(end, access.last_fault(slot))
-            self._tell_rejected(error, turn)
+            fault = access.last_fault(slot)
+            error = failure_of(end, fault)
+            self._tell_rejected(error, fault, turn)
             if isinstance(end, Exit) or end.failed:
                 error = turn.denied_by or error  # An answer that came all the same is one.
             self._crashed = isinstance(end, Exit)
@@ -410,12 +420,15 @@ class Runner:
             if text or dropped:
                 self._emit(DebugLog(text, dropped), turn.id, "")
 
-    def _tell_rejected(self, error: WarmlineError | None, turn: Turn) -> None:
-        """Have the caller send another credential, where the one that was refused is its own."""
-        own = self._session.config.credential.names
-        if own and error is not None and error.reason is Reason.CREDENTIAL_REJECTED:
-            text = "The model provider does not accept the session's credential."
-            self._emit(CredentialRequired(text), turn.id, "")
+    def _tell_rejected(
+        self, error: WarmlineError | None, fault: UpstreamFault | None, turn: Turn
+    ) -> None:
+        """Have the caller see to another credential, unless the one that was refused is the operator's."""
+        if error is None or error.reason not in _UNPAID:
+            return
+        required = required_credential(self._session.config.credential, fault)
+        if required is not None:
+            self._emit(required, turn.id, "")
 
     def _want(self, past: Past, workspace: Path | None, directories: tuple[Path, ...]) -> Want:
         can, config = self._runtime.capabilities, self._session.config

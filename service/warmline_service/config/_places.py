@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, IPvAnyNetwork, SecretStr, StringConstraints, model_validator
 
 from warmline_service.config._base import MIB, Seconds, Section
+from warmline_service.config._issuers import is_trusted_url
 
 
 class McpSettings(Section):
@@ -32,6 +33,26 @@ class McpSettings(Section):
     idle_ttl: Seconds = Field(
         300.0, description="A connection that no session uses is kept so long."
     )
+
+
+class OAuthSettings(Section):
+    """Where stored OAuth tokens are renewed; without it an expired one has to be stored again."""
+
+    token_url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#]{1,500}$")] = Field(
+        description="The token endpoint of the authorization server; by https."
+    )
+    client_id: Annotated[str, StringConstraints(pattern=r"^[!-~]{1,200}$")] = Field(
+        description="The client that the tokens were given to."
+    )
+    encoding: Literal["form", "json"] = Field(
+        "form", description="What it is asked in: `form` as RFC 6749 has it, or `json`."
+    )
+
+    @model_validator(mode="after")
+    def _https(self) -> Self:
+        if not is_trusted_url(self.token_url):
+            raise ValueError("token_url: must be https, or on this machine")
+        return self
 
 
 class ProviderSettings(Section):
@@ -60,6 +81,14 @@ class ProviderSettings(Section):
             "their sessions, and is who they are. Needs `caller_credentials`."
         ),
     )
+    stored_credentials: bool = Field(
+        False,
+        description=(
+            "The service may start without a credential of its own, also before any is stored: its tenants "
+            "use those that are stored for them."
+        ),
+    )
+    oauth: OAuthSettings | None = None
     connect_timeout: Seconds = Field(10.0, description="Seconds to connect.")
     read_timeout: Seconds = Field(
         600.0, description="Seconds without a byte before a model request is given up."

@@ -22,17 +22,22 @@ class TooManyRequestsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Whose requests a slot's are, and with which credential they go out; None: the operator's."""
+    """Whose requests a slot's are, and what they go out with: a credential, or by its name a stored one.
+
+    With an empty name it is the tenant's default, or else the operator's.
+    """
 
     tenant: str
     session_id: str
     credential: Credential | None = None
+    stored: str = ""
 
 
 class Account:
     """One slot's side of the egress. `fault` is the last request's error, None after a good one.
 
-    `denied` says why the running turn may ask no more: it has come to the end of what it may use.
+    `denied` says why the running turn may ask no more: it has come to the end of what it may use. `unpaid`
+    says why the last request had nothing to go out with, `paid_with` which stored credential it was for.
     """
 
     def __init__(self, slot_id: str) -> None:
@@ -40,6 +45,8 @@ class Account:
         self.access: Access | None = None
         self.meter = Meter()
         self.denied: WarmlineError | None = None
+        self.unpaid: WarmlineError | None = None
+        self.paid_with = ""
         self._allowance: Allowance | None = None
         self._before: Mapping[str, Tokens] = {}
         self.fault: UpstreamError | None = None
@@ -51,11 +58,11 @@ class Account:
             raise RuntimeError(f"slot {self.slot_id} is bound already")
         self.access = access
 
-    def renew(self, credential: Credential | None) -> None:
+    def renew(self, credential: Credential | None, stored: str = "") -> None:
         """The next request goes out with another credential; RuntimeError where nobody has the slot."""
         if self.access is None:
             raise RuntimeError(f"slot {self.slot_id} is not bound")
-        self.access = replace(self.access, credential=credential)
+        self.access = replace(self.access, credential=credential, stored=stored)
 
     def allow(self, allowance: Allowance | None) -> None:
         """What is used from now on is held to an allowance; None: to nothing."""

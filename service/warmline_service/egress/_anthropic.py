@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, Mapping
 
 import aiohttp
 import structlog
@@ -10,13 +10,23 @@ from aiohttp import web
 from yarl import URL
 
 from warmline_service.config import MIB, ProviderSettings
+from warmline_service.credentials import Wallet
 from warmline_service.egress._account import Account
-from warmline_service.egress._bodies import MAX_BODY, BodyTooLargeError, Upload, cut
+from warmline_service.egress._bodies import (
+    MAX_BODY,
+    BodyTooLargeError,
+    Shelf,
+    Upload,
+    cut,
+    pieces,
+)
 from warmline_service.egress._credential import Credential, authorize
 from warmline_service.egress._faults import UpstreamError, error_response, read_error
 from warmline_service.egress._meter import Meter, Reading
+from warmline_service.egress._payment import Payment, Payments
 from warmline_service.egress._provider import Route
 from warmline_service.egress._sse import UsageScanner
+from warmline_service.errors import Reason, WarmlineError
 
 _log = structlog.get_logger(__name__)
 
@@ -39,12 +49,18 @@ class _UpstreamCutError(Exception):
 class AnthropicProvider:
     """A reverse proxy that puts the credential in, streams both ways and meters what comes back.
 
-    `credential` is the operator's, for accounts without one of their own.
+    `credential` is the operator's, for accounts without one of their own; `wallet` has those of tenants.
     """
 
-    def __init__(self, settings: ProviderSettings, credential: Credential | None) -> None:
+    def __init__(
+        self,
+        settings: ProviderSettings,
+        credential: Credential | None,
+        wallet: Wallet | None = None,
+    ) -> None:
         self._settings = settings
-        self._credential = credential
+        self._payments = Payments(credential, wallet)
+        self._shelf = Shelf()
         self._base = settings.base_url.rstrip("/")
         self._session: aiohttp.ClientSession | None = None
 
@@ -78,7 +94,10 @@ class AnthropicProvider:
         if upload.too_large:
             return _refuse(account, 413, str(BodyTooLargeError(MAX_BODY)))
         try:
-            upstream = await self._send(request, upload, account)
+            payment = await self._payments.first(account)
+            upstream = await self._paid(request, upload, account, payment)
+        except WarmlineError as error:
+            return _unpaid(account, error)
         except (aiohttp.ClientError, OSError) as error:
             return _unreachable(account, upload, error)
         try:
@@ -88,31 +107,56 @@ class AnthropicProvider:
             # where the CLI was interrupted: the provider must stop writing at once.
             upstream.close()
 
+    async def _paid(
+        self, request: web.BaseRequest, upload: Upload, account: Account, payment: Payment
+    ) -> aiohttp.ClientResponse:
+        """The provider's answer: where it refuses a stored token, the answer to another one.
+
+        Nothing has been sent back by then.
+        """
+        with self._shelf.room(request) as room:
+            kept = None
+            if room and payment.is_renewable:
+                kept = b"".join([piece async for piece in upload])
+            upstream = await self._send(request, upload if kept is None else pieces(kept), payment)
+            if upstream.status != 401 or not payment.is_renewable:
+                return upstream
+            try:
+                # Also where this request cannot be sent again: the next one has the new token.
+                other = await self._payments.another(account, payment)
+            except BaseException:
+                upstream.close()
+                raise
+            if other is None or kept is None:
+                return upstream
+            upstream.close()
+            return await self._send(request, pieces(kept), other)
+
     async def _send(
-        self, request: web.BaseRequest, upload: Upload, account: Account
+        self, request: web.BaseRequest, body: AsyncIterable[bytes], payment: Payment
     ) -> aiohttp.ClientResponse:
         if self._session is None:
             raise RuntimeError("the provider has not been started")
         return await self._session.request(
             "POST",
             URL(self._base + request.raw_path, encoded=True),
-            headers=self._headers(request, account),
-            data=upload,
+            headers=_headers(request, payment.credential),
+            data=body,
             allow_redirects=False,
         )
 
-    def _headers(self, request: web.BaseRequest, account: Account) -> dict[str, str]:
-        headers = {
-            name: value
-            for name, value in _lowered(request.headers)
-            if name in _SENT or name.startswith(_SENT_PREFIXES)
-        }
-        headers["accept-encoding"] = "identity"
-        if request.content_length is not None:
-            headers["content-length"] = str(request.content_length)
-        own = account.access.credential if account.access else None
-        authorize(headers, own or self._credential)
-        return headers
+
+def _headers(request: web.BaseRequest, credential: Credential | None) -> dict[str, str]:
+    headers = {
+        name: value
+        for name, value in _lowered(request.headers)
+        if name in _SENT or name.startswith(_SENT_PREFIXES)
+    }
+    headers["accept-encoding"] = "identity"
+    if request.content_length is not None:
+        headers["content-length"] = str(request.content_length)
+    authorize(headers, credential)
+    return headers
 
 
 def _lowered(headers: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -202,6 +246,12 @@ def _without_secret(body: bytes, upstream: aiohttp.ClientResponse) -> bytes:
         secret = sent.get(name, "").removeprefix("Bearer ")
         body = body.replace(secret.encode(), b"[redacted]") if secret else body
     return body
+
+
+def _unpaid(account: Account, error: WarmlineError) -> web.Response:
+    """There is nothing to pay with, as `account` says."""
+    status = 503 if error.reason is Reason.STORAGE_UNAVAILABLE else 401
+    return _refuse(account, status, error.message)
 
 
 def _unreachable(

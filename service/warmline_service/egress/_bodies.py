@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Self
 
 from aiohttp import web
@@ -9,6 +11,10 @@ from aiohttp import web
 from warmline_service.config import MIB
 
 MAX_BODY = 64 * MIB
+# What may have to be sent twice is kept meanwhile: one body, and all of them at once.
+_KEPT_BODY = 4 * MIB
+_ALL_KEPT = 64 * MIB
+_PIECE = 64 * 1024
 
 
 class BodyTooLargeError(Exception):
@@ -48,6 +54,32 @@ class Upload:
 async def read_body(request: web.BaseRequest, limit: int = MAX_BODY) -> bytes:
     """The whole body; raises BodyTooLargeError."""
     return b"".join([piece async for piece in Upload(request, limit)])
+
+
+async def pieces(body: bytes) -> AsyncIterator[bytes]:
+    """A body that was read, piece by piece."""
+    for start in range(0, len(body), _PIECE):
+        yield body[start : start + _PIECE]
+
+
+class Shelf:
+    """Room for bodies that may have to be sent again."""
+
+    def __init__(self) -> None:
+        self._taken = 0
+
+    @contextmanager
+    def room(self, request: web.BaseRequest) -> Iterator[bool]:
+        """Whether there is room for a request's body, which says its length; until the end of the block."""
+        size = request.content_length
+        if size is None or size > _KEPT_BODY or self._taken + size > _ALL_KEPT:
+            yield False
+            return
+        self._taken += size
+        try:
+            yield True
+        finally:
+            self._taken -= size
 
 
 def cut(request: web.BaseRequest) -> None:

@@ -85,9 +85,9 @@ class Egress:
         """
         self._account(slot_id).bind(access)
 
-    def renew(self, slot_id: str, credential: Credential | None) -> None:
+    def renew(self, slot_id: str, credential: Credential | None, stored: str = "") -> None:
         """The slot's next request goes out with another credential; as `bind` raises."""
-        self._account(slot_id).renew(credential)
+        self._account(slot_id).renew(credential, stored)
 
     def allow(self, slot_id: str, allowance: Allowance | None) -> None:
         """What the slot uses from now on is held to an allowance; KeyError for an unknown slot."""
@@ -96,6 +96,14 @@ class Egress:
     def denied(self, slot_id: str) -> WarmlineError | None:
         """Why the slot may ask no more since `allow`, if that is so; KeyError for an unknown slot."""
         return self._account(slot_id).denied
+
+    def unpaid(self, slot_id: str) -> WarmlineError | None:
+        """Why the slot's last request had nothing to go out with, if that is so; as `denied` raises."""
+        return self._account(slot_id).unpaid
+
+    def paid_with(self, slot_id: str) -> str:
+        """The name of the stored credential that the slot's last request was for; empty for another."""
+        return self._account(slot_id).paid_with
 
     def meter(self, slot_id: str) -> Meter:
         """What the slot has used since it was bound; KeyError for an unknown slot."""

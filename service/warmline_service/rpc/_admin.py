@@ -10,10 +10,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from warmline.v1 import admin_service_pb2 as pb
 from warmline.v1 import admin_service_pb2_grpc as pb_grpc
 
+from warmline_service.credentials import Wallet
 from warmline_service.pool import PoolStats
 from warmline_service.rpc._deserialize import checked
 from warmline_service.rpc._interceptors import principal
 from warmline_service.rpc._parse_admin import (
+    credential_page_of,
     expiry_of,
     fields_of,
     identities_of,
@@ -26,8 +28,10 @@ from warmline_service.rpc._parse_admin import (
     tenant_page_of,
     text_of,
 )
+from warmline_service.rpc._parse_credential import stored_name_of
 from warmline_service.rpc._policy import fill_policy, policy_of
 from warmline_service.rpc._scopes import scope_value
+from warmline_service.rpc._stored_credentials import given_of, stored_credential
 from warmline_service.rpc._streaming import Context
 from warmline_service.tenants import SCOPES, Administration, KeyView, TenantView, stored
 
@@ -35,15 +39,20 @@ T = TypeVar("T")
 
 
 class AdminServicer(pb_grpc.AdminServiceServicer):
-    """`AdminService` over tenants and keys; `pool` says what the pool holds, `drain` begins to stop."""
+    """`AdminService` over tenants, keys and what pays for them.
+
+    `pool` says what the pool holds, `drain` begins to stop.
+    """
 
     def __init__(
         self,
         administration: Administration,
+        wallet: Wallet,
         pool: Callable[[], PoolStats],
         drain: Callable[[], None],
     ) -> None:
         self._administration = administration
+        self._wallet = wallet
         self._pool = pool
         self._drain = drain
 
@@ -165,6 +174,61 @@ class AdminServicer(pb_grpc.AdminServiceServicer):
         checked(request)
         key = await self._administration.revoke_key(key_id_of(request.key_id, "key_id"))
         return pb.RevokeApiKeyResponse(api_key=_api_key(key))
+
+    async def SetCredential(
+        self, request: pb.SetCredentialRequest, context: Context
+    ) -> pb.SetCredentialResponse:
+        """Store a model credential."""
+        del context
+        checked(request)
+        tenant = tenant_id_of(request.tenant_id, "tenant_id")
+        name = stored_name_of(request.name, "name")
+        given, note = given_of(request), text_of(request.note, "note")
+        await self._check_tenant(tenant)
+        row = await self._wallet.put(
+            tenant,
+            name,
+            given.secret,
+            oauth=given.oauth,
+            is_default=request.is_default,
+            scopes=given.scopes,
+            subscription_type=given.subscription_type,
+            note=note,
+            expires_at=given.expires_at,
+        )
+        return pb.SetCredentialResponse(credential=stored_credential(row))
+
+    async def ListCredentials(
+        self, request: pb.ListCredentialsRequest, context: Context
+    ) -> pb.ListCredentialsResponse:
+        """A page of a tenant's model credentials."""
+        del context
+        checked(request)
+        tenant = tenant_id_of(request.tenant_id, "tenant_id")
+        after, size = credential_page_of(request)
+        await self._check_tenant(tenant)
+        shown, more = _page(await self._wallet.page(tenant, after, size + 1), size)
+        return pb.ListCredentialsResponse(
+            credentials=map(stored_credential, shown),
+            next_page_token=shown[-1].name if more else "",
+        )
+
+    async def DeleteCredential(
+        self, request: pb.DeleteCredentialRequest, context: Context
+    ) -> pb.DeleteCredentialResponse:
+        """Forget a model credential."""
+        del context
+        checked(request)
+        tenant = tenant_id_of(request.tenant_id, "tenant_id")
+        name = stored_name_of(request.name, "name")
+        await self._check_tenant(tenant)
+        await self._wallet.remove(tenant, name)
+        return pb.DeleteCredentialResponse()
+
+    async def _check_tenant(self, tenant: str) -> None:
+        """Raise TENANT_NOT_FOUND; the caller's own is there, also where nobody is asked who he is."""
+        if tenant != principal().tenant:
+            await self._administration.tenant(tenant)
 
     async def GetPool(self, request: pb.GetPoolRequest, context: Context) -> pb.GetPoolResponse:
         """What the pool holds."""

@@ -65,7 +65,8 @@ class CallAudit:
         if not method.startswith(_ADMIN) or bool(getattr(request, "page_token", None)):
             return
         name = method.rpartition("/")[2]
-        given = _given(request)
+        # What is not well-formed may be anything: a secret in the wrong field, for one.
+        given = _given(request) if outcome != Reason.FIELD_INVALID else _named(request)
         self._log.acted(
             "admin." + re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower(),
             outcome=outcome,
@@ -73,6 +74,13 @@ class CallAudit:
         )
         if not name.startswith(_LOOKS) and not await self._log.written():
             _log.error("an operator's act is not in the audit log yet", method=method)
+
+
+def _named(request: Any) -> Any:
+    """Which fields a request has, and nothing of what is in them."""
+    if not isinstance(request, Message):
+        return {}
+    return {"fields": [field.name for field, _ in request.ListFields()]}
 
 
 def _given(request: Any) -> Any:
@@ -83,4 +91,4 @@ def _given(request: Any) -> Any:
     try:
         return MessageToDict(request)
     except (Error, ValueError, TypeError, OverflowError):
-        return {"unreadable": [field.name for field, _ in request.ListFields()]}
+        return _named(request)

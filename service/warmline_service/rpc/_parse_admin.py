@@ -123,6 +123,11 @@ def key_page_of(request: pb.ListApiKeysRequest) -> tuple[str, int]:
     return _after(request.page_token, _KEY), _size(request.page_size)
 
 
+def credential_page_of(request: pb.ListCredentialsRequest) -> tuple[str, int]:
+    """The same for a page of credentials."""
+    return _after(request.page_token, _TENANT), _size(request.page_size)
+
+
 def _after(token: str, form: re.Pattern[str]) -> str:
     if token and not form.fullmatch(token):
         raise field_invalid("page_token", "is none that this service gave")

@@ -27,7 +27,13 @@ from warmline_service.rpc._parse_equipment import (
 from warmline_service.rpc._parse_mcp import servers_of, wait_of
 from warmline_service.rpc._parse_settings import SETTINGS_BYTES, settings_of
 from warmline_service.rpc._struct import LEVELS, fits_struct
-from warmline_service.sessions import MOST_RULES, ClientTool, Secrets, SessionConfig, is_rule
+from warmline_service.sessions import (
+    MOST_RULES,
+    ClientTool,
+    PayingCredential,
+    SessionConfig,
+    is_rule,
+)
 from warmline_service.worker import Agent, PermissionMode, SystemPrompt
 
 PROMPT_BYTES = 256 * 1024
@@ -320,8 +326,10 @@ def _whole(value: Any) -> Any:
     return value
 
 
-def _credential_of(config: pb.SessionConfig, field: str) -> Secrets:
-    return credential_of(config.credential, field) if config.HasField("credential") else Secrets()
+def _credential_of(config: pb.SessionConfig, field: str) -> PayingCredential:
+    if not config.HasField("credential"):
+        return PayingCredential()
+    return credential_of(config.credential, field)
 
 
 def _seconds(

@@ -227,6 +227,7 @@ def _server(out: pb.McpServerStatus, body: events.ServerStatus) -> None:
 
 def _credential(out: pb.CredentialRequired, body: events.CredentialRequired) -> None:
     out.message = body.message
+    out.name = body.name
 
 
 def _message(out: pb.Message, body: events.Message) -> None:

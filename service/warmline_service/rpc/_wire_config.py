@@ -50,6 +50,8 @@ def wire_config(config: SessionConfig) -> pb.SessionConfig:
     _servers(out, config)
     for kind in config.credential.names:
         setattr(out.credential, kind, "")
+    if config.credential.name:
+        out.credential.name = config.credential.name
     if config.effort:
         out.reasoning.effort = pb.Effort.Value(f"EFFORT_{config.effort.upper()}")
     if config.thinking_tokens is not None:

@@ -20,7 +20,7 @@ from warmline_service.sessions._keeper import Keeper
 from warmline_service.sessions._mcp import MCP_WAIT, McpServer, McpWait
 from warmline_service.sessions._message import Media, UserMessage
 from warmline_service.sessions._portable import Export, Portable
-from warmline_service.sessions._secrets import Secrets
+from warmline_service.sessions._secrets import PayingCredential, Secrets
 from warmline_service.sessions._session import Session
 from warmline_service.sessions._sessions import Sessions, config_of
 from warmline_service.sessions._workspaces import Workspaces
@@ -38,6 +38,7 @@ __all__ = [
     "McpServer",
     "McpWait",
     "Media",
+    "PayingCredential",
     "PlacedFile",
     "Portable",
     "Secrets",

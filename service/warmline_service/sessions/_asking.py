@@ -75,6 +75,7 @@ class ServerStatus(Tagged, frozen=True, tag="mcp_server_status"):
 
 
 class CredentialRequired(Tagged, frozen=True, tag="credential_required"):
-    """The provider has refused the session's own credential."""
+    """The credential that the session pays with is not accepted: its own, or the stored one by `name`."""
 
     message: str
+    name: str = ""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from warmline_service.sessions._mcp import McpServer, McpWait
-from warmline_service.sessions._secrets import Secrets
+from warmline_service.sessions._secrets import PayingCredential
 from warmline_service.worker import (
     Agent,
     Debug,
@@ -90,8 +90,7 @@ class SessionConfig:
     client_tools: tuple[ClientTool, ...] = ()
     mcp_servers: Mapping[str, McpServer] = field(default_factory=dict)
     mcp_wait: McpWait = field(default_factory=McpWait)
-    # The model provider's: an `api_key` or an `oauth_token`; empty for the operator's.
-    credential: Secrets = field(default_factory=Secrets)
+    credential: PayingCredential = field(default_factory=PayingCredential)
 
     @property
     def options(self) -> Options:

@@ -11,6 +11,8 @@ from warmline_service.store._archive_bounds import (
 from warmline_service.store._audit_store import BASE, HEAD, AuditStore
 from warmline_service.store._blob_key import blob_key, blob_prefix
 from warmline_service.store._blobs import Blobs
+from warmline_service.store._credential_store import CredentialStore
+from warmline_service.store._credentials import credential_not_found
 from warmline_service.store._database import (
     Database,
     PostgresDatabase,
@@ -37,6 +39,7 @@ from warmline_service.store._rows import (
     AuditRow,
     Claim,
     Claimed,
+    CredentialRow,
     EventRow,
     KeyRow,
     PartRow,
@@ -70,6 +73,8 @@ __all__ = [
     "Bounds",
     "Claim",
     "Claimed",
+    "CredentialRow",
+    "CredentialStore",
     "Database",
     "EventRow",
     "Granted",
@@ -92,6 +97,7 @@ __all__ = [
     "blob_key",
     "blob_prefix",
     "content_unavailable",
+    "credential_not_found",
     "elsewhere",
     "event_name",
     "key_not_found",

@@ -181,3 +181,27 @@ class AuditPage(Struct, frozen=True):
     rows: list[AuditRow]
     base: Anchor | None
     lowest: int | None
+
+
+class CredentialRow(Struct, frozen=True):
+    """A stored model credential. Times are seconds since the epoch; None: never.
+
+    `sealed` is what is secret of it, `revision` another one whenever that is another. `claimed_until` is when
+    somebody else may refresh it, `failure` why it could not be refreshed last time.
+    """
+
+    tenant: str
+    name: str
+    kind: str
+    sealed: str
+    is_default: bool
+    scopes: tuple[str, ...]
+    subscription_type: str
+    note: str
+    created_at: float
+    updated_at: float
+    expires_at: float | None
+    revision: str
+    refreshed_at: float | None = None
+    claimed_until: float = 0.0
+    failure: str = ""

@@ -173,6 +173,38 @@ api_keys = Table(
     Index(None, "tenant", "id"),
 )
 
+# Model credentials that operators have stored for a tenant, which may be one of the settings file.
+credentials = Table(
+    "credentials",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("name", String(64), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    # What is secret of it, by the vault; its owner is the tenant.
+    Column("sealed", Text, nullable=False),
+    Column("is_default", Boolean, nullable=False),
+    # Names with spaces in between.
+    Column("scopes", Text, nullable=False),
+    Column("subscription_type", String(64), nullable=False),
+    Column("note", String(200), nullable=False),
+    Column("created_at", Float(53), nullable=False),
+    Column("updated_at", Float(53), nullable=False),
+    Column("expires_at", Float(53), nullable=True),
+    # Another one whenever the secret is another.
+    Column("revision", String(32), nullable=False),
+    Column("refreshed_at", Float(53), nullable=True),
+    # Until then one service alone refreshes it; or, where `failure` says why one could not, nobody does.
+    Column("claimed_until", Float(53), nullable=False),
+    Column("failure", String(16), nullable=False),
+)
+Index(
+    "ix_credentials_default",
+    credentials.c.tenant,
+    unique=True,
+    sqlite_where=credentials.c.is_default,
+    postgresql_where=credentials.c.is_default,
+)
+
 # What a tenant has used of a model on a day (UTC); a budget's month is a sum of its days.
 usage = Table(
     "usage",

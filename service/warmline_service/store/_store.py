@@ -14,6 +14,7 @@ from warmline_service.store import _events, _leases, _sessions, _turns
 from warmline_service.store._audit_store import AuditStore
 from warmline_service.store._blob_key import blob_key, blob_prefix
 from warmline_service.store._blobs import Blobs
+from warmline_service.store._credential_store import CredentialStore
 from warmline_service.store._database import Database, unavailable
 from warmline_service.store._faults import StoreMisconfigured
 from warmline_service.store._ledger import Ledger
@@ -41,15 +42,16 @@ _ROUND = 200
 class Store:
     """Sessions, turns, events, transcripts, keys and leases in a database; content in blobs.
 
-    `tenants` has those and their API keys, `audit` who did what. `node_id` names this service among those
-    that share the database. Everything raises STORAGE_UNAVAILABLE while the database or the blobs cannot
-    be used. `open` first, `aclose` last.
+    `tenants` has those and their API keys, `credentials` what pays for them, `audit` who did what. `node_id`
+    names this service among those that share the database. Everything raises STORAGE_UNAVAILABLE while
+    the database or the blobs cannot be used. `open` first, `aclose` last.
     """
 
     def __init__(self, database: Database, blobs: Blobs, node_id: str) -> None:
         self.blobs = blobs
         self.tenants = TenantStore(database)
         self.audit = AuditStore(database)
+        self.credentials = CredentialStore(database)
         self.node_id = node_id
         self.ledger = Ledger(database, node_id)
         self.roots = Roots(database)

@@ -49,7 +49,10 @@ class TenantStore:
         return await self._write(lambda c: _tenants.update(c, tenant, values, identities))
 
     async def shut_out(self, tenant: str, now: float) -> None:
-        """Disable a tenant, revoke its keys and forget its identities. Raises TENANT_NOT_FOUND."""
+        """Disable a tenant, revoke its keys, forget its identities and credentials.
+
+        Raises TENANT_NOT_FOUND.
+        """
         await self._write(lambda c: _tenants.shut_out(c, tenant, now))
 
     async def identified_by(self, identity: str) -> TenantRow | None:

@@ -8,6 +8,7 @@ import msgspec
 import sqlalchemy as sa
 
 from warmline_service.errors import Reason, WarmlineError
+from warmline_service.store import _credentials
 from warmline_service.store._rows import TenantRow
 from warmline_service.store._schema import api_keys, identities, tenants
 
@@ -55,10 +56,11 @@ def update(
 
 
 def shut_out(connection: sa.Connection, tenant: str, now: float) -> None:
-    """Disable a tenant, revoke its keys and forget its identities. Raises TENANT_NOT_FOUND."""
+    """Disable a tenant, revoke its keys, forget its identities and credentials. Raises TENANT_NOT_FOUND."""
     _lock(connection, tenant)
     connection.execute(sa.update(tenants).where(tenants.c.id == tenant).values(disabled=True))
     connection.execute(sa.delete(identities).where(identities.c.tenant == tenant))
+    _credentials.remove_all(connection, tenant)
     live = (api_keys.c.tenant == tenant, api_keys.c.revoked_at.is_(None))
     connection.execute(sa.update(api_keys).where(*live).values(revoked_at=now))
 

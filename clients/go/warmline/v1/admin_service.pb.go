@@ -24,6 +24,59 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// What it is.
+type StoredCredential_Kind int32
+
+const (
+	// Never sent.
+	StoredCredential_KIND_UNSPECIFIED StoredCredential_Kind = 0
+	// An API key.
+	StoredCredential_KIND_API_KEY StoredCredential_Kind = 1
+	// OAuth tokens.
+	StoredCredential_KIND_OAUTH StoredCredential_Kind = 2
+)
+
+// Enum value maps for StoredCredential_Kind.
+var (
+	StoredCredential_Kind_name = map[int32]string{
+		0: "KIND_UNSPECIFIED",
+		1: "KIND_API_KEY",
+		2: "KIND_OAUTH",
+	}
+	StoredCredential_Kind_value = map[string]int32{
+		"KIND_UNSPECIFIED": 0,
+		"KIND_API_KEY":     1,
+		"KIND_OAUTH":       2,
+	}
+)
+
+func (x StoredCredential_Kind) Enum() *StoredCredential_Kind {
+	p := new(StoredCredential_Kind)
+	*p = x
+	return p
+}
+
+func (x StoredCredential_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (StoredCredential_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_warmline_v1_admin_service_proto_enumTypes[0].Descriptor()
+}
+
+func (StoredCredential_Kind) Type() protoreflect.EnumType {
+	return &file_warmline_v1_admin_service_proto_enumTypes[0]
+}
+
+func (x StoredCredential_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use StoredCredential_Kind.Descriptor instead.
+func (StoredCredential_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{21, 0}
+}
+
 // Who has sessions, and keys to them.
 type Tenant struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1343,6 +1396,597 @@ func (x *RevokeApiKeyResponse) GetApiKey() *ApiKey {
 	return nil
 }
 
+// A model credential, without what is secret of it.
+type StoredCredential struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whose it is.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// Names it among the tenant's: a small letter or digit, then at most 62 of these, `-` or `_`.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// What it is.
+	Kind StoredCredential_Kind `protobuf:"varint,3,opt,name=kind,proto3,enum=warmline.v1.StoredCredential_Kind" json:"kind,omitempty"`
+	// The tenant's sessions use it where they name none; at most one is.
+	IsDefault bool `protobuf:"varint,4,opt,name=is_default,json=isDefault,proto3" json:"is_default,omitempty"`
+	// OAuth: from when on the access token is refused, as far as is known; it is renewed before.
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// OAuth: what the tokens allow.
+	Scopes []string `protobuf:"bytes,6,rep,name=scopes,proto3" json:"scopes,omitempty"`
+	// OAuth: the account's plan, as it was given.
+	SubscriptionType string `protobuf:"bytes,7,opt,name=subscription_type,json=subscriptionType,proto3" json:"subscription_type,omitempty"`
+	// For people; at most 200 characters.
+	Note string `protobuf:"bytes,8,opt,name=note,proto3" json:"note,omitempty"`
+	// When one by this name was stored first.
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// When it was stored or renewed last.
+	UpdateTime    *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StoredCredential) Reset() {
+	*x = StoredCredential{}
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StoredCredential) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StoredCredential) ProtoMessage() {}
+
+func (x *StoredCredential) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StoredCredential.ProtoReflect.Descriptor instead.
+func (*StoredCredential) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *StoredCredential) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *StoredCredential) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *StoredCredential) GetKind() StoredCredential_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return StoredCredential_KIND_UNSPECIFIED
+}
+
+func (x *StoredCredential) GetIsDefault() bool {
+	if x != nil {
+		return x.IsDefault
+	}
+	return false
+}
+
+func (x *StoredCredential) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *StoredCredential) GetScopes() []string {
+	if x != nil {
+		return x.Scopes
+	}
+	return nil
+}
+
+func (x *StoredCredential) GetSubscriptionType() string {
+	if x != nil {
+		return x.SubscriptionType
+	}
+	return ""
+}
+
+func (x *StoredCredential) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+func (x *StoredCredential) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *StoredCredential) GetUpdateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UpdateTime
+	}
+	return nil
+}
+
+// OAuth tokens of an account at the model provider. They are the account holder's; his terms with the provider decide
+// whether a service may use them.
+type OAuthTokens struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The token that bears; at most 8 KiB of ASCII that can be seen.
+	AccessToken string `protobuf:"bytes,1,opt,name=access_token,json=accessToken,proto3" json:"access_token,omitempty"`
+	// What gets another one, in the same form. Empty: it is not renewed.
+	RefreshToken string `protobuf:"bytes,2,opt,name=refresh_token,json=refreshToken,proto3" json:"refresh_token,omitempty"`
+	// From when on the access token is refused; a moment that has passed has it renewed first. Not set: that is not known,
+	// and it is renewed when the provider refuses it.
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// What they allow: at most 32, each at most 100 characters of ASCII that can be seen.
+	Scopes []string `protobuf:"bytes,4,rep,name=scopes,proto3" json:"scopes,omitempty"`
+	// The account's plan, for people; at most 64 characters.
+	SubscriptionType string `protobuf:"bytes,5,opt,name=subscription_type,json=subscriptionType,proto3" json:"subscription_type,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *OAuthTokens) Reset() {
+	*x = OAuthTokens{}
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OAuthTokens) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OAuthTokens) ProtoMessage() {}
+
+func (x *OAuthTokens) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OAuthTokens.ProtoReflect.Descriptor instead.
+func (*OAuthTokens) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *OAuthTokens) GetAccessToken() string {
+	if x != nil {
+		return x.AccessToken
+	}
+	return ""
+}
+
+func (x *OAuthTokens) GetRefreshToken() string {
+	if x != nil {
+		return x.RefreshToken
+	}
+	return ""
+}
+
+func (x *OAuthTokens) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *OAuthTokens) GetScopes() []string {
+	if x != nil {
+		return x.Scopes
+	}
+	return nil
+}
+
+func (x *OAuthTokens) GetSubscriptionType() string {
+	if x != nil {
+		return x.SubscriptionType
+	}
+	return ""
+}
+
+// What to store.
+type SetCredentialRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whose it is.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// Its name: a small letter or digit, then at most 62 of these, `-` or `_`.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// What is secret; it must be set.
+	//
+	// Types that are valid to be assigned to Secret:
+	//
+	//	*SetCredentialRequest_ApiKey
+	//	*SetCredentialRequest_Oauth
+	Secret isSetCredentialRequest_Secret `protobuf_oneof:"secret"`
+	// The tenant's sessions use it where they name none; whichever was the default before is it no more.
+	IsDefault bool `protobuf:"varint,5,opt,name=is_default,json=isDefault,proto3" json:"is_default,omitempty"`
+	// For people; at most 200 characters.
+	Note          string `protobuf:"bytes,6,opt,name=note,proto3" json:"note,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetCredentialRequest) Reset() {
+	*x = SetCredentialRequest{}
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetCredentialRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetCredentialRequest) ProtoMessage() {}
+
+func (x *SetCredentialRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetCredentialRequest.ProtoReflect.Descriptor instead.
+func (*SetCredentialRequest) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *SetCredentialRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *SetCredentialRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SetCredentialRequest) GetSecret() isSetCredentialRequest_Secret {
+	if x != nil {
+		return x.Secret
+	}
+	return nil
+}
+
+func (x *SetCredentialRequest) GetApiKey() string {
+	if x != nil {
+		if x, ok := x.Secret.(*SetCredentialRequest_ApiKey); ok {
+			return x.ApiKey
+		}
+	}
+	return ""
+}
+
+func (x *SetCredentialRequest) GetOauth() *OAuthTokens {
+	if x != nil {
+		if x, ok := x.Secret.(*SetCredentialRequest_Oauth); ok {
+			return x.Oauth
+		}
+	}
+	return nil
+}
+
+func (x *SetCredentialRequest) GetIsDefault() bool {
+	if x != nil {
+		return x.IsDefault
+	}
+	return false
+}
+
+func (x *SetCredentialRequest) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+type isSetCredentialRequest_Secret interface {
+	isSetCredentialRequest_Secret()
+}
+
+type SetCredentialRequest_ApiKey struct {
+	// An API key: at most 8 KiB of ASCII that can be seen.
+	ApiKey string `protobuf:"bytes,3,opt,name=api_key,json=apiKey,proto3,oneof"`
+}
+
+type SetCredentialRequest_Oauth struct {
+	// OAuth tokens.
+	Oauth *OAuthTokens `protobuf:"bytes,4,opt,name=oauth,proto3,oneof"`
+}
+
+func (*SetCredentialRequest_ApiKey) isSetCredentialRequest_Secret() {}
+
+func (*SetCredentialRequest_Oauth) isSetCredentialRequest_Secret() {}
+
+// It is stored.
+type SetCredentialResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is shown of it.
+	Credential    *StoredCredential `protobuf:"bytes,1,opt,name=credential,proto3" json:"credential,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetCredentialResponse) Reset() {
+	*x = SetCredentialResponse{}
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetCredentialResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetCredentialResponse) ProtoMessage() {}
+
+func (x *SetCredentialResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetCredentialResponse.ProtoReflect.Descriptor instead.
+func (*SetCredentialResponse) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *SetCredentialResponse) GetCredential() *StoredCredential {
+	if x != nil {
+		return x.Credential
+	}
+	return nil
+}
+
+// Whose credentials.
+type ListCredentialsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// At most so many; 0: 50; more than 1000 is taken as 1000.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// From the response before this one. Empty: the first page.
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListCredentialsRequest) Reset() {
+	*x = ListCredentialsRequest{}
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListCredentialsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListCredentialsRequest) ProtoMessage() {}
+
+func (x *ListCredentialsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListCredentialsRequest.ProtoReflect.Descriptor instead.
+func (*ListCredentialsRequest) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ListCredentialsRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *ListCredentialsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListCredentialsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// A page of credentials.
+type ListCredentialsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of their names.
+	Credentials []*StoredCredential `protobuf:"bytes,1,rep,name=credentials,proto3" json:"credentials,omitempty"`
+	// For the next page; empty at the end.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListCredentialsResponse) Reset() {
+	*x = ListCredentialsResponse{}
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListCredentialsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListCredentialsResponse) ProtoMessage() {}
+
+func (x *ListCredentialsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListCredentialsResponse.ProtoReflect.Descriptor instead.
+func (*ListCredentialsResponse) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ListCredentialsResponse) GetCredentials() []*StoredCredential {
+	if x != nil {
+		return x.Credentials
+	}
+	return nil
+}
+
+func (x *ListCredentialsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// Which credential.
+type DeleteCredentialRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whose it is.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// Its name.
+	Name          string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteCredentialRequest) Reset() {
+	*x = DeleteCredentialRequest{}
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteCredentialRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteCredentialRequest) ProtoMessage() {}
+
+func (x *DeleteCredentialRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteCredentialRequest.ProtoReflect.Descriptor instead.
+func (*DeleteCredentialRequest) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *DeleteCredentialRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *DeleteCredentialRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// It is forgotten.
+type DeleteCredentialResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteCredentialResponse) Reset() {
+	*x = DeleteCredentialResponse{}
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteCredentialResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteCredentialResponse) ProtoMessage() {}
+
+func (x *DeleteCredentialResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteCredentialResponse.ProtoReflect.Descriptor instead.
+func (*DeleteCredentialResponse) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{28}
+}
+
 // Nothing to say.
 type GetPoolRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1352,7 +1996,7 @@ type GetPoolRequest struct {
 
 func (x *GetPoolRequest) Reset() {
 	*x = GetPoolRequest{}
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[21]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1364,7 +2008,7 @@ func (x *GetPoolRequest) String() string {
 func (*GetPoolRequest) ProtoMessage() {}
 
 func (x *GetPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[21]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1377,7 +2021,7 @@ func (x *GetPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPoolRequest.ProtoReflect.Descriptor instead.
 func (*GetPoolRequest) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{21}
+	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{29}
 }
 
 // The pool.
@@ -1404,7 +2048,7 @@ type GetPoolResponse struct {
 
 func (x *GetPoolResponse) Reset() {
 	*x = GetPoolResponse{}
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[22]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1416,7 +2060,7 @@ func (x *GetPoolResponse) String() string {
 func (*GetPoolResponse) ProtoMessage() {}
 
 func (x *GetPoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[22]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1429,7 +2073,7 @@ func (x *GetPoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPoolResponse.ProtoReflect.Descriptor instead.
 func (*GetPoolResponse) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{22}
+	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GetPoolResponse) GetProcesses() map[string]uint32 {
@@ -1490,7 +2134,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[23]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1502,7 +2146,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[23]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1515,7 +2159,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{23}
+	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{31}
 }
 
 // It has begun.
@@ -1527,7 +2171,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[24]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1539,7 +2183,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[24]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1552,7 +2196,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{24}
+	return file_warmline_v1_admin_service_proto_rawDescGZIP(), []int{32}
 }
 
 // A list that may be empty, which says something else than one that is not set.
@@ -1566,7 +2210,7 @@ type TenantPolicy_Names struct {
 
 func (x *TenantPolicy_Names) Reset() {
 	*x = TenantPolicy_Names{}
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[25]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1578,7 +2222,7 @@ func (x *TenantPolicy_Names) String() string {
 func (*TenantPolicy_Names) ProtoMessage() {}
 
 func (x *TenantPolicy_Names) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_admin_service_proto_msgTypes[25]
+	mi := &file_warmline_v1_admin_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1711,7 +2355,60 @@ const file_warmline_v1_admin_service_proto_rawDesc = "" +
 	"\x13RevokeApiKeyRequest\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\"D\n" +
 	"\x14RevokeApiKeyResponse\x12,\n" +
-	"\aapi_key\x18\x01 \x01(\v2\x13.warmline.v1.ApiKeyR\x06apiKey\"\x10\n" +
+	"\aapi_key\x18\x01 \x01(\v2\x13.warmline.v1.ApiKeyR\x06apiKey\"\xea\x03\n" +
+	"\x10StoredCredential\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x126\n" +
+	"\x04kind\x18\x03 \x01(\x0e2\".warmline.v1.StoredCredential.KindR\x04kind\x12\x1d\n" +
+	"\n" +
+	"is_default\x18\x04 \x01(\bR\tisDefault\x12;\n" +
+	"\vexpire_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\x12\x16\n" +
+	"\x06scopes\x18\x06 \x03(\tR\x06scopes\x12+\n" +
+	"\x11subscription_type\x18\a \x01(\tR\x10subscriptionType\x12\x12\n" +
+	"\x04note\x18\b \x01(\tR\x04note\x12;\n" +
+	"\vcreate_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x12;\n" +
+	"\vupdate_time\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"updateTime\">\n" +
+	"\x04Kind\x12\x14\n" +
+	"\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fKIND_API_KEY\x10\x01\x12\x0e\n" +
+	"\n" +
+	"KIND_OAUTH\x10\x02\"\xd7\x01\n" +
+	"\vOAuthTokens\x12!\n" +
+	"\faccess_token\x18\x01 \x01(\tR\vaccessToken\x12#\n" +
+	"\rrefresh_token\x18\x02 \x01(\tR\frefreshToken\x12;\n" +
+	"\vexpire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\x12\x16\n" +
+	"\x06scopes\x18\x04 \x03(\tR\x06scopes\x12+\n" +
+	"\x11subscription_type\x18\x05 \x01(\tR\x10subscriptionType\"\xd1\x01\n" +
+	"\x14SetCredentialRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x19\n" +
+	"\aapi_key\x18\x03 \x01(\tH\x00R\x06apiKey\x120\n" +
+	"\x05oauth\x18\x04 \x01(\v2\x18.warmline.v1.OAuthTokensH\x00R\x05oauth\x12\x1d\n" +
+	"\n" +
+	"is_default\x18\x05 \x01(\bR\tisDefault\x12\x12\n" +
+	"\x04note\x18\x06 \x01(\tR\x04noteB\b\n" +
+	"\x06secret\"V\n" +
+	"\x15SetCredentialResponse\x12=\n" +
+	"\n" +
+	"credential\x18\x01 \x01(\v2\x1d.warmline.v1.StoredCredentialR\n" +
+	"credential\"q\n" +
+	"\x16ListCredentialsRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"\x82\x01\n" +
+	"\x17ListCredentialsResponse\x12?\n" +
+	"\vcredentials\x18\x01 \x03(\v2\x1d.warmline.v1.StoredCredentialR\vcredentials\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"J\n" +
+	"\x17DeleteCredentialRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\x1a\n" +
+	"\x18DeleteCredentialResponse\"\x10\n" +
 	"\x0eGetPoolRequest\"\xeb\x02\n" +
 	"\x0fGetPoolResponse\x12I\n" +
 	"\tprocesses\x18\x01 \x03(\v2+.warmline.v1.GetPoolResponse.ProcessesEntryR\tprocesses\x12\x18\n" +
@@ -1725,7 +2422,7 @@ const file_warmline_v1_admin_service_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\x0e\n" +
 	"\fDrainRequest\"\x0f\n" +
-	"\rDrainResponse2\xc4\a\n" +
+	"\rDrainResponse2\xed\t\n" +
 	"\fAdminService\x12Y\n" +
 	"\fCreateTenant\x12 .warmline.v1.CreateTenantRequest\x1a!.warmline.v1.CreateTenantResponse\"\x04\xe8\xa1\x19\x03\x12P\n" +
 	"\tGetTenant\x12\x1d.warmline.v1.GetTenantRequest\x1a\x1e.warmline.v1.GetTenantResponse\"\x04\xe8\xa1\x19\x03\x12V\n" +
@@ -1735,7 +2432,10 @@ const file_warmline_v1_admin_service_proto_rawDesc = "" +
 	"\fCreateApiKey\x12 .warmline.v1.CreateApiKeyRequest\x1a!.warmline.v1.CreateApiKeyResponse\"\x04\xe8\xa1\x19\x03\x12V\n" +
 	"\vListApiKeys\x12\x1f.warmline.v1.ListApiKeysRequest\x1a .warmline.v1.ListApiKeysResponse\"\x04\xe8\xa1\x19\x03\x12Y\n" +
 	"\fRotateApiKey\x12 .warmline.v1.RotateApiKeyRequest\x1a!.warmline.v1.RotateApiKeyResponse\"\x04\xe8\xa1\x19\x03\x12Y\n" +
-	"\fRevokeApiKey\x12 .warmline.v1.RevokeApiKeyRequest\x1a!.warmline.v1.RevokeApiKeyResponse\"\x04\xe8\xa1\x19\x03\x12J\n" +
+	"\fRevokeApiKey\x12 .warmline.v1.RevokeApiKeyRequest\x1a!.warmline.v1.RevokeApiKeyResponse\"\x04\xe8\xa1\x19\x03\x12\\\n" +
+	"\rSetCredential\x12!.warmline.v1.SetCredentialRequest\x1a\".warmline.v1.SetCredentialResponse\"\x04\xe8\xa1\x19\x03\x12b\n" +
+	"\x0fListCredentials\x12#.warmline.v1.ListCredentialsRequest\x1a$.warmline.v1.ListCredentialsResponse\"\x04\xe8\xa1\x19\x03\x12e\n" +
+	"\x10DeleteCredential\x12$.warmline.v1.DeleteCredentialRequest\x1a%.warmline.v1.DeleteCredentialResponse\"\x04\xe8\xa1\x19\x03\x12J\n" +
 	"\aGetPool\x12\x1b.warmline.v1.GetPoolRequest\x1a\x1c.warmline.v1.GetPoolResponse\"\x04\xe8\xa1\x19\x03\x12D\n" +
 	"\x05Drain\x12\x19.warmline.v1.DrainRequest\x1a\x1a.warmline.v1.DrainResponse\"\x04\xe8\xa1\x19\x03B0Z.warmline.dev/clients/go/warmline/v1;warmlinev1b\x06proto3"
 
@@ -1751,96 +2451,120 @@ func file_warmline_v1_admin_service_proto_rawDescGZIP() []byte {
 	return file_warmline_v1_admin_service_proto_rawDescData
 }
 
-var file_warmline_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_warmline_v1_admin_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_warmline_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_warmline_v1_admin_service_proto_goTypes = []any{
-	(*Tenant)(nil),                // 0: warmline.v1.Tenant
-	(*TenantPolicy)(nil),          // 1: warmline.v1.TenantPolicy
-	(*ApiKey)(nil),                // 2: warmline.v1.ApiKey
-	(*CreateTenantRequest)(nil),   // 3: warmline.v1.CreateTenantRequest
-	(*CreateTenantResponse)(nil),  // 4: warmline.v1.CreateTenantResponse
-	(*GetTenantRequest)(nil),      // 5: warmline.v1.GetTenantRequest
-	(*GetTenantResponse)(nil),     // 6: warmline.v1.GetTenantResponse
-	(*ListTenantsRequest)(nil),    // 7: warmline.v1.ListTenantsRequest
-	(*ListTenantsResponse)(nil),   // 8: warmline.v1.ListTenantsResponse
-	(*UpdateTenantRequest)(nil),   // 9: warmline.v1.UpdateTenantRequest
-	(*UpdateTenantResponse)(nil),  // 10: warmline.v1.UpdateTenantResponse
-	(*DeleteTenantRequest)(nil),   // 11: warmline.v1.DeleteTenantRequest
-	(*DeleteTenantResponse)(nil),  // 12: warmline.v1.DeleteTenantResponse
-	(*CreateApiKeyRequest)(nil),   // 13: warmline.v1.CreateApiKeyRequest
-	(*CreateApiKeyResponse)(nil),  // 14: warmline.v1.CreateApiKeyResponse
-	(*ListApiKeysRequest)(nil),    // 15: warmline.v1.ListApiKeysRequest
-	(*ListApiKeysResponse)(nil),   // 16: warmline.v1.ListApiKeysResponse
-	(*RotateApiKeyRequest)(nil),   // 17: warmline.v1.RotateApiKeyRequest
-	(*RotateApiKeyResponse)(nil),  // 18: warmline.v1.RotateApiKeyResponse
-	(*RevokeApiKeyRequest)(nil),   // 19: warmline.v1.RevokeApiKeyRequest
-	(*RevokeApiKeyResponse)(nil),  // 20: warmline.v1.RevokeApiKeyResponse
-	(*GetPoolRequest)(nil),        // 21: warmline.v1.GetPoolRequest
-	(*GetPoolResponse)(nil),       // 22: warmline.v1.GetPoolResponse
-	(*DrainRequest)(nil),          // 23: warmline.v1.DrainRequest
-	(*DrainResponse)(nil),         // 24: warmline.v1.DrainResponse
-	(*TenantPolicy_Names)(nil),    // 25: warmline.v1.TenantPolicy.Names
-	nil,                           // 26: warmline.v1.GetPoolResponse.ProcessesEntry
-	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
-	(Scope)(0),                    // 28: warmline.v1.Scope
-	(*fieldmaskpb.FieldMask)(nil), // 29: google.protobuf.FieldMask
-	(*durationpb.Duration)(nil),   // 30: google.protobuf.Duration
+	(StoredCredential_Kind)(0),       // 0: warmline.v1.StoredCredential.Kind
+	(*Tenant)(nil),                   // 1: warmline.v1.Tenant
+	(*TenantPolicy)(nil),             // 2: warmline.v1.TenantPolicy
+	(*ApiKey)(nil),                   // 3: warmline.v1.ApiKey
+	(*CreateTenantRequest)(nil),      // 4: warmline.v1.CreateTenantRequest
+	(*CreateTenantResponse)(nil),     // 5: warmline.v1.CreateTenantResponse
+	(*GetTenantRequest)(nil),         // 6: warmline.v1.GetTenantRequest
+	(*GetTenantResponse)(nil),        // 7: warmline.v1.GetTenantResponse
+	(*ListTenantsRequest)(nil),       // 8: warmline.v1.ListTenantsRequest
+	(*ListTenantsResponse)(nil),      // 9: warmline.v1.ListTenantsResponse
+	(*UpdateTenantRequest)(nil),      // 10: warmline.v1.UpdateTenantRequest
+	(*UpdateTenantResponse)(nil),     // 11: warmline.v1.UpdateTenantResponse
+	(*DeleteTenantRequest)(nil),      // 12: warmline.v1.DeleteTenantRequest
+	(*DeleteTenantResponse)(nil),     // 13: warmline.v1.DeleteTenantResponse
+	(*CreateApiKeyRequest)(nil),      // 14: warmline.v1.CreateApiKeyRequest
+	(*CreateApiKeyResponse)(nil),     // 15: warmline.v1.CreateApiKeyResponse
+	(*ListApiKeysRequest)(nil),       // 16: warmline.v1.ListApiKeysRequest
+	(*ListApiKeysResponse)(nil),      // 17: warmline.v1.ListApiKeysResponse
+	(*RotateApiKeyRequest)(nil),      // 18: warmline.v1.RotateApiKeyRequest
+	(*RotateApiKeyResponse)(nil),     // 19: warmline.v1.RotateApiKeyResponse
+	(*RevokeApiKeyRequest)(nil),      // 20: warmline.v1.RevokeApiKeyRequest
+	(*RevokeApiKeyResponse)(nil),     // 21: warmline.v1.RevokeApiKeyResponse
+	(*StoredCredential)(nil),         // 22: warmline.v1.StoredCredential
+	(*OAuthTokens)(nil),              // 23: warmline.v1.OAuthTokens
+	(*SetCredentialRequest)(nil),     // 24: warmline.v1.SetCredentialRequest
+	(*SetCredentialResponse)(nil),    // 25: warmline.v1.SetCredentialResponse
+	(*ListCredentialsRequest)(nil),   // 26: warmline.v1.ListCredentialsRequest
+	(*ListCredentialsResponse)(nil),  // 27: warmline.v1.ListCredentialsResponse
+	(*DeleteCredentialRequest)(nil),  // 28: warmline.v1.DeleteCredentialRequest
+	(*DeleteCredentialResponse)(nil), // 29: warmline.v1.DeleteCredentialResponse
+	(*GetPoolRequest)(nil),           // 30: warmline.v1.GetPoolRequest
+	(*GetPoolResponse)(nil),          // 31: warmline.v1.GetPoolResponse
+	(*DrainRequest)(nil),             // 32: warmline.v1.DrainRequest
+	(*DrainResponse)(nil),            // 33: warmline.v1.DrainResponse
+	(*TenantPolicy_Names)(nil),       // 34: warmline.v1.TenantPolicy.Names
+	nil,                              // 35: warmline.v1.GetPoolResponse.ProcessesEntry
+	(*timestamppb.Timestamp)(nil),    // 36: google.protobuf.Timestamp
+	(Scope)(0),                       // 37: warmline.v1.Scope
+	(*fieldmaskpb.FieldMask)(nil),    // 38: google.protobuf.FieldMask
+	(*durationpb.Duration)(nil),      // 39: google.protobuf.Duration
 }
 var file_warmline_v1_admin_service_proto_depIdxs = []int32{
-	27, // 0: warmline.v1.Tenant.create_time:type_name -> google.protobuf.Timestamp
-	1,  // 1: warmline.v1.Tenant.policy:type_name -> warmline.v1.TenantPolicy
-	25, // 2: warmline.v1.TenantPolicy.models:type_name -> warmline.v1.TenantPolicy.Names
-	25, // 3: warmline.v1.TenantPolicy.permission_modes:type_name -> warmline.v1.TenantPolicy.Names
-	25, // 4: warmline.v1.TenantPolicy.forbidden_tools:type_name -> warmline.v1.TenantPolicy.Names
-	25, // 5: warmline.v1.TenantPolicy.mcp_hosts:type_name -> warmline.v1.TenantPolicy.Names
-	28, // 6: warmline.v1.ApiKey.scopes:type_name -> warmline.v1.Scope
-	27, // 7: warmline.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
-	27, // 8: warmline.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
-	27, // 9: warmline.v1.ApiKey.revoke_time:type_name -> google.protobuf.Timestamp
-	27, // 10: warmline.v1.ApiKey.last_use_time:type_name -> google.protobuf.Timestamp
-	0,  // 11: warmline.v1.CreateTenantRequest.tenant:type_name -> warmline.v1.Tenant
-	0,  // 12: warmline.v1.CreateTenantResponse.tenant:type_name -> warmline.v1.Tenant
-	0,  // 13: warmline.v1.GetTenantResponse.tenant:type_name -> warmline.v1.Tenant
-	0,  // 14: warmline.v1.ListTenantsResponse.tenants:type_name -> warmline.v1.Tenant
-	0,  // 15: warmline.v1.UpdateTenantRequest.tenant:type_name -> warmline.v1.Tenant
-	29, // 16: warmline.v1.UpdateTenantRequest.update_mask:type_name -> google.protobuf.FieldMask
-	0,  // 17: warmline.v1.UpdateTenantResponse.tenant:type_name -> warmline.v1.Tenant
-	28, // 18: warmline.v1.CreateApiKeyRequest.scopes:type_name -> warmline.v1.Scope
-	27, // 19: warmline.v1.CreateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
-	2,  // 20: warmline.v1.CreateApiKeyResponse.api_key:type_name -> warmline.v1.ApiKey
-	2,  // 21: warmline.v1.ListApiKeysResponse.api_keys:type_name -> warmline.v1.ApiKey
-	30, // 22: warmline.v1.RotateApiKeyRequest.overlap:type_name -> google.protobuf.Duration
-	27, // 23: warmline.v1.RotateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
-	2,  // 24: warmline.v1.RotateApiKeyResponse.api_key:type_name -> warmline.v1.ApiKey
-	2,  // 25: warmline.v1.RotateApiKeyResponse.replaced:type_name -> warmline.v1.ApiKey
-	2,  // 26: warmline.v1.RevokeApiKeyResponse.api_key:type_name -> warmline.v1.ApiKey
-	26, // 27: warmline.v1.GetPoolResponse.processes:type_name -> warmline.v1.GetPoolResponse.ProcessesEntry
-	3,  // 28: warmline.v1.AdminService.CreateTenant:input_type -> warmline.v1.CreateTenantRequest
-	5,  // 29: warmline.v1.AdminService.GetTenant:input_type -> warmline.v1.GetTenantRequest
-	7,  // 30: warmline.v1.AdminService.ListTenants:input_type -> warmline.v1.ListTenantsRequest
-	9,  // 31: warmline.v1.AdminService.UpdateTenant:input_type -> warmline.v1.UpdateTenantRequest
-	11, // 32: warmline.v1.AdminService.DeleteTenant:input_type -> warmline.v1.DeleteTenantRequest
-	13, // 33: warmline.v1.AdminService.CreateApiKey:input_type -> warmline.v1.CreateApiKeyRequest
-	15, // 34: warmline.v1.AdminService.ListApiKeys:input_type -> warmline.v1.ListApiKeysRequest
-	17, // 35: warmline.v1.AdminService.RotateApiKey:input_type -> warmline.v1.RotateApiKeyRequest
-	19, // 36: warmline.v1.AdminService.RevokeApiKey:input_type -> warmline.v1.RevokeApiKeyRequest
-	21, // 37: warmline.v1.AdminService.GetPool:input_type -> warmline.v1.GetPoolRequest
-	23, // 38: warmline.v1.AdminService.Drain:input_type -> warmline.v1.DrainRequest
-	4,  // 39: warmline.v1.AdminService.CreateTenant:output_type -> warmline.v1.CreateTenantResponse
-	6,  // 40: warmline.v1.AdminService.GetTenant:output_type -> warmline.v1.GetTenantResponse
-	8,  // 41: warmline.v1.AdminService.ListTenants:output_type -> warmline.v1.ListTenantsResponse
-	10, // 42: warmline.v1.AdminService.UpdateTenant:output_type -> warmline.v1.UpdateTenantResponse
-	12, // 43: warmline.v1.AdminService.DeleteTenant:output_type -> warmline.v1.DeleteTenantResponse
-	14, // 44: warmline.v1.AdminService.CreateApiKey:output_type -> warmline.v1.CreateApiKeyResponse
-	16, // 45: warmline.v1.AdminService.ListApiKeys:output_type -> warmline.v1.ListApiKeysResponse
-	18, // 46: warmline.v1.AdminService.RotateApiKey:output_type -> warmline.v1.RotateApiKeyResponse
-	20, // 47: warmline.v1.AdminService.RevokeApiKey:output_type -> warmline.v1.RevokeApiKeyResponse
-	22, // 48: warmline.v1.AdminService.GetPool:output_type -> warmline.v1.GetPoolResponse
-	24, // 49: warmline.v1.AdminService.Drain:output_type -> warmline.v1.DrainResponse
-	39, // [39:50] is the sub-list for method output_type
-	28, // [28:39] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	36, // 0: warmline.v1.Tenant.create_time:type_name -> google.protobuf.Timestamp
+	2,  // 1: warmline.v1.Tenant.policy:type_name -> warmline.v1.TenantPolicy
+	34, // 2: warmline.v1.TenantPolicy.models:type_name -> warmline.v1.TenantPolicy.Names
+	34, // 3: warmline.v1.TenantPolicy.permission_modes:type_name -> warmline.v1.TenantPolicy.Names
+	34, // 4: warmline.v1.TenantPolicy.forbidden_tools:type_name -> warmline.v1.TenantPolicy.Names
+	34, // 5: warmline.v1.TenantPolicy.mcp_hosts:type_name -> warmline.v1.TenantPolicy.Names
+	37, // 6: warmline.v1.ApiKey.scopes:type_name -> warmline.v1.Scope
+	36, // 7: warmline.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
+	36, // 8: warmline.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
+	36, // 9: warmline.v1.ApiKey.revoke_time:type_name -> google.protobuf.Timestamp
+	36, // 10: warmline.v1.ApiKey.last_use_time:type_name -> google.protobuf.Timestamp
+	1,  // 11: warmline.v1.CreateTenantRequest.tenant:type_name -> warmline.v1.Tenant
+	1,  // 12: warmline.v1.CreateTenantResponse.tenant:type_name -> warmline.v1.Tenant
+	1,  // 13: warmline.v1.GetTenantResponse.tenant:type_name -> warmline.v1.Tenant
+	1,  // 14: warmline.v1.ListTenantsResponse.tenants:type_name -> warmline.v1.Tenant
+	1,  // 15: warmline.v1.UpdateTenantRequest.tenant:type_name -> warmline.v1.Tenant
+	38, // 16: warmline.v1.UpdateTenantRequest.update_mask:type_name -> google.protobuf.FieldMask
+	1,  // 17: warmline.v1.UpdateTenantResponse.tenant:type_name -> warmline.v1.Tenant
+	37, // 18: warmline.v1.CreateApiKeyRequest.scopes:type_name -> warmline.v1.Scope
+	36, // 19: warmline.v1.CreateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
+	3,  // 20: warmline.v1.CreateApiKeyResponse.api_key:type_name -> warmline.v1.ApiKey
+	3,  // 21: warmline.v1.ListApiKeysResponse.api_keys:type_name -> warmline.v1.ApiKey
+	39, // 22: warmline.v1.RotateApiKeyRequest.overlap:type_name -> google.protobuf.Duration
+	36, // 23: warmline.v1.RotateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
+	3,  // 24: warmline.v1.RotateApiKeyResponse.api_key:type_name -> warmline.v1.ApiKey
+	3,  // 25: warmline.v1.RotateApiKeyResponse.replaced:type_name -> warmline.v1.ApiKey
+	3,  // 26: warmline.v1.RevokeApiKeyResponse.api_key:type_name -> warmline.v1.ApiKey
+	0,  // 27: warmline.v1.StoredCredential.kind:type_name -> warmline.v1.StoredCredential.Kind
+	36, // 28: warmline.v1.StoredCredential.expire_time:type_name -> google.protobuf.Timestamp
+	36, // 29: warmline.v1.StoredCredential.create_time:type_name -> google.protobuf.Timestamp
+	36, // 30: warmline.v1.StoredCredential.update_time:type_name -> google.protobuf.Timestamp
+	36, // 31: warmline.v1.OAuthTokens.expire_time:type_name -> google.protobuf.Timestamp
+	23, // 32: warmline.v1.SetCredentialRequest.oauth:type_name -> warmline.v1.OAuthTokens
+	22, // 33: warmline.v1.SetCredentialResponse.credential:type_name -> warmline.v1.StoredCredential
+	22, // 34: warmline.v1.ListCredentialsResponse.credentials:type_name -> warmline.v1.StoredCredential
+	35, // 35: warmline.v1.GetPoolResponse.processes:type_name -> warmline.v1.GetPoolResponse.ProcessesEntry
+	4,  // 36: warmline.v1.AdminService.CreateTenant:input_type -> warmline.v1.CreateTenantRequest
+	6,  // 37: warmline.v1.AdminService.GetTenant:input_type -> warmline.v1.GetTenantRequest
+	8,  // 38: warmline.v1.AdminService.ListTenants:input_type -> warmline.v1.ListTenantsRequest
+	10, // 39: warmline.v1.AdminService.UpdateTenant:input_type -> warmline.v1.UpdateTenantRequest
+	12, // 40: warmline.v1.AdminService.DeleteTenant:input_type -> warmline.v1.DeleteTenantRequest
+	14, // 41: warmline.v1.AdminService.CreateApiKey:input_type -> warmline.v1.CreateApiKeyRequest
+	16, // 42: warmline.v1.AdminService.ListApiKeys:input_type -> warmline.v1.ListApiKeysRequest
+	18, // 43: warmline.v1.AdminService.RotateApiKey:input_type -> warmline.v1.RotateApiKeyRequest
+	20, // 44: warmline.v1.AdminService.RevokeApiKey:input_type -> warmline.v1.RevokeApiKeyRequest
+	24, // 45: warmline.v1.AdminService.SetCredential:input_type -> warmline.v1.SetCredentialRequest
+	26, // 46: warmline.v1.AdminService.ListCredentials:input_type -> warmline.v1.ListCredentialsRequest
+	28, // 47: warmline.v1.AdminService.DeleteCredential:input_type -> warmline.v1.DeleteCredentialRequest
+	30, // 48: warmline.v1.AdminService.GetPool:input_type -> warmline.v1.GetPoolRequest
+	32, // 49: warmline.v1.AdminService.Drain:input_type -> warmline.v1.DrainRequest
+	5,  // 50: warmline.v1.AdminService.CreateTenant:output_type -> warmline.v1.CreateTenantResponse
+	7,  // 51: warmline.v1.AdminService.GetTenant:output_type -> warmline.v1.GetTenantResponse
+	9,  // 52: warmline.v1.AdminService.ListTenants:output_type -> warmline.v1.ListTenantsResponse
+	11, // 53: warmline.v1.AdminService.UpdateTenant:output_type -> warmline.v1.UpdateTenantResponse
+	13, // 54: warmline.v1.AdminService.DeleteTenant:output_type -> warmline.v1.DeleteTenantResponse
+	15, // 55: warmline.v1.AdminService.CreateApiKey:output_type -> warmline.v1.CreateApiKeyResponse
+	17, // 56: warmline.v1.AdminService.ListApiKeys:output_type -> warmline.v1.ListApiKeysResponse
+	19, // 57: warmline.v1.AdminService.RotateApiKey:output_type -> warmline.v1.RotateApiKeyResponse
+	21, // 58: warmline.v1.AdminService.RevokeApiKey:output_type -> warmline.v1.RevokeApiKeyResponse
+	25, // 59: warmline.v1.AdminService.SetCredential:output_type -> warmline.v1.SetCredentialResponse
+	27, // 60: warmline.v1.AdminService.ListCredentials:output_type -> warmline.v1.ListCredentialsResponse
+	29, // 61: warmline.v1.AdminService.DeleteCredential:output_type -> warmline.v1.DeleteCredentialResponse
+	31, // 62: warmline.v1.AdminService.GetPool:output_type -> warmline.v1.GetPoolResponse
+	33, // 63: warmline.v1.AdminService.Drain:output_type -> warmline.v1.DrainResponse
+	50, // [50:64] is the sub-list for method output_type
+	36, // [36:50] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_warmline_v1_admin_service_proto_init() }
@@ -1850,18 +2574,23 @@ func file_warmline_v1_admin_service_proto_init() {
 	}
 	file_warmline_v1_options_proto_init()
 	file_warmline_v1_admin_service_proto_msgTypes[1].OneofWrappers = []any{}
+	file_warmline_v1_admin_service_proto_msgTypes[23].OneofWrappers = []any{
+		(*SetCredentialRequest_ApiKey)(nil),
+		(*SetCredentialRequest_Oauth)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warmline_v1_admin_service_proto_rawDesc), len(file_warmline_v1_admin_service_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   27,
+			NumEnums:      1,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_warmline_v1_admin_service_proto_goTypes,
 		DependencyIndexes: file_warmline_v1_admin_service_proto_depIdxs,
+		EnumInfos:         file_warmline_v1_admin_service_proto_enumTypes,
 		MessageInfos:      file_warmline_v1_admin_service_proto_msgTypes,
 	}.Build()
 	File_warmline_v1_admin_service_proto = out.File

@@ -19,24 +19,27 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	AdminService_CreateTenant_FullMethodName = "/warmline.v1.AdminService/CreateTenant"
-	AdminService_GetTenant_FullMethodName    = "/warmline.v1.AdminService/GetTenant"
-	AdminService_ListTenants_FullMethodName  = "/warmline.v1.AdminService/ListTenants"
-	AdminService_UpdateTenant_FullMethodName = "/warmline.v1.AdminService/UpdateTenant"
-	AdminService_DeleteTenant_FullMethodName = "/warmline.v1.AdminService/DeleteTenant"
-	AdminService_CreateApiKey_FullMethodName = "/warmline.v1.AdminService/CreateApiKey"
-	AdminService_ListApiKeys_FullMethodName  = "/warmline.v1.AdminService/ListApiKeys"
-	AdminService_RotateApiKey_FullMethodName = "/warmline.v1.AdminService/RotateApiKey"
-	AdminService_RevokeApiKey_FullMethodName = "/warmline.v1.AdminService/RevokeApiKey"
-	AdminService_GetPool_FullMethodName      = "/warmline.v1.AdminService/GetPool"
-	AdminService_Drain_FullMethodName        = "/warmline.v1.AdminService/Drain"
+	AdminService_CreateTenant_FullMethodName     = "/warmline.v1.AdminService/CreateTenant"
+	AdminService_GetTenant_FullMethodName        = "/warmline.v1.AdminService/GetTenant"
+	AdminService_ListTenants_FullMethodName      = "/warmline.v1.AdminService/ListTenants"
+	AdminService_UpdateTenant_FullMethodName     = "/warmline.v1.AdminService/UpdateTenant"
+	AdminService_DeleteTenant_FullMethodName     = "/warmline.v1.AdminService/DeleteTenant"
+	AdminService_CreateApiKey_FullMethodName     = "/warmline.v1.AdminService/CreateApiKey"
+	AdminService_ListApiKeys_FullMethodName      = "/warmline.v1.AdminService/ListApiKeys"
+	AdminService_RotateApiKey_FullMethodName     = "/warmline.v1.AdminService/RotateApiKey"
+	AdminService_RevokeApiKey_FullMethodName     = "/warmline.v1.AdminService/RevokeApiKey"
+	AdminService_SetCredential_FullMethodName    = "/warmline.v1.AdminService/SetCredential"
+	AdminService_ListCredentials_FullMethodName  = "/warmline.v1.AdminService/ListCredentials"
+	AdminService_DeleteCredential_FullMethodName = "/warmline.v1.AdminService/DeleteCredential"
+	AdminService_GetPool_FullMethodName          = "/warmline.v1.AdminService/GetPool"
+	AdminService_Drain_FullMethodName            = "/warmline.v1.AdminService/Drain"
 )
 
 // AdminServiceClient is the client API for AdminService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// What operators do: tenants, their API keys, the pool. Tenants and keys of the settings file are shown here, with
+// What operators do: tenants, their API keys and model credentials, the pool. Tenants and keys of the settings file are shown here, with
 // `fixed`, and changed there.
 type AdminServiceClient interface {
 	// A new tenant; TENANT_EXISTS where there is one by this id.
@@ -60,6 +63,14 @@ type AdminServiceClient interface {
 	// Ends a key, and the calls that were made with it: at once here, within a few seconds in other services on the same
 	// database. Again changes nothing.
 	RevokeApiKey(ctx context.Context, in *RevokeApiKeyRequest, opts ...grpc.CallOption) (*RevokeApiKeyResponse, error)
+	// Stores a model credential for a tenant, in place of the one by its name, all of it. It is stored encrypted, and no
+	// method gives it back. Sessions that use it go on with the new one, at once here, within a few seconds in other
+	// services on the same database.
+	SetCredential(ctx context.Context, in *SetCredentialRequest, opts ...grpc.CallOption) (*SetCredentialResponse, error)
+	// A tenant's credentials, page by page, in the order of their names; never what is secret of them.
+	ListCredentials(ctx context.Context, in *ListCredentialsRequest, opts ...grpc.CallOption) (*ListCredentialsResponse, error)
+	// Forgets one; CREDENTIAL_NOT_FOUND where there is none by this name.
+	DeleteCredential(ctx context.Context, in *DeleteCredentialRequest, opts ...grpc.CallOption) (*DeleteCredentialResponse, error)
 	// What the pool of this service holds at this moment.
 	GetPool(ctx context.Context, in *GetPoolRequest, opts ...grpc.CallOption) (*GetPoolResponse, error)
 	// Has this service stop as SIGTERM does: health says NOT_SERVING, running turns get `drain_grace`. The answer does not
@@ -165,6 +176,36 @@ func (c *adminServiceClient) RevokeApiKey(ctx context.Context, in *RevokeApiKeyR
 	return out, nil
 }
 
+func (c *adminServiceClient) SetCredential(ctx context.Context, in *SetCredentialRequest, opts ...grpc.CallOption) (*SetCredentialResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetCredentialResponse)
+	err := c.cc.Invoke(ctx, AdminService_SetCredential_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) ListCredentials(ctx context.Context, in *ListCredentialsRequest, opts ...grpc.CallOption) (*ListCredentialsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListCredentialsResponse)
+	err := c.cc.Invoke(ctx, AdminService_ListCredentials_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) DeleteCredential(ctx context.Context, in *DeleteCredentialRequest, opts ...grpc.CallOption) (*DeleteCredentialResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteCredentialResponse)
+	err := c.cc.Invoke(ctx, AdminService_DeleteCredential_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminServiceClient) GetPool(ctx context.Context, in *GetPoolRequest, opts ...grpc.CallOption) (*GetPoolResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetPoolResponse)
@@ -189,7 +230,7 @@ func (c *adminServiceClient) Drain(ctx context.Context, in *DrainRequest, opts .
 // All implementations must embed UnimplementedAdminServiceServer
 // for forward compatibility.
 //
-// What operators do: tenants, their API keys, the pool. Tenants and keys of the settings file are shown here, with
+// What operators do: tenants, their API keys and model credentials, the pool. Tenants and keys of the settings file are shown here, with
 // `fixed`, and changed there.
 type AdminServiceServer interface {
 	// A new tenant; TENANT_EXISTS where there is one by this id.
@@ -213,6 +254,14 @@ type AdminServiceServer interface {
 	// Ends a key, and the calls that were made with it: at once here, within a few seconds in other services on the same
 	// database. Again changes nothing.
 	RevokeApiKey(context.Context, *RevokeApiKeyRequest) (*RevokeApiKeyResponse, error)
+	// Stores a model credential for a tenant, in place of the one by its name, all of it. It is stored encrypted, and no
+	// method gives it back. Sessions that use it go on with the new one, at once here, within a few seconds in other
+	// services on the same database.
+	SetCredential(context.Context, *SetCredentialRequest) (*SetCredentialResponse, error)
+	// A tenant's credentials, page by page, in the order of their names; never what is secret of them.
+	ListCredentials(context.Context, *ListCredentialsRequest) (*ListCredentialsResponse, error)
+	// Forgets one; CREDENTIAL_NOT_FOUND where there is none by this name.
+	DeleteCredential(context.Context, *DeleteCredentialRequest) (*DeleteCredentialResponse, error)
 	// What the pool of this service holds at this moment.
 	GetPool(context.Context, *GetPoolRequest) (*GetPoolResponse, error)
 	// Has this service stop as SIGTERM does: health says NOT_SERVING, running turns get `drain_grace`. The answer does not
@@ -254,6 +303,15 @@ func (UnimplementedAdminServiceServer) RotateApiKey(context.Context, *RotateApiK
 }
 func (UnimplementedAdminServiceServer) RevokeApiKey(context.Context, *RevokeApiKeyRequest) (*RevokeApiKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RevokeApiKey not implemented")
+}
+func (UnimplementedAdminServiceServer) SetCredential(context.Context, *SetCredentialRequest) (*SetCredentialResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetCredential not implemented")
+}
+func (UnimplementedAdminServiceServer) ListCredentials(context.Context, *ListCredentialsRequest) (*ListCredentialsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListCredentials not implemented")
+}
+func (UnimplementedAdminServiceServer) DeleteCredential(context.Context, *DeleteCredentialRequest) (*DeleteCredentialResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteCredential not implemented")
 }
 func (UnimplementedAdminServiceServer) GetPool(context.Context, *GetPoolRequest) (*GetPoolResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetPool not implemented")
@@ -444,6 +502,60 @@ func _AdminService_RevokeApiKey_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_SetCredential_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetCredentialRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).SetCredential(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_SetCredential_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).SetCredential(ctx, req.(*SetCredentialRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_ListCredentials_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListCredentialsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ListCredentials(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ListCredentials_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ListCredentials(ctx, req.(*ListCredentialsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_DeleteCredential_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteCredentialRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).DeleteCredential(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_DeleteCredential_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).DeleteCredential(ctx, req.(*DeleteCredentialRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AdminService_GetPool_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetPoolRequest)
 	if err := dec(in); err != nil {
@@ -522,6 +634,18 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RevokeApiKey",
 			Handler:    _AdminService_RevokeApiKey_Handler,
+		},
+		{
+			MethodName: "SetCredential",
+			Handler:    _AdminService_SetCredential_Handler,
+		},
+		{
+			MethodName: "ListCredentials",
+			Handler:    _AdminService_ListCredentials_Handler,
+		},
+		{
+			MethodName: "DeleteCredential",
+			Handler:    _AdminService_DeleteCredential_Handler,
 		},
 		{
 			MethodName: "GetPool",

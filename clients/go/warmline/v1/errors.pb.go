@@ -59,6 +59,8 @@ const (
 	ErrorReason_ERROR_REASON_TENANT_NOT_FOUND ErrorReason = 35
 	// NOT_FOUND: no such API key, or one that has ended and cannot be rotated.
 	ErrorReason_ERROR_REASON_KEY_NOT_FOUND ErrorReason = 36
+	// NOT_FOUND: the tenant has no stored model credential by this name.
+	ErrorReason_ERROR_REASON_CREDENTIAL_NOT_FOUND ErrorReason = 37
 	// INVALID_ARGUMENT: a field holds what it may not; `BadRequest` names the field.
 	ErrorReason_ERROR_REASON_FIELD_INVALID ErrorReason = 40
 	// INVALID_ARGUMENT: a frame came where the protocol of the stream does not allow it.
@@ -138,6 +140,7 @@ var (
 		34:  "ERROR_REASON_FILE_NOT_FOUND",
 		35:  "ERROR_REASON_TENANT_NOT_FOUND",
 		36:  "ERROR_REASON_KEY_NOT_FOUND",
+		37:  "ERROR_REASON_CREDENTIAL_NOT_FOUND",
 		40:  "ERROR_REASON_FIELD_INVALID",
 		41:  "ERROR_REASON_FRAME_OUT_OF_ORDER",
 		42:  "ERROR_REASON_MESSAGE_TOO_LARGE",
@@ -183,6 +186,7 @@ var (
 		"ERROR_REASON_FILE_NOT_FOUND":       34,
 		"ERROR_REASON_TENANT_NOT_FOUND":     35,
 		"ERROR_REASON_KEY_NOT_FOUND":        36,
+		"ERROR_REASON_CREDENTIAL_NOT_FOUND": 37,
 		"ERROR_REASON_FIELD_INVALID":        40,
 		"ERROR_REASON_FRAME_OUT_OF_ORDER":   41,
 		"ERROR_REASON_MESSAGE_TOO_LARGE":    42,
@@ -246,7 +250,7 @@ var File_warmline_v1_errors_proto protoreflect.FileDescriptor
 
 const file_warmline_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x18warmline/v1/errors.proto\x12\vwarmline.v1*\xae\v\n" +
+	"\x18warmline/v1/errors.proto\x12\vwarmline.v1*\xd5\v\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18ERROR_REASON_KEY_INVALID\x10\n" +
@@ -262,7 +266,8 @@ const file_warmline_v1_errors_proto_rawDesc = "" +
 	"\x1fERROR_REASON_APPROVAL_NOT_FOUND\x10!\x12\x1f\n" +
 	"\x1bERROR_REASON_FILE_NOT_FOUND\x10\"\x12!\n" +
 	"\x1dERROR_REASON_TENANT_NOT_FOUND\x10#\x12\x1e\n" +
-	"\x1aERROR_REASON_KEY_NOT_FOUND\x10$\x12\x1e\n" +
+	"\x1aERROR_REASON_KEY_NOT_FOUND\x10$\x12%\n" +
+	"!ERROR_REASON_CREDENTIAL_NOT_FOUND\x10%\x12\x1e\n" +
 	"\x1aERROR_REASON_FIELD_INVALID\x10(\x12#\n" +
 	"\x1fERROR_REASON_FRAME_OUT_OF_ORDER\x10)\x12\"\n" +
 	"\x1eERROR_REASON_MESSAGE_TOO_LARGE\x10*\x12\x1d\n" +

@@ -1017,7 +1017,7 @@ type Event_McpServerStatus struct {
 }
 
 type Event_CredentialRequired struct {
-	// The provider does not accept the session's credential.
+	// The credential that the session pays with is not accepted.
 	CredentialRequired *CredentialRequired `protobuf:"bytes,56,opt,name=credential_required,json=credentialRequired,proto3,oneof"`
 }
 
@@ -2836,12 +2836,15 @@ func (x *ClientToolReturned) GetOutcome() ClientToolReturned_Outcome {
 	return ClientToolReturned_OUTCOME_UNSPECIFIED
 }
 
-// The provider has refused the session's own credential, and the turn fails. Send another one by `update`, and
-// then the message again.
+// The credential that the session pays with, its own or one that is stored for the tenant, was refused by the provider, or
+// has expired and cannot be renewed, and the turn fails. Send another one by `update`, or have the operator store one
+// (SetCredential), and then the message again.
 type CredentialRequired struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Why, in a sentence.
-	Message       string `protobuf:"bytes,1,opt,name=message,proto3" json:"message,omitempty"`
+	// Why, and what to do, in a sentence.
+	Message string `protobuf:"bytes,1,opt,name=message,proto3" json:"message,omitempty"`
+	// The name of the stored credential; empty for the session's own.
+	Name          string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2879,6 +2882,13 @@ func (*CredentialRequired) Descriptor() ([]byte, []int) {
 func (x *CredentialRequired) GetMessage() string {
 	if x != nil {
 		return x.Message
+	}
+	return ""
+}
+
+func (x *CredentialRequired) GetName() string {
+	if x != nil {
+		return x.Name
 	}
 	return ""
 }
@@ -3453,9 +3463,10 @@ const file_warmline_v1_events_proto_rawDesc = "" +
 	"\x10OUTCOME_RETURNED\x10\x01\x12\x12\n" +
 	"\x0eOUTCOME_FAILED\x10\x02\x12\x13\n" +
 	"\x0fOUTCOME_EXPIRED\x10\x03\x12\x15\n" +
-	"\x11OUTCOME_WITHDRAWN\x10\x04\".\n" +
+	"\x11OUTCOME_WITHDRAWN\x10\x04\"B\n" +
 	"\x12CredentialRequired\x12\x18\n" +
-	"\amessage\x18\x01 \x01(\tR\amessage\"\xe8\x01\n" +
+	"\amessage\x18\x01 \x01(\tR\amessage\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\xe8\x01\n" +
 	"\x0fMcpServerStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
 	"\x05state\x18\x02 \x01(\x0e2\".warmline.v1.McpServerStatus.StateR\x05state\x12\x14\n" +

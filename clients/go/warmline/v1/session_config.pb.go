@@ -427,9 +427,10 @@ type SessionConfig struct {
 	McpServers map[string]*McpServer `protobuf:"bytes,16,rep,name=mcp_servers,json=mcpServers,proto3" json:"mcp_servers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Which of them a turn waits for. Not set: all, for 10 s.
 	McpWait *McpWait `protobuf:"bytes,17,opt,name=mcp_wait,json=mcpWait,proto3" json:"mcp_wait,omitempty"`
-	// What the model provider is paid with for this session, in place of the operator's credential. Refused with
-	// POLICY_DENIED unless the operator allows it. Stored encrypted; no process of the CLI sees it, and it is told to
-	// nobody: what the service tells of a session has it empty.
+	// What the model provider is paid with for this session. Not set: the default of the credentials that are stored for
+	// the tenant, otherwise the operator's. One of the caller's own is refused with POLICY_DENIED unless the operator
+	// allows it. Stored encrypted; no process of the CLI sees it, and it is told to nobody: what the service tells of a
+	// session has it empty.
 	Credential *Credential `protobuf:"bytes,18,opt,name=credential,proto3" json:"credential,omitempty"`
 	// Other named workspaces of the tenant, by their names as in `Workspace.name`: the session may read
 	// there as in its own, and change files where it may in its own. At most 16.
@@ -843,6 +844,7 @@ type Credential struct {
 	//
 	//	*Credential_ApiKey
 	//	*Credential_OauthToken
+	//	*Credential_Name
 	Kind          isCredential_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -903,6 +905,15 @@ func (x *Credential) GetOauthToken() string {
 	return ""
 }
 
+func (x *Credential) GetName() string {
+	if x != nil {
+		if x, ok := x.Kind.(*Credential_Name); ok {
+			return x.Name
+		}
+	}
+	return ""
+}
+
 type isCredential_Kind interface {
 	isCredential_Kind()
 }
@@ -917,9 +928,17 @@ type Credential_OauthToken struct {
 	OauthToken string `protobuf:"bytes,2,opt,name=oauth_token,json=oauthToken,proto3,oneof"`
 }
 
+type Credential_Name struct {
+	// One that the operator has stored for the tenant, by its name: a small letter or digit, then at most 62 of these,
+	// `-` or `_`. CREDENTIAL_NOT_FOUND where there is none. A session that goes on has it as it is stored then.
+	Name string `protobuf:"bytes,3,opt,name=name,proto3,oneof"`
+}
+
 func (*Credential_ApiKey) isCredential_Kind() {}
 
 func (*Credential_OauthToken) isCredential_Kind() {}
+
+func (*Credential_Name) isCredential_Kind() {}
 
 // An MCP server. Those by URL are connected by the service, once for all sessions of the tenant that give the
 // same address and headers; no process of the CLI sees either.
@@ -2005,12 +2024,13 @@ const file_warmline_v1_session_config_proto_rawDesc = "" +
 	"categories\x12\x1e\n" +
 	"\n" +
 	"exclusions\x18\x02 \x03(\tR\n" +
-	"exclusions\"R\n" +
+	"exclusions\"h\n" +
 	"\n" +
 	"Credential\x12\x19\n" +
 	"\aapi_key\x18\x01 \x01(\tH\x00R\x06apiKey\x12!\n" +
 	"\voauth_token\x18\x02 \x01(\tH\x00R\n" +
-	"oauthTokenB\x06\n" +
+	"oauthToken\x12\x14\n" +
+	"\x04name\x18\x03 \x01(\tH\x00R\x04nameB\x06\n" +
 	"\x04kind\"\xbf\x01\n" +
 	"\tMcpServer\x12,\n" +
 	"\x04http\x18\x01 \x01(\v2\x16.warmline.v1.McpRemoteH\x00R\x04http\x12*\n" +
@@ -2228,6 +2248,7 @@ func file_warmline_v1_session_config_proto_init() {
 	file_warmline_v1_session_config_proto_msgTypes[4].OneofWrappers = []any{
 		(*Credential_ApiKey)(nil),
 		(*Credential_OauthToken)(nil),
+		(*Credential_Name)(nil),
 	}
 	file_warmline_v1_session_config_proto_msgTypes[5].OneofWrappers = []any{
 		(*McpServer_Http)(nil),

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AdminServiceStub:
-    """What operators do: tenants, their API keys, the pool. Tenants and keys of the settings file are shown here, with
+    """What operators do: tenants, their API keys and model credentials, the pool. Tenants and keys of the settings file are shown here, with
     `fixed`, and changed there.
     """
 
@@ -81,6 +81,21 @@ class AdminServiceStub:
                 request_serializer=warmline_dot_v1_dot_admin__service__pb2.RevokeApiKeyRequest.SerializeToString,
                 response_deserializer=warmline_dot_v1_dot_admin__service__pb2.RevokeApiKeyResponse.FromString,
                 _registered_method=True)
+        self.SetCredential = channel.unary_unary(
+                '/warmline.v1.AdminService/SetCredential',
+                request_serializer=warmline_dot_v1_dot_admin__service__pb2.SetCredentialRequest.SerializeToString,
+                response_deserializer=warmline_dot_v1_dot_admin__service__pb2.SetCredentialResponse.FromString,
+                _registered_method=True)
+        self.ListCredentials = channel.unary_unary(
+                '/warmline.v1.AdminService/ListCredentials',
+                request_serializer=warmline_dot_v1_dot_admin__service__pb2.ListCredentialsRequest.SerializeToString,
+                response_deserializer=warmline_dot_v1_dot_admin__service__pb2.ListCredentialsResponse.FromString,
+                _registered_method=True)
+        self.DeleteCredential = channel.unary_unary(
+                '/warmline.v1.AdminService/DeleteCredential',
+                request_serializer=warmline_dot_v1_dot_admin__service__pb2.DeleteCredentialRequest.SerializeToString,
+                response_deserializer=warmline_dot_v1_dot_admin__service__pb2.DeleteCredentialResponse.FromString,
+                _registered_method=True)
         self.GetPool = channel.unary_unary(
                 '/warmline.v1.AdminService/GetPool',
                 request_serializer=warmline_dot_v1_dot_admin__service__pb2.GetPoolRequest.SerializeToString,
@@ -94,7 +109,7 @@ class AdminServiceStub:
 
 
 class AdminServiceServicer:
-    """What operators do: tenants, their API keys, the pool. Tenants and keys of the settings file are shown here, with
+    """What operators do: tenants, their API keys and model credentials, the pool. Tenants and keys of the settings file are shown here, with
     `fixed`, and changed there.
     """
 
@@ -164,6 +179,29 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetCredential(self, request, context):
+        """Stores a model credential for a tenant, in place of the one by its name, all of it. It is stored encrypted, and no
+        method gives it back. Sessions that use it go on with the new one, at once here, within a few seconds in other
+        services on the same database.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCredentials(self, request, context):
+        """A tenant's credentials, page by page, in the order of their names; never what is secret of them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteCredential(self, request, context):
+        """Forgets one; CREDENTIAL_NOT_FOUND where there is none by this name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetPool(self, request, context):
         """What the pool of this service holds at this moment.
         """
@@ -227,6 +265,21 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     request_deserializer=warmline_dot_v1_dot_admin__service__pb2.RevokeApiKeyRequest.FromString,
                     response_serializer=warmline_dot_v1_dot_admin__service__pb2.RevokeApiKeyResponse.SerializeToString,
             ),
+            'SetCredential': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetCredential,
+                    request_deserializer=warmline_dot_v1_dot_admin__service__pb2.SetCredentialRequest.FromString,
+                    response_serializer=warmline_dot_v1_dot_admin__service__pb2.SetCredentialResponse.SerializeToString,
+            ),
+            'ListCredentials': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCredentials,
+                    request_deserializer=warmline_dot_v1_dot_admin__service__pb2.ListCredentialsRequest.FromString,
+                    response_serializer=warmline_dot_v1_dot_admin__service__pb2.ListCredentialsResponse.SerializeToString,
+            ),
+            'DeleteCredential': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteCredential,
+                    request_deserializer=warmline_dot_v1_dot_admin__service__pb2.DeleteCredentialRequest.FromString,
+                    response_serializer=warmline_dot_v1_dot_admin__service__pb2.DeleteCredentialResponse.SerializeToString,
+            ),
             'GetPool': grpc.unary_unary_rpc_method_handler(
                     servicer.GetPool,
                     request_deserializer=warmline_dot_v1_dot_admin__service__pb2.GetPoolRequest.FromString,
@@ -246,7 +299,7 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService:
-    """What operators do: tenants, their API keys, the pool. Tenants and keys of the settings file are shown here, with
+    """What operators do: tenants, their API keys and model credentials, the pool. Tenants and keys of the settings file are shown here, with
     `fixed`, and changed there.
     """
 
@@ -483,6 +536,87 @@ class AdminService:
             '/warmline.v1.AdminService/RevokeApiKey',
             warmline_dot_v1_dot_admin__service__pb2.RevokeApiKeyRequest.SerializeToString,
             warmline_dot_v1_dot_admin__service__pb2.RevokeApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetCredential(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/warmline.v1.AdminService/SetCredential',
+            warmline_dot_v1_dot_admin__service__pb2.SetCredentialRequest.SerializeToString,
+            warmline_dot_v1_dot_admin__service__pb2.SetCredentialResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCredentials(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/warmline.v1.AdminService/ListCredentials',
+            warmline_dot_v1_dot_admin__service__pb2.ListCredentialsRequest.SerializeToString,
+            warmline_dot_v1_dot_admin__service__pb2.ListCredentialsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteCredential(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/warmline.v1.AdminService/DeleteCredential',
+            warmline_dot_v1_dot_admin__service__pb2.DeleteCredentialRequest.SerializeToString,
+            warmline_dot_v1_dot_admin__service__pb2.DeleteCredentialResponse.FromString,
             options,
             channel_credentials,
             insecure,

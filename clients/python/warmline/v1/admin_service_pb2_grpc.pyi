@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AdminServiceStub:
-    """What operators do: tenants, their API keys, the pool. Tenants and keys of the settings file are shown here, with
+    """What operators do: tenants, their API keys and model credentials, the pool. Tenants and keys of the settings file are shown here, with
     `fixed`, and changed there.
     """
 
@@ -59,6 +59,15 @@ class AdminServiceStub:
     """Ends a key, and the calls that were made with it: at once here, within a few seconds in other services on the same
     database. Again changes nothing.
     """
+    SetCredential: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.SetCredentialRequest, _admin_service_pb2.SetCredentialResponse]
+    """Stores a model credential for a tenant, in place of the one by its name, all of it. It is stored encrypted, and no
+    method gives it back. Sessions that use it go on with the new one, at once here, within a few seconds in other
+    services on the same database.
+    """
+    ListCredentials: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListCredentialsRequest, _admin_service_pb2.ListCredentialsResponse]
+    """A tenant's credentials, page by page, in the order of their names; never what is secret of them."""
+    DeleteCredential: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteCredentialRequest, _admin_service_pb2.DeleteCredentialResponse]
+    """Forgets one; CREDENTIAL_NOT_FOUND where there is none by this name."""
     GetPool: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetPoolRequest, _admin_service_pb2.GetPoolResponse]
     """What the pool of this service holds at this moment."""
     Drain: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DrainRequest, _admin_service_pb2.DrainResponse]
@@ -68,7 +77,7 @@ class AdminServiceStub:
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
-    """What operators do: tenants, their API keys, the pool. Tenants and keys of the settings file are shown here, with
+    """What operators do: tenants, their API keys and model credentials, the pool. Tenants and keys of the settings file are shown here, with
     `fixed`, and changed there.
     """
 
@@ -97,6 +106,15 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Ends a key, and the calls that were made with it: at once here, within a few seconds in other services on the same
     database. Again changes nothing.
     """
+    SetCredential: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.SetCredentialRequest, _admin_service_pb2.SetCredentialResponse]  # type: ignore[assignment]
+    """Stores a model credential for a tenant, in place of the one by its name, all of it. It is stored encrypted, and no
+    method gives it back. Sessions that use it go on with the new one, at once here, within a few seconds in other
+    services on the same database.
+    """
+    ListCredentials: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListCredentialsRequest, _admin_service_pb2.ListCredentialsResponse]  # type: ignore[assignment]
+    """A tenant's credentials, page by page, in the order of their names; never what is secret of them."""
+    DeleteCredential: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteCredentialRequest, _admin_service_pb2.DeleteCredentialResponse]  # type: ignore[assignment]
+    """Forgets one; CREDENTIAL_NOT_FOUND where there is none by this name."""
     GetPool: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetPoolRequest, _admin_service_pb2.GetPoolResponse]  # type: ignore[assignment]
     """What the pool of this service holds at this moment."""
     Drain: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DrainRequest, _admin_service_pb2.DrainResponse]  # type: ignore[assignment]
@@ -105,7 +123,7 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What operators do: tenants, their API keys, the pool. Tenants and keys of the settings file are shown here, with
+    """What operators do: tenants, their API keys and model credentials, the pool. Tenants and keys of the settings file are shown here, with
     `fixed`, and changed there.
     """
 
@@ -186,6 +204,33 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         """Ends a key, and the calls that were made with it: at once here, within a few seconds in other services on the same
         database. Again changes nothing.
         """
+
+    @_abc_1.abstractmethod
+    def SetCredential(
+        self,
+        request: _admin_service_pb2.SetCredentialRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.SetCredentialResponse, _abc.Awaitable[_admin_service_pb2.SetCredentialResponse]]:
+        """Stores a model credential for a tenant, in place of the one by its name, all of it. It is stored encrypted, and no
+        method gives it back. Sessions that use it go on with the new one, at once here, within a few seconds in other
+        services on the same database.
+        """
+
+    @_abc_1.abstractmethod
+    def ListCredentials(
+        self,
+        request: _admin_service_pb2.ListCredentialsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListCredentialsResponse, _abc.Awaitable[_admin_service_pb2.ListCredentialsResponse]]:
+        """A tenant's credentials, page by page, in the order of their names; never what is secret of them."""
+
+    @_abc_1.abstractmethod
+    def DeleteCredential(
+        self,
+        request: _admin_service_pb2.DeleteCredentialRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.DeleteCredentialResponse, _abc.Awaitable[_admin_service_pb2.DeleteCredentialResponse]]:
+        """Forgets one; CREDENTIAL_NOT_FOUND where there is none by this name."""
 
     @_abc_1.abstractmethod
     def GetPool(

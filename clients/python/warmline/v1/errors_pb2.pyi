@@ -50,6 +50,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """NOT_FOUND: no such tenant."""
     ERROR_REASON_KEY_NOT_FOUND: _ErrorReason.ValueType  # 36
     """NOT_FOUND: no such API key, or one that has ended and cannot be rotated."""
+    ERROR_REASON_CREDENTIAL_NOT_FOUND: _ErrorReason.ValueType  # 37
+    """NOT_FOUND: the tenant has no stored model credential by this name."""
     ERROR_REASON_FIELD_INVALID: _ErrorReason.ValueType  # 40
     """INVALID_ARGUMENT: a field holds what it may not; `BadRequest` names the field."""
     ERROR_REASON_FRAME_OUT_OF_ORDER: _ErrorReason.ValueType  # 41
@@ -151,6 +153,8 @@ ERROR_REASON_TENANT_NOT_FOUND: ErrorReason.ValueType  # 35
 """NOT_FOUND: no such tenant."""
 ERROR_REASON_KEY_NOT_FOUND: ErrorReason.ValueType  # 36
 """NOT_FOUND: no such API key, or one that has ended and cannot be rotated."""
+ERROR_REASON_CREDENTIAL_NOT_FOUND: ErrorReason.ValueType  # 37
+"""NOT_FOUND: the tenant has no stored model credential by this name."""
 ERROR_REASON_FIELD_INVALID: ErrorReason.ValueType  # 40
 """INVALID_ARGUMENT: a field holds what it may not; `BadRequest` names the field."""
 ERROR_REASON_FRAME_OUT_OF_ORDER: ErrorReason.ValueType  # 41

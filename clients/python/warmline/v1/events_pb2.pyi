@@ -245,7 +245,7 @@ class Event(_message.Message):
 
     @_builtins.property
     def credential_required(self) -> Global___CredentialRequired:
-        """The provider does not accept the session's credential."""
+        """The credential that the session pays with is not accepted."""
 
     @_builtins.property
     def agent_event(self) -> Global___AgentEvent:
@@ -1285,23 +1285,28 @@ Global___ClientToolReturned: _TypeAlias = ClientToolReturned  # noqa: Y015
 
 @_typing.final
 class CredentialRequired(_message.Message):
-    """The provider has refused the session's own credential, and the turn fails. Send another one by `update`, and
-    then the message again.
+    """The credential that the session pays with, its own or one that is stored for the tenant, was refused by the provider, or
+    has expired and cannot be renewed, and the turn fails. Send another one by `update`, or have the operator store one
+    (SetCredential), and then the message again.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MESSAGE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
     message: _builtins.str
-    """Why, in a sentence."""
+    """Why, and what to do, in a sentence."""
+    name: _builtins.str
+    """The name of the stored credential; empty for the session's own."""
     def __init__(
         self,
         *,
         message: _builtins.str = ...,
+        name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n warmline/v1/session_config.proto\x12\x0bwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xaa\x08\n\rSessionConfig\x12\r\n\x05model\x18\x01 \x01(\t\x12\x30\n\rsystem_prompt\x18\x02 \x01(\x0b\x32\x19.warmline.v1.SystemPrompt\x12#\n\x06limits\x18\x03 \x01(\x0b\x32\x13.warmline.v1.Limits\x12)\n\tworkspace\x18\x04 \x01(\x0b\x32\x16.warmline.v1.Workspace\x12\x17\n\x0f\x66\x61llback_models\x18\x05 \x03(\t\x12\x36\n\x06\x61gents\x18\x06 \x03(\x0b\x32&.warmline.v1.SessionConfig.AgentsEntry\x12\r\n\x05\x61gent\x18\x07 \x01(\t\x12!\n\x05tools\x18\x08 \x01(\x0b\x32\x12.warmline.v1.Tools\x12\x34\n\x0fpermission_mode\x18\t \x01(\x0e\x32\x1b.warmline.v1.PermissionMode\x12)\n\tapprovals\x18\n \x01(\x0b\x32\x16.warmline.v1.Approvals\x12-\n\x0c\x63lient_tools\x18\x0b \x03(\x0b\x32\x17.warmline.v1.ClientTool\x12)\n\treasoning\x18\x0c \x01(\x0b\x32\x16.warmline.v1.Reasoning\x12.\n\routput_schema\x18\r \x01(\x0b\x32\x17.google.protobuf.Struct\x12\r\n\x05\x62\x65tas\x18\x0e \x03(\t\x12%\n\x07profile\x18\x0f \x01(\x0e\x32\x14.warmline.v1.Profile\x12?\n\x0bmcp_servers\x18\x10 \x03(\x0b\x32*.warmline.v1.SessionConfig.McpServersEntry\x12&\n\x08mcp_wait\x18\x11 \x01(\x0b\x32\x14.warmline.v1.McpWait\x12+\n\ncredential\x18\x12 \x01(\x0b\x32\x17.warmline.v1.Credential\x12\x17\n\x0f\x61\x64\x64_directories\x18\x14 \x03(\t\x12$\n\x07plugins\x18\x15 \x03(\x0b\x32\x13.warmline.v1.Plugin\x12\x33\n\x0fsetting_sources\x18\x16 \x03(\x0e\x32\x1a.warmline.v1.SettingSource\x12)\n\x08settings\x18\x17 \x01(\x0b\x32\x17.google.protobuf.Struct\x12!\n\x05\x64\x65\x62ug\x18\x18 \x01(\x0b\x32\x12.warmline.v1.Debug\x1a\x41\n\x0b\x41gentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12!\n\x05value\x18\x02 \x01(\x0b\x32\x12.warmline.v1.Agent:\x02\x38\x01\x1aI\n\x0fMcpServersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.warmline.v1.McpServer:\x02\x38\x01\"M\n\x06Plugin\x12\x0e\n\x04name\x18\x01 \x01(\tH\x00\x12)\n\x05\x66iles\x18\x02 \x01(\x0b\x32\x18.warmline.v1.PluginFilesH\x00\x42\x08\n\x06source\"8\n\x0bPluginFiles\x12)\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x1a.warmline.v1.WorkspaceFile\"/\n\x05\x44\x65\x62ug\x12\x12\n\ncategories\x18\x01 \x03(\t\x12\x12\n\nexclusions\x18\x02 \x03(\t\">\n\nCredential\x12\x11\n\x07\x61pi_key\x18\x01 \x01(\tH\x00\x12\x15\n\x0boauth_token\x18\x02 \x01(\tH\x00\x42\x06\n\x04kind\"\xa3\x01\n\tMcpServer\x12&\n\x04http\x18\x01 \x01(\x0b\x32\x16.warmline.v1.McpRemoteH\x00\x12%\n\x03sse\x18\x02 \x01(\x0b\x32\x16.warmline.v1.McpRemoteH\x00\x12(\n\x05stdio\x18\x03 \x01(\x0b\x32\x17.warmline.v1.McpCommandH\x00\x12\x10\n\x08required\x18\x04 \x01(\x08\x42\x0b\n\ttransport\"~\n\tMcpRemote\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x34\n\x07headers\x18\x02 \x03(\x0b\x32#.warmline.v1.McpRemote.HeadersEntry\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xa3\x01\n\nMcpCommand\x12\x0f\n\x07\x63ommand\x18\x01 \x01(\t\x12\x11\n\targuments\x18\x02 \x03(\t\x12=\n\x0b\x65nvironment\x18\x03 \x03(\x0b\x32(.warmline.v1.McpCommand.EnvironmentEntry\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb8\x01\n\x07McpWait\x12\'\n\x04mode\x18\x01 \x01(\x0e\x32\x19.warmline.v1.McpWait.Mode\x12\r\n\x05names\x18\x02 \x03(\t\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"I\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x0c\n\x08MODE_ALL\x10\x01\x12\x0e\n\nMODE_NAMED\x10\x02\x12\r\n\tMODE_NONE\x10\x03\"b\n\x05\x41gent\x12\x13\n\x0b\x64\x65scription\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12%\n\x05tools\x18\x03 \x01(\x0b\x32\x16.warmline.v1.ToolNames\x12\r\n\x05model\x18\x04 \x01(\t\"\x1a\n\tToolNames\x12\r\n\x05names\x18\x01 \x03(\t\"W\n\x05Tools\x12)\n\tavailable\x18\x01 \x01(\x0b\x32\x16.warmline.v1.ToolNames\x12\x0f\n\x07\x61llowed\x18\x02 \x03(\t\x12\x12\n\ndisallowed\x18\x03 \x03(\t\"\xb0\x01\n\tApprovals\x12)\n\x04mode\x18\x01 \x01(\x0e\x32\x1b.warmline.v1.Approvals.Mode\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"L\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\r\n\tMODE_DENY\x10\x01\x12\x0f\n\x0bMODE_STREAM\x10\x02\x12\x0e\n\nMODE_DEFER\x10\x03\"\x9d\x01\n\nClientTool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12-\n\x0cinput_schema\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12*\n\x07timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tread_only\x18\x05 \x01(\x08\"^\n\tReasoning\x12#\n\x06\x65\x66\x66ort\x18\x01 \x01(\x0e\x32\x13.warmline.v1.Effort\x12\x1a\n\rbudget_tokens\x18\x02 \x01(\rH\x00\x88\x01\x01\x42\x10\n\x0e_budget_tokens\"D\n\tWorkspace\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x05\x66iles\x18\x02 \x03(\x0b\x32\x1a.warmline.v1.WorkspaceFile\"+\n\rWorkspaceFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"h\n\x0cSystemPrompt\x12\x11\n\x07replace\x18\x01 \x01(\tH\x00\x12\x10\n\x06\x61ppend\x18\x02 \x01(\tH\x00\x12+\n\x06preset\x18\x03 \x01(\x0b\x32\x19.warmline.v1.PresetPromptH\x00\x42\x06\n\x04kind\"@\n\x0cPresetPrompt\x12\x0e\n\x06\x61ppend\x18\x01 \x01(\t\x12 \n\x18\x65xclude_dynamic_sections\x18\x02 \x01(\x08\"\x96\x01\n\x06Limits\x12/\n\x0cturn_timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rstall_timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tmax_turns\x18\x03 \x01(\r\x12\x16\n\x0emax_budget_usd\x18\x04 \x01(\x01*e\n\rSettingSource\x12\x1e\n\x1aSETTING_SOURCE_UNSPECIFIED\x10\x00\x12\x1a\n\x16SETTING_SOURCE_PROJECT\x10\x01\x12\x18\n\x14SETTING_SOURCE_LOCAL\x10\x02*F\n\x07Profile\x12\x17\n\x13PROFILE_UNSPECIFIED\x10\x00\x12\x10\n\x0cPROFILE_FULL\x10\x01\x12\x10\n\x0cPROFILE_BARE\x10\x02*\xde\x01\n\x0ePermissionMode\x12\x1f\n\x1bPERMISSION_MODE_UNSPECIFIED\x10\x00\x12\x1b\n\x17PERMISSION_MODE_DEFAULT\x10\x01\x12\x18\n\x14PERMISSION_MODE_PLAN\x10\x02\x12 \n\x1cPERMISSION_MODE_ACCEPT_EDITS\x10\x03\x12\x1c\n\x18PERMISSION_MODE_DONT_ASK\x10\x04\x12\x18\n\x14PERMISSION_MODE_AUTO\x10\x05\x12\x1a\n\x16PERMISSION_MODE_BYPASS\x10\x06*v\n\x06\x45\x66\x66ort\x12\x16\n\x12\x45\x46\x46ORT_UNSPECIFIED\x10\x00\x12\x0e\n\nEFFORT_LOW\x10\x01\x12\x11\n\rEFFORT_MEDIUM\x10\x02\x12\x0f\n\x0b\x45\x46\x46ORT_HIGH\x10\x03\x12\x10\n\x0c\x45\x46\x46ORT_XHIGH\x10\x04\x12\x0e\n\nEFFORT_MAX\x10\x05\x42\x30Z.warmline.dev/clients/go/warmline/v1;warmlinev1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n warmline/v1/session_config.proto\x12\x0bwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xaa\x08\n\rSessionConfig\x12\r\n\x05model\x18\x01 \x01(\t\x12\x30\n\rsystem_prompt\x18\x02 \x01(\x0b\x32\x19.warmline.v1.SystemPrompt\x12#\n\x06limits\x18\x03 \x01(\x0b\x32\x13.warmline.v1.Limits\x12)\n\tworkspace\x18\x04 \x01(\x0b\x32\x16.warmline.v1.Workspace\x12\x17\n\x0f\x66\x61llback_models\x18\x05 \x03(\t\x12\x36\n\x06\x61gents\x18\x06 \x03(\x0b\x32&.warmline.v1.SessionConfig.AgentsEntry\x12\r\n\x05\x61gent\x18\x07 \x01(\t\x12!\n\x05tools\x18\x08 \x01(\x0b\x32\x12.warmline.v1.Tools\x12\x34\n\x0fpermission_mode\x18\t \x01(\x0e\x32\x1b.warmline.v1.PermissionMode\x12)\n\tapprovals\x18\n \x01(\x0b\x32\x16.warmline.v1.Approvals\x12-\n\x0c\x63lient_tools\x18\x0b \x03(\x0b\x32\x17.warmline.v1.ClientTool\x12)\n\treasoning\x18\x0c \x01(\x0b\x32\x16.warmline.v1.Reasoning\x12.\n\routput_schema\x18\r \x01(\x0b\x32\x17.google.protobuf.Struct\x12\r\n\x05\x62\x65tas\x18\x0e \x03(\t\x12%\n\x07profile\x18\x0f \x01(\x0e\x32\x14.warmline.v1.Profile\x12?\n\x0bmcp_servers\x18\x10 \x03(\x0b\x32*.warmline.v1.SessionConfig.McpServersEntry\x12&\n\x08mcp_wait\x18\x11 \x01(\x0b\x32\x14.warmline.v1.McpWait\x12+\n\ncredential\x18\x12 \x01(\x0b\x32\x17.warmline.v1.Credential\x12\x17\n\x0f\x61\x64\x64_directories\x18\x14 \x03(\t\x12$\n\x07plugins\x18\x15 \x03(\x0b\x32\x13.warmline.v1.Plugin\x12\x33\n\x0fsetting_sources\x18\x16 \x03(\x0e\x32\x1a.warmline.v1.SettingSource\x12)\n\x08settings\x18\x17 \x01(\x0b\x32\x17.google.protobuf.Struct\x12!\n\x05\x64\x65\x62ug\x18\x18 \x01(\x0b\x32\x12.warmline.v1.Debug\x1a\x41\n\x0b\x41gentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12!\n\x05value\x18\x02 \x01(\x0b\x32\x12.warmline.v1.Agent:\x02\x38\x01\x1aI\n\x0fMcpServersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.warmline.v1.McpServer:\x02\x38\x01\"M\n\x06Plugin\x12\x0e\n\x04name\x18\x01 \x01(\tH\x00\x12)\n\x05\x66iles\x18\x02 \x01(\x0b\x32\x18.warmline.v1.PluginFilesH\x00\x42\x08\n\x06source\"8\n\x0bPluginFiles\x12)\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x1a.warmline.v1.WorkspaceFile\"/\n\x05\x44\x65\x62ug\x12\x12\n\ncategories\x18\x01 \x03(\t\x12\x12\n\nexclusions\x18\x02 \x03(\t\"N\n\nCredential\x12\x11\n\x07\x61pi_key\x18\x01 \x01(\tH\x00\x12\x15\n\x0boauth_token\x18\x02 \x01(\tH\x00\x12\x0e\n\x04name\x18\x03 \x01(\tH\x00\x42\x06\n\x04kind\"\xa3\x01\n\tMcpServer\x12&\n\x04http\x18\x01 \x01(\x0b\x32\x16.warmline.v1.McpRemoteH\x00\x12%\n\x03sse\x18\x02 \x01(\x0b\x32\x16.warmline.v1.McpRemoteH\x00\x12(\n\x05stdio\x18\x03 \x01(\x0b\x32\x17.warmline.v1.McpCommandH\x00\x12\x10\n\x08required\x18\x04 \x01(\x08\x42\x0b\n\ttransport\"~\n\tMcpRemote\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x34\n\x07headers\x18\x02 \x03(\x0b\x32#.warmline.v1.McpRemote.HeadersEntry\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xa3\x01\n\nMcpCommand\x12\x0f\n\x07\x63ommand\x18\x01 \x01(\t\x12\x11\n\targuments\x18\x02 \x03(\t\x12=\n\x0b\x65nvironment\x18\x03 \x03(\x0b\x32(.warmline.v1.McpCommand.EnvironmentEntry\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb8\x01\n\x07McpWait\x12\'\n\x04mode\x18\x01 \x01(\x0e\x32\x19.warmline.v1.McpWait.Mode\x12\r\n\x05names\x18\x02 \x03(\t\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"I\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x0c\n\x08MODE_ALL\x10\x01\x12\x0e\n\nMODE_NAMED\x10\x02\x12\r\n\tMODE_NONE\x10\x03\"b\n\x05\x41gent\x12\x13\n\x0b\x64\x65scription\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12%\n\x05tools\x18\x03 \x01(\x0b\x32\x16.warmline.v1.ToolNames\x12\r\n\x05model\x18\x04 \x01(\t\"\x1a\n\tToolNames\x12\r\n\x05names\x18\x01 \x03(\t\"W\n\x05Tools\x12)\n\tavailable\x18\x01 \x01(\x0b\x32\x16.warmline.v1.ToolNames\x12\x0f\n\x07\x61llowed\x18\x02 \x03(\t\x12\x12\n\ndisallowed\x18\x03 \x03(\t\"\xb0\x01\n\tApprovals\x12)\n\x04mode\x18\x01 \x01(\x0e\x32\x1b.warmline.v1.Approvals.Mode\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"L\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\r\n\tMODE_DENY\x10\x01\x12\x0f\n\x0bMODE_STREAM\x10\x02\x12\x0e\n\nMODE_DEFER\x10\x03\"\x9d\x01\n\nClientTool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12-\n\x0cinput_schema\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12*\n\x07timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tread_only\x18\x05 \x01(\x08\"^\n\tReasoning\x12#\n\x06\x65\x66\x66ort\x18\x01 \x01(\x0e\x32\x13.warmline.v1.Effort\x12\x1a\n\rbudget_tokens\x18\x02 \x01(\rH\x00\x88\x01\x01\x42\x10\n\x0e_budget_tokens\"D\n\tWorkspace\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x05\x66iles\x18\x02 \x03(\x0b\x32\x1a.warmline.v1.WorkspaceFile\"+\n\rWorkspaceFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"h\n\x0cSystemPrompt\x12\x11\n\x07replace\x18\x01 \x01(\tH\x00\x12\x10\n\x06\x61ppend\x18\x02 \x01(\tH\x00\x12+\n\x06preset\x18\x03 \x01(\x0b\x32\x19.warmline.v1.PresetPromptH\x00\x42\x06\n\x04kind\"@\n\x0cPresetPrompt\x12\x0e\n\x06\x61ppend\x18\x01 \x01(\t\x12 \n\x18\x65xclude_dynamic_sections\x18\x02 \x01(\x08\"\x96\x01\n\x06Limits\x12/\n\x0cturn_timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rstall_timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tmax_turns\x18\x03 \x01(\r\x12\x16\n\x0emax_budget_usd\x18\x04 \x01(\x01*e\n\rSettingSource\x12\x1e\n\x1aSETTING_SOURCE_UNSPECIFIED\x10\x00\x12\x1a\n\x16SETTING_SOURCE_PROJECT\x10\x01\x12\x18\n\x14SETTING_SOURCE_LOCAL\x10\x02*F\n\x07Profile\x12\x17\n\x13PROFILE_UNSPECIFIED\x10\x00\x12\x10\n\x0cPROFILE_FULL\x10\x01\x12\x10\n\x0cPROFILE_BARE\x10\x02*\xde\x01\n\x0ePermissionMode\x12\x1f\n\x1bPERMISSION_MODE_UNSPECIFIED\x10\x00\x12\x1b\n\x17PERMISSION_MODE_DEFAULT\x10\x01\x12\x18\n\x14PERMISSION_MODE_PLAN\x10\x02\x12 \n\x1cPERMISSION_MODE_ACCEPT_EDITS\x10\x03\x12\x1c\n\x18PERMISSION_MODE_DONT_ASK\x10\x04\x12\x18\n\x14PERMISSION_MODE_AUTO\x10\x05\x12\x1a\n\x16PERMISSION_MODE_BYPASS\x10\x06*v\n\x06\x45\x66\x66ort\x12\x16\n\x12\x45\x46\x46ORT_UNSPECIFIED\x10\x00\x12\x0e\n\nEFFORT_LOW\x10\x01\x12\x11\n\rEFFORT_MEDIUM\x10\x02\x12\x0f\n\x0b\x45\x46\x46ORT_HIGH\x10\x03\x12\x10\n\x0c\x45\x46\x46ORT_XHIGH\x10\x04\x12\x0e\n\nEFFORT_MAX\x10\x05\x42\x30Z.warmline.dev/clients/go/warmline/v1;warmlinev1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,14 +42,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MCPREMOTE_HEADERSENTRY']._serialized_options = b'8\001'
   _globals['_MCPCOMMAND_ENVIRONMENTENTRY']._loaded_options = None
   _globals['_MCPCOMMAND_ENVIRONMENTENTRY']._serialized_options = b'8\001'
-  _globals['_SETTINGSOURCE']._serialized_start=3169
-  _globals['_SETTINGSOURCE']._serialized_end=3270
-  _globals['_PROFILE']._serialized_start=3272
-  _globals['_PROFILE']._serialized_end=3342
-  _globals['_PERMISSIONMODE']._serialized_start=3345
-  _globals['_PERMISSIONMODE']._serialized_end=3567
-  _globals['_EFFORT']._serialized_start=3569
-  _globals['_EFFORT']._serialized_end=3687
+  _globals['_SETTINGSOURCE']._serialized_start=3185
+  _globals['_SETTINGSOURCE']._serialized_end=3286
+  _globals['_PROFILE']._serialized_start=3288
+  _globals['_PROFILE']._serialized_end=3358
+  _globals['_PERMISSIONMODE']._serialized_start=3361
+  _globals['_PERMISSIONMODE']._serialized_end=3583
+  _globals['_EFFORT']._serialized_start=3585
+  _globals['_EFFORT']._serialized_end=3703
   _globals['_SESSIONCONFIG']._serialized_start=112
   _globals['_SESSIONCONFIG']._serialized_end=1178
   _globals['_SESSIONCONFIG_AGENTSENTRY']._serialized_start=1038
@@ -63,43 +63,43 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DEBUG']._serialized_start=1317
   _globals['_DEBUG']._serialized_end=1364
   _globals['_CREDENTIAL']._serialized_start=1366
-  _globals['_CREDENTIAL']._serialized_end=1428
-  _globals['_MCPSERVER']._serialized_start=1431
-  _globals['_MCPSERVER']._serialized_end=1594
-  _globals['_MCPREMOTE']._serialized_start=1596
-  _globals['_MCPREMOTE']._serialized_end=1722
-  _globals['_MCPREMOTE_HEADERSENTRY']._serialized_start=1676
-  _globals['_MCPREMOTE_HEADERSENTRY']._serialized_end=1722
-  _globals['_MCPCOMMAND']._serialized_start=1725
-  _globals['_MCPCOMMAND']._serialized_end=1888
-  _globals['_MCPCOMMAND_ENVIRONMENTENTRY']._serialized_start=1838
-  _globals['_MCPCOMMAND_ENVIRONMENTENTRY']._serialized_end=1888
-  _globals['_MCPWAIT']._serialized_start=1891
-  _globals['_MCPWAIT']._serialized_end=2075
-  _globals['_MCPWAIT_MODE']._serialized_start=2002
-  _globals['_MCPWAIT_MODE']._serialized_end=2075
-  _globals['_AGENT']._serialized_start=2077
-  _globals['_AGENT']._serialized_end=2175
-  _globals['_TOOLNAMES']._serialized_start=2177
-  _globals['_TOOLNAMES']._serialized_end=2203
-  _globals['_TOOLS']._serialized_start=2205
-  _globals['_TOOLS']._serialized_end=2292
-  _globals['_APPROVALS']._serialized_start=2295
-  _globals['_APPROVALS']._serialized_end=2471
-  _globals['_APPROVALS_MODE']._serialized_start=2395
-  _globals['_APPROVALS_MODE']._serialized_end=2471
-  _globals['_CLIENTTOOL']._serialized_start=2474
-  _globals['_CLIENTTOOL']._serialized_end=2631
-  _globals['_REASONING']._serialized_start=2633
-  _globals['_REASONING']._serialized_end=2727
-  _globals['_WORKSPACE']._serialized_start=2729
-  _globals['_WORKSPACE']._serialized_end=2797
-  _globals['_WORKSPACEFILE']._serialized_start=2799
-  _globals['_WORKSPACEFILE']._serialized_end=2842
-  _globals['_SYSTEMPROMPT']._serialized_start=2844
-  _globals['_SYSTEMPROMPT']._serialized_end=2948
-  _globals['_PRESETPROMPT']._serialized_start=2950
-  _globals['_PRESETPROMPT']._serialized_end=3014
-  _globals['_LIMITS']._serialized_start=3017
-  _globals['_LIMITS']._serialized_end=3167
+  _globals['_CREDENTIAL']._serialized_end=1444
+  _globals['_MCPSERVER']._serialized_start=1447
+  _globals['_MCPSERVER']._serialized_end=1610
+  _globals['_MCPREMOTE']._serialized_start=1612
+  _globals['_MCPREMOTE']._serialized_end=1738
+  _globals['_MCPREMOTE_HEADERSENTRY']._serialized_start=1692
+  _globals['_MCPREMOTE_HEADERSENTRY']._serialized_end=1738
+  _globals['_MCPCOMMAND']._serialized_start=1741
+  _globals['_MCPCOMMAND']._serialized_end=1904
+  _globals['_MCPCOMMAND_ENVIRONMENTENTRY']._serialized_start=1854
+  _globals['_MCPCOMMAND_ENVIRONMENTENTRY']._serialized_end=1904
+  _globals['_MCPWAIT']._serialized_start=1907
+  _globals['_MCPWAIT']._serialized_end=2091
+  _globals['_MCPWAIT_MODE']._serialized_start=2018
+  _globals['_MCPWAIT_MODE']._serialized_end=2091
+  _globals['_AGENT']._serialized_start=2093
+  _globals['_AGENT']._serialized_end=2191
+  _globals['_TOOLNAMES']._serialized_start=2193
+  _globals['_TOOLNAMES']._serialized_end=2219
+  _globals['_TOOLS']._serialized_start=2221
+  _globals['_TOOLS']._serialized_end=2308
+  _globals['_APPROVALS']._serialized_start=2311
+  _globals['_APPROVALS']._serialized_end=2487
+  _globals['_APPROVALS_MODE']._serialized_start=2411
+  _globals['_APPROVALS_MODE']._serialized_end=2487
+  _globals['_CLIENTTOOL']._serialized_start=2490
+  _globals['_CLIENTTOOL']._serialized_end=2647
+  _globals['_REASONING']._serialized_start=2649
+  _globals['_REASONING']._serialized_end=2743
+  _globals['_WORKSPACE']._serialized_start=2745
+  _globals['_WORKSPACE']._serialized_end=2813
+  _globals['_WORKSPACEFILE']._serialized_start=2815
+  _globals['_WORKSPACEFILE']._serialized_end=2858
+  _globals['_SYSTEMPROMPT']._serialized_start=2860
+  _globals['_SYSTEMPROMPT']._serialized_end=2964
+  _globals['_PRESETPROMPT']._serialized_start=2966
+  _globals['_PRESETPROMPT']._serialized_end=3030
+  _globals['_LIMITS']._serialized_start=3033
+  _globals['_LIMITS']._serialized_end=3183
 # @@protoc_insertion_point(module_scope)

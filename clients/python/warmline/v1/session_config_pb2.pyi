@@ -300,9 +300,10 @@ class SessionConfig(_message.Message):
 
     @_builtins.property
     def credential(self) -> Global___Credential:
-        """What the model provider is paid with for this session, in place of the operator's credential. Refused with
-        POLICY_DENIED unless the operator allows it. Stored encrypted; no process of the CLI sees it, and it is told to
-        nobody: what the service tells of a session has it empty.
+        """What the model provider is paid with for this session. Not set: the default of the credentials that are stored for
+        the tenant, otherwise the operator's. One of the caller's own is refused with POLICY_DENIED unless the operator
+        allows it. Stored encrypted; no process of the CLI sees it, and it is told to nobody: what the service tells of a
+        session has it empty.
         """
 
     @_builtins.property
@@ -469,21 +470,27 @@ class Credential(_message.Message):
 
     API_KEY_FIELD_NUMBER: _builtins.int
     OAUTH_TOKEN_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
     api_key: _builtins.str
     """An API key, sent as `x-api-key`."""
     oauth_token: _builtins.str
     """An OAuth access token, or what a gateway takes as one: sent as `authorization: Bearer`."""
+    name: _builtins.str
+    """One that the operator has stored for the tenant, by its name: a small letter or digit, then at most 62 of these,
+    `-` or `_`. CREDENTIAL_NOT_FOUND where there is none. A session that goes on has it as it is stored then.
+    """
     def __init__(
         self,
         *,
         api_key: _builtins.str = ...,
         oauth_token: _builtins.str = ...,
+        name: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "kind", b"kind", "oauth_token", b"oauth_token"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "kind", b"kind", "name", b"name", "oauth_token", b"oauth_token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "kind", b"kind", "oauth_token", b"oauth_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "kind", b"kind", "name", b"name", "oauth_token", b"oauth_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["api_key", "oauth_token"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["api_key", "oauth_token", "name"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 

@@ -3,6 +3,7 @@
 import typer
 
 from warmline_client.terminal._converse import ask, chat, models
+from warmline_client.terminal._credentials import app as credentials
 from warmline_client.terminal._keys import app as keys
 from warmline_client.terminal._render import receipt
 from warmline_client.terminal._sessions import app as sessions
@@ -19,3 +20,4 @@ app.command()(usage)
 app.add_typer(sessions, name="sessions")
 app.add_typer(tenants, name="tenants")
 app.add_typer(keys, name="keys")
+app.add_typer(credentials, name="credentials")

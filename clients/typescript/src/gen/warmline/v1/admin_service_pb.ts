@@ -2,8 +2,8 @@
 // @generated from file warmline/v1/admin_service.proto (package warmline.v1, syntax proto3)
 /* eslint-disable */
 
-import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
-import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Duration, FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Scope } from "./options_pb.js";
@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file warmline/v1/admin_service.proto.
  */
 export const file_warmline_v1_admin_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch93YXJtbGluZS92MS9hZG1pbl9zZXJ2aWNlLnByb3RvEgt3YXJtbGluZS52MSK7AQoGVGVuYW50EgoKAmlkGAEgASgJEhQKDGRpc3BsYXlfbmFtZRgCIAEoCRIQCghkaXNhYmxlZBgDIAEoCBISCgppZGVudGl0aWVzGAQgAygJEi8KC2NyZWF0ZV90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVmaXhlZBgGIAEoCBIpCgZwb2xpY3kYByABKAsyGS53YXJtbGluZS52MS5UZW5hbnRQb2xpY3kijgUKDFRlbmFudFBvbGljeRIgChNyZXF1ZXN0c19wZXJfbWludXRlGAEgASgESACIAQESHQoQY29uY3VycmVudF90dXJucxgCIAEoBEgBiAEBEhkKDG9wZW5fc3RyZWFtcxgDIAEoBEgCiAEBEhUKCHNlc3Npb25zGAQgASgESAOIAQESGwoOdG9rZW5zX3Blcl9kYXkYBSABKARIBIgBARIYCgt1c2RfcGVyX2RheRgGIAEoAUgFiAEBEhoKDXVzZF9wZXJfbW9udGgYByABKAFIBogBARIvCgZtb2RlbHMYCCABKAsyHy53YXJtbGluZS52MS5UZW5hbnRQb2xpY3kuTmFtZXMSOQoQcGVybWlzc2lvbl9tb2RlcxgJIAEoCzIfLndhcm1saW5lLnYxLlRlbmFudFBvbGljeS5OYW1lcxI4Cg9mb3JiaWRkZW5fdG9vbHMYCiABKAsyHy53YXJtbGluZS52MS5UZW5hbnRQb2xpY3kuTmFtZXMSMgoJbWNwX2hvc3RzGAsgASgLMh8ud2FybWxpbmUudjEuVGVuYW50UG9saWN5Lk5hbWVzEhYKCXByb2Nlc3NlcxgMIAEoBEgHiAEBEhQKB3dhaXRpbmcYDSABKARICIgBARoWCgVOYW1lcxINCgVuYW1lcxgBIAMoCUIWChRfcmVxdWVzdHNfcGVyX21pbnV0ZUITChFfY29uY3VycmVudF90dXJuc0IPCg1fb3Blbl9zdHJlYW1zQgsKCV9zZXNzaW9uc0IRCg9fdG9rZW5zX3Blcl9kYXlCDgoMX3VzZF9wZXJfZGF5QhAKDl91c2RfcGVyX21vbnRoQgwKCl9wcm9jZXNzZXNCCgoIX3dhaXRpbmcirgIKBkFwaUtleRIKCgJpZBgBIAEoCRIRCgl0ZW5hbnRfaWQYAiABKAkSIgoGc2NvcGVzGAMgAygOMhIud2FybWxpbmUudjEuU2NvcGUSDAoEbm90ZRgEIAEoCRIvCgtjcmVhdGVfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZXhwaXJlX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3Jldm9rZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIxCg1sYXN0X3VzZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVmaXhlZBgJIAEoCCI6ChNDcmVhdGVUZW5hbnRSZXF1ZXN0EiMKBnRlbmFudBgBIAEoCzITLndhcm1saW5lLnYxLlRlbmFudCI7ChRDcmVhdGVUZW5hbnRSZXNwb25zZRIjCgZ0ZW5hbnQYASABKAsyEy53YXJtbGluZS52MS5UZW5hbnQiJQoQR2V0VGVuYW50UmVxdWVzdBIRCgl0ZW5hbnRfaWQYASABKAkiOAoRR2V0VGVuYW50UmVzcG9uc2USIwoGdGVuYW50GAEgASgLMhMud2FybWxpbmUudjEuVGVuYW50IjsKEkxpc3RUZW5hbnRzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCSJUChNMaXN0VGVuYW50c1Jlc3BvbnNlEiQKB3RlbmFudHMYASADKAsyEy53YXJtbGluZS52MS5UZW5hbnQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJImsKE1VwZGF0ZVRlbmFudFJlcXVlc3QSIwoGdGVuYW50GAEgASgLMhMud2FybWxpbmUudjEuVGVuYW50Ei8KC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzayI7ChRVcGRhdGVUZW5hbnRSZXNwb25zZRIjCgZ0ZW5hbnQYASABKAsyEy53YXJtbGluZS52MS5UZW5hbnQiKAoTRGVsZXRlVGVuYW50UmVxdWVzdBIRCgl0ZW5hbnRfaWQYASABKAkiFgoURGVsZXRlVGVuYW50UmVzcG9uc2UiiwEKE0NyZWF0ZUFwaUtleVJlcXVlc3QSEQoJdGVuYW50X2lkGAEgASgJEiIKBnNjb3BlcxgCIAMoDjISLndhcm1saW5lLnYxLlNjb3BlEgwKBG5vdGUYAyABKAkSLwoLZXhwaXJlX3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIkwKFENyZWF0ZUFwaUtleVJlc3BvbnNlEiQKB2FwaV9rZXkYASABKAsyEy53YXJtbGluZS52MS5BcGlLZXkSDgoGc2VjcmV0GAIgASgJIk4KEkxpc3RBcGlLZXlzUmVxdWVzdBIRCgl0ZW5hbnRfaWQYASABKAkSEQoJcGFnZV9zaXplGAIgASgFEhIKCnBhZ2VfdG9rZW4YAyABKAkiVQoTTGlzdEFwaUtleXNSZXNwb25zZRIlCghhcGlfa2V5cxgBIAMoCzITLndhcm1saW5lLnYxLkFwaUtleRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiggEKE1JvdGF0ZUFwaUtleVJlcXVlc3QSDgoGa2V5X2lkGAEgASgJEioKB292ZXJsYXAYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLwoLZXhwaXJlX3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wInMKFFJvdGF0ZUFwaUtleVJlc3BvbnNlEiQKB2FwaV9rZXkYASABKAsyEy53YXJtbGluZS52MS5BcGlLZXkSDgoGc2VjcmV0GAIgASgJEiUKCHJlcGxhY2VkGAMgASgLMhMud2FybWxpbmUudjEuQXBpS2V5IiUKE1Jldm9rZUFwaUtleVJlcXVlc3QSDgoGa2V5X2lkGAEgASgJIjwKFFJldm9rZUFwaUtleVJlc3BvbnNlEiQKB2FwaV9rZXkYASABKAsyEy53YXJtbGluZS52MS5BcGlLZXkiEAoOR2V0UG9vbFJlcXVlc3QihgIKD0dldFBvb2xSZXNwb25zZRI+Cglwcm9jZXNzZXMYASADKAsyKy53YXJtbGluZS52MS5HZXRQb29sUmVzcG9uc2UuUHJvY2Vzc2VzRW50cnkSDwoHd2FpdGluZxgCIAEoDRIVCg1tYXhfcHJvY2Vzc2VzGAMgASgNEhQKDG1lbW9yeV9ieXRlcxgEIAEoBBIbChNtZW1vcnlfYnVkZ2V0X2J5dGVzGAUgASgEEhQKDHNwYXJlX3RhcmdldBgGIAEoDRIQCghkcmFpbmluZxgHIAEoCBowCg5Qcm9jZXNzZXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKA06AjgBIg4KDERyYWluUmVxdWVzdCIPCg1EcmFpblJlc3BvbnNlMsQHCgxBZG1pblNlcnZpY2USWQoMQ3JlYXRlVGVuYW50EiAud2FybWxpbmUudjEuQ3JlYXRlVGVuYW50UmVxdWVzdBohLndhcm1saW5lLnYxLkNyZWF0ZVRlbmFudFJlc3BvbnNlIgTooRkDElAKCUdldFRlbmFudBIdLndhcm1saW5lLnYxLkdldFRlbmFudFJlcXVlc3QaHi53YXJtbGluZS52MS5HZXRUZW5hbnRSZXNwb25zZSIE6KEZAxJWCgtMaXN0VGVuYW50cxIfLndhcm1saW5lLnYxLkxpc3RUZW5hbnRzUmVxdWVzdBogLndhcm1saW5lLnYxLkxpc3RUZW5hbnRzUmVzcG9uc2UiBOihGQMSWQoMVXBkYXRlVGVuYW50EiAud2FybWxpbmUudjEuVXBkYXRlVGVuYW50UmVxdWVzdBohLndhcm1saW5lLnYxLlVwZGF0ZVRlbmFudFJlc3BvbnNlIgTooRkDElkKDERlbGV0ZVRlbmFudBIgLndhcm1saW5lLnYxLkRlbGV0ZVRlbmFudFJlcXVlc3QaIS53YXJtbGluZS52MS5EZWxldGVUZW5hbnRSZXNwb25zZSIE6KEZAxJZCgxDcmVhdGVBcGlLZXkSIC53YXJtbGluZS52MS5DcmVhdGVBcGlLZXlSZXF1ZXN0GiEud2FybWxpbmUudjEuQ3JlYXRlQXBpS2V5UmVzcG9uc2UiBOihGQMSVgoLTGlzdEFwaUtleXMSHy53YXJtbGluZS52MS5MaXN0QXBpS2V5c1JlcXVlc3QaIC53YXJtbGluZS52MS5MaXN0QXBpS2V5c1Jlc3BvbnNlIgTooRkDElkKDFJvdGF0ZUFwaUtleRIgLndhcm1saW5lLnYxLlJvdGF0ZUFwaUtleVJlcXVlc3QaIS53YXJtbGluZS52MS5Sb3RhdGVBcGlLZXlSZXNwb25zZSIE6KEZAxJZCgxSZXZva2VBcGlLZXkSIC53YXJtbGluZS52MS5SZXZva2VBcGlLZXlSZXF1ZXN0GiEud2FybWxpbmUudjEuUmV2b2tlQXBpS2V5UmVzcG9uc2UiBOihGQMSSgoHR2V0UG9vbBIbLndhcm1saW5lLnYxLkdldFBvb2xSZXF1ZXN0Ghwud2FybWxpbmUudjEuR2V0UG9vbFJlc3BvbnNlIgTooRkDEkQKBURyYWluEhkud2FybWxpbmUudjEuRHJhaW5SZXF1ZXN0Ghoud2FybWxpbmUudjEuRHJhaW5SZXNwb25zZSIE6KEZA0IwWi53YXJtbGluZS5kZXYvY2xpZW50cy9nby93YXJtbGluZS92MTt3YXJtbGluZXYxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_warmline_v1_options]);
+  fileDesc("Ch93YXJtbGluZS92MS9hZG1pbl9zZXJ2aWNlLnByb3RvEgt3YXJtbGluZS52MSK7AQoGVGVuYW50EgoKAmlkGAEgASgJEhQKDGRpc3BsYXlfbmFtZRgCIAEoCRIQCghkaXNhYmxlZBgDIAEoCBISCgppZGVudGl0aWVzGAQgAygJEi8KC2NyZWF0ZV90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVmaXhlZBgGIAEoCBIpCgZwb2xpY3kYByABKAsyGS53YXJtbGluZS52MS5UZW5hbnRQb2xpY3kijgUKDFRlbmFudFBvbGljeRIgChNyZXF1ZXN0c19wZXJfbWludXRlGAEgASgESACIAQESHQoQY29uY3VycmVudF90dXJucxgCIAEoBEgBiAEBEhkKDG9wZW5fc3RyZWFtcxgDIAEoBEgCiAEBEhUKCHNlc3Npb25zGAQgASgESAOIAQESGwoOdG9rZW5zX3Blcl9kYXkYBSABKARIBIgBARIYCgt1c2RfcGVyX2RheRgGIAEoAUgFiAEBEhoKDXVzZF9wZXJfbW9udGgYByABKAFIBogBARIvCgZtb2RlbHMYCCABKAsyHy53YXJtbGluZS52MS5UZW5hbnRQb2xpY3kuTmFtZXMSOQoQcGVybWlzc2lvbl9tb2RlcxgJIAEoCzIfLndhcm1saW5lLnYxLlRlbmFudFBvbGljeS5OYW1lcxI4Cg9mb3JiaWRkZW5fdG9vbHMYCiABKAsyHy53YXJtbGluZS52MS5UZW5hbnRQb2xpY3kuTmFtZXMSMgoJbWNwX2hvc3RzGAsgASgLMh8ud2FybWxpbmUudjEuVGVuYW50UG9saWN5Lk5hbWVzEhYKCXByb2Nlc3NlcxgMIAEoBEgHiAEBEhQKB3dhaXRpbmcYDSABKARICIgBARoWCgVOYW1lcxINCgVuYW1lcxgBIAMoCUIWChRfcmVxdWVzdHNfcGVyX21pbnV0ZUITChFfY29uY3VycmVudF90dXJuc0IPCg1fb3Blbl9zdHJlYW1zQgsKCV9zZXNzaW9uc0IRCg9fdG9rZW5zX3Blcl9kYXlCDgoMX3VzZF9wZXJfZGF5QhAKDl91c2RfcGVyX21vbnRoQgwKCl9wcm9jZXNzZXNCCgoIX3dhaXRpbmcirgIKBkFwaUtleRIKCgJpZBgBIAEoCRIRCgl0ZW5hbnRfaWQYAiABKAkSIgoGc2NvcGVzGAMgAygOMhIud2FybWxpbmUudjEuU2NvcGUSDAoEbm90ZRgEIAEoCRIvCgtjcmVhdGVfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZXhwaXJlX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3Jldm9rZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIxCg1sYXN0X3VzZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVmaXhlZBgJIAEoCCI6ChNDcmVhdGVUZW5hbnRSZXF1ZXN0EiMKBnRlbmFudBgBIAEoCzITLndhcm1saW5lLnYxLlRlbmFudCI7ChRDcmVhdGVUZW5hbnRSZXNwb25zZRIjCgZ0ZW5hbnQYASABKAsyEy53YXJtbGluZS52MS5UZW5hbnQiJQoQR2V0VGVuYW50UmVxdWVzdBIRCgl0ZW5hbnRfaWQYASABKAkiOAoRR2V0VGVuYW50UmVzcG9uc2USIwoGdGVuYW50GAEgASgLMhMud2FybWxpbmUudjEuVGVuYW50IjsKEkxpc3RUZW5hbnRzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCSJUChNMaXN0VGVuYW50c1Jlc3BvbnNlEiQKB3RlbmFudHMYASADKAsyEy53YXJtbGluZS52MS5UZW5hbnQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJImsKE1VwZGF0ZVRlbmFudFJlcXVlc3QSIwoGdGVuYW50GAEgASgLMhMud2FybWxpbmUudjEuVGVuYW50Ei8KC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzayI7ChRVcGRhdGVUZW5hbnRSZXNwb25zZRIjCgZ0ZW5hbnQYASABKAsyEy53YXJtbGluZS52MS5UZW5hbnQiKAoTRGVsZXRlVGVuYW50UmVxdWVzdBIRCgl0ZW5hbnRfaWQYASABKAkiFgoURGVsZXRlVGVuYW50UmVzcG9uc2UiiwEKE0NyZWF0ZUFwaUtleVJlcXVlc3QSEQoJdGVuYW50X2lkGAEgASgJEiIKBnNjb3BlcxgCIAMoDjISLndhcm1saW5lLnYxLlNjb3BlEgwKBG5vdGUYAyABKAkSLwoLZXhwaXJlX3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIkwKFENyZWF0ZUFwaUtleVJlc3BvbnNlEiQKB2FwaV9rZXkYASABKAsyEy53YXJtbGluZS52MS5BcGlLZXkSDgoGc2VjcmV0GAIgASgJIk4KEkxpc3RBcGlLZXlzUmVxdWVzdBIRCgl0ZW5hbnRfaWQYASABKAkSEQoJcGFnZV9zaXplGAIgASgFEhIKCnBhZ2VfdG9rZW4YAyABKAkiVQoTTGlzdEFwaUtleXNSZXNwb25zZRIlCghhcGlfa2V5cxgBIAMoCzITLndhcm1saW5lLnYxLkFwaUtleRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiggEKE1JvdGF0ZUFwaUtleVJlcXVlc3QSDgoGa2V5X2lkGAEgASgJEioKB292ZXJsYXAYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLwoLZXhwaXJlX3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wInMKFFJvdGF0ZUFwaUtleVJlc3BvbnNlEiQKB2FwaV9rZXkYASABKAsyEy53YXJtbGluZS52MS5BcGlLZXkSDgoGc2VjcmV0GAIgASgJEiUKCHJlcGxhY2VkGAMgASgLMhMud2FybWxpbmUudjEuQXBpS2V5IiUKE1Jldm9rZUFwaUtleVJlcXVlc3QSDgoGa2V5X2lkGAEgASgJIjwKFFJldm9rZUFwaUtleVJlc3BvbnNlEiQKB2FwaV9rZXkYASABKAsyEy53YXJtbGluZS52MS5BcGlLZXkihQMKEFN0b3JlZENyZWRlbnRpYWwSEQoJdGVuYW50X2lkGAEgASgJEgwKBG5hbWUYAiABKAkSMAoEa2luZBgDIAEoDjIiLndhcm1saW5lLnYxLlN0b3JlZENyZWRlbnRpYWwuS2luZBISCgppc19kZWZhdWx0GAQgASgIEi8KC2V4cGlyZV90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIOCgZzY29wZXMYBiADKAkSGQoRc3Vic2NyaXB0aW9uX3R5cGUYByABKAkSDAoEbm90ZRgIIAEoCRIvCgtjcmVhdGVfdGltZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLdXBkYXRlX3RpbWUYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIj4KBEtpbmQSFAoQS0lORF9VTlNQRUNJRklFRBAAEhAKDEtJTkRfQVBJX0tFWRABEg4KCktJTkRfT0FVVEgQAiKWAQoLT0F1dGhUb2tlbnMSFAoMYWNjZXNzX3Rva2VuGAEgASgJEhUKDXJlZnJlc2hfdG9rZW4YAiABKAkSLwoLZXhwaXJlX3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg4KBnNjb3BlcxgEIAMoCRIZChFzdWJzY3JpcHRpb25fdHlwZRgFIAEoCSKhAQoUU2V0Q3JlZGVudGlhbFJlcXVlc3QSEQoJdGVuYW50X2lkGAEgASgJEgwKBG5hbWUYAiABKAkSEQoHYXBpX2tleRgDIAEoCUgAEikKBW9hdXRoGAQgASgLMhgud2FybWxpbmUudjEuT0F1dGhUb2tlbnNIABISCgppc19kZWZhdWx0GAUgASgIEgwKBG5vdGUYBiABKAlCCAoGc2VjcmV0IkoKFVNldENyZWRlbnRpYWxSZXNwb25zZRIxCgpjcmVkZW50aWFsGAEgASgLMh0ud2FybWxpbmUudjEuU3RvcmVkQ3JlZGVudGlhbCJSChZMaXN0Q3JlZGVudGlhbHNSZXF1ZXN0EhEKCXRlbmFudF9pZBgBIAEoCRIRCglwYWdlX3NpemUYAiABKAUSEgoKcGFnZV90b2tlbhgDIAEoCSJmChdMaXN0Q3JlZGVudGlhbHNSZXNwb25zZRIyCgtjcmVkZW50aWFscxgBIAMoCzIdLndhcm1saW5lLnYxLlN0b3JlZENyZWRlbnRpYWwSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIjoKF0RlbGV0ZUNyZWRlbnRpYWxSZXF1ZXN0EhEKCXRlbmFudF9pZBgBIAEoCRIMCgRuYW1lGAIgASgJIhoKGERlbGV0ZUNyZWRlbnRpYWxSZXNwb25zZSIQCg5HZXRQb29sUmVxdWVzdCKGAgoPR2V0UG9vbFJlc3BvbnNlEj4KCXByb2Nlc3NlcxgBIAMoCzIrLndhcm1saW5lLnYxLkdldFBvb2xSZXNwb25zZS5Qcm9jZXNzZXNFbnRyeRIPCgd3YWl0aW5nGAIgASgNEhUKDW1heF9wcm9jZXNzZXMYAyABKA0SFAoMbWVtb3J5X2J5dGVzGAQgASgEEhsKE21lbW9yeV9idWRnZXRfYnl0ZXMYBSABKAQSFAoMc3BhcmVfdGFyZ2V0GAYgASgNEhAKCGRyYWluaW5nGAcgASgIGjAKDlByb2Nlc3Nlc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoDToCOAEiDgoMRHJhaW5SZXF1ZXN0Ig8KDURyYWluUmVzcG9uc2Uy7QkKDEFkbWluU2VydmljZRJZCgxDcmVhdGVUZW5hbnQSIC53YXJtbGluZS52MS5DcmVhdGVUZW5hbnRSZXF1ZXN0GiEud2FybWxpbmUudjEuQ3JlYXRlVGVuYW50UmVzcG9uc2UiBOihGQMSUAoJR2V0VGVuYW50Eh0ud2FybWxpbmUudjEuR2V0VGVuYW50UmVxdWVzdBoeLndhcm1saW5lLnYxLkdldFRlbmFudFJlc3BvbnNlIgTooRkDElYKC0xpc3RUZW5hbnRzEh8ud2FybWxpbmUudjEuTGlzdFRlbmFudHNSZXF1ZXN0GiAud2FybWxpbmUudjEuTGlzdFRlbmFudHNSZXNwb25zZSIE6KEZAxJZCgxVcGRhdGVUZW5hbnQSIC53YXJtbGluZS52MS5VcGRhdGVUZW5hbnRSZXF1ZXN0GiEud2FybWxpbmUudjEuVXBkYXRlVGVuYW50UmVzcG9uc2UiBOihGQMSWQoMRGVsZXRlVGVuYW50EiAud2FybWxpbmUudjEuRGVsZXRlVGVuYW50UmVxdWVzdBohLndhcm1saW5lLnYxLkRlbGV0ZVRlbmFudFJlc3BvbnNlIgTooRkDElkKDENyZWF0ZUFwaUtleRIgLndhcm1saW5lLnYxLkNyZWF0ZUFwaUtleVJlcXVlc3QaIS53YXJtbGluZS52MS5DcmVhdGVBcGlLZXlSZXNwb25zZSIE6KEZAxJWCgtMaXN0QXBpS2V5cxIfLndhcm1saW5lLnYxLkxpc3RBcGlLZXlzUmVxdWVzdBogLndhcm1saW5lLnYxLkxpc3RBcGlLZXlzUmVzcG9uc2UiBOihGQMSWQoMUm90YXRlQXBpS2V5EiAud2FybWxpbmUudjEuUm90YXRlQXBpS2V5UmVxdWVzdBohLndhcm1saW5lLnYxLlJvdGF0ZUFwaUtleVJlc3BvbnNlIgTooRkDElkKDFJldm9rZUFwaUtleRIgLndhcm1saW5lLnYxLlJldm9rZUFwaUtleVJlcXVlc3QaIS53YXJtbGluZS52MS5SZXZva2VBcGlLZXlSZXNwb25zZSIE6KEZAxJcCg1TZXRDcmVkZW50aWFsEiEud2FybWxpbmUudjEuU2V0Q3JlZGVudGlhbFJlcXVlc3QaIi53YXJtbGluZS52MS5TZXRDcmVkZW50aWFsUmVzcG9uc2UiBOihGQMSYgoPTGlzdENyZWRlbnRpYWxzEiMud2FybWxpbmUudjEuTGlzdENyZWRlbnRpYWxzUmVxdWVzdBokLndhcm1saW5lLnYxLkxpc3RDcmVkZW50aWFsc1Jlc3BvbnNlIgTooRkDEmUKEERlbGV0ZUNyZWRlbnRpYWwSJC53YXJtbGluZS52MS5EZWxldGVDcmVkZW50aWFsUmVxdWVzdBolLndhcm1saW5lLnYxLkRlbGV0ZUNyZWRlbnRpYWxSZXNwb25zZSIE6KEZAxJKCgdHZXRQb29sEhsud2FybWxpbmUudjEuR2V0UG9vbFJlcXVlc3QaHC53YXJtbGluZS52MS5HZXRQb29sUmVzcG9uc2UiBOihGQMSRAoFRHJhaW4SGS53YXJtbGluZS52MS5EcmFpblJlcXVlc3QaGi53YXJtbGluZS52MS5EcmFpblJlc3BvbnNlIgTooRkDQjBaLndhcm1saW5lLmRldi9jbGllbnRzL2dvL3dhcm1saW5lL3YxO3dhcm1saW5ldjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_warmline_v1_options]);
 
 /**
  * Who has sessions, and keys to them.
@@ -755,6 +755,367 @@ export const RevokeApiKeyResponseSchema: GenMessage<RevokeApiKeyResponse> = /*@_
   messageDesc(file_warmline_v1_admin_service, 20);
 
 /**
+ * A model credential, without what is secret of it.
+ *
+ * @generated from message warmline.v1.StoredCredential
+ */
+export type StoredCredential = Message<"warmline.v1.StoredCredential"> & {
+  /**
+   * Whose it is.
+   *
+   * @generated from field: string tenant_id = 1;
+   */
+  tenantId: string;
+
+  /**
+   * Names it among the tenant's: a small letter or digit, then at most 62 of these, `-` or `_`.
+   *
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * What it is.
+   *
+   * @generated from field: warmline.v1.StoredCredential.Kind kind = 3;
+   */
+  kind: StoredCredential_Kind;
+
+  /**
+   * The tenant's sessions use it where they name none; at most one is.
+   *
+   * @generated from field: bool is_default = 4;
+   */
+  isDefault: boolean;
+
+  /**
+   * OAuth: from when on the access token is refused, as far as is known; it is renewed before.
+   *
+   * @generated from field: google.protobuf.Timestamp expire_time = 5;
+   */
+  expireTime?: Timestamp | undefined;
+
+  /**
+   * OAuth: what the tokens allow.
+   *
+   * @generated from field: repeated string scopes = 6;
+   */
+  scopes: string[];
+
+  /**
+   * OAuth: the account's plan, as it was given.
+   *
+   * @generated from field: string subscription_type = 7;
+   */
+  subscriptionType: string;
+
+  /**
+   * For people; at most 200 characters.
+   *
+   * @generated from field: string note = 8;
+   */
+  note: string;
+
+  /**
+   * When one by this name was stored first.
+   *
+   * @generated from field: google.protobuf.Timestamp create_time = 9;
+   */
+  createTime?: Timestamp | undefined;
+
+  /**
+   * When it was stored or renewed last.
+   *
+   * @generated from field: google.protobuf.Timestamp update_time = 10;
+   */
+  updateTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message warmline.v1.StoredCredential.
+ * Use `create(StoredCredentialSchema)` to create a new message.
+ */
+export const StoredCredentialSchema: GenMessage<StoredCredential> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_admin_service, 21);
+
+/**
+ * What it is.
+ *
+ * @generated from enum warmline.v1.StoredCredential.Kind
+ */
+export enum StoredCredential_Kind {
+  /**
+   * Never sent.
+   *
+   * @generated from enum value: KIND_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * An API key.
+   *
+   * @generated from enum value: KIND_API_KEY = 1;
+   */
+  API_KEY = 1,
+
+  /**
+   * OAuth tokens.
+   *
+   * @generated from enum value: KIND_OAUTH = 2;
+   */
+  OAUTH = 2,
+}
+
+/**
+ * Describes the enum warmline.v1.StoredCredential.Kind.
+ */
+export const StoredCredential_KindSchema: GenEnum<StoredCredential_Kind> = /*@__PURE__*/
+  enumDesc(file_warmline_v1_admin_service, 21, 0);
+
+/**
+ * OAuth tokens of an account at the model provider. They are the account holder's; his terms with the provider decide
+ * whether a service may use them.
+ *
+ * @generated from message warmline.v1.OAuthTokens
+ */
+export type OAuthTokens = Message<"warmline.v1.OAuthTokens"> & {
+  /**
+   * The token that bears; at most 8 KiB of ASCII that can be seen.
+   *
+   * @generated from field: string access_token = 1;
+   */
+  accessToken: string;
+
+  /**
+   * What gets another one, in the same form. Empty: it is not renewed.
+   *
+   * @generated from field: string refresh_token = 2;
+   */
+  refreshToken: string;
+
+  /**
+   * From when on the access token is refused; a moment that has passed has it renewed first. Not set: that is not known,
+   * and it is renewed when the provider refuses it.
+   *
+   * @generated from field: google.protobuf.Timestamp expire_time = 3;
+   */
+  expireTime?: Timestamp | undefined;
+
+  /**
+   * What they allow: at most 32, each at most 100 characters of ASCII that can be seen.
+   *
+   * @generated from field: repeated string scopes = 4;
+   */
+  scopes: string[];
+
+  /**
+   * The account's plan, for people; at most 64 characters.
+   *
+   * @generated from field: string subscription_type = 5;
+   */
+  subscriptionType: string;
+};
+
+/**
+ * Describes the message warmline.v1.OAuthTokens.
+ * Use `create(OAuthTokensSchema)` to create a new message.
+ */
+export const OAuthTokensSchema: GenMessage<OAuthTokens> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_admin_service, 22);
+
+/**
+ * What to store.
+ *
+ * @generated from message warmline.v1.SetCredentialRequest
+ */
+export type SetCredentialRequest = Message<"warmline.v1.SetCredentialRequest"> & {
+  /**
+   * Whose it is.
+   *
+   * @generated from field: string tenant_id = 1;
+   */
+  tenantId: string;
+
+  /**
+   * Its name: a small letter or digit, then at most 62 of these, `-` or `_`.
+   *
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * What is secret; it must be set.
+   *
+   * @generated from oneof warmline.v1.SetCredentialRequest.secret
+   */
+  secret: {
+    /**
+     * An API key: at most 8 KiB of ASCII that can be seen.
+     *
+     * @generated from field: string api_key = 3;
+     */
+    value: string;
+    case: "apiKey";
+  } | {
+    /**
+     * OAuth tokens.
+     *
+     * @generated from field: warmline.v1.OAuthTokens oauth = 4;
+     */
+    value: OAuthTokens;
+    case: "oauth";
+  } | { case: undefined; value?: undefined };
+
+  /**
+   * The tenant's sessions use it where they name none; whichever was the default before is it no more.
+   *
+   * @generated from field: bool is_default = 5;
+   */
+  isDefault: boolean;
+
+  /**
+   * For people; at most 200 characters.
+   *
+   * @generated from field: string note = 6;
+   */
+  note: string;
+};
+
+/**
+ * Describes the message warmline.v1.SetCredentialRequest.
+ * Use `create(SetCredentialRequestSchema)` to create a new message.
+ */
+export const SetCredentialRequestSchema: GenMessage<SetCredentialRequest> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_admin_service, 23);
+
+/**
+ * It is stored.
+ *
+ * @generated from message warmline.v1.SetCredentialResponse
+ */
+export type SetCredentialResponse = Message<"warmline.v1.SetCredentialResponse"> & {
+  /**
+   * What is shown of it.
+   *
+   * @generated from field: warmline.v1.StoredCredential credential = 1;
+   */
+  credential?: StoredCredential | undefined;
+};
+
+/**
+ * Describes the message warmline.v1.SetCredentialResponse.
+ * Use `create(SetCredentialResponseSchema)` to create a new message.
+ */
+export const SetCredentialResponseSchema: GenMessage<SetCredentialResponse> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_admin_service, 24);
+
+/**
+ * Whose credentials.
+ *
+ * @generated from message warmline.v1.ListCredentialsRequest
+ */
+export type ListCredentialsRequest = Message<"warmline.v1.ListCredentialsRequest"> & {
+  /**
+   * The tenant.
+   *
+   * @generated from field: string tenant_id = 1;
+   */
+  tenantId: string;
+
+  /**
+   * At most so many; 0: 50; more than 1000 is taken as 1000.
+   *
+   * @generated from field: int32 page_size = 2;
+   */
+  pageSize: number;
+
+  /**
+   * From the response before this one. Empty: the first page.
+   *
+   * @generated from field: string page_token = 3;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message warmline.v1.ListCredentialsRequest.
+ * Use `create(ListCredentialsRequestSchema)` to create a new message.
+ */
+export const ListCredentialsRequestSchema: GenMessage<ListCredentialsRequest> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_admin_service, 25);
+
+/**
+ * A page of credentials.
+ *
+ * @generated from message warmline.v1.ListCredentialsResponse
+ */
+export type ListCredentialsResponse = Message<"warmline.v1.ListCredentialsResponse"> & {
+  /**
+   * In the order of their names.
+   *
+   * @generated from field: repeated warmline.v1.StoredCredential credentials = 1;
+   */
+  credentials: StoredCredential[];
+
+  /**
+   * For the next page; empty at the end.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message warmline.v1.ListCredentialsResponse.
+ * Use `create(ListCredentialsResponseSchema)` to create a new message.
+ */
+export const ListCredentialsResponseSchema: GenMessage<ListCredentialsResponse> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_admin_service, 26);
+
+/**
+ * Which credential.
+ *
+ * @generated from message warmline.v1.DeleteCredentialRequest
+ */
+export type DeleteCredentialRequest = Message<"warmline.v1.DeleteCredentialRequest"> & {
+  /**
+   * Whose it is.
+   *
+   * @generated from field: string tenant_id = 1;
+   */
+  tenantId: string;
+
+  /**
+   * Its name.
+   *
+   * @generated from field: string name = 2;
+   */
+  name: string;
+};
+
+/**
+ * Describes the message warmline.v1.DeleteCredentialRequest.
+ * Use `create(DeleteCredentialRequestSchema)` to create a new message.
+ */
+export const DeleteCredentialRequestSchema: GenMessage<DeleteCredentialRequest> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_admin_service, 27);
+
+/**
+ * It is forgotten.
+ *
+ * @generated from message warmline.v1.DeleteCredentialResponse
+ */
+export type DeleteCredentialResponse = Message<"warmline.v1.DeleteCredentialResponse"> & {
+};
+
+/**
+ * Describes the message warmline.v1.DeleteCredentialResponse.
+ * Use `create(DeleteCredentialResponseSchema)` to create a new message.
+ */
+export const DeleteCredentialResponseSchema: GenMessage<DeleteCredentialResponse> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_admin_service, 28);
+
+/**
  * Nothing to say.
  *
  * @generated from message warmline.v1.GetPoolRequest
@@ -767,7 +1128,7 @@ export type GetPoolRequest = Message<"warmline.v1.GetPoolRequest"> & {
  * Use `create(GetPoolRequestSchema)` to create a new message.
  */
 export const GetPoolRequestSchema: GenMessage<GetPoolRequest> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_admin_service, 21);
+  messageDesc(file_warmline_v1_admin_service, 29);
 
 /**
  * The pool.
@@ -831,7 +1192,7 @@ export type GetPoolResponse = Message<"warmline.v1.GetPoolResponse"> & {
  * Use `create(GetPoolResponseSchema)` to create a new message.
  */
 export const GetPoolResponseSchema: GenMessage<GetPoolResponse> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_admin_service, 22);
+  messageDesc(file_warmline_v1_admin_service, 30);
 
 /**
  * Nothing to say.
@@ -846,7 +1207,7 @@ export type DrainRequest = Message<"warmline.v1.DrainRequest"> & {
  * Use `create(DrainRequestSchema)` to create a new message.
  */
 export const DrainRequestSchema: GenMessage<DrainRequest> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_admin_service, 23);
+  messageDesc(file_warmline_v1_admin_service, 31);
 
 /**
  * It has begun.
@@ -861,10 +1222,10 @@ export type DrainResponse = Message<"warmline.v1.DrainResponse"> & {
  * Use `create(DrainResponseSchema)` to create a new message.
  */
 export const DrainResponseSchema: GenMessage<DrainResponse> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_admin_service, 24);
+  messageDesc(file_warmline_v1_admin_service, 32);
 
 /**
- * What operators do: tenants, their API keys, the pool. Tenants and keys of the settings file are shown here, with
+ * What operators do: tenants, their API keys and model credentials, the pool. Tenants and keys of the settings file are shown here, with
  * `fixed`, and changed there.
  *
  * @generated from service warmline.v1.AdminService
@@ -962,6 +1323,38 @@ export const AdminService: GenService<{
     methodKind: "unary";
     input: typeof RevokeApiKeyRequestSchema;
     output: typeof RevokeApiKeyResponseSchema;
+  },
+  /**
+   * Stores a model credential for a tenant, in place of the one by its name, all of it. It is stored encrypted, and no
+   * method gives it back. Sessions that use it go on with the new one, at once here, within a few seconds in other
+   * services on the same database.
+   *
+   * @generated from rpc warmline.v1.AdminService.SetCredential
+   */
+  setCredential: {
+    methodKind: "unary";
+    input: typeof SetCredentialRequestSchema;
+    output: typeof SetCredentialResponseSchema;
+  },
+  /**
+   * A tenant's credentials, page by page, in the order of their names; never what is secret of them.
+   *
+   * @generated from rpc warmline.v1.AdminService.ListCredentials
+   */
+  listCredentials: {
+    methodKind: "unary";
+    input: typeof ListCredentialsRequestSchema;
+    output: typeof ListCredentialsResponseSchema;
+  },
+  /**
+   * Forgets one; CREDENTIAL_NOT_FOUND where there is none by this name.
+   *
+   * @generated from rpc warmline.v1.AdminService.DeleteCredential
+   */
+  deleteCredential: {
+    methodKind: "unary";
+    input: typeof DeleteCredentialRequestSchema;
+    output: typeof DeleteCredentialResponseSchema;
   },
   /**
    * What the pool of this service holds at this moment.

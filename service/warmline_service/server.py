@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
-from pydantic import SecretStr
 
 from warmline_service.audit import KEY_PURPOSE, AuditLog, Chain, head_file
 from warmline_service.chat import (
     Conversations,
     ModelCatalog,
-    ModelCredential,
     Policy,
     Runtime,
-    StoredName,
-    UpstreamFault,
     spare_keys,
 )
 from warmline_service.config import SandboxSettings, Settings
 from warmline_service.credentials import TokenEndpoint, Wallet
-from warmline_service.egress import Access, Credential, Egress, make_provider, operator_credential
+from warmline_service.egress import Egress, EgressAccess, make_provider, operator_credential
 from warmline_service.errors import WarmlineError
 from warmline_service.mcp import Broker
-from warmline_service.pool import Pool, SilentEvents, capacity, default_memory_budget
-from warmline_service.quota import Allowance, Prices, Quota, Rates
+from warmline_service.pool import FirstSpares, Pool, capacity, default_memory_budget
+from warmline_service.quota import Prices, Quota, Rates
 from warmline_service.rpc import AdminServicer, RpcServer, build_server, read_credentials
 from warmline_service.sandbox import Sandbox, SandboxMissing, find_sandbox
 from warmline_service.sessions import Journal, Keeper, Portable, Sessions, Workspaces
-from warmline_service.sessions.events import Tokens
 from warmline_service.store import ArchiveLimits, Archives, Blobs, Store, open_database
 from warmline_service.tenants import Callers, NoKey, TenantPolicies
 from warmline_service.vault import SealBroken, Vault, read_master, unlock
@@ -49,86 +43,6 @@ _KEY_VARIABLE = "ANTHROPIC_API_KEY"
 
 class Unsafe(Exception):  # noqa: N818  # named for what is the case
     """The settings would open the service to those who should not reach it."""
-
-
-@dataclass(frozen=True)
-class EgressAccess:
-    """The egress as conversations see it."""
-
-    egress: Egress
-
-    def bind(
-        self, slot_id: str, tenant: str, session_id: str, credential: ModelCredential | StoredName
-    ) -> None:
-        """The slot's requests are this session's from now on, with what it pays with."""
-        self.egress.bind(slot_id, Access(tenant, session_id, *_sent(credential)))
-
-    def renew(self, slot_id: str, credential: ModelCredential | StoredName) -> None:
-        """The slot's next request goes out with another credential."""
-        self.egress.renew(slot_id, *_sent(credential))
-
-    def metered(self, slot_id: str) -> Mapping[str, Tokens]:
-        """What the slot has used since it was bound, by model."""
-        return {
-            model: Tokens(used.input, used.output, used.cache_read, used.cache_creation)
-            for model, used in self.egress.meter(slot_id).snapshot().items()
-        }
-
-    def requests(self, slot_id: str) -> int:
-        """How many requests to a model the slot has made."""
-        return self.egress.meter(slot_id).requests
-
-    def last_fault(self, slot_id: str) -> UpstreamFault | None:
-        """The last error of the provider, if its last answer was one."""
-        denied = self.egress.denied(slot_id) or self.egress.unpaid(slot_id)
-        paid_with = self.egress.paid_with(slot_id)
-        if denied is not None:
-            return UpstreamFault(403, denied.retry_after, denied, paid_with)
-        error = self.egress.last_error(slot_id)
-        return UpstreamFault(error.status, error.retry_after, None, paid_with) if error else None
-
-    def allow(self, slot_id: str, allowance: Allowance | None) -> None:
-        """What the slot uses from now on is held to an allowance."""
-        self.egress.allow(slot_id, allowance)
-
-
-def _sent(credential: ModelCredential | StoredName) -> tuple[Credential | None, str]:
-    if isinstance(credential, StoredName):
-        return None, credential.name
-    return Credential(SecretStr(credential.secret), credential.oauth), ""
-
-
-class FirstSpares(SilentEvents):
-    """Waits for the spares of the start: until each is up or has failed to come up."""
-
-    def __init__(self, capacity: int, each: int) -> None:
-        self._capacity = capacity
-        self._each = each
-        self._ended = 0
-        self._changed = asyncio.Event()
-
-    async def up(self, kinds: int, timeout: float) -> None:
-        """Wait for so many kinds, at most `timeout` seconds: without spares starts are cold."""
-        wanted = min(self._capacity, kinds * self._each)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                while self._ended < wanted:
-                    self._changed.clear()
-                    await self._changed.wait()
-
-    def started(self, key: SpawnKey, seconds: float) -> None:
-        """One is up."""
-        del key, seconds
-        self._one_more()
-
-    def start_failed(self, key: SpawnKey) -> None:
-        """One did not come up."""
-        del key
-        self._one_more()
-
-    def _one_more(self) -> None:
-        self._ended += 1
-        self._changed.set()
 
 
 class Service:

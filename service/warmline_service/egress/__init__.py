@@ -8,6 +8,7 @@ from warmline_service.egress._faults import UpstreamError
 from warmline_service.egress._make import make_provider
 from warmline_service.egress._meter import Meter, Tokens
 from warmline_service.egress._provider import Provider
+from warmline_service.egress._session_access import EgressAccess
 from warmline_service.egress.loopback import LoopbackBehaviour, LoopbackModel, serve_loopback
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "AnthropicProvider",
     "Credential",
     "Egress",
+    "EgressAccess",
     "LoopbackBehaviour",
     "LoopbackModel",
     "Meter",

@@ -233,10 +233,11 @@ async def test_an_outage_of_the_database_costs_no_session(
 
 async def test_a_full_pool_says_when_to_come_back(tmp_path: Path) -> None:
     """POOL_EXHAUSTED by the deadline, with RetryInfo; who runs is not disturbed."""
-    pool = {"max_processes": 1, "min_spares": 0, "acquire_timeout": 0.3}
+    # Long enough for the first one's own process to start.
+    pool = {"max_processes": 1, "min_spares": 0, "acquire_timeout": 3}
     async with running_client(cli=faking(tmp_path), pool=pool) as client:
         async with client.chat() as first, client.chat() as second:
-            running = await first.send("!deltas 100 20")
+            running = await first.send("!deltas 200 20")
             await anext(aiter(running))
             async for event in running:
                 if event.HasField("text_delta"):

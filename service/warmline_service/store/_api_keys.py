@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.store import _tenants
+from warmline_service.store._database import alone
 from warmline_service.store._rows import KeyRow, TenantRow
 from warmline_service.store._schema import api_keys, identities, tenants
 
@@ -22,11 +23,12 @@ def create(connection: sa.Connection, row: KeyRow) -> None:
 
 def create_first(connection: sa.Connection, tenant: TenantRow, row: KeyRow) -> bool:
     """Store a key, and its tenant where it is missing, unless there is any key; whether it did."""
-    if _tenants.find(connection, tenant.id) is None:
-        # Two services that start at once: one of them fails here, and finds the other's key then.
-        _tenants.create(connection, tenant)
+    # Two services that start at once: the second one waits here, and finds the other's key then.
+    alone(connection, "first key")
     if any_key(connection):
         return False
+    if _tenants.find(connection, tenant.id) is None:
+        _tenants.create(connection, tenant)
     _insert(connection, row)
     return True
 

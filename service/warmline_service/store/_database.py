@@ -234,6 +234,13 @@ def raw(connection: sa.Connection) -> sqlite3.Connection:
     return cast("sqlite3.Connection", connection.connection.dbapi_connection)
 
 
+def alone(connection: sa.Connection, name: str) -> None:
+    """Let no other transaction that asks for the same name come in between; SQLite has one writer anyway."""
+    if connection.dialect.name == "postgresql":
+        key = sa.func.hashtextextended(f"warmline {name}", 0)
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
+
+
 def now(connection: sa.Connection) -> float:
     """The database's own time, in seconds since the epoch: the one clock that all nodes share."""
     if connection.dialect.name == "sqlite":

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from msgspec import Struct, structs
 from sqlalchemy.dialects import postgresql, sqlite
 
-from warmline_service.store._database import Database
+from warmline_service.store._database import Database, alone
 from warmline_service.store._schema import reservations, settlements, usage
 
 _TIMEOUT = 15.0
@@ -119,7 +119,7 @@ def new_batch() -> str:
 
 
 def _reserve(connection: sa.Connection, wanted: Reservation, bounds: Bounds) -> Granted:
-    _one_by_one(connection, wanted.tenant)
+    alone(connection, f"budget of {wanted.tenant}")
     table = reservations
     connection.execute(sa.delete(table).where(table.c.expires_at <= wanted.now))
     kept = connection.execute(
@@ -161,13 +161,6 @@ def _granted(wanted: Amount, bounds: Bounds, kept: Amount, spent: tuple[Amount, 
             if left < micro_usd:
                 micro_usd, exhausted = left, name
     return Granted(Amount(tokens, micro_usd), exhausted)
-
-
-def _one_by_one(connection: sa.Connection, tenant: str) -> None:
-    """Let no other reservation of the tenant come in between; SQLite has one writer anyway."""
-    if connection.dialect.name == "postgresql":
-        key = sa.func.hashtextextended(f"warmline-budget:{tenant}", 0)
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
 
 
 def _spent(connection: sa.Connection, tenant: str, first: str, last: str) -> Amount:

@@ -216,14 +216,14 @@ async def test_what_is_not_allowed_is_kept(
     async with connect(f"127.0.0.1:{thread.port}", api_key=READER) as reader:
         with pytest.raises(WarmlineError, match="POLICY_DENIED"):
             await reader.chat().__aenter__()
-    config = _config(permission_mode="PERMISSION_MODE_BYPASS")
+    config = _config(setting_sources=["SETTING_SOURCE_PROJECT"])
     with pytest.raises(WarmlineError, match="POLICY_DENIED"):
         await client.chat(config=config).__aenter__()
     refused = await operator.events(action_prefix="policy.refused", tenant="reader")
     assert ("POLICY_DENIED", "chat") in [(e.outcome, _detail(e)["scope"]) for e in refused]
-    (mode,) = await operator.events(action_prefix="policy.refused", tenant="acme")
-    assert mode.actor == ACTOR
-    assert "sandbox" in _detail(mode)["message"]
+    (asked,) = await operator.events(action_prefix="policy.refused", tenant="acme")
+    assert asked.actor == ACTOR
+    assert "may run commands" in _detail(asked)["message"]
 
 
 async def test_events_are_listed_page_by_page(client: Client, operator: Operator) -> None:

@@ -25,7 +25,9 @@ async def roots() -> AsyncIterator[tuple[Path, Path]]:
 def on(url: str, directory: Path, **changes: Any) -> dict[str, Any]:
     """The settings of a service on a database, with the fake CLI."""
     store = {"url": url, "lease_ttl": 1.5, "blob_url": f"file://{directory}/blobs"}
-    return {"store": store, "cli": faking(directory)} | changes
+    # Services on one database have one master key.
+    vault = {"key_file": directory / "vault.key"}
+    return {"store": store, "vault": vault, "cli": faking(directory)} | changes
 
 
 async def knows(chat: Conversation, *said: str, lost: Sequence[str] = ()) -> None:
@@ -137,6 +139,7 @@ async def test_a_service_takes_over_from_one_that_is_gone(
     """Killed, it holds its sessions until its lease ends; then the other ends its turn and goes on."""
     cli = fake_cli.install(tmp_path / "killed")
     url: dict[str, Any] = {"store__url": postgres_url, "store__lease_ttl": 1.5}
+    url["vault__key_file"] = tmp_path / "vault.key"
     async with (
         served(roots[0], cli, 0, url) as one,
         service_in(roots[1], **on(postgres_url, tmp_path)) as two,

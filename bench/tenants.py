@@ -22,7 +22,7 @@ from bench.procfs import rest
 PART = "a paced tenant beside one that floods"
 _PACE = 0.1
 # Until the flood is under way, in seconds.
-_BEGIN = 2.0
+_BEGIN = 10.0
 _BOUNDS = {"concurrent_turns": 2, "open_streams": 30, "requests_per_minute": 600}
 _GOAL = Goal(1.5)
 

@@ -6,9 +6,9 @@ import asyncio
 
 from warmline_service.errors import WarmlineError
 
-# A caller that heeds `RetryInfo` never notices. One that does not makes a few requests a second
-# on each stream, in place of a thousand.
-_PAUSE = 0.25
+# As long as `RetryInfo` says at the least: a caller that heeds it never notices. One that does not makes
+# one request a second on each stream, in place of a thousand.
+_PAUSE = 1.0
 
 
 async def slow_down(error: WarmlineError) -> None:

@@ -9,12 +9,12 @@ from typing import Any
 import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
-from google.protobuf.timestamp_pb2 import Timestamp
 from warmline.v1 import admin_service_pb2 as pb
 from warmline.v1 import admin_service_pb2_grpc as pb_grpc
 from warmline.v1 import options_pb2
 
 from warmline_client._errors import from_rpc_error
+from warmline_client._moment import timestamp_of
 
 _TIMEOUT = 30.0
 
@@ -76,7 +76,7 @@ class AdminCalls:
     ) -> pb.CreateApiKeyResponse:
         """A new key; it is in the answer, and nowhere else. A time without a zone is in UTC."""
         request = pb.CreateApiKeyRequest(
-            tenant_id=tenant_id, scopes=scopes, note=note, expire_time=_timestamp(expires)
+            tenant_id=tenant_id, scopes=scopes, note=note, expire_time=timestamp_of(expires)
         )
         response = await self._call("CreateApiKey", request)
         assert isinstance(response, pb.CreateApiKeyResponse)
@@ -86,7 +86,7 @@ class AdminCalls:
         self, key_id: str, *, overlap: timedelta | None = None, expires: datetime | None = None
     ) -> pb.RotateApiKeyResponse:
         """A new key in place of another, which goes on for `overlap`: by default a day."""
-        request = pb.RotateApiKeyRequest(key_id=key_id, expire_time=_timestamp(expires))
+        request = pb.RotateApiKeyRequest(key_id=key_id, expire_time=timestamp_of(expires))
         if overlap is not None:
             duration = Duration()
             duration.FromTimedelta(overlap)
@@ -146,11 +146,3 @@ def _tenant(response: Any) -> pb.Tenant:
     tenant = response.tenant
     assert isinstance(tenant, pb.Tenant)
     return tenant
-
-
-def _timestamp(moment: datetime | None) -> Timestamp | None:
-    if moment is None:
-        return None
-    out = Timestamp()
-    out.FromDatetime(moment)
-    return out

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 from warmline.v1 import chat_service_pb2 as chat_pb
 from warmline.v1 import session_service_pb2 as pb
 from warmline.v1 import session_service_pb2_grpc as pb_grpc
@@ -20,6 +19,7 @@ from warmline_client._backoff import Backoff
 from warmline_client._call import passes
 from warmline_client._errors import WarmlineError, from_rpc_error
 from warmline_client._export_file import read_export, write_export
+from warmline_client._moment import timestamp_of
 
 _TIMEOUT = 30.0
 # What may have to stop a process first, or to copy the files of a session.
@@ -60,8 +60,8 @@ class SessionCalls:
         wanted = pb.SessionFilter(
             title_contains=contains,
             forked_from_session_id=forked_from,
-            updated_after=_timestamp(updated_after),
-            updated_before=_timestamp(updated_before),
+            updated_after=timestamp_of(updated_after),
+            updated_before=timestamp_of(updated_before),
         )
         request = pb.ListSessionsRequest(page_size=page_size, filter=wanted, order_by=order_by)
         while True:
@@ -272,11 +272,3 @@ def _session_in(response: Any) -> pb.Session:
     session = response.session
     assert isinstance(session, pb.Session)
     return session
-
-
-def _timestamp(moment: datetime | None) -> Timestamp | None:
-    if moment is None:
-        return None
-    out = Timestamp()
-    out.FromDatetime(moment)
-    return out

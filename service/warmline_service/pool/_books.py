@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from warmline_service.worker import Life, ProcessState, SpawnKey
 
 IDLE = (ProcessState.HOT, ProcessState.SPARE)
-_HELD = (ProcessState.RESERVED, ProcessState.BUSY, ProcessState.HOT)
+HELD = (ProcessState.RESERVED, ProcessState.BUSY, ProcessState.HOT)
 
 
 @dataclass(eq=False)
@@ -64,7 +64,7 @@ class Books:
         member.life.move(to)
         del self._files[before][member.number]
         member.since = now
-        if to in _HELD and member.session is not None:
+        if to in HELD and member.session is not None:
             self._sessions[member.session] = member
         elif member.session is not None and self._sessions.get(member.session) is member:
             del self._sessions[member.session]

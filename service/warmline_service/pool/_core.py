@@ -10,7 +10,7 @@ from warmline_service.config import PoolSettings
 from warmline_service.errors import WarmlineError
 from warmline_service.pool import _refusals, _upkeep
 from warmline_service.pool._actions import Action, Grant, Launch, Ping, Refuse, Stop, Weigh, Why
-from warmline_service.pool._books import IDLE, Books, Member
+from warmline_service.pool._books import HELD, IDLE, Books, Member
 from warmline_service.pool._budget import capacity
 from warmline_service.pool._demand import Demand
 from warmline_service.pool._failures import StartFailures
@@ -23,7 +23,6 @@ from warmline_service.worker import Life, ProcessState, SpawnKey
 
 _JITTER = 0.1
 _IN_USE = (ProcessState.RESERVED, ProcessState.BUSY)
-_HELD = (*_IN_USE, ProcessState.HOT)
 _LEAVING = (ProcessState.STOPPING, ProcessState.GONE)
 
 
@@ -237,7 +236,7 @@ class Core:
 
     def _fits_share(self, now: float, tenant: str, most: int) -> bool:
         """Whether a tenant may have one more process; of its own an idle one makes room for it."""
-        own = [member for member in self.books.all_in(*_HELD) if member.tenant == tenant]
+        own = [member for member in self.books.all_in(*HELD) if member.tenant == tenant]
         if len(own) + self.queue.of_tenant(tenant) < most:
             return True
         idle = next((member for member in own if member.state is ProcessState.HOT), None)

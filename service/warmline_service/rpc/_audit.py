@@ -6,22 +6,18 @@ from typing import Any
 
 import grpc
 import msgspec
-from google.protobuf.timestamp_pb2 import Timestamp
 from warmline.v1 import audit_service_pb2 as pb
 from warmline.v1 import audit_service_pb2_grpc as pb_grpc
 
 from warmline_service.errors import field_invalid
 from warmline_service.rpc._deserialize import checked
+from warmline_service.rpc._listing import moment_of, page_size_of
 from warmline_service.rpc._parse import session_id_of
 from warmline_service.rpc._struct import fill_struct
 from warmline_service.store import AuditQuery, AuditRow, AuditStore
 
-_DEFAULT_PAGE = 50
-_LARGEST_PAGE = 1000
 _ORDERS = {"": True, "seq desc": True, "seq": False}
 _TEXT = 128
-# What a caller may name without the service's clock running over: the years of a Timestamp.
-_LAST_SECOND = 253_402_300_799
 
 
 class AuditServicer(pb_grpc.AuditServiceServicer):
@@ -47,8 +43,7 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
 
 def _query_of(request: pb.ListAuditEventsRequest) -> AuditQuery:
     """A checked request for a page: one row more is asked for than the page has."""
-    if request.page_size < 0:
-        raise field_invalid("page_size", "must not be negative")
+    size = page_size_of(request.page_size)
     if request.order_by not in _ORDERS:
         raise field_invalid("order_by", "must be seq, with ` desc` or without")
     token, wanted = request.page_token, request.filter
@@ -56,14 +51,14 @@ def _query_of(request: pb.ListAuditEventsRequest) -> AuditQuery:
         raise field_invalid("page_token", "is none that this service gave")
     return AuditQuery(
         descending=_ORDERS[request.order_by],
-        limit=min(request.page_size or _DEFAULT_PAGE, _LARGEST_PAGE) + 1,
+        limit=size + 1,
         after=int(token) if token else None,
         tenant=_text_of(wanted.tenant, "tenant"),
         actor=_text_of(wanted.actor, "actor"),
         action=_text_of(wanted.action_prefix, "action_prefix"),
         session_id=session_id_of(wanted.session_id, "filter.session_id"),
-        since=_moment_of(wanted, "start_time"),
-        before=_moment_of(wanted, "end_time"),
+        since=moment_of(wanted, "start_time"),
+        before=moment_of(wanted, "end_time"),
     )
 
 
@@ -71,15 +66,6 @@ def _text_of(text: str, name: str) -> str:
     if len(text) > _TEXT or not text.isprintable():
         raise field_invalid(f"filter.{name}", f"must be at most {_TEXT} printable characters")
     return text
-
-
-def _moment_of(wanted: pb.AuditFilter, name: str) -> float | None:
-    if not wanted.HasField(name):  # type: ignore[arg-type]  # the stub wants a literal
-        return None
-    moment: Timestamp = getattr(wanted, name)
-    if not 0 <= moment.seconds <= _LAST_SECOND:
-        raise field_invalid(f"filter.{name}", "must be from 1970 to 9999")
-    return moment.seconds + moment.nanos / 1e9
 
 
 def _event(row: AuditRow) -> pb.AuditEvent:

@@ -13,9 +13,7 @@ from warmline_service.errors import field_invalid
 from warmline_service.quota import Quota
 from warmline_service.rpc._deserialize import checked
 from warmline_service.rpc._interceptors import principal
-
-_PAGE = 50
-_PAGE_LIMIT = 1000
+from warmline_service.rpc._listing import page_size_of
 
 
 class ModelServicer(pb_grpc.ModelServiceServicer):
@@ -31,9 +29,7 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
     ) -> pb.ListModelsResponse:
         """A page of the models, the default first."""
         checked(request)
-        if request.page_size < 0:
-            raise field_invalid("page_size", "must not be negative")
-        size = min(request.page_size or _PAGE, _PAGE_LIMIT)
+        size = page_size_of(request.page_size)
         token = request.page_token
         if token and not (token.isascii() and token.isdigit() and len(token) < 10):
             raise field_invalid("page_token", "is not a token that this service gave")

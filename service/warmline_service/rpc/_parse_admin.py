@@ -11,6 +11,7 @@ from warmline.v1 import admin_service_pb2 as pb
 from warmline.v1.options_pb2 import Scope
 
 from warmline_service.errors import field_invalid
+from warmline_service.rpc._listing import LAST_SECOND, page_size_of
 from warmline_service.rpc._scopes import scope_name
 from warmline_service.tenants import is_identity, is_reserved
 
@@ -18,12 +19,8 @@ _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _KEY = re.compile(r"[a-z0-9]{4,32}")
 _TEXT = 200
 _IDENTITIES = 100
-_DEFAULT_PAGE = 50
-_LARGEST_PAGE = 1000
 _DEFAULT_OVERLAP = 24 * 3600.0
 _LONGEST_OVERLAP = 90 * 24 * 3600.0
-# The years of a Timestamp.
-_LAST_SECOND = 253_402_300_799
 _UPDATABLE = ("display_name", "disabled", "identities", "policy")
 
 
@@ -85,7 +82,7 @@ def scopes_of(values: Iterable[int], field: str) -> frozenset[str]:
 def expiry_of(value: Timestamp, field: str, now: float) -> float:
     """A moment to come, in seconds since the epoch."""
     moment = value.seconds + value.nanos / 1e9
-    if not now < moment <= _LAST_SECOND:
+    if not now < moment <= LAST_SECOND:
         raise field_invalid(field, "must be in the future, and before the year 10000")
     return moment
 
@@ -115,26 +112,20 @@ def fields_of(paths: Collection[str], tenant: pb.Tenant, field: str) -> frozense
 
 def tenant_page_of(request: pb.ListTenantsRequest) -> tuple[str, int]:
     """The id after which a page begins, and how many it may have."""
-    return _after(request.page_token, _TENANT), _size(request.page_size)
+    return _after(request.page_token, _TENANT), page_size_of(request.page_size)
 
 
 def key_page_of(request: pb.ListApiKeysRequest) -> tuple[str, int]:
     """The same for a page of keys."""
-    return _after(request.page_token, _KEY), _size(request.page_size)
+    return _after(request.page_token, _KEY), page_size_of(request.page_size)
 
 
 def credential_page_of(request: pb.ListCredentialsRequest) -> tuple[str, int]:
     """The same for a page of credentials."""
-    return _after(request.page_token, _TENANT), _size(request.page_size)
+    return _after(request.page_token, _TENANT), page_size_of(request.page_size)
 
 
 def _after(token: str, form: re.Pattern[str]) -> str:
     if token and not form.fullmatch(token):
         raise field_invalid("page_token", "is none that this service gave")
     return token
-
-
-def _size(page_size: int) -> int:
-    if page_size < 0:
-        raise field_invalid("page_size", "must not be negative")
-    return min(page_size or _DEFAULT_PAGE, _LARGEST_PAGE)

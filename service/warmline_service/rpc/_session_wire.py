@@ -10,17 +10,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from warmline.v1 import session_service_pb2 as pb
 
 from warmline_service.errors import field_invalid
+from warmline_service.rpc._listing import moment_of, page_size_of
 from warmline_service.rpc._parse import session_id_of
 from warmline_service.rpc._wire_config import wire_config
 from warmline_service.sessions import config_of
 from warmline_service.store import Query, SessionRow
 
 _ORDERS = {"update_time": "updated_at", "create_time": "created_at"}
-_DEFAULT_PAGE = 50
-_LARGEST_PAGE = 1000
 _TITLE = 80
-# What a caller may name without the service's clock running over: the years of a Timestamp.
-_LAST_SECOND = 253_402_300_799
 
 
 class _Place(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -52,8 +49,7 @@ def wire_session(row: SessionRow, state: pb.SessionState.ValueType, last_seq: in
 
 def query_of(request: pb.ListSessionsRequest) -> Query:
     """A checked request for a page: one row more is asked for than the page has."""
-    if request.page_size < 0:
-        raise field_invalid("page_size", "must not be negative")
+    size = page_size_of(request.page_size)
     order, descending = _order_of(request.order_by)
     after = None
     if request.page_token:
@@ -67,10 +63,10 @@ def query_of(request: pb.ListSessionsRequest) -> Query:
     return Query(
         order=order,
         descending=descending,
-        limit=min(request.page_size or _DEFAULT_PAGE, _LARGEST_PAGE) + 1,
+        limit=size + 1,
         after=after,
-        updated_from=_moment_of(wanted, "updated_after"),
-        updated_before=_moment_of(wanted, "updated_before"),
+        updated_from=moment_of(wanted, "updated_after"),
+        updated_before=moment_of(wanted, "updated_before"),
         title_contains=wanted.title_contains.replace("\0", ""),
         forked_from=session_id_of(wanted.forked_from_session_id, "filter.forked_from_session_id"),
     )
@@ -109,12 +105,3 @@ def _set_moment(out: Timestamp, seconds: float) -> None:
     # Apart, so that `_moment_of` gives the same number again: a filter must find what is shown.
     out.seconds = int(seconds)
     out.nanos = round((seconds - out.seconds) * 1e9)
-
-
-def _moment_of(wanted: pb.SessionFilter, name: str) -> float | None:
-    if not wanted.HasField(name):  # type: ignore[arg-type]  # the stub wants a literal
-        return None
-    moment: Timestamp = getattr(wanted, name)
-    if not 0 <= moment.seconds <= _LAST_SECOND:
-        raise field_invalid(f"filter.{name}", "must be from 1970 to 9999")
-    return moment.seconds + moment.nanos / 1e9

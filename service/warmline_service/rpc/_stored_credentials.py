@@ -11,6 +11,7 @@ from warmline.v1 import admin_service_pb2 as pb
 
 from warmline_service.credentials import Secret
 from warmline_service.errors import field_invalid
+from warmline_service.rpc._listing import LAST_SECOND
 from warmline_service.rpc._parse_admin import text_of
 from warmline_service.rpc._parse_credential import secret_of
 from warmline_service.store import CredentialRow
@@ -18,8 +19,6 @@ from warmline_service.store import CredentialRow
 _SCOPES = 32
 _SCOPE = re.compile(r"[!-~]{1,100}")
 _PLAN = 64
-# The years of a Timestamp.
-_LAST_SECOND = 253_402_300_799
 _KINDS = {
     "api_key": pb.StoredCredential.KIND_API_KEY,
     "oauth": pb.StoredCredential.KIND_OAUTH,
@@ -80,7 +79,7 @@ def stored_credential(row: CredentialRow) -> pb.StoredCredential:
 
 def _moment_of(value: Timestamp) -> float:
     moment = value.seconds + value.nanos / 1e9
-    if not 0 <= moment <= _LAST_SECOND:
+    if not 0 <= moment <= LAST_SECOND:
         raise field_invalid("oauth.expire_time", "must be from 1970 to the year 9999")
     return moment
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-import time
 from collections.abc import Iterable
 from functools import reduce
 from typing import Any
@@ -52,7 +51,7 @@ class UsageServicer(pb_grpc.UsageServiceServicer):
 
 
 def _days(request: pb.GetUsageRequest) -> tuple[str, str]:
-    today = dt.datetime.fromtimestamp(time.time(), dt.UTC).date()
+    today = dt.datetime.now(dt.UTC).date()
     last = _day(request.end_day, "end_day", today)
     first = _day(request.start_day, "start_day", last.replace(day=1))
     if not 0 <= (last - first).days <= _MOST_DAYS:

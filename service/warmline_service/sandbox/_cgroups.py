@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from warmline_service.config import SandboxSettings
+from warmline_service.sandbox._kernel_file import tell_kernel
 
 _WANTED = ("cpu", "memory", "pids")
 # The service's own, beside those of the boxes: a group with processes gives none of its rights on.
@@ -48,10 +49,12 @@ class Cgroups:
         """Get ready: the service moves to a group of its own. Raises OSError where it may not."""
         self.close()
         (self.root / _SERVICE).mkdir(exist_ok=True)
-        _write(self.root / _SERVICE / "cgroup.procs", str(os.getpid()))
+        tell_kernel(self.root / _SERVICE / "cgroup.procs", str(os.getpid()))
         self._boxes.mkdir()
         for group in (self.root, self._boxes):
-            _write(group / "cgroup.subtree_control", " ".join(f"+{x}" for x in self.controllers))
+            tell_kernel(
+                group / "cgroup.subtree_control", " ".join(f"+{x}" for x in self.controllers)
+            )
 
     def make(self, box_id: str, settings: SandboxSettings) -> None:
         """A group for a box, with its limits. Raises OSError."""
@@ -67,7 +70,7 @@ class Cgroups:
         }
         for controller in self.controllers:
             for name, value in limits[controller].items():
-                _write(group / name, value)
+                tell_kernel(group / name, value)
 
     def join(self, box_id: str, tree: Callable[[], Iterable[int]]) -> None:
         """Move a tree of processes in, and what it has become meanwhile. Raises OSError."""
@@ -75,14 +78,14 @@ class Cgroups:
         while new := set(tree()) - set(map(int, procs.read_text(encoding="ascii").split())):
             for pid in new:
                 with contextlib.suppress(ProcessLookupError):
-                    _write(procs, str(pid))
+                    tell_kernel(procs, str(pid))
 
     def remove(self, box_id: str) -> None:
         """End whatever is in a group, and remove it. Raises OSError."""
         group = self._group(box_id)
         if not group.exists():
             return
-        _write(group / "cgroup.kill", "1")
+        tell_kernel(group / "cgroup.kill", "1")
         deadline = time.monotonic() + _PATIENCE
         while True:
             try:
@@ -127,12 +130,3 @@ def _own_group() -> Path | None:
             group = group.parent if group.name == _SERVICE else group
             return None if below.startswith("..") else group
     return None
-
-
-def _write(path: Path, text: str) -> None:
-    # Not made where it is missing: the kernel makes what there is.
-    file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(file, text.encode())
-    finally:
-        os.close(file)

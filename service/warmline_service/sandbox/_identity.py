@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 from warmline_service.sandbox._box import Owner
+from warmline_service.sandbox._kernel_file import tell_kernel
 
 _TIMEOUT = 5.0
 
@@ -35,17 +36,8 @@ def new_user_namespace(unshare: str, owner: Owner) -> int:
             if not ready or program.stdout.read(1) != b".":
                 raise OSError("no namespace of users could be made")
             about = Path(f"/proc/{program.pid}")
-            _write(about / "uid_map", f"0 0 1\n{owner.uid} {owner.uid} 1\n")
-            _write(about / "gid_map", f"0 0 1\n{owner.gid} {owner.gid} 1\n")
+            tell_kernel(about / "uid_map", f"0 0 1\n{owner.uid} {owner.uid} 1\n")
+            tell_kernel(about / "gid_map", f"0 0 1\n{owner.gid} {owner.gid} 1\n")
             return os.open(about / "ns" / "user", os.O_RDONLY | os.O_CLOEXEC)
         finally:
             program.kill()
-
-
-def _write(path: Path, text: str) -> None:
-    # The kernel takes a map as one write.
-    file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(file, text.encode())
-    finally:
-        os.close(file)

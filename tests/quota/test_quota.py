@@ -106,7 +106,7 @@ async def test_a_turn_is_held_to_what_is_left(store: Store) -> None:
     """It is given more piece by piece, and no more when nothing is left; then nobody gets in."""
     quota = quota_of(store, usd_per_day=0.25)
     quota.start()
-    allowance = await quota.allow("acme", "turn")
+    allowance = await quota.allow("acme")
     assert allowance is not None
     within, over = {"cheap": tokens(written=100_000)}, {"cheap": tokens(written=125_000)}
     assert not allowance.covers(within)
@@ -125,11 +125,27 @@ async def test_a_turn_is_held_to_what_is_left(store: Store) -> None:
     await quota.aclose()
 
 
+async def test_what_an_earlier_process_had_takes_nothing_along(store: Store) -> None:
+    """A turn that goes on elsewhere has reserved anew before the first part of it is settled."""
+    quota = quota_of(store, usd_per_day=0.1)
+    first = await quota.allow("acme")
+    quota.settle("acme", {}, 0, first)
+    quota.start()
+    await quota.written()
+    second = await quota.allow("acme")
+    quota.settle("acme", {}, 0, first)
+    await quota.written()
+    assert second is not None
+    with pytest.raises(WarmlineError, match="BUDGET_EXCEEDED"):
+        await quota.allow("acme")
+    await quota.aclose()
+
+
 async def test_without_a_bound_nothing_is_asked(store: Store) -> None:
     """The database is not in the way of who has no budget; what is used is counted all the same."""
     quota = quota_of(store)
     quota.start()
-    assert await quota.allow("acme", "turn") is None
+    assert await quota.allow("acme") is None
     for _ in range(3):
         quota.settle("acme", {"cheap": tokens(1), "b": tokens(1)}, 2, None)
     await quota.aclose()
@@ -142,7 +158,7 @@ async def test_without_a_bound_nothing_is_asked(store: Store) -> None:
 
 async def test_a_budget_holds_on_tokens_too(store: Store) -> None:
     """Whatever they cost."""
-    allowance = Allowance(store.ledger, PRICES, Bounds(tokens_per_day=60_000), "acme", "turn")
+    allowance = Allowance(store.ledger, PRICES, Bounds(tokens_per_day=60_000), "acme")
     await allowance.begin()
     await allowance.cover({"cheap": tokens(59_999, read=10**9)})
     with pytest.raises(WarmlineError, match="tokens_per_day"):

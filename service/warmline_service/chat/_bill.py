@@ -23,12 +23,12 @@ class Bill:
         self._asked = 0
         self._allowance: Allowance | None = None
 
-    async def open(self, slot_id: str, turn_id: str) -> None:
+    async def open(self, slot_id: str) -> None:
         """Reserve what the turn begins with. Raises BUDGET_EXCEEDED, STORAGE_UNAVAILABLE."""
         if slot_id != self._slot_id:
             self._slot_id, self._charged, self._asked = slot_id, {}, 0
         runtime = self._runtime
-        self._allowance = await runtime.quota.allow(self._session.tenant, turn_id)
+        self._allowance = await runtime.quota.allow(self._session.tenant)
         runtime.access.allow(slot_id, self._allowance)
 
     def close(self) -> None:

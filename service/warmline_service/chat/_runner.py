@@ -352,7 +352,7 @@ class Runner:
         process = lease.process
         access, slot = self._runtime.access, process.slot.id
         try:
-            await self._bill.open(slot, turn.id)
+            await self._bill.open(slot)
         except BaseException as failure:
             lease.release(poisoned=not isinstance(failure, WarmlineError))
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Mapping
 
 from warmline_service.errors import Reason, WarmlineError
@@ -21,10 +22,10 @@ _HELD = 2 * 3600.0
 class Allowance:
     """Bounds one turn by its tenant's budget; `used` is always what the turn has used in all."""
 
-    def __init__(
-        self, ledger: Ledger, prices: Prices, bounds: Bounds, tenant: str, turn_id: str
-    ) -> None:
-        self.id = turn_id
+    def __init__(self, ledger: Ledger, prices: Prices, bounds: Bounds, tenant: str) -> None:
+        # Its own, not the turn's: what the turn had in an earlier process may be settled only after this
+        # has been reserved, and must not take it along.
+        self.id = str(uuid.uuid4())
         self._ledger = ledger
         self._prices = prices
         self._bounds = bounds

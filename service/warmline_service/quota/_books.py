@@ -38,6 +38,8 @@ class Books:
 
     def count(self, used: list[UsageRow], reservation: str) -> None:
         """Count what a turn has used, and give up its reservation if it has one."""
+        if not used and not reservation:
+            return
         for each in used:
             self._add(each)
         if len(self._rows) > _MOST_ROWS:

@@ -11,7 +11,7 @@ from warmline_service.quota._allowance import Allowance, exceeded
 from warmline_service.quota._books import Books
 from warmline_service.quota._periods import day_of, until_next_month, until_tomorrow
 from warmline_service.quota._policies import Policies
-from warmline_service.quota._prices import Prices, Tokens
+from warmline_service.quota._prices import Prices, Tokens, counted
 from warmline_service.quota._rates import Rates
 from warmline_service.quota._turns import Place, Turns
 from warmline_service.store import Amount, Bounds, Ledger, Reservation, UsageRow
@@ -87,15 +87,15 @@ class Quota:
             raise
         return place
 
-    async def allow(self, tenant: str, turn_id: str) -> Allowance | None:
-        """What a turn may use, with its first piece reserved; None where nothing bounds it.
+    async def allow(self, tenant: str) -> Allowance | None:
+        """What a turn may use in one process, with its first piece reserved; None where nothing bounds it.
 
         Raises BUDGET_EXCEEDED, STORAGE_UNAVAILABLE.
         """
         bounds = _bounds(await self._policies.of(tenant))
         if bounds == _BOUNDLESS:
             return None
-        allowance = Allowance(self._ledger, self._prices, bounds, tenant, turn_id)
+        allowance = Allowance(self._ledger, self._prices, bounds, tenant)
         await allowance.begin()
         return allowance
 
@@ -123,7 +123,7 @@ class Quota:
         today = day_of(now)
         rows = await self._ledger.usage(tenant, f"{today[:7]}-01", today)
         daily = [row for row in rows if row.day == today]
-        tokens = sum(row.input + row.output + row.cache_creation for row in daily)
+        tokens = sum(map(counted, daily))
         dollars, monthly = (sum(row.micro_usd for row in each) / _MICRO for each in (daily, rows))
         tomorrow, next_month = now + until_tomorrow(now), now + until_next_month(now)
         bounds = (

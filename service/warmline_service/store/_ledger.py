@@ -27,10 +27,7 @@ class Amount(Struct, frozen=True):
 
 
 class UsageRow(Struct, frozen=True):
-    """What a tenant has used of a model on a day (UTC, as `2026-11-26`).
-
-    `tokens` are those that bounds count, of which `cache_read` is none.
-    """
+    """What a tenant has used of a model on a day (UTC, as `2026-11-26`)."""
 
     tenant: str
     day: str

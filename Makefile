@@ -8,7 +8,7 @@ SHELL := /bin/sh
 BIN := .venv/bin
 PY := $(BIN)/python
 # What is ours and Python; bench is not part of the tests, and obeys the same rules.
-CODE := service clients/python tests scripts bench
+CODE := service gateway_http clients/python tests scripts bench
 CHECKS := format lint types layers proto generated clients
 # The tests are shared out to as many processes as there are cores; more than four wait for the disk.
 SHARED := --numprocesses auto --maxprocesses 4 --dist worksteal
@@ -53,7 +53,7 @@ format: setup ## check: the formatting of Python files
 
 lint: setup ## check: lint, and the length of files and functions
 	@$(BIN)/ruff check --quiet --output-format concise .
-	@$(PY) scripts/check_size.py service clients/python/warmline_client tests scripts bench
+	@$(PY) scripts/check_size.py service gateway_http clients/python/warmline_client tests scripts bench
 
 types: setup ## check: mypy --strict
 	@$(BIN)/mypy $(wildcard $(CODE))

@@ -80,7 +80,7 @@ pip() { "$python" -m pip --disable-pip-version-check "$@"; }
 install_with_uv() {
     pip install --quiet --constraint constraints.txt uv &&
         "$python" -m uv pip install --quiet --python "$python" --constraint constraints.txt \
-            --build-constraint constraints.txt --group dev --editable '.[cli,postgres,s3]'
+            --build-constraint constraints.txt --group dev --editable '.[cli,http,postgres,s3]'
 }
 
 # An old pip knows no dependency groups, so they are read for it.
@@ -93,7 +93,7 @@ with open("pyproject.toml", "rb") as file:
 ' >"$groups"
     status=0
     pip install --quiet --constraint constraints.txt --requirement "$groups" \
-        --editable '.[cli,postgres,s3]' || status=$?
+        --editable '.[cli,http,postgres,s3]' || status=$?
     rm -f "$groups"
     return "$status"
 }

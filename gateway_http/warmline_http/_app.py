@@ -1,0 +1,126 @@
+"""The application: every route, behind the guard."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib.metadata import version
+
+import structlog
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp
+from warmline.v1 import model_service_pb2
+
+from warmline_http import _health
+from warmline_http._addresses import is_loopback
+from warmline_http._failure import Failure
+from warmline_http._guard import Guard
+from warmline_http._link import Link
+from warmline_http._settings import HttpSettings
+from warmline_http._shapes import response_of
+
+_log = structlog.get_logger(__name__)
+
+_ABOUT = (
+    "Claude Code over HTTP: the wire formats of Anthropic and OpenAI, server-sent events, WebSocket and "
+    "REST, in front of Warmline's gRPC service."
+)
+# So long a service may take to say whether it lets everybody in.
+_START_TIMEOUT = 60.0
+_ROUTERS: tuple[APIRouter, ...] = (_health.router,)
+
+
+class Exposed(Exception):  # noqa: N818  # named for what is the case
+    """The port is open to others, and the service asks nobody who they are."""
+
+
+def create_app(settings: HttpSettings) -> ASGIApp:
+    """The shim as an ASGI application. Its start raises Exposed where it must not be reached from outside."""
+    app = FastAPIOffline(
+        title="Warmline",
+        description=_ABOUT,
+        version=version("warmline"),
+        lifespan=_lifespan(settings),
+        # Nothing that it tells may be fetched from elsewhere.
+        servers=[{"url": "/"}],
+    )
+    app.state.settings = settings
+    for router in _ROUTERS:
+        app.include_router(router)
+    app.add_exception_handler(Failure, _tell)
+    app.add_exception_handler(HTTPException, _tell)
+    app.add_exception_handler(RequestValidationError, _tell)
+    app.add_exception_handler(Exception, _tell)
+    return Guard(app, settings)
+
+
+def _lifespan(
+    settings: HttpSettings,
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.link = Link(settings)
+        try:
+            if not is_loopback(settings.host):
+                await _check_closed(app.state.link)
+            yield
+        finally:
+            await app.state.link.aclose()
+
+    return lifespan
+
+
+async def _check_closed(link: Link) -> None:
+    """Wait until the service says who it lets in."""
+    request = model_service_pb2.ListModelsRequest(page_size=1)
+    until = asyncio.get_running_loop().time() + _START_TIMEOUT
+    while True:
+        try:
+            await link.unary("models", "ListModels", request, (), timeout=5.0)
+        except Failure as failure:
+            if failure.status in (401, 403):
+                return
+            if asyncio.get_running_loop().time() > until:
+                raise
+            _log.info("waiting for the service", reason=failure.reason)
+            await asyncio.sleep(1.0)
+        else:
+            raise Exposed(
+                "The service asks nobody who they are (it has no keys), so the shim may listen on loopback "
+                "alone."
+            )
+
+
+async def _tell(request: Request, error: Exception) -> Response:
+    failure = _failure_of(error, request.state.request_id)
+    if failure.reason == "INTERNAL":
+        _log.error("request failed", request_id=request.state.request_id, exc_info=error)
+    return response_of(request.state.shape, failure, request.state.request_id)
+
+
+def _failure_of(error: Exception, request_id: str) -> Failure:
+    if isinstance(error, Failure):
+        return error
+    if isinstance(error, HTTPException):
+        if isinstance(error.__cause__, Failure):
+            return error.__cause__  # FastAPI hides what went wrong while it read the body.
+        return Failure(error.status_code, f"HTTP_{error.status_code}", str(error.detail))
+    if isinstance(error, RequestValidationError):
+        return _invalid(error)
+    return Failure(500, "INTERNAL", f"A fault of the gateway; the request's id is {request_id}.")
+
+
+def _invalid(error: RequestValidationError) -> Failure:
+    wrong: dict[str, str] = {}
+    for each in error.errors():
+        place = [str(part) for part in each["loc"]]
+        # `body`, `query` and the like say where, not which.
+        name = ".".join(place[1:]) or place[0]
+        wrong.setdefault(name[:200], str(each["msg"]))
+    text = "; ".join(f"{name}: {what}" for name, what in list(wrong.items())[:5])
+    return Failure(400, "FIELD_INVALID", text, fields=wrong)

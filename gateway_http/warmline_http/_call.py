@@ -1,0 +1,51 @@
+"""What a route gets of its request: the way to the service, in the caller's name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends, Request, WebSocket
+from starlette.requests import HTTPConnection
+
+from warmline_http._caller import Metadata
+from warmline_http._link import Chat, Link
+from warmline_http._settings import HttpSettings
+from warmline_http._shapes import Shape
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request's way to the service; its failures are Failure."""
+
+    link: Link
+    settings: HttpSettings
+    metadata: Metadata
+    request_id: str
+    shape: Shape
+
+    async def unary(self, service: str, method: str, request: Any) -> Any:
+        """As `Link.unary`, in the caller's name."""
+        return await self.link.unary(service, method, request, self.metadata)
+
+    def chat(self) -> Chat:
+        """A Chat stream of the caller's, to be opened."""
+        return self.link.chat(self.metadata)
+
+
+def call_of(connection: HTTPConnection) -> Call:
+    """The way of a request, or of a WebSocket."""
+    app, state = connection.app.state, connection.state
+    return Call(app.link, app.settings, state.metadata, state.request_id, state.shape)
+
+
+def _of_request(request: Request) -> Call:
+    return call_of(request)
+
+
+def _of_socket(socket: WebSocket) -> Call:
+    return call_of(socket)
+
+
+Asked = Annotated[Call, Depends(_of_request)]
+Connected = Annotated[Call, Depends(_of_socket)]

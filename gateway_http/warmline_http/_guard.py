@@ -1,0 +1,204 @@
+"""What every request passes on its way in: its Host, its Origin, its size, and the time that it takes."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from warmline_http._caller import metadata_of, request_id_of
+from warmline_http._failure import Failure
+from warmline_http._settings import HttpSettings
+from warmline_http._shapes import response_of, shape_of
+
+_log = structlog.get_logger(__name__)
+
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+_PREFLIGHT = {
+    b"access-control-allow-methods": b"GET, POST, PATCH, DELETE, OPTIONS",
+    b"access-control-allow-headers": (
+        b"authorization, content-type, x-api-key, x-request-id, last-event-id, anthropic-version, "
+        b"anthropic-beta, anthropic-dangerous-direct-browser-access, idempotency-key"
+    ),
+    b"access-control-max-age": b"600",
+}
+_EXPOSED = b"request-id, x-request-id, retry-after, x-session-id"
+
+
+class Guard:
+    """Refuses what no route should see, and gives each request its id and its caller's metadata.
+
+    Sets `scope["state"]`: `request_id`, `metadata`, `shape`. A failure that a route raises before it has
+    begun to answer is told in the route's own shape.
+    """
+
+    def __init__(self, app: ASGIApp, settings: HttpSettings) -> None:
+        self._app = app
+        self._settings = settings
+        self._hosts = {
+            "localhost",
+            settings.host.lower(),
+            *(name.lower() for name in settings.hosts),
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request, or refuse it."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        request_id, shape = request_id_of(headers), shape_of(scope["path"], headers)
+        state = scope.setdefault("state", {})
+        state.update(request_id=request_id, metadata=metadata_of(headers, request_id), shape=shape)
+        try:
+            origin = self._check(scope, headers)
+            if scope["type"] == "websocket":
+                await self._app(scope, receive, send)
+                return
+            sending = _Sending(send, request_id, origin)
+            if origin and scope["method"] == "OPTIONS":
+                await sending.preflight()
+                return
+            try:
+                await self._app(scope, self._bounded(scope, headers, receive), sending)
+            except Failure as failure:
+                if sending.begun:
+                    raise
+                await response_of(shape, failure, request_id)(scope, receive, sending)
+            except Exception:
+                if sending.begun:
+                    raise
+                _log.exception("request failed", request_id=request_id)
+                fault = Failure(500, "INTERNAL", f"A fault of the gateway; its id is {request_id}.")
+                await response_of(shape, fault, request_id)(scope, receive, sending)
+        except Failure as failure:
+            await self._refuse(scope, receive, send, failure)
+
+    def _check(self, scope: Scope, headers: Mapping[bytes, bytes]) -> bytes:
+        """Gives the origin that is to be told that it may read the answer; empty for none."""
+        host = headers.get(b"host", b"").decode("latin-1")
+        if not self._is_own_host(host):
+            raise Failure(
+                403, "HOST_NOT_ALLOWED", "This host is not served here (setting `http.hosts`)."
+            )
+        origin = headers.get(b"origin", b"").decode("latin-1").lower()
+        foreign = bool(origin) and not self._is_own_origin(origin, host)
+        allowed = origin in self._settings.origins
+        fetched_by_another = headers.get(b"sec-fetch-site") in (b"cross-site", b"same-site")
+        is_page = headers.get(b"sec-fetch-mode") == b"navigate" and scope["path"] in _PAGES
+        if (foreign and not allowed) or (fetched_by_another and not (allowed or is_page)):
+            raise Failure(
+                403, "ORIGIN_NOT_ALLOWED", "Pages of this origin may not call (`http.origins`)."
+            )
+        if scope["type"] == "http" and scope["method"] in _WITH_BODY:
+            kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
+            length = headers.get(b"content-length", b"0")
+            if kind != b"application/json" and (kind or length != b"0"):
+                raise Failure(415, "MEDIA_TYPE", "The body must be `application/json`.")
+        return origin.encode("latin-1") if allowed else b""
+
+    def _is_own_host(self, host: str) -> bool:
+        name = _hostname(host)
+        if name in self._hosts or not name:
+            # HTTP/1.0 has none; no browser speaks that.
+            return bool(name)
+        try:
+            return ipaddress.ip_address(name).is_loopback
+        except ValueError:
+            return False
+
+    def _is_own_origin(self, origin: str, host: str) -> bool:
+        return urlsplit(origin).netloc == host.lower() and origin.startswith(
+            ("http://", "https://")
+        )
+
+    def _bounded(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive) -> Receive:
+        limit, timeout = self._settings.body_bytes, self._settings.read_timeout
+        declared = headers.get(b"content-length", b"")
+        if declared.isdigit() and int(declared) > limit:
+            raise _too_large(limit)
+        if scope["method"] not in _WITH_BODY:
+            return receive
+        seen, complete = 0, False
+        until = asyncio.get_running_loop().time() + timeout
+
+        async def bounded() -> Message:
+            nonlocal seen, complete
+            if complete:
+                return await receive()
+            try:
+                async with asyncio.timeout_at(until):
+                    message = await receive()
+            except TimeoutError:
+                text = f"The body did not come within {timeout:g} s."
+                raise Failure(408, "BODY_TIMEOUT", text) from None
+            seen += len(message.get("body", b""))
+            complete = not message.get("more_body", False)
+            if seen > limit:
+                raise _too_large(limit)
+            return message
+
+        return bounded
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send, failure: Failure) -> None:
+        if scope["type"] == "websocket":
+            # Before it is accepted: the server answers the handshake by 403.
+            await send({"type": "websocket.close", "code": 1008, "reason": failure.reason})
+            return
+        state = scope["state"]
+        response = response_of(state["shape"], failure, state["request_id"])
+        await response(scope, receive, send)
+
+
+# Where a link from another page may lead.
+_PAGES = frozenset({"/", "/chat", "/dashboard", "/docs", "/redoc"})
+
+
+class _Sending:
+    """Sends, and knows whether the answer has begun; adds what every answer has."""
+
+    def __init__(self, send: Send, request_id: str, origin: bytes) -> None:
+        self.begun = False
+        self._send = send
+        self._more = [
+            (b"x-request-id", request_id.encode()),
+            (b"x-content-type-options", b"nosniff"),
+            (b"referrer-policy", b"no-referrer"),
+        ]
+        if origin:
+            self._more += [
+                (b"access-control-allow-origin", origin),
+                (b"access-control-expose-headers", _EXPOSED),
+            ]
+        self._more.append((b"vary", b"origin"))
+
+    async def __call__(self, message: Message) -> None:
+        """Send a part of the answer."""
+        if message["type"] == "http.response.start":
+            self.begun = True
+            headers = list(message.get("headers", ()))
+            have = {name for name, _ in headers}
+            headers += [each for each in self._more if each[0] not in have]
+            message = {**message, "headers": headers}
+        await self._send(message)
+
+    async def preflight(self) -> None:
+        """Say that the page may call."""
+        headers = list(_PREFLIGHT.items())
+        await self({"type": "http.response.start", "status": 204, "headers": headers})
+        await self({"type": "http.response.body", "body": b""})
+
+
+def _hostname(host: str) -> str:
+    try:
+        return (urlsplit(f"//{host}").hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+def _too_large(limit: int) -> Failure:
+    return Failure(413, "MESSAGE_TOO_LARGE", f"The body has more than {limit} bytes.")

@@ -1,0 +1,199 @@
+"""The connection to the gRPC service: channels, stubs, and calls whose failures are the shim's own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from warmline.v1 import (
+    audit_service_pb2_grpc,
+    chat_service_pb2_grpc,
+    model_service_pb2_grpc,
+    session_service_pb2_grpc,
+    usage_service_pb2_grpc,
+)
+from warmline.v1 import chat_service_pb2 as chat_pb
+from warmline.v1 import events_pb2 as events_pb
+
+from warmline_http._caller import Metadata
+from warmline_http._failure import Failure
+from warmline_http._settings import HttpSettings
+
+# The service takes 1,000 calls on a connection by default.
+_CALLS_PER_CHANNEL = 500
+_MESSAGE_BYTES = 128 * 1024 * 1024
+_OPTIONS = [
+    ("grpc.max_receive_message_length", _MESSAGE_BYTES),
+    ("grpc.max_send_message_length", _MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # Otherwise every channel to one address would share a connection.
+    ("grpc.use_local_subchannel_pool", 1),
+]
+
+
+class _Channel:
+    """A connection and its stubs."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.channel = channel
+        self.calls = 0
+        self.chat = chat_service_pb2_grpc.ChatServiceStub(channel)
+        self.sessions = session_service_pb2_grpc.SessionServiceStub(channel)
+        self.models = model_service_pb2_grpc.ModelServiceStub(channel)
+        self.usage = usage_service_pb2_grpc.UsageServiceStub(channel)
+        self.audit = audit_service_pb2_grpc.AuditServiceStub(channel)
+        self.health = health_pb2_grpc.HealthStub(channel)
+
+
+class Link:
+    """As many connections as its calls need; `aclose` last."""
+
+    def __init__(self, settings: HttpSettings) -> None:
+        self._settings = settings
+        ca = settings.target_ca.read_bytes() if settings.target_ca is not None else None
+        self._credentials = grpc.ssl_channel_credentials(ca) if ca is not None else None
+        self._channels: list[_Channel] = []
+
+    async def aclose(self) -> None:
+        """Close every connection; turns that run go on in the service."""
+        await asyncio.gather(*(each.channel.close() for each in self._channels))
+
+    async def unary(
+        self, service: str, method: str, request: Any, metadata: Metadata, timeout: float = 0.0
+    ) -> Any:
+        """Make a call of a service (`sessions`, `models`, `usage`, `audit`, `health`); raises Failure.
+
+        `timeout` in seconds, by default that of the settings.
+        """
+        stub = getattr(self._free(), service)
+        seconds = timeout or self._settings.call_timeout
+        try:
+            return await getattr(stub, method)(request, metadata=metadata, timeout=seconds)
+        except grpc.aio.AioRpcError as error:
+            raise Failure.of_call(error) from error
+
+    async def serving(self) -> bool:
+        """Whether the service can be reached and takes calls."""
+        request = health_pb2.HealthCheckRequest()
+        try:
+            answer = await self.unary("health", "Check", request, (), timeout=2.0)
+        except Failure:
+            return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+    async def stream(
+        self, service: str, method: str, request: Any, metadata: Metadata
+    ) -> AsyncIterator[Any]:
+        """The answers of a call that streams them; raises Failure. Close it with `aclosing`."""
+        channel = self._free()
+        call = getattr(getattr(channel, service), method)(request, metadata=metadata)
+        self._count(channel, call)
+        try:
+            async for answer in call:
+                yield answer
+        except grpc.aio.AioRpcError as error:
+            raise Failure.of_call(error) from error
+        finally:
+            call.cancel()
+
+    def chat(self, metadata: Metadata) -> Chat:
+        """A new Chat stream, to be opened."""
+        channel = self._free()
+        call = channel.chat.Chat(metadata=metadata)
+        self._count(channel, call)
+        return Chat(call, self._settings.call_timeout)
+
+    def _free(self) -> _Channel:
+        for channel in self._channels:
+            if channel.calls < _CALLS_PER_CHANNEL:
+                return channel
+        target, credentials = self._settings.target, self._credentials
+        if credentials is None:
+            made = grpc.aio.insecure_channel(target, options=_OPTIONS)
+        else:
+            made = grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
+        self._channels.append(_Channel(made))
+        return self._channels[-1]
+
+    def _count(self, channel: _Channel, call: Any) -> None:
+        channel.calls += 1
+
+        def done(ended: object) -> None:
+            del ended
+            channel.calls -= 1
+
+        call.add_done_callback(done)
+
+
+class Chat:
+    """One Chat stream. One reader, and one writer at a time; `close` gives it up, and no turn with it."""
+
+    def __init__(self, call: Any, timeout: float) -> None:
+        self._call = call
+        self._timeout = timeout
+
+    async def open(self, opening: chat_pb.Open) -> list[events_pb.Event]:
+        """Send the `open`; gives the first events. Raises Failure."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                # Before the first write: a refusal that comes while writing reaches the caller garbled.
+                await self._call.initial_metadata()
+                await self._call.write(chat_pb.ChatRequest(open=opening))
+                first = await self._call.read()
+        except grpc.aio.AioRpcError as error:
+            raise Failure.of_call(error) from error
+        except asyncio.InvalidStateError:
+            raise await self._failure() from None
+        except TimeoutError:
+            raise Failure(504, "TIMEOUT", "The service did not answer in time.") from None
+        if first is grpc.aio.EOF:
+            raise await self._failure()
+        return list(first.events)
+
+    async def send(self, frame: chat_pb.ChatRequest) -> None:
+        """Send a frame. Raises Failure."""
+        try:
+            await self._call.write(frame)
+        except grpc.aio.AioRpcError as error:
+            raise Failure.of_call(error) from error
+        except asyncio.InvalidStateError:
+            raise await self._failure() from None
+
+    async def half_close(self) -> None:
+        """Say that nothing more will be sent; the stream ends when what runs has. Raises Failure."""
+        try:
+            await self._call.done_writing()
+        except grpc.aio.AioRpcError as error:
+            raise Failure.of_call(error) from error
+        except asyncio.InvalidStateError:
+            raise await self._failure() from None
+
+    async def read(self) -> Sequence[events_pb.Event]:
+        """The next events, those that came together; empty at the good end. Raises Failure."""
+        try:
+            answer = await self._call.read()
+        except grpc.aio.AioRpcError as error:
+            raise Failure.of_call(error) from error
+        if answer is not grpc.aio.EOF:
+            return list(answer.events)
+        if await self._call.code() is not grpc.StatusCode.OK:
+            raise await self._failure()
+        return ()
+
+    def close(self) -> None:
+        """Give the stream up at once. Idempotent."""
+        self._call.cancel()
+
+    async def _failure(self) -> Failure:
+        return Failure.of_call(
+            grpc.aio.AioRpcError(
+                await self._call.code(),
+                await self._call.initial_metadata(),
+                await self._call.trailing_metadata(),
+                details=await self._call.details(),
+            )
+        )

@@ -1,0 +1,99 @@
+"""Server-sent events: headers at once, a beginning, heartbeats, and an end that is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+
+from starlette.types import Receive, Scope, Send
+
+# More than proxies keep in a buffer before they pass it on (nginx: 4 or 8 KiB).
+_PADDING = b" " * 8192
+HEADERS = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache, no-transform",
+    "x-accel-buffering": "no",
+}
+
+
+def comment(text: str) -> bytes:
+    """A line that no client tells anybody of, large enough to come through a proxy's buffer."""
+    return b": " + text.encode() + _PADDING + b"\n\n"
+
+
+def event(data: bytes, name: str = "", identifier: str = "") -> bytes:
+    """One event; `data` is one line."""
+    head = f"event: {name}\n" if name else ""
+    if identifier:
+        head += f"id: {identifier}\n"
+    return head.encode() + b"data: " + data + b"\n\n"
+
+
+class EventStream:
+    """An ASGI response that sends what a generator yields, and closes it when the client is gone.
+
+    The generator tells failures itself: once it runs, the status has been said. `beat` is sent after
+    every `heartbeat` seconds of silence.
+    """
+
+    def __init__(
+        self,
+        source: AsyncGenerator[bytes, None],
+        *,
+        heartbeat: float,
+        headers: Mapping[str, str] | None = None,
+        beat: bytes | None = None,
+    ) -> None:
+        self._source = source
+        self._heartbeat = heartbeat
+        self._headers = HEADERS | dict(headers or {})
+        self._beat = comment("still here") if beat is None else beat
+        self._said = 0.0
+        self._sending = asyncio.Lock()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve it."""
+        del scope
+        loop = asyncio.get_running_loop()
+        raw = [(name.encode(), value.encode("latin-1")) for name, value in self._headers.items()]
+        async with aclosing(self._source):
+            await send({"type": "http.response.start", "status": 200, "headers": raw})
+            self._said = loop.time()
+            work = {
+                asyncio.create_task(self._pump(send)),
+                asyncio.create_task(self._beating(send)),
+                asyncio.create_task(_gone(receive)),
+            }
+            try:
+                done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+            finally:
+                for task in work:
+                    task.cancel()
+                await asyncio.wait(work)
+
+    async def _pump(self, send: Send) -> None:
+        async for chunk in self._source:
+            await self._say(send, chunk)
+        await self._say(send, b"", more=False)
+
+    async def _beating(self, send: Send) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            left = self._said + self._heartbeat - loop.time()
+            if left > 0:
+                await asyncio.sleep(left)
+            else:
+                await self._say(send, self._beat)
+
+    async def _say(self, send: Send, chunk: bytes, *, more: bool = True) -> None:
+        async with self._sending:
+            await send({"type": "http.response.body", "body": chunk, "more_body": more})
+        self._said = asyncio.get_running_loop().time()
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -69,7 +69,7 @@ def body_of(shape: Shape, failure: Failure, request_id: str) -> dict[str, Any]:
                 "code": failure.reason.lower(),
             }
         }
-    error: dict[str, Any] = {
+    own: dict[str, Any] = {
         "status": failure.status,
         "reason": failure.reason,
         "message": failure.message,
@@ -80,7 +80,7 @@ def body_of(shape: Shape, failure: Failure, request_id: str) -> dict[str, Any]:
         "retry_after": failure.retry_after,
     }
     told = {name: value for name, value in more.items() if value}
-    return {"error": error | told | {"request_id": request_id}}
+    return {"error": own | told | {"request_id": request_id}}
 
 
 def anthropic_status(failure: Failure) -> int:

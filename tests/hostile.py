@@ -111,14 +111,18 @@ class _Filler:
         elif isinstance(message, Duration) and not self._hurts():
             message.seconds, message.nanos = self._rng.randint(1, 3599), self._nanos()
         else:
+            chosen = {each.name: self._rng.choice(each.fields) for each in descriptor.oneofs}
             for field in descriptor.fields:
+                choice = field.containing_oneof
+                if choice is not None and chosen[choice.name].name != field.name:
+                    continue
                 if self._rng.random() < self._share(field):
                     self._set(message, field, depth)
 
     def _share(self, field: FieldDescriptor) -> float:
         """How often a field is set: of what must not be empty nearly always."""
         if field.containing_oneof is not None:
-            return 0.6
+            return 0.9
         needed = field.name in (*_TOLD, *_WANTED, "name") and not field.is_repeated
         return 0.95 if needed else 0.3
 

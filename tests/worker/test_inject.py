@@ -114,7 +114,7 @@ async def test_a_process_that_dies_meanwhile_says_so(start: Start, told: History
 async def test_blocks_that_cannot_be_sent_are_refused(start: Start) -> None:
     """Before anything is written; the process is as it was."""
     process = await start()
-    for content in ([], [{"type": "tool_result", "tool_use_id": "t"}], [{"type": "image"}], [3]):
+    for content in ([], [{"type": "tool_result", "tool_use_id": ""}], [{"type": "image"}], [3]):
         with pytest.raises(WarmlineError) as caught:
             await process.send_user(content, "u")  # type: ignore[arg-type]  # as callers may
         assert caught.value.reason is Reason.FIELD_INVALID

@@ -99,6 +99,8 @@ class Client(SessionCalls):
         after: chat_pb.Cursor | None = None,
         fork: chat_pb.ForkFrom | None = None,
         continue_latest: bool = False,
+        history: Sequence[chat_pb.HistoryMessage] = (),
+        continuation: str = "",
         takeover: bool = False,
         interrupt_on_disconnect: bool = False,
         reconnect_timeout: float = 60.0,
@@ -107,9 +109,11 @@ class Client(SessionCalls):
 
         `session_id` goes on with a session, and `after` tells first what happened since that event;
         `continue_latest` goes on with the one that was used last; `fork` begins with another's
-        conversation. Otherwise a new session is set up by `config`, or by `model` and `system` (in
-        place of the CLI's prompt) or `append_system` (after it). `takeover` takes a session from
-        another stream. For `reconnect_timeout` seconds a lost connection is made again.
+        conversation; `continuation` goes on with the session that has this name from a `checkpoint`, if
+        there is one. Otherwise a new session, which may begin with a `history` from elsewhere, is set up
+        by `config`, or by `model` and `system` (in place of the CLI's prompt) or `append_system` (after
+        it). `takeover` takes a session from another stream. For `reconnect_timeout` seconds a lost
+        connection is made again.
         """
         opening = chat_pb.Open(
             session_id=session_id,
@@ -118,6 +122,8 @@ class Client(SessionCalls):
             after=after,
             fork=fork,
             continue_latest=continue_latest,
+            history=history,
+            continuation=continuation,
             takeover=takeover,
         )
         if interrupt_on_disconnect:

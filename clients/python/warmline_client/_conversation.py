@@ -171,13 +171,23 @@ class Conversation:
         change = pb.Update(model=model, permission_mode=permission_mode, mcp_servers=servers)
         if credential is not None:
             change.credential.CopyFrom(credential)
+        await self._tell(pb.ChatRequest(update=change))
+
+    async def checkpoint(self, continuation: str) -> None:
+        """Let the session be found again by a name, that a `chat` is given as its `continuation`.
+
+        `checkpointed` among the `notices` says that it is stored.
+        """
+        await self._tell(pb.ChatRequest(checkpoint=pb.Checkpoint(continuation=continuation)))
+
+    async def _tell(self, frame: pb.ChatRequest) -> None:
         async with self._writing:
             self._check()
             if self._call is None:
                 raise WarmlineError.of(
-                    grpc.StatusCode.UNAVAILABLE, "Connecting again; update after that."
+                    grpc.StatusCode.UNAVAILABLE, "Connecting again; try after that."
                 )
-            await self._call.write(pb.ChatRequest(update=change))
+            await self._call.write(frame)
 
     async def allow(
         self,

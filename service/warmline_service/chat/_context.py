@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,16 +82,19 @@ class Context:
     def on_exit(self, exit: Exit) -> None:  # noqa: A002  # the sink's own word
         """The session's next turn finds out by itself."""
 
-    async def load(self, *, injecting: bool) -> History | Transcript | None:
+    async def load(
+        self, *, injecting: bool, answered: Collection[str]
+    ) -> History | Transcript | None:
         """The conversation so far, in the better way to give it to a process; None for nothing.
 
-        Without `injecting` it is for a process that starts with it. Raises STORAGE_UNAVAILABLE;
+        Without `injecting` it is for a process that starts with it; `answered` are the calls at its end that
+        the next message answers. Raises STORAGE_UNAVAILABLE;
         BlobMissing where a part of it is gone.
         """
         lines = await self._lines()
         can = self._runtime.capabilities
         can = replace(can, injection=can.injection and injecting)
-        return await asyncio.to_thread(rehydrate, lines, can)
+        return await asyncio.to_thread(rehydrate, lines, can, answered)
 
     async def pending(self, pending: Pending) -> Transcript | None:
         """The conversation up to a call that waits, for a process that goes on. Raises as `load` does."""

@@ -29,6 +29,7 @@ from warmline_service.sessions import Session, SessionConfig, UserMessage
 from warmline_service.sessions.events import (
     ApprovalRequested,
     Body,
+    Checkpointed,
     Detail,
     Event,
     InterruptOutcome,
@@ -127,6 +128,7 @@ class Conversation:
         after: int | None = None,
         takeover: bool = False,
         interrupt_when_lost: bool = False,
+        continued: bool = False,
     ) -> Stream:
         """Become the session's one stream; it is told what happened after a seq, or from now on.
 
@@ -149,7 +151,7 @@ class Conversation:
         if not self.running:
             # Connected to by the time that the first message comes, if it is not too quick.
             self._servers.open()
-        opened = self._opened()
+        opened = self._opened(continued=continued)
         cursor = session.seq if after is None else after
         subscription = self._runtime.journal.subscribe(
             (session.tenant, session.id), cursor, wanted(detail), raw=detail is Detail.RAW
@@ -235,6 +237,13 @@ class Conversation:
         if not self._desk.settle(call_id, answer):
             text = "Nobody waits for the result of this call."
             stream.warn("client_call_unknown", text, callId=call_id)
+
+    async def checkpoint(self, stream: Stream, name: str) -> None:
+        """Let the session be found again by a name. Raises SESSION_BUSY, STORAGE_UNAVAILABLE."""
+        stream.may_speak()
+        session = self.session
+        await self._runtime.store.name(session.id, session.tenant, name, session.token)
+        stream.tell(Checkpointed(name))
 
     async def update(self, stream: Stream, change: Change) -> None:
         """Set the session up differently. The stream is told how it went."""
@@ -400,7 +409,7 @@ class Conversation:
         finally:
             self._on_idle(self)
 
-    def _opened(self) -> SessionOpened:
+    def _opened(self, *, continued: bool) -> SessionOpened:
         session, runtime = self.session, self._runtime
         epoch, seq = opened_position(session)
         running = self._queue.running
@@ -415,6 +424,7 @@ class Conversation:
             self._desk.approvals,
             self._desk.calls,
             self._servers.statuses,
+            continued,
         )
 
     def _keep_config(self) -> None:

@@ -28,6 +28,7 @@ _log = structlog.get_logger(__name__)
 _CLOSE_TIMEOUT = 10.0
 # A session that was loaded for somebody is theirs so long, in seconds.
 _UNUSED = 5.0
+_PASSED_OVER = frozenset({Reason.SESSION_BUSY, Reason.SESSION_ELSEWHERE, Reason.SESSION_NOT_FOUND})
 
 T = TypeVar("T")
 
@@ -58,7 +59,21 @@ class Conversations:
         QUOTA_EXCEEDED, IDEMPOTENCY_CONFLICT, STORAGE_UNAVAILABLE, before anything starts.
         """
         self._drain.check()
+        while opening.continuation and (
+            found := await self._runtime.store.take_named(tenant, opening.continuation)
+        ):
+            try:
+                return await self._attach(tenant, found, opening, continued=True)
+            except WarmlineError as error:
+                # Whoever asks by a name has the whole conversation, and can begin anew.
+                if error.reason not in _PASSED_OVER:
+                    raise
         session_id = opening.session_id or await self._choose(tenant, opening)
+        return await self._attach(tenant, session_id, opening)
+
+    async def _attach(
+        self, tenant: str, session_id: str, opening: Opening, *, continued: bool = False
+    ) -> tuple[Conversation, Stream]:
         while True:
             conversation = await self._get(tenant, session_id)
             if self._live.get(session_id) is conversation:
@@ -69,6 +84,7 @@ class Conversations:
                 after=opening.after,
                 takeover=opening.takeover,
                 interrupt_when_lost=opening.interrupt_when_lost,
+                continued=continued,
             )
         except WarmlineError:
             self._on_idle(conversation)
@@ -220,6 +236,9 @@ class Conversations:
         if opening.fork_session:
             source = opening.fork_session, opening.fork_turn
             return await self.copies.forked(tenant, *source, claim, opening.config)
+        if opening.history:
+            begin = self._runtime.portable.begin
+            return await self._wholly(begin(tenant, opening.config, opening.history, claim))
         if not opening.files:
             return await sessions.create(tenant, opening.config, claim)
 

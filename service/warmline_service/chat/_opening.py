@@ -13,7 +13,8 @@ class Opening:
     """What a caller wants of a session, checked. Without an id, `latest` and `fork` it is a new one.
 
     `after` is the seq after which events are told; `key` names a new session, `key_hash` what is asked
-    for under it. `files` are there when a new session begins.
+    for under it. `files` are there when a new session begins, `history` are the entries of a transcript that
+    it begins with. `continuation` is the name of the session that is meant, if there is one.
     """
 
     session_id: str = ""
@@ -28,6 +29,8 @@ class Opening:
     files: tuple[PlacedFile, ...] = ()
     key: str = ""
     key_hash: str = ""
+    history: tuple[bytes, ...] = field(default=(), repr=False)
+    continuation: str = ""
 
     @property
     def forks_unchanged(self) -> bool:

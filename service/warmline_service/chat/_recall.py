@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from warmline_service.chat._context import Context
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.sessions.events import Notice, NoticeKind
@@ -19,10 +21,14 @@ Past = History | Transcript | None
 class Recall:
     """One turn's attempts: injection or resume, as it is better; then resume; then without the past.
 
-    `pending`: the call that the turn goes on from; without the past that is not possible.
+    `pending`: the call that the turn goes on from; without the past that is not possible. `answered`: those
+    that its message answers.
     """
 
-    def __init__(self, context: Context, pending: Pending | None = None) -> None:
+    def __init__(
+        self, context: Context, pending: Pending | None = None, answered: Collection[str] = ()
+    ) -> None:
+        self._answered = answered
         self._context = context
         self._pending = pending
         self._injecting = True
@@ -44,7 +50,7 @@ class Recall:
         if not self._context.told or self.given_up:
             return None
         try:
-            return await self._context.load(injecting=self._injecting)
+            return await self._context.load(injecting=self._injecting, answered=self._answered)
         except BlobMissing:
             self._unreadable = True
             return None

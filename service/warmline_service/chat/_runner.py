@@ -29,7 +29,7 @@ from warmline_service.chat._ports import Runtime, UpstreamFault
 from warmline_service.chat._recall import Past, Recall
 from warmline_service.chat._servers import SessionServers
 from warmline_service.chat._turn import Bounds, Emit, Parked, Phase, Turn
-from warmline_service.errors import Reason, WarmlineError
+from warmline_service.errors import Reason, WarmlineError, field_invalid
 from warmline_service.pool import Lease, Share, Want
 from warmline_service.pool import Start as PoolStart
 from warmline_service.sessions import Session, SessionConfig
@@ -156,7 +156,7 @@ class Runner:
         """The turn's end, in as many processes as it takes; None where it goes without one."""
         deferral = self._desk.deferral
         pending = None if deferral is None else deferral.pending(self._session.config)
-        self._recall = Recall(self._context, pending)
+        self._recall = Recall(self._context, pending, turn.message.answered)
         for _ in range(_ATTEMPTS - 1):
             try:
                 ending = await self._attempt(turn)
@@ -233,6 +233,8 @@ class Runner:
             await self._check(turn)
         # Looked up only where a process will be told it: the session's own knows it.
         past = None if self.hot else await self._recall.past()
+        if turn.message.answered and not isinstance(past, History):
+            raise field_invalid("message.content", "answers a call that the model has not made")
         mcp = await self._servers.ready(turn.id)
         lease = await self._acquire(past, deadline)
         try:

@@ -18,6 +18,7 @@ from warmline_service.rpc._interceptors import principal
 from warmline_service.rpc._parse import (
     ask_opening_of,
     detail_of,
+    key_of,
     kinds_of,
     message_of,
     opening_of,
@@ -248,6 +249,11 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
                     await conversation.interrupt(stream)
                 case "update":
                     await conversation.update(stream, update_of(frame.update, "update"))
+                case "checkpoint":
+                    name = key_of(frame.checkpoint.continuation, "checkpoint.continuation")
+                    if not name:
+                        raise field_invalid("checkpoint.continuation", "must be set")
+                    await conversation.checkpoint(stream, name)
                 case "approval_decision":
                     self._decide(conversation, stream, frame.approval_decision)
                 case "client_tool_result":

@@ -14,7 +14,8 @@ from warmline_service.chat import Opening
 from warmline_service.errors import Reason, WarmlineError, field_invalid
 from warmline_service.rpc._parse_config import config_of
 from warmline_service.rpc._parse_files import files_of
-from warmline_service.sessions import Media, UserMessage
+from warmline_service.rpc._parse_history import history_of, tool_result
+from warmline_service.sessions import Media, ToolOutput, UserMessage
 from warmline_service.sessions.events import Detail
 
 ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -24,6 +25,7 @@ _MEDIA = {
     "image": IMAGES,
     "document": ("application/pdf",),
 }
+_CALL_ID = re.compile(r"[!-~]{1,256}")
 _BLOCKS = 100
 _KINDS = frozenset(field.name for field in events_pb.Event.DESCRIPTOR.oneofs_by_name["kind"].fields)
 
@@ -85,11 +87,22 @@ def message_of(message: chat_pb.UserMessage, field: str, limit: int) -> UserMess
     )
     if message.interpret and message.content:
         raise field_invalid(f"{field}.interpret", "must not be set where `content` is")
+    _check_outputs(message, content, field)
     key = key_of(message.idempotency_key, f"{field}.idempotency_key")
     return UserMessage(message.text, key, content, message.interpret)
 
 
-def _block_of(block: chat_pb.InputBlock, field: str) -> str | Media:
+def _check_outputs(
+    message: chat_pb.UserMessage, content: tuple[str | Media | ToolOutput, ...], field: str
+) -> None:
+    outputs = [index for index, each in enumerate(content) if isinstance(each, ToolOutput)]
+    if outputs and message.text:
+        raise field_invalid(f"{field}.text", "must be empty where tools' output is in `content`")
+    if outputs != list(range(len(outputs))):
+        raise field_invalid(f"{field}.content", "tools' output comes before anything else")
+
+
+def _block_of(block: chat_pb.InputBlock, field: str) -> str | Media | ToolOutput:
     kind = block.WhichOneof("kind")
     if kind is None:
         raise field_invalid(field, "is empty, or of a kind this version does not know")
@@ -97,6 +110,8 @@ def _block_of(block: chat_pb.InputBlock, field: str) -> str | Media:
         if not block.text.strip():
             raise field_invalid(f"{field}.text", "must not be empty")
         return block.text
+    if kind == "tool_output":
+        return _output_of(block.tool_output, f"{field}.tool_output")
     media = block.image if kind == "image" else block.document
     if media.media_type not in _MEDIA[kind]:
         known = ", ".join(_MEDIA[kind])
@@ -104,6 +119,16 @@ def _block_of(block: chat_pb.InputBlock, field: str) -> str | Media:
     if not media.data:
         raise field_invalid(f"{field}.{kind}.data", "must not be empty")
     return Media(kind, media.media_type, media.data)
+
+
+def _output_of(output: chat_pb.ToolOutput, field: str) -> ToolOutput:
+    if not _CALL_ID.fullmatch(output.tool_call_id):
+        raise field_invalid(f"{field}.tool_call_id", "must be the id of a tool call")
+    for index, image in enumerate(output.images):
+        if image.media_type not in IMAGES or not image.data:
+            known = ", ".join(IMAGES)
+            raise field_invalid(f"{field}.images[{index}]", f"must be one of {known}, with data")
+    return ToolOutput(output.tool_call_id, tool_result(output))
 
 
 def opening_of(request: chat_pb.Open) -> Opening:
@@ -119,6 +144,10 @@ def opening_of(request: chat_pb.Open) -> Opening:
     after = request.after.seq if request.HasField("after") else None
     if after is not None and not existing:
         raise field_invalid("open.after", "needs an existing session")
+    history = _history(request, existing=existing)
+    continuation = key_of(request.continuation, "open.continuation")
+    if continuation and (existing or fork_session):
+        raise field_invalid("open.continuation", "finds a session, and one is meant already")
     key = key_of(request.idempotency_key, "open.idempotency_key")
     if key and existing:
         raise field_invalid("open.idempotency_key", "names a new session, and this is none")
@@ -134,8 +163,19 @@ def opening_of(request: chat_pb.Open) -> Opening:
         interrupt_when_lost=_interrupts(request.on_disconnect),
         takeover=request.takeover,
         key=key,
-        key_hash=_hash_of(request.config, request.fork) if key else "",
+        key_hash=_hash_of(request.config, request.fork, *request.history) if key else "",
+        history=history,
+        continuation=continuation,
     )
+
+
+def _history(request: chat_pb.Open, *, existing: bool) -> tuple[bytes, ...]:
+    if request.history and (existing or request.HasField("fork")):
+        raise field_invalid("open.history", "only a new session begins with one")
+    if request.history and request.config.workspace.files:
+        raise field_invalid("open.history", "must be empty where `config.workspace.files` is not")
+    tools = [tool.name for tool in request.config.client_tools]
+    return history_of(request.history, tools, "open.history")
 
 
 def ask_opening_of(request: chat_pb.AskRequest) -> Opening:
@@ -157,9 +197,9 @@ def _interrupts(value: int) -> bool:
     return value == chat_pb.ON_DISCONNECT_INTERRUPT
 
 
-def _hash_of(config: config_pb.SessionConfig, fork: chat_pb.ForkFrom) -> str:
+def _hash_of(*parts: config_pb.SessionConfig | chat_pb.ForkFrom | chat_pb.HistoryMessage) -> str:
     digest = hashlib.sha256(b"session")
-    for part in (config, fork):
+    for part in parts:
         data = part.SerializeToString(deterministic=True)
         digest.update(f"{len(data)}:".encode())
         digest.update(data)

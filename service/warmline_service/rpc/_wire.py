@@ -109,6 +109,7 @@ def _opened(out: pb.SessionOpened, body: events.SessionOpened) -> None:
     out.last_seq = body.last_seq
     out.epoch = body.epoch
     out.running_turn_id = body.running_turn_id
+    out.continued = body.continued
     for asked in body.approvals:
         wire_approval(out.open_approvals.add(), asked)
     for called in body.client_calls:
@@ -120,6 +121,10 @@ def _opened(out: pb.SessionOpened, body: events.SessionOpened) -> None:
 def _updated(out: pb.SessionUpdated, body: events.SessionUpdated) -> None:
     out.model = body.model
     out.permission_mode = MODES.get(body.permission_mode, config_pb.PERMISSION_MODE_DEFAULT)
+
+
+def _checkpointed(out: pb.Checkpointed, body: events.Checkpointed) -> None:
+    out.continuation = body.continuation
 
 
 def _draining(out: pb.ServerDraining, body: events.ServerDraining) -> None:
@@ -283,6 +288,7 @@ def _raw(out: pb.Raw, body: events.Raw) -> None:
 _FILL: dict[type, tuple[str, Callable[[Any, Any], None]]] = {
     events.SessionOpened: ("session_opened", _opened),
     events.SessionUpdated: ("session_updated", _updated),
+    events.Checkpointed: ("checkpointed", _checkpointed),
     events.ServerDraining: ("server_draining", _draining),
     events.TurnQueued: ("turn_queued", _queued),
     events.TurnAttached: ("turn_attached", _attached),

@@ -18,7 +18,7 @@ from warmline_service.sessions._files import (
 from warmline_service.sessions._journal import Journal
 from warmline_service.sessions._keeper import Keeper
 from warmline_service.sessions._mcp import MCP_WAIT, McpServer, McpWait
-from warmline_service.sessions._message import Media, UserMessage
+from warmline_service.sessions._message import Media, ToolOutput, UserMessage
 from warmline_service.sessions._portable import Export, Portable
 from warmline_service.sessions._secrets import PayingCredential, Secrets
 from warmline_service.sessions._session import Session
@@ -46,6 +46,7 @@ __all__ = [
     "SessionConfig",
     "Sessions",
     "Subscription",
+    "ToolOutput",
     "UserMessage",
     "Workspaces",
     "check_file",

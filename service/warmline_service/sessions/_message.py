@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 # What observers are shown of a message.
 _SHOWN = 16 * 1024
@@ -23,6 +25,19 @@ class Media:
 
 
 @dataclass(frozen=True)
+class ToolOutput:
+    """What a tool gave back that the model had called before the session began; `block` as the API has it."""
+
+    tool_call_id: str
+    block: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def data(self) -> bytes:
+        """All of it."""
+        return msgspec.json.encode(self.block)
+
+
+@dataclass(frozen=True)
 class UserMessage:
     """A checked message: its text, what follows the text, and its idempotency key, if it has one.
 
@@ -31,7 +46,7 @@ class UserMessage:
 
     text: str
     key: str = ""
-    content: tuple[str | Media, ...] = ()
+    content: tuple[str | Media | ToolOutput, ...] = ()
     interpret: bool = False
 
     @property
@@ -40,6 +55,11 @@ class UserMessage:
         return len(self.text) + sum(
             len(each) if isinstance(each, str) else len(each.data) for each in self.content
         )
+
+    @property
+    def answered(self) -> frozenset[str]:
+        """The calls of the session's history that it answers."""
+        return frozenset(each.tool_call_id for each in self.content if isinstance(each, ToolOutput))
 
     @property
     def shown(self) -> str:
@@ -72,14 +92,18 @@ class UserMessage:
         for each in self.content:
             if isinstance(each, str):
                 pieces.append(("text", each.encode()))
+            elif isinstance(each, ToolOutput):
+                pieces.append(("tool_result", each.data))
             else:
                 pieces.append((f"{each.kind}/{each.media_type}", each.data))
         return pieces
 
 
-def _block(content: str | Media) -> Mapping[str, Any]:
+def _block(content: str | Media | ToolOutput) -> Mapping[str, Any]:
     if isinstance(content, str):
         return {"type": "text", "text": content}
+    if isinstance(content, ToolOutput):
+        return content.block
     data = base64.b64encode(content.data).decode()
     source = {"type": "base64", "media_type": content.media_type, "data": data}
     return {"type": content.kind, "source": source}

@@ -21,6 +21,7 @@ from warmline_service.store import (
     ArchiveRefused,
     ArchiveTooLarge,
     BlobMissing,
+    Claim,
     PartRow,
     SessionRow,
     Store,
@@ -78,6 +79,18 @@ class Portable:
             except BlobMissing as error:
                 raise content_missing() from error
             yield Export(row, lines, path)
+
+    async def begin(
+        self, tenant: str, config: SessionConfig, lines: Sequence[bytes], claim: Claim | None
+    ) -> str:
+        """Store a new session that begins with these entries, as `imported` gives them; gives its id.
+
+        Raises QUOTA_EXCEEDED, IDEMPOTENCY_CONFLICT, STORAGE_UNAVAILABLE.
+        """
+        limit = await self._quota.sessions(tenant)
+        row = self._sessions.new_row(tenant, config, "")
+        part = await asyncio.to_thread(self._part, row.id, lines)
+        return await self._store.create(row, claim, limit, [part])
 
     async def import_(
         self,

@@ -154,6 +154,13 @@ class SessionOpened(Tagged, frozen=True, tag="session_opened"):
     approvals: tuple[ApprovalRequested, ...] = ()
     client_calls: tuple[ClientToolCalled, ...] = ()
     servers: tuple[ServerStatus, ...] = ()
+    continued: bool = False
+
+
+class Checkpointed(Tagged, frozen=True, tag="checkpointed"):
+    """The session is found again by this name."""
+
+    continuation: str
 
 
 class SessionUpdated(Tagged, frozen=True, tag="session_updated"):
@@ -255,6 +262,7 @@ Ending = TurnCompleted | TurnFailed
 Body = (
     SessionOpened
     | SessionUpdated
+    | Checkpointed
     | ServerDraining
     | TurnQueued
     | TurnAttached

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from alembic.util import CommandError
 
 from warmline_service.errors import Reason, WarmlineError
-from warmline_service.store import _events, _leases, _sessions, _turns
+from warmline_service.store import _continuations, _events, _leases, _sessions, _turns
 from warmline_service.store._audit_store import AuditStore
 from warmline_service.store._blob_key import blob_key, blob_prefix
 from warmline_service.store._blobs import Blobs
@@ -233,6 +233,21 @@ class Store:
             _sessions.update(connection, session_id, config=config)
 
         await self._write(work)
+
+    async def name(self, session_id: str, tenant: str, name: str, token: int) -> None:
+        """Let a session be found by a name, under a lease. Raises SESSION_ELSEWHERE."""
+
+        def work(connection: sa.Connection) -> None:
+            held = _leases.held(connection, self.node_id, [session_id])
+            if held.get(session_id) != token:
+                raise _leases.elsewhere()
+            _continuations.put(connection, session_id, tenant, name)
+
+        await self._write(work)
+
+    async def take_named(self, tenant: str, name: str) -> str:
+        """The tenant's session of a name, which is used up by that; empty where there is none."""
+        return await self._write(lambda c: _continuations.take(c, tenant, name))
 
     async def place_workspace(self, session_id: str, slot_id: str) -> None:
         """From now on a session's files are in this slot."""

@@ -93,14 +93,14 @@ Content = str | Sequence[Mapping[str, object]]
 
 
 def check_content(content: Content) -> Content:
-    """A message's content again, if it is text or a list of text, image and document blocks.
+    """A message's content again, if it is text or a list of text, image, document and tool result blocks.
 
     Fields that no such block has are left out. Raises FIELD_INVALID.
     """
     if isinstance(content, str):
         return content
     try:
-        blocks = msgspec.convert(content, Annotated[list[Given], Meta(min_length=1)])
+        blocks = msgspec.convert(content, Annotated[list[FromUser], Meta(min_length=1)])
         return msgspec.to_builtins(blocks)  # type: ignore[no-any-return]  # a list of objects
     except (msgspec.ValidationError, RecursionError) as error:
         raise field_invalid("message.content", f"not content that can be sent: {error}") from None

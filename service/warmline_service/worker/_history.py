@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -91,16 +91,19 @@ _blocks = msgspec.json.Decoder(str | list[_Block])
 _whole = msgspec.json.Decoder(_Whole)
 
 
-def rehydrate(lines: Iterable[bytes], can: Capabilities) -> History | Transcript | None:
+def rehydrate(
+    lines: Iterable[bytes], can: Capabilities, answered: Collection[str] = ()
+) -> History | Transcript | None:
     """The better way to give a conversation to another process; None where there is nothing to give.
 
     A History goes to any process that has had no turn, by `inject`; a Transcript into
-    `SpawnKey.resume`. What is before a FORGOTTEN is given to none.
+    `SpawnKey.resume`. `answered` are the calls at its end that the message which follows answers: only a
+    running process can be told of them. What is before a FORGOTTEN is given to none.
     """
     kept = [line for line, _ in read_entries(_remembered(list(lines)))]
     if can.injection:
-        told = history(kept)
-        if isinstance(told, History) and _is_small(told):
+        told = history(kept, answered)
+        if isinstance(told, History) and (answered or _is_small(told)):
             return told if told.messages else None
     return transcript_of(kept)
 
@@ -117,14 +120,17 @@ def _remembered(lines: list[bytes]) -> list[bytes]:
     return lines
 
 
-def history(lines: Iterable[bytes]) -> History | Unfit:
-    """The messages of a conversation, or why a process that is told them would not know it all."""
+def history(lines: Iterable[bytes], answered: Collection[str] = ()) -> History | Unfit:
+    """The messages of a conversation, or why a process that is told them would not know it all.
+
+    `answered` are the calls at its end that the message which follows answers.
+    """
     reading = _Reading()
     for line, entry in read_entries(lines):
         why = reading.take(line, entry)
         if why:
             return Unfit(why)
-    return reading.unfinished() or History(tuple(reading.told))
+    return reading.unfinished(answered) or History(tuple(reading.told))
 
 
 def _is_small(told: History) -> bool:
@@ -164,9 +170,9 @@ class _Reading:
             self.told.append(Told(entry.type, entry.uuid, message))
         return why
 
-    def unfinished(self) -> Unfit | None:
+    def unfinished(self, answered: Collection[str] = ()) -> Unfit | None:
         """Why a conversation that ends here cannot be told."""
-        if self._calls:
+        if self._calls != set(answered):
             return Unfit("a tool call without a result")
         return Unfit("a message without an answer") if self._unanswered else None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -89,12 +89,15 @@ _assistants = msgspec.json.Decoder(_Assistant)
 _boundaries = msgspec.json.Decoder(_Boundary)
 
 
-def imported(lines: Iterable[bytes], field: str = "entries") -> list[bytes]:
+def imported(
+    lines: Iterable[bytes], field: str = "entries", own: Collection[str] = ()
+) -> list[bytes]:
     """The conversation in a transcript of unknown origin, as lines like those of `lasting`.
 
     Only messages and compactions come through, with the fields and kinds of block that they may have:
     no attachments, hooks, permissions, directories, tool metadata or system prompt, and calls of no
-    tool that the CLI has. `field` is the path of the lines in the request. Raises FIELD_INVALID.
+    tool that the CLI has: of those in `own`, or of an earlier time. `field` is the path of the lines in
+    the request. Raises FIELD_INVALID.
     """
     found: list[bytes] = []
     size = 0
@@ -103,7 +106,7 @@ def imported(lines: Iterable[bytes], field: str = "entries") -> list[bytes]:
         if index >= MAX_ENTRIES or size > MAX_BYTES:
             limit = f"at most {MAX_ENTRIES} entries and {MAX_BYTES} bytes"
             raise field_invalid(field, f"too large: {limit}")
-        entry = _checked(line, f"{field}[{index}]")
+        entry = _checked(line, f"{field}[{index}]", own)
         if entry is not None:
             found.append(msgspec.json.encode(entry))
     if not found:
@@ -111,9 +114,9 @@ def imported(lines: Iterable[bytes], field: str = "entries") -> list[bytes]:
     return found
 
 
-def _checked(line: bytes, field: str) -> dict[str, Any] | None:
+def _checked(line: bytes, field: str, own: Collection[str]) -> dict[str, Any] | None:
     try:
-        return _rebuilt(line)
+        return _rebuilt(line, own)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise _refused(field, error) from None
 
@@ -123,7 +126,7 @@ def _refused(field: str, error: Exception) -> WarmlineError:
     return field_invalid(field, f"not an entry of a transcript: {what[:200]}")
 
 
-def _rebuilt(line: bytes) -> dict[str, Any] | None:
+def _rebuilt(line: bytes, own: Collection[str]) -> dict[str, Any] | None:
     head = _heads.decode(line)
     if head.is_sidechain or head.is_api_error_message:
         return None
@@ -131,7 +134,7 @@ def _rebuilt(line: bytes) -> dict[str, Any] | None:
         return _entry(_users.decode(line), type="user", userType="external")
     if head.type == "assistant":
         assistant = _assistants.decode(line)
-        _rename_tools(assistant.message.content)
+        _rename_tools(assistant.message.content, own)
         entry = _entry(assistant, type="assistant", userType="external")
         whole = {"id": "", "model": "", "type": "message", "usage": _NOTHING_USED}
         entry["message"] = whole | {"stop_reason": None, "stop_sequence": None} | entry["message"]
@@ -142,14 +145,16 @@ def _rebuilt(line: bytes) -> dict[str, Any] | None:
     return None
 
 
-def _rename_tools(blocks: list[FromModel]) -> None:
+def _rename_tools(blocks: list[FromModel], own: Collection[str]) -> None:
     """Make calls those of tools that the CLI does not have.
 
     It looks after files that its own tools read or wrote: it would read whatever a call names, without
     asking anybody, and show the model what has changed.
     """
     for block in blocks:
-        if isinstance(block, ToolUseBlock) and not block.name.startswith(EARLIER):
+        if not isinstance(block, ToolUseBlock) or block.name in own:
+            continue
+        if not block.name.startswith(EARLIER):
             block.name = EARLIER + block.name[: 128 - len(EARLIER)]
 
 

@@ -133,6 +133,59 @@ func (OnDisconnect) EnumDescriptor() ([]byte, []int) {
 	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{1}
 }
 
+// Who said something.
+type HistoryMessage_Role int32
+
+const (
+	// Not set: refused.
+	HistoryMessage_ROLE_UNSPECIFIED HistoryMessage_Role = 0
+	// The user, or a tool.
+	HistoryMessage_ROLE_USER HistoryMessage_Role = 1
+	// The model.
+	HistoryMessage_ROLE_ASSISTANT HistoryMessage_Role = 2
+)
+
+// Enum value maps for HistoryMessage_Role.
+var (
+	HistoryMessage_Role_name = map[int32]string{
+		0: "ROLE_UNSPECIFIED",
+		1: "ROLE_USER",
+		2: "ROLE_ASSISTANT",
+	}
+	HistoryMessage_Role_value = map[string]int32{
+		"ROLE_UNSPECIFIED": 0,
+		"ROLE_USER":        1,
+		"ROLE_ASSISTANT":   2,
+	}
+)
+
+func (x HistoryMessage_Role) Enum() *HistoryMessage_Role {
+	p := new(HistoryMessage_Role)
+	*p = x
+	return p
+}
+
+func (x HistoryMessage_Role) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (HistoryMessage_Role) Descriptor() protoreflect.EnumDescriptor {
+	return file_warmline_v1_chat_service_proto_enumTypes[2].Descriptor()
+}
+
+func (HistoryMessage_Role) Type() protoreflect.EnumType {
+	return &file_warmline_v1_chat_service_proto_enumTypes[2]
+}
+
+func (x HistoryMessage_Role) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use HistoryMessage_Role.Descriptor instead.
+func (HistoryMessage_Role) EnumDescriptor() ([]byte, []int) {
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{5, 0}
+}
+
 // One frame from the caller.
 type ChatRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -146,6 +199,7 @@ type ChatRequest struct {
 	//	*ChatRequest_ApprovalDecision
 	//	*ChatRequest_ClientToolResult
 	//	*ChatRequest_Update
+	//	*ChatRequest_Checkpoint
 	Frame         isChatRequest_Frame `protobuf_oneof:"frame"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -242,6 +296,15 @@ func (x *ChatRequest) GetUpdate() *Update {
 	return nil
 }
 
+func (x *ChatRequest) GetCheckpoint() *Checkpoint {
+	if x != nil {
+		if x, ok := x.Frame.(*ChatRequest_Checkpoint); ok {
+			return x.Checkpoint
+		}
+	}
+	return nil
+}
+
 type isChatRequest_Frame interface {
 	isChatRequest_Frame()
 }
@@ -276,6 +339,11 @@ type ChatRequest_Update struct {
 	Update *Update `protobuf:"bytes,6,opt,name=update,proto3,oneof"`
 }
 
+type ChatRequest_Checkpoint struct {
+	// Let the session be found again by a name of the caller's.
+	Checkpoint *Checkpoint `protobuf:"bytes,7,opt,name=checkpoint,proto3,oneof"`
+}
+
 func (*ChatRequest_Open) isChatRequest_Frame() {}
 
 func (*ChatRequest_Message) isChatRequest_Frame() {}
@@ -287,6 +355,8 @@ func (*ChatRequest_ApprovalDecision) isChatRequest_Frame() {}
 func (*ChatRequest_ClientToolResult) isChatRequest_Frame() {}
 
 func (*ChatRequest_Update) isChatRequest_Frame() {}
+
+func (*ChatRequest_Checkpoint) isChatRequest_Frame() {}
 
 // What is ready to be sent travels together, in order.
 type ChatResponse struct {
@@ -468,8 +538,18 @@ type Open struct {
 	// Names the new session, so that the same `open` again gives that session instead of a second one:
 	// at most 128 characters of ASCII without spaces, unique in the tenant, kept for at least 24 hours.
 	IdempotencyKey string `protobuf:"bytes,9,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Begin with what was said elsewhere, so that a caller who keeps the conversation can go on with it.
+	// Only for a new session, without files in its workspace. It begins with the user, who and the model
+	// take turns, and ends with the model; where that calls tools, the first message answers them by
+	// `tool_output`. At most 10,000 messages.
+	History []*HistoryMessage `protobuf:"bytes,10,rep,name=history,proto3" json:"history,omitempty"`
+	// Go on with the session of the caller's tenant that this name was given to last by a `checkpoint`,
+	// and that nobody else has; `config` and `history` are not looked at then. Where there is none, a new
+	// session begins. The name is used up by that. At most 128 characters of ASCII without spaces, with
+	// neither a session's id nor `fork` nor `continue_latest`.
+	Continuation  string `protobuf:"bytes,11,opt,name=continuation,proto3" json:"continuation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Open) Reset() {
@@ -565,6 +645,353 @@ func (x *Open) GetIdempotencyKey() string {
 	return ""
 }
 
+func (x *Open) GetHistory() []*HistoryMessage {
+	if x != nil {
+		return x.History
+	}
+	return nil
+}
+
+func (x *Open) GetContinuation() string {
+	if x != nil {
+		return x.Continuation
+	}
+	return ""
+}
+
+// A message of a conversation that was held elsewhere.
+type HistoryMessage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Who said it.
+	Role HistoryMessage_Role `protobuf:"varint,1,opt,name=role,proto3,enum=warmline.v1.HistoryMessage_Role" json:"role,omitempty"`
+	// What was said, at least one part.
+	Content       []*HistoryBlock `protobuf:"bytes,2,rep,name=content,proto3" json:"content,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HistoryMessage) Reset() {
+	*x = HistoryMessage{}
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistoryMessage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistoryMessage) ProtoMessage() {}
+
+func (x *HistoryMessage) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistoryMessage.ProtoReflect.Descriptor instead.
+func (*HistoryMessage) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *HistoryMessage) GetRole() HistoryMessage_Role {
+	if x != nil {
+		return x.Role
+	}
+	return HistoryMessage_ROLE_UNSPECIFIED
+}
+
+func (x *HistoryMessage) GetContent() []*HistoryBlock {
+	if x != nil {
+		return x.Content
+	}
+	return nil
+}
+
+// A part of a message of a conversation that was held elsewhere.
+type HistoryBlock struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it is; it must be set.
+	//
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*HistoryBlock_Text
+	//	*HistoryBlock_Image
+	//	*HistoryBlock_Document
+	//	*HistoryBlock_ToolCall
+	//	*HistoryBlock_ToolOutput
+	//	*HistoryBlock_Thinking
+	Kind          isHistoryBlock_Kind `protobuf_oneof:"kind"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HistoryBlock) Reset() {
+	*x = HistoryBlock{}
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistoryBlock) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistoryBlock) ProtoMessage() {}
+
+func (x *HistoryBlock) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistoryBlock.ProtoReflect.Descriptor instead.
+func (*HistoryBlock) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *HistoryBlock) GetKind() isHistoryBlock_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *HistoryBlock) GetText() string {
+	if x != nil {
+		if x, ok := x.Kind.(*HistoryBlock_Text); ok {
+			return x.Text
+		}
+	}
+	return ""
+}
+
+func (x *HistoryBlock) GetImage() *Media {
+	if x != nil {
+		if x, ok := x.Kind.(*HistoryBlock_Image); ok {
+			return x.Image
+		}
+	}
+	return nil
+}
+
+func (x *HistoryBlock) GetDocument() *Media {
+	if x != nil {
+		if x, ok := x.Kind.(*HistoryBlock_Document); ok {
+			return x.Document
+		}
+	}
+	return nil
+}
+
+func (x *HistoryBlock) GetToolCall() *ToolCall {
+	if x != nil {
+		if x, ok := x.Kind.(*HistoryBlock_ToolCall); ok {
+			return x.ToolCall
+		}
+	}
+	return nil
+}
+
+func (x *HistoryBlock) GetToolOutput() *ToolOutput {
+	if x != nil {
+		if x, ok := x.Kind.(*HistoryBlock_ToolOutput); ok {
+			return x.ToolOutput
+		}
+	}
+	return nil
+}
+
+func (x *HistoryBlock) GetThinking() *Thinking {
+	if x != nil {
+		if x, ok := x.Kind.(*HistoryBlock_Thinking); ok {
+			return x.Thinking
+		}
+	}
+	return nil
+}
+
+type isHistoryBlock_Kind interface {
+	isHistoryBlock_Kind()
+}
+
+type HistoryBlock_Text struct {
+	// Text; not empty.
+	Text string `protobuf:"bytes,1,opt,name=text,proto3,oneof"`
+}
+
+type HistoryBlock_Image struct {
+	// A picture that the user showed.
+	Image *Media `protobuf:"bytes,2,opt,name=image,proto3,oneof"`
+}
+
+type HistoryBlock_Document struct {
+	// A document that the user showed.
+	Document *Media `protobuf:"bytes,3,opt,name=document,proto3,oneof"`
+}
+
+type HistoryBlock_ToolCall struct {
+	// The model called a tool. The name of one of the session's client tools is that tool; every other is
+	// a tool of that time.
+	ToolCall *ToolCall `protobuf:"bytes,4,opt,name=tool_call,json=toolCall,proto3,oneof"`
+}
+
+type HistoryBlock_ToolOutput struct {
+	// What a tool gave back, in a message of the user's.
+	ToolOutput *ToolOutput `protobuf:"bytes,5,opt,name=tool_output,json=toolOutput,proto3,oneof"`
+}
+
+type HistoryBlock_Thinking struct {
+	// What the model thought; without its signature it is left out.
+	Thinking *Thinking `protobuf:"bytes,6,opt,name=thinking,proto3,oneof"`
+}
+
+func (*HistoryBlock_Text) isHistoryBlock_Kind() {}
+
+func (*HistoryBlock_Image) isHistoryBlock_Kind() {}
+
+func (*HistoryBlock_Document) isHistoryBlock_Kind() {}
+
+func (*HistoryBlock_ToolCall) isHistoryBlock_Kind() {}
+
+func (*HistoryBlock_ToolOutput) isHistoryBlock_Kind() {}
+
+func (*HistoryBlock_Thinking) isHistoryBlock_Kind() {}
+
+// What a tool gave back.
+type ToolOutput struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The call that it answers.
+	ToolCallId string `protobuf:"bytes,1,opt,name=tool_call_id,json=toolCallId,proto3" json:"tool_call_id,omitempty"`
+	// What it gave, as text.
+	Text string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	// What it gave, as pictures.
+	Images []*Media `protobuf:"bytes,3,rep,name=images,proto3" json:"images,omitempty"`
+	// Whether the tool failed.
+	IsError       bool `protobuf:"varint,4,opt,name=is_error,json=isError,proto3" json:"is_error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ToolOutput) Reset() {
+	*x = ToolOutput{}
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ToolOutput) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ToolOutput) ProtoMessage() {}
+
+func (x *ToolOutput) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ToolOutput.ProtoReflect.Descriptor instead.
+func (*ToolOutput) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ToolOutput) GetToolCallId() string {
+	if x != nil {
+		return x.ToolCallId
+	}
+	return ""
+}
+
+func (x *ToolOutput) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *ToolOutput) GetImages() []*Media {
+	if x != nil {
+		return x.Images
+	}
+	return nil
+}
+
+func (x *ToolOutput) GetIsError() bool {
+	if x != nil {
+		return x.IsError
+	}
+	return false
+}
+
+// Let the session be found again by a name: by an `open` whose `continuation` it is, also after a restart. It
+// takes the place of the session's last one, holds also while a turn runs, and is answered by
+// `checkpointed` when it is stored.
+type Checkpoint struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name: at most 128 characters of ASCII without spaces, seen by the caller's tenant alone. Several
+	// sessions may have the same.
+	Continuation  string `protobuf:"bytes,1,opt,name=continuation,proto3" json:"continuation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Checkpoint) Reset() {
+	*x = Checkpoint{}
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Checkpoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Checkpoint) ProtoMessage() {}
+
+func (x *Checkpoint) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
+func (*Checkpoint) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Checkpoint) GetContinuation() string {
+	if x != nil {
+		return x.Continuation
+	}
+	return ""
+}
+
 // Something said to the model.
 type UserMessage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -587,7 +1014,7 @@ type UserMessage struct {
 
 func (x *UserMessage) Reset() {
 	*x = UserMessage{}
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[5]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -599,7 +1026,7 @@ func (x *UserMessage) String() string {
 func (*UserMessage) ProtoMessage() {}
 
 func (x *UserMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[5]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -612,7 +1039,7 @@ func (x *UserMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserMessage.ProtoReflect.Descriptor instead.
 func (*UserMessage) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{5}
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *UserMessage) GetText() string {
@@ -653,6 +1080,7 @@ type InputBlock struct {
 	//	*InputBlock_Text
 	//	*InputBlock_Image
 	//	*InputBlock_Document
+	//	*InputBlock_ToolOutput
 	Kind          isInputBlock_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -660,7 +1088,7 @@ type InputBlock struct {
 
 func (x *InputBlock) Reset() {
 	*x = InputBlock{}
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[6]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -672,7 +1100,7 @@ func (x *InputBlock) String() string {
 func (*InputBlock) ProtoMessage() {}
 
 func (x *InputBlock) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[6]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -685,7 +1113,7 @@ func (x *InputBlock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InputBlock.ProtoReflect.Descriptor instead.
 func (*InputBlock) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{6}
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *InputBlock) GetKind() isInputBlock_Kind {
@@ -722,6 +1150,15 @@ func (x *InputBlock) GetDocument() *Media {
 	return nil
 }
 
+func (x *InputBlock) GetToolOutput() *ToolOutput {
+	if x != nil {
+		if x, ok := x.Kind.(*InputBlock_ToolOutput); ok {
+			return x.ToolOutput
+		}
+	}
+	return nil
+}
+
 type isInputBlock_Kind interface {
 	isInputBlock_Kind()
 }
@@ -741,11 +1178,19 @@ type InputBlock_Document struct {
 	Document *Media `protobuf:"bytes,3,opt,name=document,proto3,oneof"`
 }
 
+type InputBlock_ToolOutput struct {
+	// What a tool gave back that the model had called at the end of the session's `history`. All of them
+	// are in the session's first message, before anything else, and that has no `text`.
+	ToolOutput *ToolOutput `protobuf:"bytes,4,opt,name=tool_output,json=toolOutput,proto3,oneof"`
+}
+
 func (*InputBlock_Text) isInputBlock_Kind() {}
 
 func (*InputBlock_Image) isInputBlock_Kind() {}
 
 func (*InputBlock_Document) isInputBlock_Kind() {}
+
+func (*InputBlock_ToolOutput) isInputBlock_Kind() {}
 
 // Content that is no text.
 type Media struct {
@@ -760,7 +1205,7 @@ type Media struct {
 
 func (x *Media) Reset() {
 	*x = Media{}
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[7]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -772,7 +1217,7 @@ func (x *Media) String() string {
 func (*Media) ProtoMessage() {}
 
 func (x *Media) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[7]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -785,7 +1230,7 @@ func (x *Media) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Media.ProtoReflect.Descriptor instead.
 func (*Media) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{7}
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Media) GetMediaType() string {
@@ -821,7 +1266,7 @@ type ApprovalDecision struct {
 
 func (x *ApprovalDecision) Reset() {
 	*x = ApprovalDecision{}
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[8]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -833,7 +1278,7 @@ func (x *ApprovalDecision) String() string {
 func (*ApprovalDecision) ProtoMessage() {}
 
 func (x *ApprovalDecision) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[8]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -846,7 +1291,7 @@ func (x *ApprovalDecision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApprovalDecision.ProtoReflect.Descriptor instead.
 func (*ApprovalDecision) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{8}
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ApprovalDecision) GetApprovalId() string {
@@ -916,7 +1361,7 @@ type Allow struct {
 
 func (x *Allow) Reset() {
 	*x = Allow{}
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[9]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -928,7 +1373,7 @@ func (x *Allow) String() string {
 func (*Allow) ProtoMessage() {}
 
 func (x *Allow) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[9]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -941,7 +1386,7 @@ func (x *Allow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Allow.ProtoReflect.Descriptor instead.
 func (*Allow) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{9}
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Allow) GetUpdatedInput() *structpb.Struct {
@@ -978,7 +1423,7 @@ type Deny struct {
 
 func (x *Deny) Reset() {
 	*x = Deny{}
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[10]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -990,7 +1435,7 @@ func (x *Deny) String() string {
 func (*Deny) ProtoMessage() {}
 
 func (x *Deny) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[10]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1003,7 +1448,7 @@ func (x *Deny) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deny.ProtoReflect.Descriptor instead.
 func (*Deny) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{10}
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Deny) GetMessage() string {
@@ -1038,7 +1483,7 @@ type ClientToolResult struct {
 
 func (x *ClientToolResult) Reset() {
 	*x = ClientToolResult{}
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[11]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1050,7 +1495,7 @@ func (x *ClientToolResult) String() string {
 func (*ClientToolResult) ProtoMessage() {}
 
 func (x *ClientToolResult) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[11]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1063,7 +1508,7 @@ func (x *ClientToolResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientToolResult.ProtoReflect.Descriptor instead.
 func (*ClientToolResult) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{11}
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ClientToolResult) GetCallId() string {
@@ -1113,7 +1558,7 @@ type Update struct {
 
 func (x *Update) Reset() {
 	*x = Update{}
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[12]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1125,7 +1570,7 @@ func (x *Update) String() string {
 func (*Update) ProtoMessage() {}
 
 func (x *Update) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[12]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1138,7 +1583,7 @@ func (x *Update) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Update.ProtoReflect.Descriptor instead.
 func (*Update) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{12}
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Update) GetModel() string {
@@ -1180,7 +1625,7 @@ type McpServers struct {
 
 func (x *McpServers) Reset() {
 	*x = McpServers{}
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[13]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1192,7 +1637,7 @@ func (x *McpServers) String() string {
 func (*McpServers) ProtoMessage() {}
 
 func (x *McpServers) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[13]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1205,7 +1650,7 @@ func (x *McpServers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use McpServers.ProtoReflect.Descriptor instead.
 func (*McpServers) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{13}
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *McpServers) GetServers() map[string]*McpServer {
@@ -1224,7 +1669,7 @@ type Interrupt struct {
 
 func (x *Interrupt) Reset() {
 	*x = Interrupt{}
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[14]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1236,7 +1681,7 @@ func (x *Interrupt) String() string {
 func (*Interrupt) ProtoMessage() {}
 
 func (x *Interrupt) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[14]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1249,7 +1694,7 @@ func (x *Interrupt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interrupt.ProtoReflect.Descriptor instead.
 func (*Interrupt) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{14}
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{18}
 }
 
 // One turn.
@@ -1271,7 +1716,7 @@ type AskRequest struct {
 
 func (x *AskRequest) Reset() {
 	*x = AskRequest{}
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[15]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1283,7 +1728,7 @@ func (x *AskRequest) String() string {
 func (*AskRequest) ProtoMessage() {}
 
 func (x *AskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[15]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1296,7 +1741,7 @@ func (x *AskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AskRequest.ProtoReflect.Descriptor instead.
 func (*AskRequest) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{15}
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AskRequest) GetMessage() *UserMessage {
@@ -1345,7 +1790,7 @@ type AskResponse struct {
 
 func (x *AskResponse) Reset() {
 	*x = AskResponse{}
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[16]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1357,7 +1802,7 @@ func (x *AskResponse) String() string {
 func (*AskResponse) ProtoMessage() {}
 
 func (x *AskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[16]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1370,7 +1815,7 @@ func (x *AskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AskResponse.ProtoReflect.Descriptor instead.
 func (*AskResponse) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{16}
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *AskResponse) GetEvents() []*Event {
@@ -1400,7 +1845,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[17]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1412,7 +1857,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[17]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1425,7 +1870,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{17}
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WatchRequest) GetSessionId() string {
@@ -1474,7 +1919,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[18]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1486,7 +1931,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_chat_service_proto_msgTypes[18]
+	mi := &file_warmline_v1_chat_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1499,7 +1944,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{18}
+	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *WatchResponse) GetEvents() []*Event {
@@ -1513,14 +1958,17 @@ var File_warmline_v1_chat_service_proto protoreflect.FileDescriptor
 
 const file_warmline_v1_chat_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1ewarmline/v1/chat_service.proto\x12\vwarmline.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x18warmline/v1/events.proto\x1a\x19warmline/v1/options.proto\x1a warmline/v1/session_config.proto\"\xf9\x02\n" +
+	"\x1ewarmline/v1/chat_service.proto\x12\vwarmline.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x18warmline/v1/events.proto\x1a\x19warmline/v1/options.proto\x1a warmline/v1/session_config.proto\"\xb4\x03\n" +
 	"\vChatRequest\x12'\n" +
 	"\x04open\x18\x01 \x01(\v2\x11.warmline.v1.OpenH\x00R\x04open\x124\n" +
 	"\amessage\x18\x02 \x01(\v2\x18.warmline.v1.UserMessageH\x00R\amessage\x126\n" +
 	"\tinterrupt\x18\x03 \x01(\v2\x16.warmline.v1.InterruptH\x00R\tinterrupt\x12L\n" +
 	"\x11approval_decision\x18\x04 \x01(\v2\x1d.warmline.v1.ApprovalDecisionH\x00R\x10approvalDecision\x12M\n" +
 	"\x12client_tool_result\x18\x05 \x01(\v2\x1d.warmline.v1.ClientToolResultH\x00R\x10clientToolResult\x12-\n" +
-	"\x06update\x18\x06 \x01(\v2\x13.warmline.v1.UpdateH\x00R\x06updateB\a\n" +
+	"\x06update\x18\x06 \x01(\v2\x13.warmline.v1.UpdateH\x00R\x06update\x129\n" +
+	"\n" +
+	"checkpoint\x18\a \x01(\v2\x17.warmline.v1.CheckpointH\x00R\n" +
+	"checkpointB\a\n" +
 	"\x05frame\":\n" +
 	"\fChatResponse\x12*\n" +
 	"\x06events\x18\x01 \x03(\v2\x12.warmline.v1.EventR\x06events\"0\n" +
@@ -1530,7 +1978,7 @@ const file_warmline_v1_chat_service_proto_rawDesc = "" +
 	"\bForkFrom\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n" +
-	"\aturn_id\x18\x02 \x01(\tR\x06turnId\"\x8a\x03\n" +
+	"\aturn_id\x18\x02 \x01(\tR\x06turnId\"\xe5\x03\n" +
 	"\x04Open\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x122\n" +
@@ -1541,17 +1989,48 @@ const file_warmline_v1_chat_service_proto_rawDesc = "" +
 	"\x0fcontinue_latest\x18\x06 \x01(\bR\x0econtinueLatest\x12>\n" +
 	"\ron_disconnect\x18\a \x01(\x0e2\x19.warmline.v1.OnDisconnectR\fonDisconnect\x12\x1a\n" +
 	"\btakeover\x18\b \x01(\bR\btakeover\x12'\n" +
-	"\x0fidempotency_key\x18\t \x01(\tR\x0eidempotencyKey\"\x9b\x01\n" +
+	"\x0fidempotency_key\x18\t \x01(\tR\x0eidempotencyKey\x125\n" +
+	"\ahistory\x18\n" +
+	" \x03(\v2\x1b.warmline.v1.HistoryMessageR\ahistory\x12\"\n" +
+	"\fcontinuation\x18\v \x01(\tR\fcontinuation\"\xbc\x01\n" +
+	"\x0eHistoryMessage\x124\n" +
+	"\x04role\x18\x01 \x01(\x0e2 .warmline.v1.HistoryMessage.RoleR\x04role\x123\n" +
+	"\acontent\x18\x02 \x03(\v2\x19.warmline.v1.HistoryBlockR\acontent\"?\n" +
+	"\x04Role\x12\x14\n" +
+	"\x10ROLE_UNSPECIFIED\x10\x00\x12\r\n" +
+	"\tROLE_USER\x10\x01\x12\x12\n" +
+	"\x0eROLE_ASSISTANT\x10\x02\"\xb1\x02\n" +
+	"\fHistoryBlock\x12\x14\n" +
+	"\x04text\x18\x01 \x01(\tH\x00R\x04text\x12*\n" +
+	"\x05image\x18\x02 \x01(\v2\x12.warmline.v1.MediaH\x00R\x05image\x120\n" +
+	"\bdocument\x18\x03 \x01(\v2\x12.warmline.v1.MediaH\x00R\bdocument\x124\n" +
+	"\ttool_call\x18\x04 \x01(\v2\x15.warmline.v1.ToolCallH\x00R\btoolCall\x12:\n" +
+	"\vtool_output\x18\x05 \x01(\v2\x17.warmline.v1.ToolOutputH\x00R\n" +
+	"toolOutput\x123\n" +
+	"\bthinking\x18\x06 \x01(\v2\x15.warmline.v1.ThinkingH\x00R\bthinkingB\x06\n" +
+	"\x04kind\"\x89\x01\n" +
+	"\n" +
+	"ToolOutput\x12 \n" +
+	"\ftool_call_id\x18\x01 \x01(\tR\n" +
+	"toolCallId\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x12*\n" +
+	"\x06images\x18\x03 \x03(\v2\x12.warmline.v1.MediaR\x06images\x12\x19\n" +
+	"\bis_error\x18\x04 \x01(\bR\aisError\"0\n" +
+	"\n" +
+	"Checkpoint\x12\"\n" +
+	"\fcontinuation\x18\x01 \x01(\tR\fcontinuation\"\x9b\x01\n" +
 	"\vUserMessage\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text\x12'\n" +
 	"\x0fidempotency_key\x18\x02 \x01(\tR\x0eidempotencyKey\x121\n" +
 	"\acontent\x18\x03 \x03(\v2\x17.warmline.v1.InputBlockR\acontent\x12\x1c\n" +
-	"\tinterpret\x18\x04 \x01(\bR\tinterpret\"\x88\x01\n" +
+	"\tinterpret\x18\x04 \x01(\bR\tinterpret\"\xc4\x01\n" +
 	"\n" +
 	"InputBlock\x12\x14\n" +
 	"\x04text\x18\x01 \x01(\tH\x00R\x04text\x12*\n" +
 	"\x05image\x18\x02 \x01(\v2\x12.warmline.v1.MediaH\x00R\x05image\x120\n" +
-	"\bdocument\x18\x03 \x01(\v2\x12.warmline.v1.MediaH\x00R\bdocumentB\x06\n" +
+	"\bdocument\x18\x03 \x01(\v2\x12.warmline.v1.MediaH\x00R\bdocument\x12:\n" +
+	"\vtool_output\x18\x04 \x01(\v2\x17.warmline.v1.ToolOutputH\x00R\n" +
+	"toolOutputB\x06\n" +
 	"\x04kind\":\n" +
 	"\x05Media\x12\x1d\n" +
 	"\n" +
@@ -1641,84 +2120,102 @@ func file_warmline_v1_chat_service_proto_rawDescGZIP() []byte {
 	return file_warmline_v1_chat_service_proto_rawDescData
 }
 
-var file_warmline_v1_chat_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_warmline_v1_chat_service_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_warmline_v1_chat_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_warmline_v1_chat_service_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_warmline_v1_chat_service_proto_goTypes = []any{
 	(Detail)(0),              // 0: warmline.v1.Detail
 	(OnDisconnect)(0),        // 1: warmline.v1.OnDisconnect
-	(*ChatRequest)(nil),      // 2: warmline.v1.ChatRequest
-	(*ChatResponse)(nil),     // 3: warmline.v1.ChatResponse
-	(*Cursor)(nil),           // 4: warmline.v1.Cursor
-	(*ForkFrom)(nil),         // 5: warmline.v1.ForkFrom
-	(*Open)(nil),             // 6: warmline.v1.Open
-	(*UserMessage)(nil),      // 7: warmline.v1.UserMessage
-	(*InputBlock)(nil),       // 8: warmline.v1.InputBlock
-	(*Media)(nil),            // 9: warmline.v1.Media
-	(*ApprovalDecision)(nil), // 10: warmline.v1.ApprovalDecision
-	(*Allow)(nil),            // 11: warmline.v1.Allow
-	(*Deny)(nil),             // 12: warmline.v1.Deny
-	(*ClientToolResult)(nil), // 13: warmline.v1.ClientToolResult
-	(*Update)(nil),           // 14: warmline.v1.Update
-	(*McpServers)(nil),       // 15: warmline.v1.McpServers
-	(*Interrupt)(nil),        // 16: warmline.v1.Interrupt
-	(*AskRequest)(nil),       // 17: warmline.v1.AskRequest
-	(*AskResponse)(nil),      // 18: warmline.v1.AskResponse
-	(*WatchRequest)(nil),     // 19: warmline.v1.WatchRequest
-	(*WatchResponse)(nil),    // 20: warmline.v1.WatchResponse
-	nil,                      // 21: warmline.v1.Allow.AnswersEntry
-	nil,                      // 22: warmline.v1.McpServers.ServersEntry
-	(*Event)(nil),            // 23: warmline.v1.Event
-	(*SessionConfig)(nil),    // 24: warmline.v1.SessionConfig
-	(*structpb.Struct)(nil),  // 25: google.protobuf.Struct
-	(PermissionMode)(0),      // 26: warmline.v1.PermissionMode
-	(*Credential)(nil),       // 27: warmline.v1.Credential
-	(*McpServer)(nil),        // 28: warmline.v1.McpServer
+	(HistoryMessage_Role)(0), // 2: warmline.v1.HistoryMessage.Role
+	(*ChatRequest)(nil),      // 3: warmline.v1.ChatRequest
+	(*ChatResponse)(nil),     // 4: warmline.v1.ChatResponse
+	(*Cursor)(nil),           // 5: warmline.v1.Cursor
+	(*ForkFrom)(nil),         // 6: warmline.v1.ForkFrom
+	(*Open)(nil),             // 7: warmline.v1.Open
+	(*HistoryMessage)(nil),   // 8: warmline.v1.HistoryMessage
+	(*HistoryBlock)(nil),     // 9: warmline.v1.HistoryBlock
+	(*ToolOutput)(nil),       // 10: warmline.v1.ToolOutput
+	(*Checkpoint)(nil),       // 11: warmline.v1.Checkpoint
+	(*UserMessage)(nil),      // 12: warmline.v1.UserMessage
+	(*InputBlock)(nil),       // 13: warmline.v1.InputBlock
+	(*Media)(nil),            // 14: warmline.v1.Media
+	(*ApprovalDecision)(nil), // 15: warmline.v1.ApprovalDecision
+	(*Allow)(nil),            // 16: warmline.v1.Allow
+	(*Deny)(nil),             // 17: warmline.v1.Deny
+	(*ClientToolResult)(nil), // 18: warmline.v1.ClientToolResult
+	(*Update)(nil),           // 19: warmline.v1.Update
+	(*McpServers)(nil),       // 20: warmline.v1.McpServers
+	(*Interrupt)(nil),        // 21: warmline.v1.Interrupt
+	(*AskRequest)(nil),       // 22: warmline.v1.AskRequest
+	(*AskResponse)(nil),      // 23: warmline.v1.AskResponse
+	(*WatchRequest)(nil),     // 24: warmline.v1.WatchRequest
+	(*WatchResponse)(nil),    // 25: warmline.v1.WatchResponse
+	nil,                      // 26: warmline.v1.Allow.AnswersEntry
+	nil,                      // 27: warmline.v1.McpServers.ServersEntry
+	(*Event)(nil),            // 28: warmline.v1.Event
+	(*SessionConfig)(nil),    // 29: warmline.v1.SessionConfig
+	(*ToolCall)(nil),         // 30: warmline.v1.ToolCall
+	(*Thinking)(nil),         // 31: warmline.v1.Thinking
+	(*structpb.Struct)(nil),  // 32: google.protobuf.Struct
+	(PermissionMode)(0),      // 33: warmline.v1.PermissionMode
+	(*Credential)(nil),       // 34: warmline.v1.Credential
+	(*McpServer)(nil),        // 35: warmline.v1.McpServer
 }
 var file_warmline_v1_chat_service_proto_depIdxs = []int32{
-	6,  // 0: warmline.v1.ChatRequest.open:type_name -> warmline.v1.Open
-	7,  // 1: warmline.v1.ChatRequest.message:type_name -> warmline.v1.UserMessage
-	16, // 2: warmline.v1.ChatRequest.interrupt:type_name -> warmline.v1.Interrupt
-	10, // 3: warmline.v1.ChatRequest.approval_decision:type_name -> warmline.v1.ApprovalDecision
-	13, // 4: warmline.v1.ChatRequest.client_tool_result:type_name -> warmline.v1.ClientToolResult
-	14, // 5: warmline.v1.ChatRequest.update:type_name -> warmline.v1.Update
-	23, // 6: warmline.v1.ChatResponse.events:type_name -> warmline.v1.Event
-	24, // 7: warmline.v1.Open.config:type_name -> warmline.v1.SessionConfig
-	0,  // 8: warmline.v1.Open.detail:type_name -> warmline.v1.Detail
-	4,  // 9: warmline.v1.Open.after:type_name -> warmline.v1.Cursor
-	5,  // 10: warmline.v1.Open.fork:type_name -> warmline.v1.ForkFrom
-	1,  // 11: warmline.v1.Open.on_disconnect:type_name -> warmline.v1.OnDisconnect
-	8,  // 12: warmline.v1.UserMessage.content:type_name -> warmline.v1.InputBlock
-	9,  // 13: warmline.v1.InputBlock.image:type_name -> warmline.v1.Media
-	9,  // 14: warmline.v1.InputBlock.document:type_name -> warmline.v1.Media
-	11, // 15: warmline.v1.ApprovalDecision.allow:type_name -> warmline.v1.Allow
-	12, // 16: warmline.v1.ApprovalDecision.deny:type_name -> warmline.v1.Deny
-	25, // 17: warmline.v1.Allow.updated_input:type_name -> google.protobuf.Struct
-	21, // 18: warmline.v1.Allow.answers:type_name -> warmline.v1.Allow.AnswersEntry
-	9,  // 19: warmline.v1.ClientToolResult.images:type_name -> warmline.v1.Media
-	26, // 20: warmline.v1.Update.permission_mode:type_name -> warmline.v1.PermissionMode
-	15, // 21: warmline.v1.Update.mcp_servers:type_name -> warmline.v1.McpServers
-	27, // 22: warmline.v1.Update.credential:type_name -> warmline.v1.Credential
-	22, // 23: warmline.v1.McpServers.servers:type_name -> warmline.v1.McpServers.ServersEntry
-	7,  // 24: warmline.v1.AskRequest.message:type_name -> warmline.v1.UserMessage
-	24, // 25: warmline.v1.AskRequest.config:type_name -> warmline.v1.SessionConfig
-	0,  // 26: warmline.v1.AskRequest.detail:type_name -> warmline.v1.Detail
-	4,  // 27: warmline.v1.AskRequest.after:type_name -> warmline.v1.Cursor
-	23, // 28: warmline.v1.AskResponse.events:type_name -> warmline.v1.Event
-	4,  // 29: warmline.v1.WatchRequest.after:type_name -> warmline.v1.Cursor
-	0,  // 30: warmline.v1.WatchRequest.detail:type_name -> warmline.v1.Detail
-	23, // 31: warmline.v1.WatchResponse.events:type_name -> warmline.v1.Event
-	28, // 32: warmline.v1.McpServers.ServersEntry.value:type_name -> warmline.v1.McpServer
-	2,  // 33: warmline.v1.ChatService.Chat:input_type -> warmline.v1.ChatRequest
-	17, // 34: warmline.v1.ChatService.Ask:input_type -> warmline.v1.AskRequest
-	19, // 35: warmline.v1.ChatService.Watch:input_type -> warmline.v1.WatchRequest
-	3,  // 36: warmline.v1.ChatService.Chat:output_type -> warmline.v1.ChatResponse
-	18, // 37: warmline.v1.ChatService.Ask:output_type -> warmline.v1.AskResponse
-	20, // 38: warmline.v1.ChatService.Watch:output_type -> warmline.v1.WatchResponse
-	36, // [36:39] is the sub-list for method output_type
-	33, // [33:36] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	7,  // 0: warmline.v1.ChatRequest.open:type_name -> warmline.v1.Open
+	12, // 1: warmline.v1.ChatRequest.message:type_name -> warmline.v1.UserMessage
+	21, // 2: warmline.v1.ChatRequest.interrupt:type_name -> warmline.v1.Interrupt
+	15, // 3: warmline.v1.ChatRequest.approval_decision:type_name -> warmline.v1.ApprovalDecision
+	18, // 4: warmline.v1.ChatRequest.client_tool_result:type_name -> warmline.v1.ClientToolResult
+	19, // 5: warmline.v1.ChatRequest.update:type_name -> warmline.v1.Update
+	11, // 6: warmline.v1.ChatRequest.checkpoint:type_name -> warmline.v1.Checkpoint
+	28, // 7: warmline.v1.ChatResponse.events:type_name -> warmline.v1.Event
+	29, // 8: warmline.v1.Open.config:type_name -> warmline.v1.SessionConfig
+	0,  // 9: warmline.v1.Open.detail:type_name -> warmline.v1.Detail
+	5,  // 10: warmline.v1.Open.after:type_name -> warmline.v1.Cursor
+	6,  // 11: warmline.v1.Open.fork:type_name -> warmline.v1.ForkFrom
+	1,  // 12: warmline.v1.Open.on_disconnect:type_name -> warmline.v1.OnDisconnect
+	8,  // 13: warmline.v1.Open.history:type_name -> warmline.v1.HistoryMessage
+	2,  // 14: warmline.v1.HistoryMessage.role:type_name -> warmline.v1.HistoryMessage.Role
+	9,  // 15: warmline.v1.HistoryMessage.content:type_name -> warmline.v1.HistoryBlock
+	14, // 16: warmline.v1.HistoryBlock.image:type_name -> warmline.v1.Media
+	14, // 17: warmline.v1.HistoryBlock.document:type_name -> warmline.v1.Media
+	30, // 18: warmline.v1.HistoryBlock.tool_call:type_name -> warmline.v1.ToolCall
+	10, // 19: warmline.v1.HistoryBlock.tool_output:type_name -> warmline.v1.ToolOutput
+	31, // 20: warmline.v1.HistoryBlock.thinking:type_name -> warmline.v1.Thinking
+	14, // 21: warmline.v1.ToolOutput.images:type_name -> warmline.v1.Media
+	13, // 22: warmline.v1.UserMessage.content:type_name -> warmline.v1.InputBlock
+	14, // 23: warmline.v1.InputBlock.image:type_name -> warmline.v1.Media
+	14, // 24: warmline.v1.InputBlock.document:type_name -> warmline.v1.Media
+	10, // 25: warmline.v1.InputBlock.tool_output:type_name -> warmline.v1.ToolOutput
+	16, // 26: warmline.v1.ApprovalDecision.allow:type_name -> warmline.v1.Allow
+	17, // 27: warmline.v1.ApprovalDecision.deny:type_name -> warmline.v1.Deny
+	32, // 28: warmline.v1.Allow.updated_input:type_name -> google.protobuf.Struct
+	26, // 29: warmline.v1.Allow.answers:type_name -> warmline.v1.Allow.AnswersEntry
+	14, // 30: warmline.v1.ClientToolResult.images:type_name -> warmline.v1.Media
+	33, // 31: warmline.v1.Update.permission_mode:type_name -> warmline.v1.PermissionMode
+	20, // 32: warmline.v1.Update.mcp_servers:type_name -> warmline.v1.McpServers
+	34, // 33: warmline.v1.Update.credential:type_name -> warmline.v1.Credential
+	27, // 34: warmline.v1.McpServers.servers:type_name -> warmline.v1.McpServers.ServersEntry
+	12, // 35: warmline.v1.AskRequest.message:type_name -> warmline.v1.UserMessage
+	29, // 36: warmline.v1.AskRequest.config:type_name -> warmline.v1.SessionConfig
+	0,  // 37: warmline.v1.AskRequest.detail:type_name -> warmline.v1.Detail
+	5,  // 38: warmline.v1.AskRequest.after:type_name -> warmline.v1.Cursor
+	28, // 39: warmline.v1.AskResponse.events:type_name -> warmline.v1.Event
+	5,  // 40: warmline.v1.WatchRequest.after:type_name -> warmline.v1.Cursor
+	0,  // 41: warmline.v1.WatchRequest.detail:type_name -> warmline.v1.Detail
+	28, // 42: warmline.v1.WatchResponse.events:type_name -> warmline.v1.Event
+	35, // 43: warmline.v1.McpServers.ServersEntry.value:type_name -> warmline.v1.McpServer
+	3,  // 44: warmline.v1.ChatService.Chat:input_type -> warmline.v1.ChatRequest
+	22, // 45: warmline.v1.ChatService.Ask:input_type -> warmline.v1.AskRequest
+	24, // 46: warmline.v1.ChatService.Watch:input_type -> warmline.v1.WatchRequest
+	4,  // 47: warmline.v1.ChatService.Chat:output_type -> warmline.v1.ChatResponse
+	23, // 48: warmline.v1.ChatService.Ask:output_type -> warmline.v1.AskResponse
+	25, // 49: warmline.v1.ChatService.Watch:output_type -> warmline.v1.WatchResponse
+	47, // [47:50] is the sub-list for method output_type
+	44, // [44:47] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_warmline_v1_chat_service_proto_init() }
@@ -1736,13 +2233,23 @@ func file_warmline_v1_chat_service_proto_init() {
 		(*ChatRequest_ApprovalDecision)(nil),
 		(*ChatRequest_ClientToolResult)(nil),
 		(*ChatRequest_Update)(nil),
+		(*ChatRequest_Checkpoint)(nil),
 	}
 	file_warmline_v1_chat_service_proto_msgTypes[6].OneofWrappers = []any{
+		(*HistoryBlock_Text)(nil),
+		(*HistoryBlock_Image)(nil),
+		(*HistoryBlock_Document)(nil),
+		(*HistoryBlock_ToolCall)(nil),
+		(*HistoryBlock_ToolOutput)(nil),
+		(*HistoryBlock_Thinking)(nil),
+	}
+	file_warmline_v1_chat_service_proto_msgTypes[10].OneofWrappers = []any{
 		(*InputBlock_Text)(nil),
 		(*InputBlock_Image)(nil),
 		(*InputBlock_Document)(nil),
+		(*InputBlock_ToolOutput)(nil),
 	}
-	file_warmline_v1_chat_service_proto_msgTypes[8].OneofWrappers = []any{
+	file_warmline_v1_chat_service_proto_msgTypes[12].OneofWrappers = []any{
 		(*ApprovalDecision_Allow)(nil),
 		(*ApprovalDecision_Deny)(nil),
 	}
@@ -1751,8 +2258,8 @@ func file_warmline_v1_chat_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warmline_v1_chat_service_proto_rawDesc), len(file_warmline_v1_chat_service_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   21,
+			NumEnums:      3,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -213,7 +213,7 @@ func (x InterruptResult_Outcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use InterruptResult_Outcome.Descriptor instead.
 func (InterruptResult_Outcome) EnumDescriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{12, 0}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{13, 0}
 }
 
 // What became of it.
@@ -274,7 +274,7 @@ func (x ApprovalResolved_Outcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ApprovalResolved_Outcome.Descriptor instead.
 func (ApprovalResolved_Outcome) EnumDescriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{22, 0}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{23, 0}
 }
 
 // What became of it.
@@ -335,7 +335,7 @@ func (x ClientToolReturned_Outcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ClientToolReturned_Outcome.Descriptor instead.
 func (ClientToolReturned_Outcome) EnumDescriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{24, 0}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{25, 0}
 }
 
 // How it is.
@@ -392,7 +392,7 @@ func (x McpServerStatus_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use McpServerStatus_State.Descriptor instead.
 func (McpServerStatus_State) EnumDescriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{26, 0}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{27, 0}
 }
 
 // What it is about.
@@ -474,7 +474,7 @@ func (x Notice_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Notice_Kind.Descriptor instead.
 func (Notice_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{27, 0}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{28, 0}
 }
 
 // How far it is.
@@ -539,7 +539,7 @@ func (x AgentEvent_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AgentEvent_State.Descriptor instead.
 func (AgentEvent_State) EnumDescriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{29, 0}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{30, 0}
 }
 
 // One thing that happened in a session.
@@ -576,6 +576,7 @@ type Event struct {
 	//	*Event_SessionOpened
 	//	*Event_ServerDraining
 	//	*Event_SessionUpdated
+	//	*Event_Checkpointed
 	//	*Event_TurnQueued
 	//	*Event_TurnStarted
 	//	*Event_TurnCompleted
@@ -704,6 +705,15 @@ func (x *Event) GetSessionUpdated() *SessionUpdated {
 	if x != nil {
 		if x, ok := x.Kind.(*Event_SessionUpdated); ok {
 			return x.SessionUpdated
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetCheckpointed() *Checkpointed {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_Checkpointed); ok {
+			return x.Checkpointed
 		}
 	}
 	return nil
@@ -926,6 +936,11 @@ type Event_SessionUpdated struct {
 	SessionUpdated *SessionUpdated `protobuf:"bytes,12,opt,name=session_updated,json=sessionUpdated,proto3,oneof"`
 }
 
+type Event_Checkpointed struct {
+	// The session is found again by a name; told to the stream that gave it alone.
+	Checkpointed *Checkpointed `protobuf:"bytes,13,opt,name=checkpointed,proto3,oneof"`
+}
+
 type Event_TurnQueued struct {
 	// A message was accepted.
 	TurnQueued *TurnQueued `protobuf:"bytes,20,opt,name=turn_queued,json=turnQueued,proto3,oneof"`
@@ -1042,6 +1057,8 @@ func (*Event_ServerDraining) isEvent_Kind() {}
 
 func (*Event_SessionUpdated) isEvent_Kind() {}
 
+func (*Event_Checkpointed) isEvent_Kind() {}
+
 func (*Event_TurnQueued) isEvent_Kind() {}
 
 func (*Event_TurnStarted) isEvent_Kind() {}
@@ -1108,7 +1125,9 @@ type SessionOpened struct {
 	// The calls of the caller's tools that wait for a result at that moment.
 	OpenClientCalls []*ClientToolCalled `protobuf:"bytes,9,rep,name=open_client_calls,json=openClientCalls,proto3" json:"open_client_calls,omitempty"`
 	// The session's MCP servers as they are at that moment.
-	McpServers    []*McpServerStatus `protobuf:"bytes,10,rep,name=mcp_servers,json=mcpServers,proto3" json:"mcp_servers,omitempty"`
+	McpServers []*McpServerStatus `protobuf:"bytes,10,rep,name=mcp_servers,json=mcpServers,proto3" json:"mcp_servers,omitempty"`
+	// Whether it is the session of `open.continuation`; otherwise, where that was set, a new one.
+	Continued     bool `protobuf:"varint,11,opt,name=continued,proto3" json:"continued,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1213,6 +1232,13 @@ func (x *SessionOpened) GetMcpServers() []*McpServerStatus {
 	return nil
 }
 
+func (x *SessionOpened) GetContinued() bool {
+	if x != nil {
+		return x.Continued
+	}
+	return false
+}
+
 // The server is going away. Turns under way get a grace; then the stream ends with UNAVAILABLE.
 type ServerDraining struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1278,6 +1304,52 @@ func (x *ServerDraining) GetSeq() uint64 {
 	return 0
 }
 
+// A `checkpoint` is stored.
+type Checkpointed struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name.
+	Continuation  string `protobuf:"bytes,1,opt,name=continuation,proto3" json:"continuation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Checkpointed) Reset() {
+	*x = Checkpointed{}
+	mi := &file_warmline_v1_events_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Checkpointed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Checkpointed) ProtoMessage() {}
+
+func (x *Checkpointed) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_events_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Checkpointed.ProtoReflect.Descriptor instead.
+func (*Checkpointed) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Checkpointed) GetContinuation() string {
+	if x != nil {
+		return x.Continuation
+	}
+	return ""
+}
+
 // The session is set up differently from now on.
 type SessionUpdated struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1291,7 +1363,7 @@ type SessionUpdated struct {
 
 func (x *SessionUpdated) Reset() {
 	*x = SessionUpdated{}
-	mi := &file_warmline_v1_events_proto_msgTypes[3]
+	mi := &file_warmline_v1_events_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1303,7 +1375,7 @@ func (x *SessionUpdated) String() string {
 func (*SessionUpdated) ProtoMessage() {}
 
 func (x *SessionUpdated) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[3]
+	mi := &file_warmline_v1_events_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1316,7 +1388,7 @@ func (x *SessionUpdated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionUpdated.ProtoReflect.Descriptor instead.
 func (*SessionUpdated) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{3}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *SessionUpdated) GetModel() string {
@@ -1348,7 +1420,7 @@ type TurnQueued struct {
 
 func (x *TurnQueued) Reset() {
 	*x = TurnQueued{}
-	mi := &file_warmline_v1_events_proto_msgTypes[4]
+	mi := &file_warmline_v1_events_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1360,7 +1432,7 @@ func (x *TurnQueued) String() string {
 func (*TurnQueued) ProtoMessage() {}
 
 func (x *TurnQueued) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[4]
+	mi := &file_warmline_v1_events_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1373,7 +1445,7 @@ func (x *TurnQueued) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TurnQueued.ProtoReflect.Descriptor instead.
 func (*TurnQueued) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{4}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *TurnQueued) GetPosition() uint32 {
@@ -1409,7 +1481,7 @@ type TurnAttached struct {
 
 func (x *TurnAttached) Reset() {
 	*x = TurnAttached{}
-	mi := &file_warmline_v1_events_proto_msgTypes[5]
+	mi := &file_warmline_v1_events_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1421,7 +1493,7 @@ func (x *TurnAttached) String() string {
 func (*TurnAttached) ProtoMessage() {}
 
 func (x *TurnAttached) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[5]
+	mi := &file_warmline_v1_events_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1434,7 +1506,7 @@ func (x *TurnAttached) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TurnAttached.ProtoReflect.Descriptor instead.
 func (*TurnAttached) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{5}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *TurnAttached) GetIdempotencyKey() string {
@@ -1455,7 +1527,7 @@ type TurnStarted struct {
 
 func (x *TurnStarted) Reset() {
 	*x = TurnStarted{}
-	mi := &file_warmline_v1_events_proto_msgTypes[6]
+	mi := &file_warmline_v1_events_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1467,7 +1539,7 @@ func (x *TurnStarted) String() string {
 func (*TurnStarted) ProtoMessage() {}
 
 func (x *TurnStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[6]
+	mi := &file_warmline_v1_events_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1480,7 +1552,7 @@ func (x *TurnStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TurnStarted.ProtoReflect.Descriptor instead.
 func (*TurnStarted) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{6}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *TurnStarted) GetLatency() *LatencyReceipt {
@@ -1521,7 +1593,7 @@ type LatencyReceipt struct {
 
 func (x *LatencyReceipt) Reset() {
 	*x = LatencyReceipt{}
-	mi := &file_warmline_v1_events_proto_msgTypes[7]
+	mi := &file_warmline_v1_events_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1533,7 +1605,7 @@ func (x *LatencyReceipt) String() string {
 func (*LatencyReceipt) ProtoMessage() {}
 
 func (x *LatencyReceipt) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[7]
+	mi := &file_warmline_v1_events_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1546,7 +1618,7 @@ func (x *LatencyReceipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LatencyReceipt.ProtoReflect.Descriptor instead.
 func (*LatencyReceipt) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{7}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *LatencyReceipt) GetStart() StartKind {
@@ -1642,7 +1714,7 @@ type TurnCompleted struct {
 
 func (x *TurnCompleted) Reset() {
 	*x = TurnCompleted{}
-	mi := &file_warmline_v1_events_proto_msgTypes[8]
+	mi := &file_warmline_v1_events_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1654,7 +1726,7 @@ func (x *TurnCompleted) String() string {
 func (*TurnCompleted) ProtoMessage() {}
 
 func (x *TurnCompleted) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[8]
+	mi := &file_warmline_v1_events_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1667,7 +1739,7 @@ func (x *TurnCompleted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TurnCompleted.ProtoReflect.Descriptor instead.
 func (*TurnCompleted) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{8}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *TurnCompleted) GetStopReason() StopReason {
@@ -1740,7 +1812,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_warmline_v1_events_proto_msgTypes[9]
+	mi := &file_warmline_v1_events_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1752,7 +1824,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[9]
+	mi := &file_warmline_v1_events_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1765,7 +1837,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{9}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Usage) GetInputTokens() uint64 {
@@ -1823,7 +1895,7 @@ type PermissionDenial struct {
 
 func (x *PermissionDenial) Reset() {
 	*x = PermissionDenial{}
-	mi := &file_warmline_v1_events_proto_msgTypes[10]
+	mi := &file_warmline_v1_events_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1835,7 +1907,7 @@ func (x *PermissionDenial) String() string {
 func (*PermissionDenial) ProtoMessage() {}
 
 func (x *PermissionDenial) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[10]
+	mi := &file_warmline_v1_events_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1848,7 +1920,7 @@ func (x *PermissionDenial) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PermissionDenial.ProtoReflect.Descriptor instead.
 func (*PermissionDenial) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{10}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PermissionDenial) GetToolName() string {
@@ -1886,7 +1958,7 @@ type TurnFailed struct {
 
 func (x *TurnFailed) Reset() {
 	*x = TurnFailed{}
-	mi := &file_warmline_v1_events_proto_msgTypes[11]
+	mi := &file_warmline_v1_events_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1898,7 +1970,7 @@ func (x *TurnFailed) String() string {
 func (*TurnFailed) ProtoMessage() {}
 
 func (x *TurnFailed) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[11]
+	mi := &file_warmline_v1_events_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1911,7 +1983,7 @@ func (x *TurnFailed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TurnFailed.ProtoReflect.Descriptor instead.
 func (*TurnFailed) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{11}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *TurnFailed) GetStatus() *status.Status {
@@ -1967,7 +2039,7 @@ type InterruptResult struct {
 
 func (x *InterruptResult) Reset() {
 	*x = InterruptResult{}
-	mi := &file_warmline_v1_events_proto_msgTypes[12]
+	mi := &file_warmline_v1_events_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1979,7 +2051,7 @@ func (x *InterruptResult) String() string {
 func (*InterruptResult) ProtoMessage() {}
 
 func (x *InterruptResult) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[12]
+	mi := &file_warmline_v1_events_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1992,7 +2064,7 @@ func (x *InterruptResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InterruptResult.ProtoReflect.Descriptor instead.
 func (*InterruptResult) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{12}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *InterruptResult) GetOutcome() InterruptResult_Outcome {
@@ -2015,7 +2087,7 @@ type TextDelta struct {
 
 func (x *TextDelta) Reset() {
 	*x = TextDelta{}
-	mi := &file_warmline_v1_events_proto_msgTypes[13]
+	mi := &file_warmline_v1_events_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2027,7 +2099,7 @@ func (x *TextDelta) String() string {
 func (*TextDelta) ProtoMessage() {}
 
 func (x *TextDelta) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[13]
+	mi := &file_warmline_v1_events_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2040,7 +2112,7 @@ func (x *TextDelta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TextDelta.ProtoReflect.Descriptor instead.
 func (*TextDelta) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{13}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *TextDelta) GetText() string {
@@ -2070,7 +2142,7 @@ type ThinkingDelta struct {
 
 func (x *ThinkingDelta) Reset() {
 	*x = ThinkingDelta{}
-	mi := &file_warmline_v1_events_proto_msgTypes[14]
+	mi := &file_warmline_v1_events_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2082,7 +2154,7 @@ func (x *ThinkingDelta) String() string {
 func (*ThinkingDelta) ProtoMessage() {}
 
 func (x *ThinkingDelta) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[14]
+	mi := &file_warmline_v1_events_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2095,7 +2167,7 @@ func (x *ThinkingDelta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ThinkingDelta.ProtoReflect.Descriptor instead.
 func (*ThinkingDelta) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{14}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ThinkingDelta) GetText() string {
@@ -2125,7 +2197,7 @@ type ToolInputDelta struct {
 
 func (x *ToolInputDelta) Reset() {
 	*x = ToolInputDelta{}
-	mi := &file_warmline_v1_events_proto_msgTypes[15]
+	mi := &file_warmline_v1_events_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2137,7 +2209,7 @@ func (x *ToolInputDelta) String() string {
 func (*ToolInputDelta) ProtoMessage() {}
 
 func (x *ToolInputDelta) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[15]
+	mi := &file_warmline_v1_events_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2150,7 +2222,7 @@ func (x *ToolInputDelta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolInputDelta.ProtoReflect.Descriptor instead.
 func (*ToolInputDelta) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{15}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ToolInputDelta) GetPartialJson() string {
@@ -2184,7 +2256,7 @@ type Message struct {
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_warmline_v1_events_proto_msgTypes[16]
+	mi := &file_warmline_v1_events_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2196,7 +2268,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[16]
+	mi := &file_warmline_v1_events_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2209,7 +2281,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{16}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Message) GetId() string {
@@ -2258,7 +2330,7 @@ type ContentBlock struct {
 
 func (x *ContentBlock) Reset() {
 	*x = ContentBlock{}
-	mi := &file_warmline_v1_events_proto_msgTypes[17]
+	mi := &file_warmline_v1_events_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2270,7 +2342,7 @@ func (x *ContentBlock) String() string {
 func (*ContentBlock) ProtoMessage() {}
 
 func (x *ContentBlock) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[17]
+	mi := &file_warmline_v1_events_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2283,7 +2355,7 @@ func (x *ContentBlock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContentBlock.ProtoReflect.Descriptor instead.
 func (*ContentBlock) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{17}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ContentBlock) GetKind() isContentBlock_Kind {
@@ -2374,7 +2446,7 @@ type Thinking struct {
 
 func (x *Thinking) Reset() {
 	*x = Thinking{}
-	mi := &file_warmline_v1_events_proto_msgTypes[18]
+	mi := &file_warmline_v1_events_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2386,7 +2458,7 @@ func (x *Thinking) String() string {
 func (*Thinking) ProtoMessage() {}
 
 func (x *Thinking) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[18]
+	mi := &file_warmline_v1_events_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2399,7 +2471,7 @@ func (x *Thinking) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Thinking.ProtoReflect.Descriptor instead.
 func (*Thinking) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{18}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Thinking) GetText() string {
@@ -2431,7 +2503,7 @@ type ToolCall struct {
 
 func (x *ToolCall) Reset() {
 	*x = ToolCall{}
-	mi := &file_warmline_v1_events_proto_msgTypes[19]
+	mi := &file_warmline_v1_events_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2443,7 +2515,7 @@ func (x *ToolCall) String() string {
 func (*ToolCall) ProtoMessage() {}
 
 func (x *ToolCall) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[19]
+	mi := &file_warmline_v1_events_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2456,7 +2528,7 @@ func (x *ToolCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolCall.ProtoReflect.Descriptor instead.
 func (*ToolCall) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{19}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ToolCall) GetId() string {
@@ -2495,7 +2567,7 @@ type ToolResult struct {
 
 func (x *ToolResult) Reset() {
 	*x = ToolResult{}
-	mi := &file_warmline_v1_events_proto_msgTypes[20]
+	mi := &file_warmline_v1_events_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2507,7 +2579,7 @@ func (x *ToolResult) String() string {
 func (*ToolResult) ProtoMessage() {}
 
 func (x *ToolResult) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[20]
+	mi := &file_warmline_v1_events_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2520,7 +2592,7 @@ func (x *ToolResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolResult.ProtoReflect.Descriptor instead.
 func (*ToolResult) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{20}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ToolResult) GetToolCallId() string {
@@ -2567,7 +2639,7 @@ type ApprovalRequested struct {
 
 func (x *ApprovalRequested) Reset() {
 	*x = ApprovalRequested{}
-	mi := &file_warmline_v1_events_proto_msgTypes[21]
+	mi := &file_warmline_v1_events_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2579,7 +2651,7 @@ func (x *ApprovalRequested) String() string {
 func (*ApprovalRequested) ProtoMessage() {}
 
 func (x *ApprovalRequested) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[21]
+	mi := &file_warmline_v1_events_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2592,7 +2664,7 @@ func (x *ApprovalRequested) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApprovalRequested.ProtoReflect.Descriptor instead.
 func (*ApprovalRequested) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{21}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ApprovalRequested) GetApprovalId() string {
@@ -2657,7 +2729,7 @@ type ApprovalResolved struct {
 
 func (x *ApprovalResolved) Reset() {
 	*x = ApprovalResolved{}
-	mi := &file_warmline_v1_events_proto_msgTypes[22]
+	mi := &file_warmline_v1_events_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2669,7 +2741,7 @@ func (x *ApprovalResolved) String() string {
 func (*ApprovalResolved) ProtoMessage() {}
 
 func (x *ApprovalResolved) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[22]
+	mi := &file_warmline_v1_events_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2682,7 +2754,7 @@ func (x *ApprovalResolved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApprovalResolved.ProtoReflect.Descriptor instead.
 func (*ApprovalResolved) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{22}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ApprovalResolved) GetApprovalId() string {
@@ -2718,7 +2790,7 @@ type ClientToolCalled struct {
 
 func (x *ClientToolCalled) Reset() {
 	*x = ClientToolCalled{}
-	mi := &file_warmline_v1_events_proto_msgTypes[23]
+	mi := &file_warmline_v1_events_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2730,7 +2802,7 @@ func (x *ClientToolCalled) String() string {
 func (*ClientToolCalled) ProtoMessage() {}
 
 func (x *ClientToolCalled) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[23]
+	mi := &file_warmline_v1_events_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2743,7 +2815,7 @@ func (x *ClientToolCalled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientToolCalled.ProtoReflect.Descriptor instead.
 func (*ClientToolCalled) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{23}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ClientToolCalled) GetCallId() string {
@@ -2794,7 +2866,7 @@ type ClientToolReturned struct {
 
 func (x *ClientToolReturned) Reset() {
 	*x = ClientToolReturned{}
-	mi := &file_warmline_v1_events_proto_msgTypes[24]
+	mi := &file_warmline_v1_events_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2806,7 +2878,7 @@ func (x *ClientToolReturned) String() string {
 func (*ClientToolReturned) ProtoMessage() {}
 
 func (x *ClientToolReturned) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[24]
+	mi := &file_warmline_v1_events_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2819,7 +2891,7 @@ func (x *ClientToolReturned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientToolReturned.ProtoReflect.Descriptor instead.
 func (*ClientToolReturned) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{24}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ClientToolReturned) GetCallId() string {
@@ -2851,7 +2923,7 @@ type CredentialRequired struct {
 
 func (x *CredentialRequired) Reset() {
 	*x = CredentialRequired{}
-	mi := &file_warmline_v1_events_proto_msgTypes[25]
+	mi := &file_warmline_v1_events_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2863,7 +2935,7 @@ func (x *CredentialRequired) String() string {
 func (*CredentialRequired) ProtoMessage() {}
 
 func (x *CredentialRequired) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[25]
+	mi := &file_warmline_v1_events_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2876,7 +2948,7 @@ func (x *CredentialRequired) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CredentialRequired.ProtoReflect.Descriptor instead.
 func (*CredentialRequired) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{25}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CredentialRequired) GetMessage() string {
@@ -2910,7 +2982,7 @@ type McpServerStatus struct {
 
 func (x *McpServerStatus) Reset() {
 	*x = McpServerStatus{}
-	mi := &file_warmline_v1_events_proto_msgTypes[26]
+	mi := &file_warmline_v1_events_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2922,7 +2994,7 @@ func (x *McpServerStatus) String() string {
 func (*McpServerStatus) ProtoMessage() {}
 
 func (x *McpServerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[26]
+	mi := &file_warmline_v1_events_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2935,7 +3007,7 @@ func (x *McpServerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use McpServerStatus.ProtoReflect.Descriptor instead.
 func (*McpServerStatus) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{26}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *McpServerStatus) GetName() string {
@@ -2983,7 +3055,7 @@ type Notice struct {
 
 func (x *Notice) Reset() {
 	*x = Notice{}
-	mi := &file_warmline_v1_events_proto_msgTypes[27]
+	mi := &file_warmline_v1_events_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2995,7 +3067,7 @@ func (x *Notice) String() string {
 func (*Notice) ProtoMessage() {}
 
 func (x *Notice) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[27]
+	mi := &file_warmline_v1_events_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3008,7 +3080,7 @@ func (x *Notice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notice.ProtoReflect.Descriptor instead.
 func (*Notice) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{27}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Notice) GetKind() Notice_Kind {
@@ -3052,7 +3124,7 @@ type Raw struct {
 
 func (x *Raw) Reset() {
 	*x = Raw{}
-	mi := &file_warmline_v1_events_proto_msgTypes[28]
+	mi := &file_warmline_v1_events_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3064,7 +3136,7 @@ func (x *Raw) String() string {
 func (*Raw) ProtoMessage() {}
 
 func (x *Raw) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[28]
+	mi := &file_warmline_v1_events_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3077,7 +3149,7 @@ func (x *Raw) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Raw.ProtoReflect.Descriptor instead.
 func (*Raw) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{28}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Raw) GetType() string {
@@ -3121,7 +3193,7 @@ type AgentEvent struct {
 
 func (x *AgentEvent) Reset() {
 	*x = AgentEvent{}
-	mi := &file_warmline_v1_events_proto_msgTypes[29]
+	mi := &file_warmline_v1_events_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3133,7 +3205,7 @@ func (x *AgentEvent) String() string {
 func (*AgentEvent) ProtoMessage() {}
 
 func (x *AgentEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[29]
+	mi := &file_warmline_v1_events_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3146,7 +3218,7 @@ func (x *AgentEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentEvent.ProtoReflect.Descriptor instead.
 func (*AgentEvent) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{29}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *AgentEvent) GetToolCallId() string {
@@ -3219,7 +3291,7 @@ type DebugLog struct {
 
 func (x *DebugLog) Reset() {
 	*x = DebugLog{}
-	mi := &file_warmline_v1_events_proto_msgTypes[30]
+	mi := &file_warmline_v1_events_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3231,7 +3303,7 @@ func (x *DebugLog) String() string {
 func (*DebugLog) ProtoMessage() {}
 
 func (x *DebugLog) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_events_proto_msgTypes[30]
+	mi := &file_warmline_v1_events_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3244,7 +3316,7 @@ func (x *DebugLog) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DebugLog.ProtoReflect.Descriptor instead.
 func (*DebugLog) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_events_proto_rawDescGZIP(), []int{30}
+	return file_warmline_v1_events_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *DebugLog) GetText() string {
@@ -3265,7 +3337,7 @@ var File_warmline_v1_events_proto protoreflect.FileDescriptor
 
 const file_warmline_v1_events_proto_rawDesc = "" +
 	"\n" +
-	"\x18warmline/v1/events.proto\x12\vwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a warmline/v1/session_config.proto\"\xc1\x0e\n" +
+	"\x18warmline/v1/events.proto\x12\vwarmline.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a warmline/v1/session_config.proto\"\x82\x0f\n" +
 	"\x05Event\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n" +
@@ -3277,7 +3349,8 @@ const file_warmline_v1_events_proto_rawDesc = "" +
 	"\x0esession_opened\x18\n" +
 	" \x01(\v2\x1a.warmline.v1.SessionOpenedH\x00R\rsessionOpened\x12F\n" +
 	"\x0fserver_draining\x18\v \x01(\v2\x1b.warmline.v1.ServerDrainingH\x00R\x0eserverDraining\x12F\n" +
-	"\x0fsession_updated\x18\f \x01(\v2\x1b.warmline.v1.SessionUpdatedH\x00R\x0esessionUpdated\x12:\n" +
+	"\x0fsession_updated\x18\f \x01(\v2\x1b.warmline.v1.SessionUpdatedH\x00R\x0esessionUpdated\x12?\n" +
+	"\fcheckpointed\x18\r \x01(\v2\x19.warmline.v1.CheckpointedH\x00R\fcheckpointed\x12:\n" +
 	"\vturn_queued\x18\x14 \x01(\v2\x17.warmline.v1.TurnQueuedH\x00R\n" +
 	"turnQueued\x12=\n" +
 	"\fturn_started\x18\x15 \x01(\v2\x18.warmline.v1.TurnStartedH\x00R\vturnStarted\x12C\n" +
@@ -3305,7 +3378,7 @@ const file_warmline_v1_events_proto_rawDesc = "" +
 	"agentEvent\x124\n" +
 	"\tdebug_log\x18< \x01(\v2\x15.warmline.v1.DebugLogH\x00R\bdebugLog\x12$\n" +
 	"\x03raw\x18Z \x01(\v2\x10.warmline.v1.RawH\x00R\x03rawB\x06\n" +
-	"\x04kind\"\xbd\x03\n" +
+	"\x04kind\"\xdb\x03\n" +
 	"\rSessionOpened\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12,\n" +
@@ -3320,12 +3393,15 @@ const file_warmline_v1_events_proto_rawDesc = "" +
 	"\x11open_client_calls\x18\t \x03(\v2\x1d.warmline.v1.ClientToolCalledR\x0fopenClientCalls\x12=\n" +
 	"\vmcp_servers\x18\n" +
 	" \x03(\v2\x1c.warmline.v1.McpServerStatusR\n" +
-	"mcpServers\"t\n" +
+	"mcpServers\x12\x1c\n" +
+	"\tcontinued\x18\v \x01(\bR\tcontinued\"t\n" +
 	"\x0eServerDraining\x12:\n" +
 	"\vretry_after\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"retryAfter\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x10\n" +
-	"\x03seq\x18\x03 \x01(\x04R\x03seq\"l\n" +
+	"\x03seq\x18\x03 \x01(\x04R\x03seq\"2\n" +
+	"\fCheckpointed\x12\"\n" +
+	"\fcontinuation\x18\x01 \x01(\tR\fcontinuation\"l\n" +
 	"\x0eSessionUpdated\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12D\n" +
 	"\x0fpermission_mode\x18\x02 \x01(\x0e2\x1b.warmline.v1.PermissionModeR\x0epermissionMode\"e\n" +
@@ -3550,7 +3626,7 @@ func file_warmline_v1_events_proto_rawDescGZIP() []byte {
 }
 
 var file_warmline_v1_events_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_warmline_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_warmline_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_warmline_v1_events_proto_goTypes = []any{
 	(StartKind)(0),                  // 0: warmline.v1.StartKind
 	(StopReason)(0),                 // 1: warmline.v1.StopReason
@@ -3563,118 +3639,120 @@ var file_warmline_v1_events_proto_goTypes = []any{
 	(*Event)(nil),                   // 8: warmline.v1.Event
 	(*SessionOpened)(nil),           // 9: warmline.v1.SessionOpened
 	(*ServerDraining)(nil),          // 10: warmline.v1.ServerDraining
-	(*SessionUpdated)(nil),          // 11: warmline.v1.SessionUpdated
-	(*TurnQueued)(nil),              // 12: warmline.v1.TurnQueued
-	(*TurnAttached)(nil),            // 13: warmline.v1.TurnAttached
-	(*TurnStarted)(nil),             // 14: warmline.v1.TurnStarted
-	(*LatencyReceipt)(nil),          // 15: warmline.v1.LatencyReceipt
-	(*TurnCompleted)(nil),           // 16: warmline.v1.TurnCompleted
-	(*Usage)(nil),                   // 17: warmline.v1.Usage
-	(*PermissionDenial)(nil),        // 18: warmline.v1.PermissionDenial
-	(*TurnFailed)(nil),              // 19: warmline.v1.TurnFailed
-	(*InterruptResult)(nil),         // 20: warmline.v1.InterruptResult
-	(*TextDelta)(nil),               // 21: warmline.v1.TextDelta
-	(*ThinkingDelta)(nil),           // 22: warmline.v1.ThinkingDelta
-	(*ToolInputDelta)(nil),          // 23: warmline.v1.ToolInputDelta
-	(*Message)(nil),                 // 24: warmline.v1.Message
-	(*ContentBlock)(nil),            // 25: warmline.v1.ContentBlock
-	(*Thinking)(nil),                // 26: warmline.v1.Thinking
-	(*ToolCall)(nil),                // 27: warmline.v1.ToolCall
-	(*ToolResult)(nil),              // 28: warmline.v1.ToolResult
-	(*ApprovalRequested)(nil),       // 29: warmline.v1.ApprovalRequested
-	(*ApprovalResolved)(nil),        // 30: warmline.v1.ApprovalResolved
-	(*ClientToolCalled)(nil),        // 31: warmline.v1.ClientToolCalled
-	(*ClientToolReturned)(nil),      // 32: warmline.v1.ClientToolReturned
-	(*CredentialRequired)(nil),      // 33: warmline.v1.CredentialRequired
-	(*McpServerStatus)(nil),         // 34: warmline.v1.McpServerStatus
-	(*Notice)(nil),                  // 35: warmline.v1.Notice
-	(*Raw)(nil),                     // 36: warmline.v1.Raw
-	(*AgentEvent)(nil),              // 37: warmline.v1.AgentEvent
-	(*DebugLog)(nil),                // 38: warmline.v1.DebugLog
-	nil,                             // 39: warmline.v1.Usage.ByModelEntry
-	nil,                             // 40: warmline.v1.Notice.MetadataEntry
-	(*timestamppb.Timestamp)(nil),   // 41: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 42: google.protobuf.Duration
-	(PermissionMode)(0),             // 43: warmline.v1.PermissionMode
-	(*structpb.Struct)(nil),         // 44: google.protobuf.Struct
-	(*status.Status)(nil),           // 45: google.rpc.Status
+	(*Checkpointed)(nil),            // 11: warmline.v1.Checkpointed
+	(*SessionUpdated)(nil),          // 12: warmline.v1.SessionUpdated
+	(*TurnQueued)(nil),              // 13: warmline.v1.TurnQueued
+	(*TurnAttached)(nil),            // 14: warmline.v1.TurnAttached
+	(*TurnStarted)(nil),             // 15: warmline.v1.TurnStarted
+	(*LatencyReceipt)(nil),          // 16: warmline.v1.LatencyReceipt
+	(*TurnCompleted)(nil),           // 17: warmline.v1.TurnCompleted
+	(*Usage)(nil),                   // 18: warmline.v1.Usage
+	(*PermissionDenial)(nil),        // 19: warmline.v1.PermissionDenial
+	(*TurnFailed)(nil),              // 20: warmline.v1.TurnFailed
+	(*InterruptResult)(nil),         // 21: warmline.v1.InterruptResult
+	(*TextDelta)(nil),               // 22: warmline.v1.TextDelta
+	(*ThinkingDelta)(nil),           // 23: warmline.v1.ThinkingDelta
+	(*ToolInputDelta)(nil),          // 24: warmline.v1.ToolInputDelta
+	(*Message)(nil),                 // 25: warmline.v1.Message
+	(*ContentBlock)(nil),            // 26: warmline.v1.ContentBlock
+	(*Thinking)(nil),                // 27: warmline.v1.Thinking
+	(*ToolCall)(nil),                // 28: warmline.v1.ToolCall
+	(*ToolResult)(nil),              // 29: warmline.v1.ToolResult
+	(*ApprovalRequested)(nil),       // 30: warmline.v1.ApprovalRequested
+	(*ApprovalResolved)(nil),        // 31: warmline.v1.ApprovalResolved
+	(*ClientToolCalled)(nil),        // 32: warmline.v1.ClientToolCalled
+	(*ClientToolReturned)(nil),      // 33: warmline.v1.ClientToolReturned
+	(*CredentialRequired)(nil),      // 34: warmline.v1.CredentialRequired
+	(*McpServerStatus)(nil),         // 35: warmline.v1.McpServerStatus
+	(*Notice)(nil),                  // 36: warmline.v1.Notice
+	(*Raw)(nil),                     // 37: warmline.v1.Raw
+	(*AgentEvent)(nil),              // 38: warmline.v1.AgentEvent
+	(*DebugLog)(nil),                // 39: warmline.v1.DebugLog
+	nil,                             // 40: warmline.v1.Usage.ByModelEntry
+	nil,                             // 41: warmline.v1.Notice.MetadataEntry
+	(*timestamppb.Timestamp)(nil),   // 42: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 43: google.protobuf.Duration
+	(PermissionMode)(0),             // 44: warmline.v1.PermissionMode
+	(*structpb.Struct)(nil),         // 45: google.protobuf.Struct
+	(*status.Status)(nil),           // 46: google.rpc.Status
 }
 var file_warmline_v1_events_proto_depIdxs = []int32{
-	41, // 0: warmline.v1.Event.time:type_name -> google.protobuf.Timestamp
+	42, // 0: warmline.v1.Event.time:type_name -> google.protobuf.Timestamp
 	9,  // 1: warmline.v1.Event.session_opened:type_name -> warmline.v1.SessionOpened
 	10, // 2: warmline.v1.Event.server_draining:type_name -> warmline.v1.ServerDraining
-	11, // 3: warmline.v1.Event.session_updated:type_name -> warmline.v1.SessionUpdated
-	12, // 4: warmline.v1.Event.turn_queued:type_name -> warmline.v1.TurnQueued
-	14, // 5: warmline.v1.Event.turn_started:type_name -> warmline.v1.TurnStarted
-	16, // 6: warmline.v1.Event.turn_completed:type_name -> warmline.v1.TurnCompleted
-	19, // 7: warmline.v1.Event.turn_failed:type_name -> warmline.v1.TurnFailed
-	20, // 8: warmline.v1.Event.interrupt_result:type_name -> warmline.v1.InterruptResult
-	13, // 9: warmline.v1.Event.turn_attached:type_name -> warmline.v1.TurnAttached
-	21, // 10: warmline.v1.Event.text_delta:type_name -> warmline.v1.TextDelta
-	22, // 11: warmline.v1.Event.thinking_delta:type_name -> warmline.v1.ThinkingDelta
-	23, // 12: warmline.v1.Event.tool_input_delta:type_name -> warmline.v1.ToolInputDelta
-	24, // 13: warmline.v1.Event.message:type_name -> warmline.v1.Message
-	27, // 14: warmline.v1.Event.tool_call:type_name -> warmline.v1.ToolCall
-	28, // 15: warmline.v1.Event.tool_result:type_name -> warmline.v1.ToolResult
-	35, // 16: warmline.v1.Event.notice:type_name -> warmline.v1.Notice
-	29, // 17: warmline.v1.Event.approval_requested:type_name -> warmline.v1.ApprovalRequested
-	30, // 18: warmline.v1.Event.approval_resolved:type_name -> warmline.v1.ApprovalResolved
-	31, // 19: warmline.v1.Event.client_tool_called:type_name -> warmline.v1.ClientToolCalled
-	32, // 20: warmline.v1.Event.client_tool_returned:type_name -> warmline.v1.ClientToolReturned
-	34, // 21: warmline.v1.Event.mcp_server_status:type_name -> warmline.v1.McpServerStatus
-	33, // 22: warmline.v1.Event.credential_required:type_name -> warmline.v1.CredentialRequired
-	37, // 23: warmline.v1.Event.agent_event:type_name -> warmline.v1.AgentEvent
-	38, // 24: warmline.v1.Event.debug_log:type_name -> warmline.v1.DebugLog
-	36, // 25: warmline.v1.Event.raw:type_name -> warmline.v1.Raw
-	0,  // 26: warmline.v1.SessionOpened.start:type_name -> warmline.v1.StartKind
-	29, // 27: warmline.v1.SessionOpened.open_approvals:type_name -> warmline.v1.ApprovalRequested
-	31, // 28: warmline.v1.SessionOpened.open_client_calls:type_name -> warmline.v1.ClientToolCalled
-	34, // 29: warmline.v1.SessionOpened.mcp_servers:type_name -> warmline.v1.McpServerStatus
-	42, // 30: warmline.v1.ServerDraining.retry_after:type_name -> google.protobuf.Duration
-	43, // 31: warmline.v1.SessionUpdated.permission_mode:type_name -> warmline.v1.PermissionMode
-	15, // 32: warmline.v1.TurnStarted.latency:type_name -> warmline.v1.LatencyReceipt
-	0,  // 33: warmline.v1.LatencyReceipt.start:type_name -> warmline.v1.StartKind
-	42, // 34: warmline.v1.LatencyReceipt.queue:type_name -> google.protobuf.Duration
-	42, // 35: warmline.v1.LatencyReceipt.spawn:type_name -> google.protobuf.Duration
-	42, // 36: warmline.v1.LatencyReceipt.bind:type_name -> google.protobuf.Duration
-	42, // 37: warmline.v1.LatencyReceipt.cli:type_name -> google.protobuf.Duration
-	42, // 38: warmline.v1.LatencyReceipt.first_token:type_name -> google.protobuf.Duration
-	42, // 39: warmline.v1.LatencyReceipt.total:type_name -> google.protobuf.Duration
-	42, // 40: warmline.v1.LatencyReceipt.history:type_name -> google.protobuf.Duration
-	42, // 41: warmline.v1.LatencyReceipt.mcp:type_name -> google.protobuf.Duration
-	1,  // 42: warmline.v1.TurnCompleted.stop_reason:type_name -> warmline.v1.StopReason
-	17, // 43: warmline.v1.TurnCompleted.usage:type_name -> warmline.v1.Usage
-	15, // 44: warmline.v1.TurnCompleted.latency:type_name -> warmline.v1.LatencyReceipt
-	18, // 45: warmline.v1.TurnCompleted.permission_denials:type_name -> warmline.v1.PermissionDenial
-	44, // 46: warmline.v1.TurnCompleted.structured_output:type_name -> google.protobuf.Struct
-	39, // 47: warmline.v1.Usage.by_model:type_name -> warmline.v1.Usage.ByModelEntry
-	45, // 48: warmline.v1.TurnFailed.status:type_name -> google.rpc.Status
-	17, // 49: warmline.v1.TurnFailed.usage:type_name -> warmline.v1.Usage
-	15, // 50: warmline.v1.TurnFailed.latency:type_name -> warmline.v1.LatencyReceipt
-	2,  // 51: warmline.v1.InterruptResult.outcome:type_name -> warmline.v1.InterruptResult.Outcome
-	25, // 52: warmline.v1.Message.content:type_name -> warmline.v1.ContentBlock
-	26, // 53: warmline.v1.ContentBlock.thinking:type_name -> warmline.v1.Thinking
-	27, // 54: warmline.v1.ContentBlock.tool_call:type_name -> warmline.v1.ToolCall
-	44, // 55: warmline.v1.ContentBlock.other:type_name -> google.protobuf.Struct
-	44, // 56: warmline.v1.ToolCall.input:type_name -> google.protobuf.Struct
-	44, // 57: warmline.v1.ApprovalRequested.input:type_name -> google.protobuf.Struct
-	44, // 58: warmline.v1.ApprovalRequested.suggestions:type_name -> google.protobuf.Struct
-	41, // 59: warmline.v1.ApprovalRequested.expire_time:type_name -> google.protobuf.Timestamp
-	3,  // 60: warmline.v1.ApprovalResolved.outcome:type_name -> warmline.v1.ApprovalResolved.Outcome
-	44, // 61: warmline.v1.ClientToolCalled.input:type_name -> google.protobuf.Struct
-	41, // 62: warmline.v1.ClientToolCalled.expire_time:type_name -> google.protobuf.Timestamp
-	4,  // 63: warmline.v1.ClientToolReturned.outcome:type_name -> warmline.v1.ClientToolReturned.Outcome
-	5,  // 64: warmline.v1.McpServerStatus.state:type_name -> warmline.v1.McpServerStatus.State
-	6,  // 65: warmline.v1.Notice.kind:type_name -> warmline.v1.Notice.Kind
-	40, // 66: warmline.v1.Notice.metadata:type_name -> warmline.v1.Notice.MetadataEntry
-	7,  // 67: warmline.v1.AgentEvent.state:type_name -> warmline.v1.AgentEvent.State
-	42, // 68: warmline.v1.AgentEvent.duration:type_name -> google.protobuf.Duration
-	17, // 69: warmline.v1.Usage.ByModelEntry.value:type_name -> warmline.v1.Usage
-	70, // [70:70] is the sub-list for method output_type
-	70, // [70:70] is the sub-list for method input_type
-	70, // [70:70] is the sub-list for extension type_name
-	70, // [70:70] is the sub-list for extension extendee
-	0,  // [0:70] is the sub-list for field type_name
+	12, // 3: warmline.v1.Event.session_updated:type_name -> warmline.v1.SessionUpdated
+	11, // 4: warmline.v1.Event.checkpointed:type_name -> warmline.v1.Checkpointed
+	13, // 5: warmline.v1.Event.turn_queued:type_name -> warmline.v1.TurnQueued
+	15, // 6: warmline.v1.Event.turn_started:type_name -> warmline.v1.TurnStarted
+	17, // 7: warmline.v1.Event.turn_completed:type_name -> warmline.v1.TurnCompleted
+	20, // 8: warmline.v1.Event.turn_failed:type_name -> warmline.v1.TurnFailed
+	21, // 9: warmline.v1.Event.interrupt_result:type_name -> warmline.v1.InterruptResult
+	14, // 10: warmline.v1.Event.turn_attached:type_name -> warmline.v1.TurnAttached
+	22, // 11: warmline.v1.Event.text_delta:type_name -> warmline.v1.TextDelta
+	23, // 12: warmline.v1.Event.thinking_delta:type_name -> warmline.v1.ThinkingDelta
+	24, // 13: warmline.v1.Event.tool_input_delta:type_name -> warmline.v1.ToolInputDelta
+	25, // 14: warmline.v1.Event.message:type_name -> warmline.v1.Message
+	28, // 15: warmline.v1.Event.tool_call:type_name -> warmline.v1.ToolCall
+	29, // 16: warmline.v1.Event.tool_result:type_name -> warmline.v1.ToolResult
+	36, // 17: warmline.v1.Event.notice:type_name -> warmline.v1.Notice
+	30, // 18: warmline.v1.Event.approval_requested:type_name -> warmline.v1.ApprovalRequested
+	31, // 19: warmline.v1.Event.approval_resolved:type_name -> warmline.v1.ApprovalResolved
+	32, // 20: warmline.v1.Event.client_tool_called:type_name -> warmline.v1.ClientToolCalled
+	33, // 21: warmline.v1.Event.client_tool_returned:type_name -> warmline.v1.ClientToolReturned
+	35, // 22: warmline.v1.Event.mcp_server_status:type_name -> warmline.v1.McpServerStatus
+	34, // 23: warmline.v1.Event.credential_required:type_name -> warmline.v1.CredentialRequired
+	38, // 24: warmline.v1.Event.agent_event:type_name -> warmline.v1.AgentEvent
+	39, // 25: warmline.v1.Event.debug_log:type_name -> warmline.v1.DebugLog
+	37, // 26: warmline.v1.Event.raw:type_name -> warmline.v1.Raw
+	0,  // 27: warmline.v1.SessionOpened.start:type_name -> warmline.v1.StartKind
+	30, // 28: warmline.v1.SessionOpened.open_approvals:type_name -> warmline.v1.ApprovalRequested
+	32, // 29: warmline.v1.SessionOpened.open_client_calls:type_name -> warmline.v1.ClientToolCalled
+	35, // 30: warmline.v1.SessionOpened.mcp_servers:type_name -> warmline.v1.McpServerStatus
+	43, // 31: warmline.v1.ServerDraining.retry_after:type_name -> google.protobuf.Duration
+	44, // 32: warmline.v1.SessionUpdated.permission_mode:type_name -> warmline.v1.PermissionMode
+	16, // 33: warmline.v1.TurnStarted.latency:type_name -> warmline.v1.LatencyReceipt
+	0,  // 34: warmline.v1.LatencyReceipt.start:type_name -> warmline.v1.StartKind
+	43, // 35: warmline.v1.LatencyReceipt.queue:type_name -> google.protobuf.Duration
+	43, // 36: warmline.v1.LatencyReceipt.spawn:type_name -> google.protobuf.Duration
+	43, // 37: warmline.v1.LatencyReceipt.bind:type_name -> google.protobuf.Duration
+	43, // 38: warmline.v1.LatencyReceipt.cli:type_name -> google.protobuf.Duration
+	43, // 39: warmline.v1.LatencyReceipt.first_token:type_name -> google.protobuf.Duration
+	43, // 40: warmline.v1.LatencyReceipt.total:type_name -> google.protobuf.Duration
+	43, // 41: warmline.v1.LatencyReceipt.history:type_name -> google.protobuf.Duration
+	43, // 42: warmline.v1.LatencyReceipt.mcp:type_name -> google.protobuf.Duration
+	1,  // 43: warmline.v1.TurnCompleted.stop_reason:type_name -> warmline.v1.StopReason
+	18, // 44: warmline.v1.TurnCompleted.usage:type_name -> warmline.v1.Usage
+	16, // 45: warmline.v1.TurnCompleted.latency:type_name -> warmline.v1.LatencyReceipt
+	19, // 46: warmline.v1.TurnCompleted.permission_denials:type_name -> warmline.v1.PermissionDenial
+	45, // 47: warmline.v1.TurnCompleted.structured_output:type_name -> google.protobuf.Struct
+	40, // 48: warmline.v1.Usage.by_model:type_name -> warmline.v1.Usage.ByModelEntry
+	46, // 49: warmline.v1.TurnFailed.status:type_name -> google.rpc.Status
+	18, // 50: warmline.v1.TurnFailed.usage:type_name -> warmline.v1.Usage
+	16, // 51: warmline.v1.TurnFailed.latency:type_name -> warmline.v1.LatencyReceipt
+	2,  // 52: warmline.v1.InterruptResult.outcome:type_name -> warmline.v1.InterruptResult.Outcome
+	26, // 53: warmline.v1.Message.content:type_name -> warmline.v1.ContentBlock
+	27, // 54: warmline.v1.ContentBlock.thinking:type_name -> warmline.v1.Thinking
+	28, // 55: warmline.v1.ContentBlock.tool_call:type_name -> warmline.v1.ToolCall
+	45, // 56: warmline.v1.ContentBlock.other:type_name -> google.protobuf.Struct
+	45, // 57: warmline.v1.ToolCall.input:type_name -> google.protobuf.Struct
+	45, // 58: warmline.v1.ApprovalRequested.input:type_name -> google.protobuf.Struct
+	45, // 59: warmline.v1.ApprovalRequested.suggestions:type_name -> google.protobuf.Struct
+	42, // 60: warmline.v1.ApprovalRequested.expire_time:type_name -> google.protobuf.Timestamp
+	3,  // 61: warmline.v1.ApprovalResolved.outcome:type_name -> warmline.v1.ApprovalResolved.Outcome
+	45, // 62: warmline.v1.ClientToolCalled.input:type_name -> google.protobuf.Struct
+	42, // 63: warmline.v1.ClientToolCalled.expire_time:type_name -> google.protobuf.Timestamp
+	4,  // 64: warmline.v1.ClientToolReturned.outcome:type_name -> warmline.v1.ClientToolReturned.Outcome
+	5,  // 65: warmline.v1.McpServerStatus.state:type_name -> warmline.v1.McpServerStatus.State
+	6,  // 66: warmline.v1.Notice.kind:type_name -> warmline.v1.Notice.Kind
+	41, // 67: warmline.v1.Notice.metadata:type_name -> warmline.v1.Notice.MetadataEntry
+	7,  // 68: warmline.v1.AgentEvent.state:type_name -> warmline.v1.AgentEvent.State
+	43, // 69: warmline.v1.AgentEvent.duration:type_name -> google.protobuf.Duration
+	18, // 70: warmline.v1.Usage.ByModelEntry.value:type_name -> warmline.v1.Usage
+	71, // [71:71] is the sub-list for method output_type
+	71, // [71:71] is the sub-list for method input_type
+	71, // [71:71] is the sub-list for extension type_name
+	71, // [71:71] is the sub-list for extension extendee
+	0,  // [0:71] is the sub-list for field type_name
 }
 
 func init() { file_warmline_v1_events_proto_init() }
@@ -3687,6 +3765,7 @@ func file_warmline_v1_events_proto_init() {
 		(*Event_SessionOpened)(nil),
 		(*Event_ServerDraining)(nil),
 		(*Event_SessionUpdated)(nil),
+		(*Event_Checkpointed)(nil),
 		(*Event_TurnQueued)(nil),
 		(*Event_TurnStarted)(nil),
 		(*Event_TurnCompleted)(nil),
@@ -3710,7 +3789,7 @@ func file_warmline_v1_events_proto_init() {
 		(*Event_DebugLog)(nil),
 		(*Event_Raw)(nil),
 	}
-	file_warmline_v1_events_proto_msgTypes[17].OneofWrappers = []any{
+	file_warmline_v1_events_proto_msgTypes[18].OneofWrappers = []any{
 		(*ContentBlock_Text)(nil),
 		(*ContentBlock_Thinking)(nil),
 		(*ContentBlock_ToolCall)(nil),
@@ -3722,7 +3801,7 @@ func file_warmline_v1_events_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warmline_v1_events_proto_rawDesc), len(file_warmline_v1_events_proto_rawDesc)),
 			NumEnums:      8,
-			NumMessages:   33,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -90,6 +90,7 @@ class ChatRequest(_message.Message):
     APPROVAL_DECISION_FIELD_NUMBER: _builtins.int
     CLIENT_TOOL_RESULT_FIELD_NUMBER: _builtins.int
     UPDATE_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def open(self) -> Global___Open:
         """Attach to a session, or begin one. First, exactly once."""
@@ -114,6 +115,10 @@ class ChatRequest(_message.Message):
     def update(self) -> Global___Update:
         """Set the session up differently from now on."""
 
+    @_builtins.property
+    def checkpoint(self) -> Global___Checkpoint:
+        """Let the session be found again by a name of the caller's."""
+
     def __init__(
         self,
         *,
@@ -123,12 +128,13 @@ class ChatRequest(_message.Message):
         approval_decision: Global___ApprovalDecision | None = ...,
         client_tool_result: Global___ClientToolResult | None = ...,
         update: Global___Update | None = ...,
+        checkpoint: Global___Checkpoint | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_decision", b"approval_decision", "client_tool_result", b"client_tool_result", "frame", b"frame", "interrupt", b"interrupt", "message", b"message", "open", b"open", "update", b"update"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_decision", b"approval_decision", "checkpoint", b"checkpoint", "client_tool_result", b"client_tool_result", "frame", b"frame", "interrupt", b"interrupt", "message", b"message", "open", b"open", "update", b"update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_decision", b"approval_decision", "client_tool_result", b"client_tool_result", "frame", b"frame", "interrupt", b"interrupt", "message", b"message", "open", b"open", "update", b"update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_decision", b"approval_decision", "checkpoint", b"checkpoint", "client_tool_result", b"client_tool_result", "frame", b"frame", "interrupt", b"interrupt", "message", b"message", "open", b"open", "update", b"update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["open", "message", "interrupt", "approval_decision", "client_tool_result", "update"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["open", "message", "interrupt", "approval_decision", "client_tool_result", "update", "checkpoint"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 
@@ -225,6 +231,8 @@ class Open(_message.Message):
     ON_DISCONNECT_FIELD_NUMBER: _builtins.int
     TAKEOVER_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    CONTINUATION_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session to go on with. Empty: a new one, unless `continue_latest` is set."""
     detail: Global___Detail.ValueType
@@ -238,6 +246,12 @@ class Open(_message.Message):
     idempotency_key: _builtins.str
     """Names the new session, so that the same `open` again gives that session instead of a second one:
     at most 128 characters of ASCII without spaces, unique in the tenant, kept for at least 24 hours.
+    """
+    continuation: _builtins.str
+    """Go on with the session of the caller's tenant that this name was given to last by a `checkpoint`,
+    and that nobody else has; `config` and `history` are not looked at then. Where there is none, a new
+    session begins. The name is used up by that. At most 128 characters of ASCII without spaces, with
+    neither a session's id nor `fork` nor `continue_latest`.
     """
     @_builtins.property
     def config(self) -> _session_config_pb2.SessionConfig:
@@ -255,6 +269,14 @@ class Open(_message.Message):
     def fork(self) -> Global___ForkFrom:
         """Begin with the conversation of another session. Only for a new session."""
 
+    @_builtins.property
+    def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___HistoryMessage]:
+        """Begin with what was said elsewhere, so that a caller who keeps the conversation can go on with it.
+        Only for a new session, without files in its workspace. It begins with the user, who and the model
+        take turns, and ends with the model; where that calls tools, the first message answers them by
+        `tool_output`. At most 10,000 messages.
+        """
+
     def __init__(
         self,
         *,
@@ -267,14 +289,186 @@ class Open(_message.Message):
         on_disconnect: Global___OnDisconnect.ValueType = ...,
         takeover: _builtins.bool = ...,
         idempotency_key: _builtins.str = ...,
+        history: _abc.Iterable[Global___HistoryMessage] | None = ...,
+        continuation: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "config", b"config", "fork", b"fork"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "config", b"config", "continue_latest", b"continue_latest", "detail", b"detail", "fork", b"fork", "idempotency_key", b"idempotency_key", "on_disconnect", b"on_disconnect", "session_id", b"session_id", "takeover", b"takeover"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "config", b"config", "continuation", b"continuation", "continue_latest", b"continue_latest", "detail", b"detail", "fork", b"fork", "history", b"history", "idempotency_key", b"idempotency_key", "on_disconnect", b"on_disconnect", "session_id", b"session_id", "takeover", b"takeover"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Open: _TypeAlias = Open  # noqa: Y015
+
+@_typing.final
+class HistoryMessage(_message.Message):
+    """A message of a conversation that was held elsewhere."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Role:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[HistoryMessage._Role.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        ROLE_UNSPECIFIED: HistoryMessage._Role.ValueType  # 0
+        """Not set: refused."""
+        ROLE_USER: HistoryMessage._Role.ValueType  # 1
+        """The user, or a tool."""
+        ROLE_ASSISTANT: HistoryMessage._Role.ValueType  # 2
+        """The model."""
+
+    class Role(_Role, metaclass=_RoleEnumTypeWrapper):
+        """Who said something."""
+
+    ROLE_UNSPECIFIED: HistoryMessage.Role.ValueType  # 0
+    """Not set: refused."""
+    ROLE_USER: HistoryMessage.Role.ValueType  # 1
+    """The user, or a tool."""
+    ROLE_ASSISTANT: HistoryMessage.Role.ValueType  # 2
+    """The model."""
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    role: Global___HistoryMessage.Role.ValueType
+    """Who said it."""
+    @_builtins.property
+    def content(self) -> _containers.RepeatedCompositeFieldContainer[Global___HistoryBlock]:
+        """What was said, at least one part."""
+
+    def __init__(
+        self,
+        *,
+        role: Global___HistoryMessage.Role.ValueType = ...,
+        content: _abc.Iterable[Global___HistoryBlock] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "role", b"role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HistoryMessage: _TypeAlias = HistoryMessage  # noqa: Y015
+
+@_typing.final
+class HistoryBlock(_message.Message):
+    """A part of a message of a conversation that was held elsewhere."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    TOOL_CALL_FIELD_NUMBER: _builtins.int
+    TOOL_OUTPUT_FIELD_NUMBER: _builtins.int
+    THINKING_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """Text; not empty."""
+    @_builtins.property
+    def image(self) -> Global___Media:
+        """A picture that the user showed."""
+
+    @_builtins.property
+    def document(self) -> Global___Media:
+        """A document that the user showed."""
+
+    @_builtins.property
+    def tool_call(self) -> _events_pb2.ToolCall:
+        """The model called a tool. The name of one of the session's client tools is that tool; every other is
+        a tool of that time.
+        """
+
+    @_builtins.property
+    def tool_output(self) -> Global___ToolOutput:
+        """What a tool gave back, in a message of the user's."""
+
+    @_builtins.property
+    def thinking(self) -> _events_pb2.Thinking:
+        """What the model thought; without its signature it is left out."""
+
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        image: Global___Media | None = ...,
+        document: Global___Media | None = ...,
+        tool_call: _events_pb2.ToolCall | None = ...,
+        tool_output: Global___ToolOutput | None = ...,
+        thinking: _events_pb2.Thinking | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "image", b"image", "kind", b"kind", "text", b"text", "thinking", b"thinking", "tool_call", b"tool_call", "tool_output", b"tool_output"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "image", b"image", "kind", b"kind", "text", b"text", "thinking", b"thinking", "tool_call", b"tool_call", "tool_output", b"tool_output"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["text", "image", "document", "tool_call", "tool_output", "thinking"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+Global___HistoryBlock: _TypeAlias = HistoryBlock  # noqa: Y015
+
+@_typing.final
+class ToolOutput(_message.Message):
+    """What a tool gave back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOL_CALL_ID_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    IS_ERROR_FIELD_NUMBER: _builtins.int
+    tool_call_id: _builtins.str
+    """The call that it answers."""
+    text: _builtins.str
+    """What it gave, as text."""
+    is_error: _builtins.bool
+    """Whether the tool failed."""
+    @_builtins.property
+    def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___Media]:
+        """What it gave, as pictures."""
+
+    def __init__(
+        self,
+        *,
+        tool_call_id: _builtins.str = ...,
+        text: _builtins.str = ...,
+        images: _abc.Iterable[Global___Media] | None = ...,
+        is_error: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["images", b"images", "is_error", b"is_error", "text", b"text", "tool_call_id", b"tool_call_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolOutput: _TypeAlias = ToolOutput  # noqa: Y015
+
+@_typing.final
+class Checkpoint(_message.Message):
+    """Let the session be found again by a name: by an `open` whose `continuation` it is, also after a restart. It
+    takes the place of the session's last one, holds also while a turn runs, and is answered by
+    `checkpointed` when it is stored.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTINUATION_FIELD_NUMBER: _builtins.int
+    continuation: _builtins.str
+    """The name: at most 128 characters of ASCII without spaces, seen by the caller's tenant alone. Several
+    sessions may have the same.
+    """
+    def __init__(
+        self,
+        *,
+        continuation: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["continuation", b"continuation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Checkpoint: _TypeAlias = Checkpoint  # noqa: Y015
 
 @_typing.final
 class UserMessage(_message.Message):
@@ -329,6 +523,7 @@ class InputBlock(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     DOCUMENT_FIELD_NUMBER: _builtins.int
+    TOOL_OUTPUT_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """Text; not empty."""
     @_builtins.property
@@ -339,18 +534,25 @@ class InputBlock(_message.Message):
     def document(self) -> Global___Media:
         """A document: application/pdf."""
 
+    @_builtins.property
+    def tool_output(self) -> Global___ToolOutput:
+        """What a tool gave back that the model had called at the end of the session's `history`. All of them
+        are in the session's first message, before anything else, and that has no `text`.
+        """
+
     def __init__(
         self,
         *,
         text: _builtins.str = ...,
         image: Global___Media | None = ...,
         document: Global___Media | None = ...,
+        tool_output: Global___ToolOutput | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "image", b"image", "kind", b"kind", "text", b"text"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "image", b"image", "kind", b"kind", "text", b"text", "tool_output", b"tool_output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "image", b"image", "kind", b"kind", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "image", b"image", "kind", b"kind", "text", b"text", "tool_output", b"tool_output"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["text", "image", "document"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["text", "image", "document", "tool_output"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 

@@ -123,6 +123,7 @@ class Event(_message.Message):
     SESSION_OPENED_FIELD_NUMBER: _builtins.int
     SERVER_DRAINING_FIELD_NUMBER: _builtins.int
     SESSION_UPDATED_FIELD_NUMBER: _builtins.int
+    CHECKPOINTED_FIELD_NUMBER: _builtins.int
     TURN_QUEUED_FIELD_NUMBER: _builtins.int
     TURN_STARTED_FIELD_NUMBER: _builtins.int
     TURN_COMPLETED_FIELD_NUMBER: _builtins.int
@@ -170,6 +171,10 @@ class Event(_message.Message):
     @_builtins.property
     def session_updated(self) -> Global___SessionUpdated:
         """The session is set up differently from now on."""
+
+    @_builtins.property
+    def checkpointed(self) -> Global___Checkpointed:
+        """The session is found again by a name; told to the stream that gave it alone."""
 
     @_builtins.property
     def turn_queued(self) -> Global___TurnQueued:
@@ -271,6 +276,7 @@ class Event(_message.Message):
         session_opened: Global___SessionOpened | None = ...,
         server_draining: Global___ServerDraining | None = ...,
         session_updated: Global___SessionUpdated | None = ...,
+        checkpointed: Global___Checkpointed | None = ...,
         turn_queued: Global___TurnQueued | None = ...,
         turn_started: Global___TurnStarted | None = ...,
         turn_completed: Global___TurnCompleted | None = ...,
@@ -294,11 +300,11 @@ class Event(_message.Message):
         debug_log: Global___DebugLog | None = ...,
         raw: Global___Raw | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["agent_event", b"agent_event", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "client_tool_called", b"client_tool_called", "client_tool_returned", b"client_tool_returned", "credential_required", b"credential_required", "debug_log", b"debug_log", "interrupt_result", b"interrupt_result", "kind", b"kind", "mcp_server_status", b"mcp_server_status", "message", b"message", "notice", b"notice", "raw", b"raw", "server_draining", b"server_draining", "session_opened", b"session_opened", "session_updated", b"session_updated", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta", "time", b"time", "tool_call", b"tool_call", "tool_input_delta", b"tool_input_delta", "tool_result", b"tool_result", "turn_attached", b"turn_attached", "turn_completed", b"turn_completed", "turn_failed", b"turn_failed", "turn_queued", b"turn_queued", "turn_started", b"turn_started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent_event", b"agent_event", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "checkpointed", b"checkpointed", "client_tool_called", b"client_tool_called", "client_tool_returned", b"client_tool_returned", "credential_required", b"credential_required", "debug_log", b"debug_log", "interrupt_result", b"interrupt_result", "kind", b"kind", "mcp_server_status", b"mcp_server_status", "message", b"message", "notice", b"notice", "raw", b"raw", "server_draining", b"server_draining", "session_opened", b"session_opened", "session_updated", b"session_updated", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta", "time", b"time", "tool_call", b"tool_call", "tool_input_delta", b"tool_input_delta", "tool_result", b"tool_result", "turn_attached", b"turn_attached", "turn_completed", b"turn_completed", "turn_failed", b"turn_failed", "turn_queued", b"turn_queued", "turn_started", b"turn_started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_event", b"agent_event", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "client_tool_called", b"client_tool_called", "client_tool_returned", b"client_tool_returned", "credential_required", b"credential_required", "debug_log", b"debug_log", "epoch", b"epoch", "interrupt_result", b"interrupt_result", "kind", b"kind", "mcp_server_status", b"mcp_server_status", "message", b"message", "notice", b"notice", "parent_tool_call_id", b"parent_tool_call_id", "raw", b"raw", "seq", b"seq", "server_draining", b"server_draining", "session_id", b"session_id", "session_opened", b"session_opened", "session_updated", b"session_updated", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta", "time", b"time", "tool_call", b"tool_call", "tool_input_delta", b"tool_input_delta", "tool_result", b"tool_result", "turn_attached", b"turn_attached", "turn_completed", b"turn_completed", "turn_failed", b"turn_failed", "turn_id", b"turn_id", "turn_queued", b"turn_queued", "turn_started", b"turn_started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_event", b"agent_event", "approval_requested", b"approval_requested", "approval_resolved", b"approval_resolved", "checkpointed", b"checkpointed", "client_tool_called", b"client_tool_called", "client_tool_returned", b"client_tool_returned", "credential_required", b"credential_required", "debug_log", b"debug_log", "epoch", b"epoch", "interrupt_result", b"interrupt_result", "kind", b"kind", "mcp_server_status", b"mcp_server_status", "message", b"message", "notice", b"notice", "parent_tool_call_id", b"parent_tool_call_id", "raw", b"raw", "seq", b"seq", "server_draining", b"server_draining", "session_id", b"session_id", "session_opened", b"session_opened", "session_updated", b"session_updated", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta", "time", b"time", "tool_call", b"tool_call", "tool_input_delta", b"tool_input_delta", "tool_result", b"tool_result", "turn_attached", b"turn_attached", "turn_completed", b"turn_completed", "turn_failed", b"turn_failed", "turn_id", b"turn_id", "turn_queued", b"turn_queued", "turn_started", b"turn_started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["session_opened", "server_draining", "session_updated", "turn_queued", "turn_started", "turn_completed", "turn_failed", "interrupt_result", "turn_attached", "text_delta", "thinking_delta", "tool_input_delta", "message", "tool_call", "tool_result", "notice", "approval_requested", "approval_resolved", "client_tool_called", "client_tool_returned", "mcp_server_status", "credential_required", "agent_event", "debug_log", "raw"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["session_opened", "server_draining", "session_updated", "checkpointed", "turn_queued", "turn_started", "turn_completed", "turn_failed", "interrupt_result", "turn_attached", "text_delta", "thinking_delta", "tool_input_delta", "message", "tool_call", "tool_result", "notice", "approval_requested", "approval_resolved", "client_tool_called", "client_tool_returned", "mcp_server_status", "credential_required", "agent_event", "debug_log", "raw"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -320,6 +326,7 @@ class SessionOpened(_message.Message):
     OPEN_APPROVALS_FIELD_NUMBER: _builtins.int
     OPEN_CLIENT_CALLS_FIELD_NUMBER: _builtins.int
     MCP_SERVERS_FIELD_NUMBER: _builtins.int
+    CONTINUED_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Names the session in later calls; a UUID."""
     start: Global___StartKind.ValueType
@@ -334,6 +341,8 @@ class SessionOpened(_message.Message):
     """The session's epoch at that moment."""
     running_turn_id: _builtins.str
     """The turn that runs at that moment; empty where none does."""
+    continued: _builtins.bool
+    """Whether it is the session of `open.continuation`; otherwise, where that was set, a new one."""
     @_builtins.property
     def open_approvals(self) -> _containers.RepeatedCompositeFieldContainer[Global___ApprovalRequested]:
         """What waits for a yes at that moment."""
@@ -359,10 +368,11 @@ class SessionOpened(_message.Message):
         open_approvals: _abc.Iterable[Global___ApprovalRequested] | None = ...,
         open_client_calls: _abc.Iterable[Global___ClientToolCalled] | None = ...,
         mcp_servers: _abc.Iterable[Global___McpServerStatus] | None = ...,
+        continued: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cli_version", b"cli_version", "epoch", b"epoch", "last_seq", b"last_seq", "mcp_servers", b"mcp_servers", "model", b"model", "open_approvals", b"open_approvals", "open_client_calls", b"open_client_calls", "running_turn_id", b"running_turn_id", "session_id", b"session_id", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cli_version", b"cli_version", "continued", b"continued", "epoch", b"epoch", "last_seq", b"last_seq", "mcp_servers", b"mcp_servers", "model", b"model", "open_approvals", b"open_approvals", "open_client_calls", b"open_client_calls", "running_turn_id", b"running_turn_id", "session_id", b"session_id", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -401,6 +411,28 @@ class ServerDraining(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ServerDraining: _TypeAlias = ServerDraining  # noqa: Y015
+
+@_typing.final
+class Checkpointed(_message.Message):
+    """A `checkpoint` is stored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTINUATION_FIELD_NUMBER: _builtins.int
+    continuation: _builtins.str
+    """The name."""
+    def __init__(
+        self,
+        *,
+        continuation: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["continuation", b"continuation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Checkpointed: _TypeAlias = Checkpointed  # noqa: Y015
 
 @_typing.final
 class SessionUpdated(_message.Message):

@@ -5,7 +5,7 @@
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_google_protobuf_struct } from "@bufbuild/protobuf/wkt";
-import type { Event } from "./events_pb.js";
+import type { Event, Thinking, ToolCall } from "./events_pb.js";
 import { file_warmline_v1_events } from "./events_pb.js";
 import { file_warmline_v1_options } from "./options_pb.js";
 import type { Credential, McpServer, PermissionMode, SessionConfig } from "./session_config_pb.js";
@@ -16,7 +16,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file warmline/v1/chat_service.proto.
  */
 export const file_warmline_v1_chat_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch53YXJtbGluZS92MS9jaGF0X3NlcnZpY2UucHJvdG8SC3dhcm1saW5lLnYxIrMCCgtDaGF0UmVxdWVzdBIhCgRvcGVuGAEgASgLMhEud2FybWxpbmUudjEuT3BlbkgAEisKB21lc3NhZ2UYAiABKAsyGC53YXJtbGluZS52MS5Vc2VyTWVzc2FnZUgAEisKCWludGVycnVwdBgDIAEoCzIWLndhcm1saW5lLnYxLkludGVycnVwdEgAEjoKEWFwcHJvdmFsX2RlY2lzaW9uGAQgASgLMh0ud2FybWxpbmUudjEuQXBwcm92YWxEZWNpc2lvbkgAEjsKEmNsaWVudF90b29sX3Jlc3VsdBgFIAEoCzIdLndhcm1saW5lLnYxLkNsaWVudFRvb2xSZXN1bHRIABIlCgZ1cGRhdGUYBiABKAsyEy53YXJtbGluZS52MS5VcGRhdGVIAEIHCgVmcmFtZSIyCgxDaGF0UmVzcG9uc2USIgoGZXZlbnRzGAEgAygLMhIud2FybWxpbmUudjEuRXZlbnQiJAoGQ3Vyc29yEg0KBWVwb2NoGAEgASgEEgsKA3NlcRgCIAEoBCIvCghGb3JrRnJvbRISCgpzZXNzaW9uX2lkGAEgASgJEg8KB3R1cm5faWQYAiABKAkiqgIKBE9wZW4SEgoKc2Vzc2lvbl9pZBgBIAEoCRIqCgZjb25maWcYAiABKAsyGi53YXJtbGluZS52MS5TZXNzaW9uQ29uZmlnEiMKBmRldGFpbBgDIAEoDjITLndhcm1saW5lLnYxLkRldGFpbBIiCgVhZnRlchgEIAEoCzITLndhcm1saW5lLnYxLkN1cnNvchIjCgRmb3JrGAUgASgLMhUud2FybWxpbmUudjEuRm9ya0Zyb20SFwoPY29udGludWVfbGF0ZXN0GAYgASgIEjAKDW9uX2Rpc2Nvbm5lY3QYByABKA4yGS53YXJtbGluZS52MS5PbkRpc2Nvbm5lY3QSEAoIdGFrZW92ZXIYCCABKAgSFwoPaWRlbXBvdGVuY3lfa2V5GAkgASgJInEKC1VzZXJNZXNzYWdlEgwKBHRleHQYASABKAkSFwoPaWRlbXBvdGVuY3lfa2V5GAIgASgJEigKB2NvbnRlbnQYAyADKAsyFy53YXJtbGluZS52MS5JbnB1dEJsb2NrEhEKCWludGVycHJldBgEIAEoCCJxCgpJbnB1dEJsb2NrEg4KBHRleHQYASABKAlIABIjCgVpbWFnZRgCIAEoCzISLndhcm1saW5lLnYxLk1lZGlhSAASJgoIZG9jdW1lbnQYAyABKAsyEi53YXJtbGluZS52MS5NZWRpYUgAQgYKBGtpbmQiKQoFTWVkaWESEgoKbWVkaWFfdHlwZRgBIAEoCRIMCgRkYXRhGAIgASgMInsKEEFwcHJvdmFsRGVjaXNpb24SEwoLYXBwcm92YWxfaWQYASABKAkSIwoFYWxsb3cYAiABKAsyEi53YXJtbGluZS52MS5BbGxvd0gAEiEKBGRlbnkYAyABKAsyES53YXJtbGluZS52MS5EZW55SABCCgoIZGVjaXNpb24iqwEKBUFsbG93Ei4KDXVwZGF0ZWRfaW5wdXQYASABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EhAKCHJlbWVtYmVyGAIgASgIEjAKB2Fuc3dlcnMYAyADKAsyHy53YXJtbGluZS52MS5BbGxvdy5BbnN3ZXJzRW50cnkaLgoMQW5zd2Vyc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiKgoERGVueRIPCgdtZXNzYWdlGAEgASgJEhEKCWludGVycnVwdBgCIAEoCCJnChBDbGllbnRUb29sUmVzdWx0Eg8KB2NhbGxfaWQYASABKAkSDAoEdGV4dBgCIAEoCRIiCgZpbWFnZXMYAyADKAsyEi53YXJtbGluZS52MS5NZWRpYRIQCghpc19lcnJvchgEIAEoCCKoAQoGVXBkYXRlEg0KBW1vZGVsGAEgASgJEjQKD3Blcm1pc3Npb25fbW9kZRgCIAEoDjIbLndhcm1saW5lLnYxLlBlcm1pc3Npb25Nb2RlEiwKC21jcF9zZXJ2ZXJzGAMgASgLMhcud2FybWxpbmUudjEuTWNwU2VydmVycxIrCgpjcmVkZW50aWFsGAQgASgLMhcud2FybWxpbmUudjEuQ3JlZGVudGlhbCKLAQoKTWNwU2VydmVycxI1CgdzZXJ2ZXJzGAEgAygLMiQud2FybWxpbmUudjEuTWNwU2VydmVycy5TZXJ2ZXJzRW50cnkaRgoMU2VydmVyc0VudHJ5EgsKA2tleRgBIAEoCRIlCgV2YWx1ZRgCIAEoCzIWLndhcm1saW5lLnYxLk1jcFNlcnZlcjoCOAEiCwoJSW50ZXJydXB0IsABCgpBc2tSZXF1ZXN0EikKB21lc3NhZ2UYASABKAsyGC53YXJtbGluZS52MS5Vc2VyTWVzc2FnZRISCgpzZXNzaW9uX2lkGAIgASgJEioKBmNvbmZpZxgDIAEoCzIaLndhcm1saW5lLnYxLlNlc3Npb25Db25maWcSIwoGZGV0YWlsGAQgASgOMhMud2FybWxpbmUudjEuRGV0YWlsEiIKBWFmdGVyGAUgASgLMhMud2FybWxpbmUudjEuQ3Vyc29yIjEKC0Fza1Jlc3BvbnNlEiIKBmV2ZW50cxgBIAMoCzISLndhcm1saW5lLnYxLkV2ZW50Io8BCgxXYXRjaFJlcXVlc3QSEgoKc2Vzc2lvbl9pZBgBIAEoCRIiCgVhZnRlchgCIAEoCzITLndhcm1saW5lLnYxLkN1cnNvchIjCgZkZXRhaWwYAyABKA4yEy53YXJtbGluZS52MS5EZXRhaWwSDQoFa2luZHMYBCADKAkSEwoLcmVwbGF5X29ubHkYBSABKAgiMwoNV2F0Y2hSZXNwb25zZRIiCgZldmVudHMYASADKAsyEi53YXJtbGluZS52MS5FdmVudCpUCgZEZXRhaWwSFgoSREVUQUlMX1VOU1BFQ0lGSUVEEAASDwoLREVUQUlMX1RFWFQQARIRCg1ERVRBSUxfQkxPQ0tTEAISDgoKREVUQUlMX1JBVxADKmYKDE9uRGlzY29ubmVjdBIdChlPTl9ESVNDT05ORUNUX1VOU1BFQ0lGSUVEEAASGgoWT05fRElTQ09OTkVDVF9DT05USU5VRRABEhsKF09OX0RJU0NPTk5FQ1RfSU5URVJSVVBUEAIy3gEKC0NoYXRTZXJ2aWNlEkUKBENoYXQSGC53YXJtbGluZS52MS5DaGF0UmVxdWVzdBoZLndhcm1saW5lLnYxLkNoYXRSZXNwb25zZSIE6KEZASgBMAESQAoDQXNrEhcud2FybWxpbmUudjEuQXNrUmVxdWVzdBoYLndhcm1saW5lLnYxLkFza1Jlc3BvbnNlIgTooRkBMAESRgoFV2F0Y2gSGS53YXJtbGluZS52MS5XYXRjaFJlcXVlc3QaGi53YXJtbGluZS52MS5XYXRjaFJlc3BvbnNlIgTooRkCMAFCMFoud2FybWxpbmUuZGV2L2NsaWVudHMvZ28vd2FybWxpbmUvdjE7d2FybWxpbmV2MWIGcHJvdG8z", [file_google_protobuf_struct, file_warmline_v1_events, file_warmline_v1_options, file_warmline_v1_session_config]);
+  fileDesc("Ch53YXJtbGluZS92MS9jaGF0X3NlcnZpY2UucHJvdG8SC3dhcm1saW5lLnYxIuICCgtDaGF0UmVxdWVzdBIhCgRvcGVuGAEgASgLMhEud2FybWxpbmUudjEuT3BlbkgAEisKB21lc3NhZ2UYAiABKAsyGC53YXJtbGluZS52MS5Vc2VyTWVzc2FnZUgAEisKCWludGVycnVwdBgDIAEoCzIWLndhcm1saW5lLnYxLkludGVycnVwdEgAEjoKEWFwcHJvdmFsX2RlY2lzaW9uGAQgASgLMh0ud2FybWxpbmUudjEuQXBwcm92YWxEZWNpc2lvbkgAEjsKEmNsaWVudF90b29sX3Jlc3VsdBgFIAEoCzIdLndhcm1saW5lLnYxLkNsaWVudFRvb2xSZXN1bHRIABIlCgZ1cGRhdGUYBiABKAsyEy53YXJtbGluZS52MS5VcGRhdGVIABItCgpjaGVja3BvaW50GAcgASgLMhcud2FybWxpbmUudjEuQ2hlY2twb2ludEgAQgcKBWZyYW1lIjIKDENoYXRSZXNwb25zZRIiCgZldmVudHMYASADKAsyEi53YXJtbGluZS52MS5FdmVudCIkCgZDdXJzb3ISDQoFZXBvY2gYASABKAQSCwoDc2VxGAIgASgEIi8KCEZvcmtGcm9tEhIKCnNlc3Npb25faWQYASABKAkSDwoHdHVybl9pZBgCIAEoCSLuAgoET3BlbhISCgpzZXNzaW9uX2lkGAEgASgJEioKBmNvbmZpZxgCIAEoCzIaLndhcm1saW5lLnYxLlNlc3Npb25Db25maWcSIwoGZGV0YWlsGAMgASgOMhMud2FybWxpbmUudjEuRGV0YWlsEiIKBWFmdGVyGAQgASgLMhMud2FybWxpbmUudjEuQ3Vyc29yEiMKBGZvcmsYBSABKAsyFS53YXJtbGluZS52MS5Gb3JrRnJvbRIXCg9jb250aW51ZV9sYXRlc3QYBiABKAgSMAoNb25fZGlzY29ubmVjdBgHIAEoDjIZLndhcm1saW5lLnYxLk9uRGlzY29ubmVjdBIQCgh0YWtlb3ZlchgIIAEoCBIXCg9pZGVtcG90ZW5jeV9rZXkYCSABKAkSLAoHaGlzdG9yeRgKIAMoCzIbLndhcm1saW5lLnYxLkhpc3RvcnlNZXNzYWdlEhQKDGNvbnRpbnVhdGlvbhgLIAEoCSKtAQoOSGlzdG9yeU1lc3NhZ2USLgoEcm9sZRgBIAEoDjIgLndhcm1saW5lLnYxLkhpc3RvcnlNZXNzYWdlLlJvbGUSKgoHY29udGVudBgCIAMoCzIZLndhcm1saW5lLnYxLkhpc3RvcnlCbG9jayI/CgRSb2xlEhQKEFJPTEVfVU5TUEVDSUZJRUQQABINCglST0xFX1VTRVIQARISCg5ST0xFX0FTU0lTVEFOVBACIvoBCgxIaXN0b3J5QmxvY2sSDgoEdGV4dBgBIAEoCUgAEiMKBWltYWdlGAIgASgLMhIud2FybWxpbmUudjEuTWVkaWFIABImCghkb2N1bWVudBgDIAEoCzISLndhcm1saW5lLnYxLk1lZGlhSAASKgoJdG9vbF9jYWxsGAQgASgLMhUud2FybWxpbmUudjEuVG9vbENhbGxIABIuCgt0b29sX291dHB1dBgFIAEoCzIXLndhcm1saW5lLnYxLlRvb2xPdXRwdXRIABIpCgh0aGlua2luZxgGIAEoCzIVLndhcm1saW5lLnYxLlRoaW5raW5nSABCBgoEa2luZCJmCgpUb29sT3V0cHV0EhQKDHRvb2xfY2FsbF9pZBgBIAEoCRIMCgR0ZXh0GAIgASgJEiIKBmltYWdlcxgDIAMoCzISLndhcm1saW5lLnYxLk1lZGlhEhAKCGlzX2Vycm9yGAQgASgIIiIKCkNoZWNrcG9pbnQSFAoMY29udGludWF0aW9uGAEgASgJInEKC1VzZXJNZXNzYWdlEgwKBHRleHQYASABKAkSFwoPaWRlbXBvdGVuY3lfa2V5GAIgASgJEigKB2NvbnRlbnQYAyADKAsyFy53YXJtbGluZS52MS5JbnB1dEJsb2NrEhEKCWludGVycHJldBgEIAEoCCKhAQoKSW5wdXRCbG9jaxIOCgR0ZXh0GAEgASgJSAASIwoFaW1hZ2UYAiABKAsyEi53YXJtbGluZS52MS5NZWRpYUgAEiYKCGRvY3VtZW50GAMgASgLMhIud2FybWxpbmUudjEuTWVkaWFIABIuCgt0b29sX291dHB1dBgEIAEoCzIXLndhcm1saW5lLnYxLlRvb2xPdXRwdXRIAEIGCgRraW5kIikKBU1lZGlhEhIKCm1lZGlhX3R5cGUYASABKAkSDAoEZGF0YRgCIAEoDCJ7ChBBcHByb3ZhbERlY2lzaW9uEhMKC2FwcHJvdmFsX2lkGAEgASgJEiMKBWFsbG93GAIgASgLMhIud2FybWxpbmUudjEuQWxsb3dIABIhCgRkZW55GAMgASgLMhEud2FybWxpbmUudjEuRGVueUgAQgoKCGRlY2lzaW9uIqsBCgVBbGxvdxIuCg11cGRhdGVkX2lucHV0GAEgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIQCghyZW1lbWJlchgCIAEoCBIwCgdhbnN3ZXJzGAMgAygLMh8ud2FybWxpbmUudjEuQWxsb3cuQW5zd2Vyc0VudHJ5Gi4KDEFuc3dlcnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIioKBERlbnkSDwoHbWVzc2FnZRgBIAEoCRIRCglpbnRlcnJ1cHQYAiABKAgiZwoQQ2xpZW50VG9vbFJlc3VsdBIPCgdjYWxsX2lkGAEgASgJEgwKBHRleHQYAiABKAkSIgoGaW1hZ2VzGAMgAygLMhIud2FybWxpbmUudjEuTWVkaWESEAoIaXNfZXJyb3IYBCABKAgiqAEKBlVwZGF0ZRINCgVtb2RlbBgBIAEoCRI0Cg9wZXJtaXNzaW9uX21vZGUYAiABKA4yGy53YXJtbGluZS52MS5QZXJtaXNzaW9uTW9kZRIsCgttY3Bfc2VydmVycxgDIAEoCzIXLndhcm1saW5lLnYxLk1jcFNlcnZlcnMSKwoKY3JlZGVudGlhbBgEIAEoCzIXLndhcm1saW5lLnYxLkNyZWRlbnRpYWwiiwEKCk1jcFNlcnZlcnMSNQoHc2VydmVycxgBIAMoCzIkLndhcm1saW5lLnYxLk1jcFNlcnZlcnMuU2VydmVyc0VudHJ5GkYKDFNlcnZlcnNFbnRyeRILCgNrZXkYASABKAkSJQoFdmFsdWUYAiABKAsyFi53YXJtbGluZS52MS5NY3BTZXJ2ZXI6AjgBIgsKCUludGVycnVwdCLAAQoKQXNrUmVxdWVzdBIpCgdtZXNzYWdlGAEgASgLMhgud2FybWxpbmUudjEuVXNlck1lc3NhZ2USEgoKc2Vzc2lvbl9pZBgCIAEoCRIqCgZjb25maWcYAyABKAsyGi53YXJtbGluZS52MS5TZXNzaW9uQ29uZmlnEiMKBmRldGFpbBgEIAEoDjITLndhcm1saW5lLnYxLkRldGFpbBIiCgVhZnRlchgFIAEoCzITLndhcm1saW5lLnYxLkN1cnNvciIxCgtBc2tSZXNwb25zZRIiCgZldmVudHMYASADKAsyEi53YXJtbGluZS52MS5FdmVudCKPAQoMV2F0Y2hSZXF1ZXN0EhIKCnNlc3Npb25faWQYASABKAkSIgoFYWZ0ZXIYAiABKAsyEy53YXJtbGluZS52MS5DdXJzb3ISIwoGZGV0YWlsGAMgASgOMhMud2FybWxpbmUudjEuRGV0YWlsEg0KBWtpbmRzGAQgAygJEhMKC3JlcGxheV9vbmx5GAUgASgIIjMKDVdhdGNoUmVzcG9uc2USIgoGZXZlbnRzGAEgAygLMhIud2FybWxpbmUudjEuRXZlbnQqVAoGRGV0YWlsEhYKEkRFVEFJTF9VTlNQRUNJRklFRBAAEg8KC0RFVEFJTF9URVhUEAESEQoNREVUQUlMX0JMT0NLUxACEg4KCkRFVEFJTF9SQVcQAypmCgxPbkRpc2Nvbm5lY3QSHQoZT05fRElTQ09OTkVDVF9VTlNQRUNJRklFRBAAEhoKFk9OX0RJU0NPTk5FQ1RfQ09OVElOVUUQARIbChdPTl9ESVNDT05ORUNUX0lOVEVSUlVQVBACMt4BCgtDaGF0U2VydmljZRJFCgRDaGF0Ehgud2FybWxpbmUudjEuQ2hhdFJlcXVlc3QaGS53YXJtbGluZS52MS5DaGF0UmVzcG9uc2UiBOihGQEoATABEkAKA0FzaxIXLndhcm1saW5lLnYxLkFza1JlcXVlc3QaGC53YXJtbGluZS52MS5Bc2tSZXNwb25zZSIE6KEZATABEkYKBVdhdGNoEhkud2FybWxpbmUudjEuV2F0Y2hSZXF1ZXN0Ghoud2FybWxpbmUudjEuV2F0Y2hSZXNwb25zZSIE6KEZAjABQjBaLndhcm1saW5lLmRldi9jbGllbnRzL2dvL3dhcm1saW5lL3YxO3dhcm1saW5ldjFiBnByb3RvMw", [file_google_protobuf_struct, file_warmline_v1_events, file_warmline_v1_options, file_warmline_v1_session_config]);
 
 /**
  * One frame from the caller.
@@ -77,6 +77,14 @@ export type ChatRequest = Message<"warmline.v1.ChatRequest"> & {
      */
     value: Update;
     case: "update";
+  } | {
+    /**
+     * Let the session be found again by a name of the caller's.
+     *
+     * @generated from field: warmline.v1.Checkpoint checkpoint = 7;
+     */
+    value: Checkpoint;
+    case: "checkpoint";
   } | { case: undefined; value?: undefined };
 };
 
@@ -235,6 +243,26 @@ export type Open = Message<"warmline.v1.Open"> & {
    * @generated from field: string idempotency_key = 9;
    */
   idempotencyKey: string;
+
+  /**
+   * Begin with what was said elsewhere, so that a caller who keeps the conversation can go on with it.
+   * Only for a new session, without files in its workspace. It begins with the user, who and the model
+   * take turns, and ends with the model; where that calls tools, the first message answers them by
+   * `tool_output`. At most 10,000 messages.
+   *
+   * @generated from field: repeated warmline.v1.HistoryMessage history = 10;
+   */
+  history: HistoryMessage[];
+
+  /**
+   * Go on with the session of the caller's tenant that this name was given to last by a `checkpoint`,
+   * and that nobody else has; `config` and `history` are not looked at then. Where there is none, a new
+   * session begins. The name is used up by that. At most 128 characters of ASCII without spaces, with
+   * neither a session's id nor `fork` nor `continue_latest`.
+   *
+   * @generated from field: string continuation = 11;
+   */
+  continuation: string;
 };
 
 /**
@@ -243,6 +271,204 @@ export type Open = Message<"warmline.v1.Open"> & {
  */
 export const OpenSchema: GenMessage<Open> = /*@__PURE__*/
   messageDesc(file_warmline_v1_chat_service, 4);
+
+/**
+ * A message of a conversation that was held elsewhere.
+ *
+ * @generated from message warmline.v1.HistoryMessage
+ */
+export type HistoryMessage = Message<"warmline.v1.HistoryMessage"> & {
+  /**
+   * Who said it.
+   *
+   * @generated from field: warmline.v1.HistoryMessage.Role role = 1;
+   */
+  role: HistoryMessage_Role;
+
+  /**
+   * What was said, at least one part.
+   *
+   * @generated from field: repeated warmline.v1.HistoryBlock content = 2;
+   */
+  content: HistoryBlock[];
+};
+
+/**
+ * Describes the message warmline.v1.HistoryMessage.
+ * Use `create(HistoryMessageSchema)` to create a new message.
+ */
+export const HistoryMessageSchema: GenMessage<HistoryMessage> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_chat_service, 5);
+
+/**
+ * Who said something.
+ *
+ * @generated from enum warmline.v1.HistoryMessage.Role
+ */
+export enum HistoryMessage_Role {
+  /**
+   * Not set: refused.
+   *
+   * @generated from enum value: ROLE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * The user, or a tool.
+   *
+   * @generated from enum value: ROLE_USER = 1;
+   */
+  USER = 1,
+
+  /**
+   * The model.
+   *
+   * @generated from enum value: ROLE_ASSISTANT = 2;
+   */
+  ASSISTANT = 2,
+}
+
+/**
+ * Describes the enum warmline.v1.HistoryMessage.Role.
+ */
+export const HistoryMessage_RoleSchema: GenEnum<HistoryMessage_Role> = /*@__PURE__*/
+  enumDesc(file_warmline_v1_chat_service, 5, 0);
+
+/**
+ * A part of a message of a conversation that was held elsewhere.
+ *
+ * @generated from message warmline.v1.HistoryBlock
+ */
+export type HistoryBlock = Message<"warmline.v1.HistoryBlock"> & {
+  /**
+   * What it is; it must be set.
+   *
+   * @generated from oneof warmline.v1.HistoryBlock.kind
+   */
+  kind: {
+    /**
+     * Text; not empty.
+     *
+     * @generated from field: string text = 1;
+     */
+    value: string;
+    case: "text";
+  } | {
+    /**
+     * A picture that the user showed.
+     *
+     * @generated from field: warmline.v1.Media image = 2;
+     */
+    value: Media;
+    case: "image";
+  } | {
+    /**
+     * A document that the user showed.
+     *
+     * @generated from field: warmline.v1.Media document = 3;
+     */
+    value: Media;
+    case: "document";
+  } | {
+    /**
+     * The model called a tool. The name of one of the session's client tools is that tool; every other is
+     * a tool of that time.
+     *
+     * @generated from field: warmline.v1.ToolCall tool_call = 4;
+     */
+    value: ToolCall;
+    case: "toolCall";
+  } | {
+    /**
+     * What a tool gave back, in a message of the user's.
+     *
+     * @generated from field: warmline.v1.ToolOutput tool_output = 5;
+     */
+    value: ToolOutput;
+    case: "toolOutput";
+  } | {
+    /**
+     * What the model thought; without its signature it is left out.
+     *
+     * @generated from field: warmline.v1.Thinking thinking = 6;
+     */
+    value: Thinking;
+    case: "thinking";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message warmline.v1.HistoryBlock.
+ * Use `create(HistoryBlockSchema)` to create a new message.
+ */
+export const HistoryBlockSchema: GenMessage<HistoryBlock> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_chat_service, 6);
+
+/**
+ * What a tool gave back.
+ *
+ * @generated from message warmline.v1.ToolOutput
+ */
+export type ToolOutput = Message<"warmline.v1.ToolOutput"> & {
+  /**
+   * The call that it answers.
+   *
+   * @generated from field: string tool_call_id = 1;
+   */
+  toolCallId: string;
+
+  /**
+   * What it gave, as text.
+   *
+   * @generated from field: string text = 2;
+   */
+  text: string;
+
+  /**
+   * What it gave, as pictures.
+   *
+   * @generated from field: repeated warmline.v1.Media images = 3;
+   */
+  images: Media[];
+
+  /**
+   * Whether the tool failed.
+   *
+   * @generated from field: bool is_error = 4;
+   */
+  isError: boolean;
+};
+
+/**
+ * Describes the message warmline.v1.ToolOutput.
+ * Use `create(ToolOutputSchema)` to create a new message.
+ */
+export const ToolOutputSchema: GenMessage<ToolOutput> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_chat_service, 7);
+
+/**
+ * Let the session be found again by a name: by an `open` whose `continuation` it is, also after a restart. It
+ * takes the place of the session's last one, holds also while a turn runs, and is answered by
+ * `checkpointed` when it is stored.
+ *
+ * @generated from message warmline.v1.Checkpoint
+ */
+export type Checkpoint = Message<"warmline.v1.Checkpoint"> & {
+  /**
+   * The name: at most 128 characters of ASCII without spaces, seen by the caller's tenant alone. Several
+   * sessions may have the same.
+   *
+   * @generated from field: string continuation = 1;
+   */
+  continuation: string;
+};
+
+/**
+ * Describes the message warmline.v1.Checkpoint.
+ * Use `create(CheckpointSchema)` to create a new message.
+ */
+export const CheckpointSchema: GenMessage<Checkpoint> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_chat_service, 8);
 
 /**
  * Something said to the model.
@@ -289,7 +515,7 @@ export type UserMessage = Message<"warmline.v1.UserMessage"> & {
  * Use `create(UserMessageSchema)` to create a new message.
  */
 export const UserMessageSchema: GenMessage<UserMessage> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_chat_service, 5);
+  messageDesc(file_warmline_v1_chat_service, 9);
 
 /**
  * A part of a message to the model.
@@ -326,6 +552,15 @@ export type InputBlock = Message<"warmline.v1.InputBlock"> & {
      */
     value: Media;
     case: "document";
+  } | {
+    /**
+     * What a tool gave back that the model had called at the end of the session's `history`. All of them
+     * are in the session's first message, before anything else, and that has no `text`.
+     *
+     * @generated from field: warmline.v1.ToolOutput tool_output = 4;
+     */
+    value: ToolOutput;
+    case: "toolOutput";
   } | { case: undefined; value?: undefined };
 };
 
@@ -334,7 +569,7 @@ export type InputBlock = Message<"warmline.v1.InputBlock"> & {
  * Use `create(InputBlockSchema)` to create a new message.
  */
 export const InputBlockSchema: GenMessage<InputBlock> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_chat_service, 6);
+  messageDesc(file_warmline_v1_chat_service, 10);
 
 /**
  * Content that is no text.
@@ -362,7 +597,7 @@ export type Media = Message<"warmline.v1.Media"> & {
  * Use `create(MediaSchema)` to create a new message.
  */
 export const MediaSchema: GenMessage<Media> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_chat_service, 7);
+  messageDesc(file_warmline_v1_chat_service, 11);
 
 /**
  * The answer to an `approval_requested`. One that nobody waits for any more is told by a notice with the
@@ -407,7 +642,7 @@ export type ApprovalDecision = Message<"warmline.v1.ApprovalDecision"> & {
  * Use `create(ApprovalDecisionSchema)` to create a new message.
  */
 export const ApprovalDecisionSchema: GenMessage<ApprovalDecision> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_chat_service, 8);
+  messageDesc(file_warmline_v1_chat_service, 12);
 
 /**
  * A yes.
@@ -444,7 +679,7 @@ export type Allow = Message<"warmline.v1.Allow"> & {
  * Use `create(AllowSchema)` to create a new message.
  */
 export const AllowSchema: GenMessage<Allow> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_chat_service, 9);
+  messageDesc(file_warmline_v1_chat_service, 13);
 
 /**
  * A no.
@@ -472,7 +707,7 @@ export type Deny = Message<"warmline.v1.Deny"> & {
  * Use `create(DenySchema)` to create a new message.
  */
 export const DenySchema: GenMessage<Deny> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_chat_service, 10);
+  messageDesc(file_warmline_v1_chat_service, 14);
 
 /**
  * The answer to a `client_tool_called`. One that nobody waits for any more is told by a notice with the code
@@ -515,7 +750,7 @@ export type ClientToolResult = Message<"warmline.v1.ClientToolResult"> & {
  * Use `create(ClientToolResultSchema)` to create a new message.
  */
 export const ClientToolResultSchema: GenMessage<ClientToolResult> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_chat_service, 11);
+  messageDesc(file_warmline_v1_chat_service, 15);
 
 /**
  * Sets a session up differently, also while a turn runs: its next request to the model, or its next tool call,
@@ -559,7 +794,7 @@ export type Update = Message<"warmline.v1.Update"> & {
  * Use `create(UpdateSchema)` to create a new message.
  */
 export const UpdateSchema: GenMessage<Update> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_chat_service, 12);
+  messageDesc(file_warmline_v1_chat_service, 16);
 
 /**
  * The MCP servers of a session.
@@ -580,7 +815,7 @@ export type McpServers = Message<"warmline.v1.McpServers"> & {
  * Use `create(McpServersSchema)` to create a new message.
  */
 export const McpServersSchema: GenMessage<McpServers> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_chat_service, 13);
+  messageDesc(file_warmline_v1_chat_service, 17);
 
 /**
  * Stop the running turn. `interrupt_result` says what happened.
@@ -595,7 +830,7 @@ export type Interrupt = Message<"warmline.v1.Interrupt"> & {
  * Use `create(InterruptSchema)` to create a new message.
  */
 export const InterruptSchema: GenMessage<Interrupt> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_chat_service, 14);
+  messageDesc(file_warmline_v1_chat_service, 18);
 
 /**
  * One turn.
@@ -644,7 +879,7 @@ export type AskRequest = Message<"warmline.v1.AskRequest"> & {
  * Use `create(AskRequestSchema)` to create a new message.
  */
 export const AskRequestSchema: GenMessage<AskRequest> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_chat_service, 15);
+  messageDesc(file_warmline_v1_chat_service, 19);
 
 /**
  * What is ready to be sent travels together, in order.
@@ -665,7 +900,7 @@ export type AskResponse = Message<"warmline.v1.AskResponse"> & {
  * Use `create(AskResponseSchema)` to create a new message.
  */
 export const AskResponseSchema: GenMessage<AskResponse> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_chat_service, 16);
+  messageDesc(file_warmline_v1_chat_service, 20);
 
 /**
  * What to observe.
@@ -715,7 +950,7 @@ export type WatchRequest = Message<"warmline.v1.WatchRequest"> & {
  * Use `create(WatchRequestSchema)` to create a new message.
  */
 export const WatchRequestSchema: GenMessage<WatchRequest> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_chat_service, 17);
+  messageDesc(file_warmline_v1_chat_service, 21);
 
 /**
  * What is ready to be sent travels together, in order.
@@ -736,7 +971,7 @@ export type WatchResponse = Message<"warmline.v1.WatchResponse"> & {
  * Use `create(WatchResponseSchema)` to create a new message.
  */
 export const WatchResponseSchema: GenMessage<WatchResponse> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_chat_service, 18);
+  messageDesc(file_warmline_v1_chat_service, 22);
 
 /**
  * How much of what happens a stream is told.

@@ -16,7 +16,7 @@ import type { JsonObject, Message as Message$1 } from "@bufbuild/protobuf";
  * Describes the file warmline/v1/events.proto.
  */
 export const file_warmline_v1_events: GenFile = /*@__PURE__*/
-  fileDesc("Chh3YXJtbGluZS92MS9ldmVudHMucHJvdG8SC3dhcm1saW5lLnYxIqwLCgVFdmVudBISCgpzZXNzaW9uX2lkGAEgASgJEg8KB3R1cm5faWQYAiABKAkSDQoFZXBvY2gYAyABKAQSCwoDc2VxGAQgASgEEigKBHRpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhsKE3BhcmVudF90b29sX2NhbGxfaWQYBiABKAkSNAoOc2Vzc2lvbl9vcGVuZWQYCiABKAsyGi53YXJtbGluZS52MS5TZXNzaW9uT3BlbmVkSAASNgoPc2VydmVyX2RyYWluaW5nGAsgASgLMhsud2FybWxpbmUudjEuU2VydmVyRHJhaW5pbmdIABI2Cg9zZXNzaW9uX3VwZGF0ZWQYDCABKAsyGy53YXJtbGluZS52MS5TZXNzaW9uVXBkYXRlZEgAEi4KC3R1cm5fcXVldWVkGBQgASgLMhcud2FybWxpbmUudjEuVHVyblF1ZXVlZEgAEjAKDHR1cm5fc3RhcnRlZBgVIAEoCzIYLndhcm1saW5lLnYxLlR1cm5TdGFydGVkSAASNAoOdHVybl9jb21wbGV0ZWQYFiABKAsyGi53YXJtbGluZS52MS5UdXJuQ29tcGxldGVkSAASLgoLdHVybl9mYWlsZWQYFyABKAsyFy53YXJtbGluZS52MS5UdXJuRmFpbGVkSAASOAoQaW50ZXJydXB0X3Jlc3VsdBgYIAEoCzIcLndhcm1saW5lLnYxLkludGVycnVwdFJlc3VsdEgAEjIKDXR1cm5fYXR0YWNoZWQYGSABKAsyGS53YXJtbGluZS52MS5UdXJuQXR0YWNoZWRIABIsCgp0ZXh0X2RlbHRhGB4gASgLMhYud2FybWxpbmUudjEuVGV4dERlbHRhSAASNAoOdGhpbmtpbmdfZGVsdGEYHyABKAsyGi53YXJtbGluZS52MS5UaGlua2luZ0RlbHRhSAASNwoQdG9vbF9pbnB1dF9kZWx0YRggIAEoCzIbLndhcm1saW5lLnYxLlRvb2xJbnB1dERlbHRhSAASJwoHbWVzc2FnZRgoIAEoCzIULndhcm1saW5lLnYxLk1lc3NhZ2VIABIqCgl0b29sX2NhbGwYKSABKAsyFS53YXJtbGluZS52MS5Ub29sQ2FsbEgAEi4KC3Rvb2xfcmVzdWx0GCogASgLMhcud2FybWxpbmUudjEuVG9vbFJlc3VsdEgAEiUKBm5vdGljZRgyIAEoCzITLndhcm1saW5lLnYxLk5vdGljZUgAEjwKEmFwcHJvdmFsX3JlcXVlc3RlZBgzIAEoCzIeLndhcm1saW5lLnYxLkFwcHJvdmFsUmVxdWVzdGVkSAASOgoRYXBwcm92YWxfcmVzb2x2ZWQYNCABKAsyHS53YXJtbGluZS52MS5BcHByb3ZhbFJlc29sdmVkSAASOwoSY2xpZW50X3Rvb2xfY2FsbGVkGDUgASgLMh0ud2FybWxpbmUudjEuQ2xpZW50VG9vbENhbGxlZEgAEj8KFGNsaWVudF90b29sX3JldHVybmVkGDYgASgLMh8ud2FybWxpbmUudjEuQ2xpZW50VG9vbFJldHVybmVkSAASOQoRbWNwX3NlcnZlcl9zdGF0dXMYNyABKAsyHC53YXJtbGluZS52MS5NY3BTZXJ2ZXJTdGF0dXNIABI+ChNjcmVkZW50aWFsX3JlcXVpcmVkGDggASgLMh8ud2FybWxpbmUudjEuQ3JlZGVudGlhbFJlcXVpcmVkSAASLgoLYWdlbnRfZXZlbnQYOSABKAsyFy53YXJtbGluZS52MS5BZ2VudEV2ZW50SAASKgoJZGVidWdfbG9nGDwgASgLMhUud2FybWxpbmUudjEuRGVidWdMb2dIABIfCgNyYXcYWiABKAsyEC53YXJtbGluZS52MS5SYXdIAEIGCgRraW5kIs0CCg1TZXNzaW9uT3BlbmVkEhIKCnNlc3Npb25faWQYASABKAkSJQoFc3RhcnQYAiABKA4yFi53YXJtbGluZS52MS5TdGFydEtpbmQSDQoFbW9kZWwYAyABKAkSEwoLY2xpX3ZlcnNpb24YBCABKAkSEAoIbGFzdF9zZXEYBSABKAQSDQoFZXBvY2gYBiABKAQSFwoPcnVubmluZ190dXJuX2lkGAcgASgJEjYKDm9wZW5fYXBwcm92YWxzGAggAygLMh4ud2FybWxpbmUudjEuQXBwcm92YWxSZXF1ZXN0ZWQSOAoRb3Blbl9jbGllbnRfY2FsbHMYCSADKAsyHS53YXJtbGluZS52MS5DbGllbnRUb29sQ2FsbGVkEjEKC21jcF9zZXJ2ZXJzGAogAygLMhwud2FybWxpbmUudjEuTWNwU2VydmVyU3RhdHVzIlwKDlNlcnZlckRyYWluaW5nEi4KC3JldHJ5X2FmdGVyGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEg0KBWVwb2NoGAIgASgEEgsKA3NlcRgDIAEoBCJVCg5TZXNzaW9uVXBkYXRlZBINCgVtb2RlbBgBIAEoCRI0Cg9wZXJtaXNzaW9uX21vZGUYAiABKA4yGy53YXJtbGluZS52MS5QZXJtaXNzaW9uTW9kZSJFCgpUdXJuUXVldWVkEhAKCHBvc2l0aW9uGAEgASgNEhcKD2lkZW1wb3RlbmN5X2tleRgCIAEoCRIMCgR0ZXh0GAMgASgJIicKDFR1cm5BdHRhY2hlZBIXCg9pZGVtcG90ZW5jeV9rZXkYASABKAkiOwoLVHVyblN0YXJ0ZWQSLAoHbGF0ZW5jeRgBIAEoCzIbLndhcm1saW5lLnYxLkxhdGVuY3lSZWNlaXB0IpoDCg5MYXRlbmN5UmVjZWlwdBIlCgVzdGFydBgBIAEoDjIWLndhcm1saW5lLnYxLlN0YXJ0S2luZBIoCgVxdWV1ZRgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIoCgVzcGF3bhgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhInCgRiaW5kGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiYKA2NsaRgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIuCgtmaXJzdF90b2tlbhgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIoCgV0b3RhbBgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIOCgZtaXNzZXMYCCADKAkSKgoHaGlzdG9yeRgJIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhImCgNtY3AYCiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24ipQIKDVR1cm5Db21wbGV0ZWQSLAoLc3RvcF9yZWFzb24YASABKA4yFy53YXJtbGluZS52MS5TdG9wUmVhc29uEg4KBnJlc3VsdBgCIAEoCRIhCgV1c2FnZRgDIAEoCzISLndhcm1saW5lLnYxLlVzYWdlEiwKB2xhdGVuY3kYBCABKAsyGy53YXJtbGluZS52MS5MYXRlbmN5UmVjZWlwdBI5ChJwZXJtaXNzaW9uX2RlbmlhbHMYBSADKAsyHS53YXJtbGluZS52MS5QZXJtaXNzaW9uRGVuaWFsEhYKDm1vZGVsX3JlcXVlc3RzGAYgASgNEjIKEXN0cnVjdHVyZWRfb3V0cHV0GAcgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdCKDAgoFVXNhZ2USFAoMaW5wdXRfdG9rZW5zGAEgASgEEhUKDW91dHB1dF90b2tlbnMYAiABKAQSHwoXY2FjaGVfcmVhZF9pbnB1dF90b2tlbnMYAyABKAQSIwobY2FjaGVfY3JlYXRpb25faW5wdXRfdG9rZW5zGAQgASgEEhAKCGNvc3RfdXNkGAUgASgBEjEKCGJ5X21vZGVsGAYgAygLMh8ud2FybWxpbmUudjEuVXNhZ2UuQnlNb2RlbEVudHJ5GkIKDEJ5TW9kZWxFbnRyeRILCgNrZXkYASABKAkSIQoFdmFsdWUYAiABKAsyEi53YXJtbGluZS52MS5Vc2FnZToCOAEiOwoQUGVybWlzc2lvbkRlbmlhbBIRCgl0b29sX25hbWUYASABKAkSFAoMdG9vbF9jYWxsX2lkGAIgASgJIsYBCgpUdXJuRmFpbGVkEiIKBnN0YXR1cxgBIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzEhQKDHNlc3Npb25fbG9zdBgCIAEoCBIUCgxjb250ZXh0X2xvc3QYAyABKAgSIQoFdXNhZ2UYBCABKAsyEi53YXJtbGluZS52MS5Vc2FnZRIsCgdsYXRlbmN5GAUgASgLMhsud2FybWxpbmUudjEuTGF0ZW5jeVJlY2VpcHQSFwoPaWRlbXBvdGVuY3lfa2V5GAYgASgJIscBCg9JbnRlcnJ1cHRSZXN1bHQSNQoHb3V0Y29tZRgBIAEoDjIkLndhcm1saW5lLnYxLkludGVycnVwdFJlc3VsdC5PdXRjb21lIn0KB091dGNvbWUSFwoTT1VUQ09NRV9VTlNQRUNJRklFRBAAEhMKD09VVENPTUVfU1RPUFBFRBABEhsKF09VVENPTUVfTk9USElOR19SVU5OSU5HEAISEwoPT1VUQ09NRV9MQVRDSEVEEAMSEgoOT1VUQ09NRV9GT1JDRUQQBCIuCglUZXh0RGVsdGESDAoEdGV4dBgBIAEoCRITCgtibG9ja19pbmRleBgCIAEoDSIyCg1UaGlua2luZ0RlbHRhEgwKBHRleHQYASABKAkSEwoLYmxvY2tfaW5kZXgYAiABKA0iOwoOVG9vbElucHV0RGVsdGESFAoMcGFydGlhbF9qc29uGAEgASgJEhMKC2Jsb2NrX2luZGV4GAIgASgNImEKB01lc3NhZ2USCgoCaWQYASABKAkSDQoFbW9kZWwYAiABKAkSKgoHY29udGVudBgDIAMoCzIZLndhcm1saW5lLnYxLkNvbnRlbnRCbG9jaxIPCgdhYm9ydGVkGAQgASgIIqcBCgxDb250ZW50QmxvY2sSDgoEdGV4dBgBIAEoCUgAEikKCHRoaW5raW5nGAIgASgLMhUud2FybWxpbmUudjEuVGhpbmtpbmdIABIqCgl0b29sX2NhbGwYAyABKAsyFS53YXJtbGluZS52MS5Ub29sQ2FsbEgAEigKBW90aGVyGA8gASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdEgAQgYKBGtpbmQiKwoIVGhpbmtpbmcSDAoEdGV4dBgBIAEoCRIRCglzaWduYXR1cmUYAiABKAkiTAoIVG9vbENhbGwSCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRImCgVpbnB1dBgDIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QiQgoKVG9vbFJlc3VsdBIUCgx0b29sX2NhbGxfaWQYASABKAkSDAoEdGV4dBgCIAEoCRIQCghpc19lcnJvchgDIAEoCCLtAQoRQXBwcm92YWxSZXF1ZXN0ZWQSEwoLYXBwcm92YWxfaWQYASABKAkSEQoJdG9vbF9uYW1lGAIgASgJEiYKBWlucHV0GAMgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIUCgx0b29sX2NhbGxfaWQYBCABKAkSEwoLZGVzY3JpcHRpb24YBSABKAkSLAoLc3VnZ2VzdGlvbnMYBiADKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Ei8KC2V4cGlyZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCLYAQoQQXBwcm92YWxSZXNvbHZlZBITCgthcHByb3ZhbF9pZBgBIAEoCRI2CgdvdXRjb21lGAIgASgOMiUud2FybWxpbmUudjEuQXBwcm92YWxSZXNvbHZlZC5PdXRjb21lIncKB091dGNvbWUSFwoTT1VUQ09NRV9VTlNQRUNJRklFRBAAEhMKD09VVENPTUVfQUxMT1dFRBABEhIKDk9VVENPTUVfREVOSUVEEAISEwoPT1VUQ09NRV9FWFBJUkVEEAMSFQoRT1VUQ09NRV9XSVRIRFJBV04QBCKgAQoQQ2xpZW50VG9vbENhbGxlZBIPCgdjYWxsX2lkGAEgASgJEgwKBG5hbWUYAiABKAkSJgoFaW5wdXQYAyABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EhQKDHRvb2xfY2FsbF9pZBgEIAEoCRIvCgtleHBpcmVfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAi2QEKEkNsaWVudFRvb2xSZXR1cm5lZBIPCgdjYWxsX2lkGAEgASgJEjgKB291dGNvbWUYAiABKA4yJy53YXJtbGluZS52MS5DbGllbnRUb29sUmV0dXJuZWQuT3V0Y29tZSJ4CgdPdXRjb21lEhcKE09VVENPTUVfVU5TUEVDSUZJRUQQABIUChBPVVRDT01FX1JFVFVSTkVEEAESEgoOT1VUQ09NRV9GQUlMRUQQAhITCg9PVVRDT01FX0VYUElSRUQQAxIVChFPVVRDT01FX1dJVEhEUkFXThAEIjMKEkNyZWRlbnRpYWxSZXF1aXJlZBIPCgdtZXNzYWdlGAEgASgJEgwKBG5hbWUYAiABKAkizQEKD01jcFNlcnZlclN0YXR1cxIMCgRuYW1lGAEgASgJEjEKBXN0YXRlGAIgASgOMiIud2FybWxpbmUudjEuTWNwU2VydmVyU3RhdHVzLlN0YXRlEg0KBWVycm9yGAMgASgJEg0KBXRvb2xzGAQgAygJIlsKBVN0YXRlEhUKEVNUQVRFX1VOU1BFQ0lGSUVEEAASFAoQU1RBVEVfQ09OTkVDVElORxABEhMKD1NUQVRFX0NPTk5FQ1RFRBACEhAKDFNUQVRFX0ZBSUxFRBADIpIDCgZOb3RpY2USJgoEa2luZBgBIAEoDjIYLndhcm1saW5lLnYxLk5vdGljZS5LaW5kEgwKBGNvZGUYAiABKAkSDwoHbWVzc2FnZRgDIAEoCRIzCghtZXRhZGF0YRgEIAMoCzIhLndhcm1saW5lLnYxLk5vdGljZS5NZXRhZGF0YUVudHJ5Gi8KDU1ldGFkYXRhRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASLaAQoES2luZBIUChBLSU5EX1VOU1BFQ0lGSUVEEAASEQoNS0lORF9SRVRSWUlORxABEhMKD0tJTkRfUkFURV9MSU1JVBACEhcKE0tJTkRfTU9ERUxfRkFMTEJBQ0sQAxITCg9LSU5EX0NPTVBBQ1RJTkcQBBIQCgxLSU5EX1dBUk5JTkcQBRIVChFLSU5EX0NPTlRFWFRfTE9TVBAGEhMKD0tJTkRfVEFLRU5fT1ZFUhAHEhcKE0tJTkRfRVZFTlRTX0VYUElSRUQQCBIPCgtLSU5EX1BBUktFRBAJIiEKA1JhdxIMCgR0eXBlGAEgASgJEgwKBGpzb24YAiABKAki0QIKCkFnZW50RXZlbnQSFAoMdG9vbF9jYWxsX2lkGAEgASgJEg0KBWFnZW50GAIgASgJEiwKBXN0YXRlGAMgASgOMh0ud2FybWxpbmUudjEuQWdlbnRFdmVudC5TdGF0ZRIMCgR0ZXh0GAQgASgJEhEKCWxhc3RfdG9vbBgFIAEoCRISCgp0b29sX2NhbGxzGAYgASgNEg4KBnRva2VucxgHIAEoBBIrCghkdXJhdGlvbhgIIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJ+CgVTdGF0ZRIVChFTVEFURV9VTlNQRUNJRklFRBAAEhEKDVNUQVRFX1NUQVJURUQQARIRCg1TVEFURV9XT1JLSU5HEAISEwoPU1RBVEVfQ09NUExFVEVEEAMSEAoMU1RBVEVfRkFJTEVEEAQSEQoNU1RBVEVfU1RPUFBFRBAFIi8KCERlYnVnTG9nEgwKBHRleHQYASABKAkSFQoNZHJvcHBlZF9ieXRlcxgCIAEoBCp9CglTdGFydEtpbmQSGgoWU1RBUlRfS0lORF9VTlNQRUNJRklFRBAAEhIKDlNUQVJUX0tJTkRfSE9UEAESEwoPU1RBUlRfS0lORF9XQVJNEAISEwoPU1RBUlRfS0lORF9DT0xEEAMSFgoSU1RBUlRfS0lORF9SRVNVTUVEEAQqzgEKClN0b3BSZWFzb24SGwoXU1RPUF9SRUFTT05fVU5TUEVDSUZJRUQQABIYChRTVE9QX1JFQVNPTl9FTkRfVFVSThABEhoKFlNUT1BfUkVBU09OX01BWF9UT0tFTlMQAhIdChlTVE9QX1JFQVNPTl9TVE9QX1NFUVVFTkNFEAMSFwoTU1RPUF9SRUFTT05fUkVGVVNBTBAEEhgKFFNUT1BfUkVBU09OX1RPT0xfVVNFEAUSGwoXU1RPUF9SRUFTT05fSU5URVJSVVBURUQQBkIwWi53YXJtbGluZS5kZXYvY2xpZW50cy9nby93YXJtbGluZS92MTt3YXJtbGluZXYxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp, file_google_rpc_status, file_warmline_v1_session_config]);
+  fileDesc("Chh3YXJtbGluZS92MS9ldmVudHMucHJvdG8SC3dhcm1saW5lLnYxIt8LCgVFdmVudBISCgpzZXNzaW9uX2lkGAEgASgJEg8KB3R1cm5faWQYAiABKAkSDQoFZXBvY2gYAyABKAQSCwoDc2VxGAQgASgEEigKBHRpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhsKE3BhcmVudF90b29sX2NhbGxfaWQYBiABKAkSNAoOc2Vzc2lvbl9vcGVuZWQYCiABKAsyGi53YXJtbGluZS52MS5TZXNzaW9uT3BlbmVkSAASNgoPc2VydmVyX2RyYWluaW5nGAsgASgLMhsud2FybWxpbmUudjEuU2VydmVyRHJhaW5pbmdIABI2Cg9zZXNzaW9uX3VwZGF0ZWQYDCABKAsyGy53YXJtbGluZS52MS5TZXNzaW9uVXBkYXRlZEgAEjEKDGNoZWNrcG9pbnRlZBgNIAEoCzIZLndhcm1saW5lLnYxLkNoZWNrcG9pbnRlZEgAEi4KC3R1cm5fcXVldWVkGBQgASgLMhcud2FybWxpbmUudjEuVHVyblF1ZXVlZEgAEjAKDHR1cm5fc3RhcnRlZBgVIAEoCzIYLndhcm1saW5lLnYxLlR1cm5TdGFydGVkSAASNAoOdHVybl9jb21wbGV0ZWQYFiABKAsyGi53YXJtbGluZS52MS5UdXJuQ29tcGxldGVkSAASLgoLdHVybl9mYWlsZWQYFyABKAsyFy53YXJtbGluZS52MS5UdXJuRmFpbGVkSAASOAoQaW50ZXJydXB0X3Jlc3VsdBgYIAEoCzIcLndhcm1saW5lLnYxLkludGVycnVwdFJlc3VsdEgAEjIKDXR1cm5fYXR0YWNoZWQYGSABKAsyGS53YXJtbGluZS52MS5UdXJuQXR0YWNoZWRIABIsCgp0ZXh0X2RlbHRhGB4gASgLMhYud2FybWxpbmUudjEuVGV4dERlbHRhSAASNAoOdGhpbmtpbmdfZGVsdGEYHyABKAsyGi53YXJtbGluZS52MS5UaGlua2luZ0RlbHRhSAASNwoQdG9vbF9pbnB1dF9kZWx0YRggIAEoCzIbLndhcm1saW5lLnYxLlRvb2xJbnB1dERlbHRhSAASJwoHbWVzc2FnZRgoIAEoCzIULndhcm1saW5lLnYxLk1lc3NhZ2VIABIqCgl0b29sX2NhbGwYKSABKAsyFS53YXJtbGluZS52MS5Ub29sQ2FsbEgAEi4KC3Rvb2xfcmVzdWx0GCogASgLMhcud2FybWxpbmUudjEuVG9vbFJlc3VsdEgAEiUKBm5vdGljZRgyIAEoCzITLndhcm1saW5lLnYxLk5vdGljZUgAEjwKEmFwcHJvdmFsX3JlcXVlc3RlZBgzIAEoCzIeLndhcm1saW5lLnYxLkFwcHJvdmFsUmVxdWVzdGVkSAASOgoRYXBwcm92YWxfcmVzb2x2ZWQYNCABKAsyHS53YXJtbGluZS52MS5BcHByb3ZhbFJlc29sdmVkSAASOwoSY2xpZW50X3Rvb2xfY2FsbGVkGDUgASgLMh0ud2FybWxpbmUudjEuQ2xpZW50VG9vbENhbGxlZEgAEj8KFGNsaWVudF90b29sX3JldHVybmVkGDYgASgLMh8ud2FybWxpbmUudjEuQ2xpZW50VG9vbFJldHVybmVkSAASOQoRbWNwX3NlcnZlcl9zdGF0dXMYNyABKAsyHC53YXJtbGluZS52MS5NY3BTZXJ2ZXJTdGF0dXNIABI+ChNjcmVkZW50aWFsX3JlcXVpcmVkGDggASgLMh8ud2FybWxpbmUudjEuQ3JlZGVudGlhbFJlcXVpcmVkSAASLgoLYWdlbnRfZXZlbnQYOSABKAsyFy53YXJtbGluZS52MS5BZ2VudEV2ZW50SAASKgoJZGVidWdfbG9nGDwgASgLMhUud2FybWxpbmUudjEuRGVidWdMb2dIABIfCgNyYXcYWiABKAsyEC53YXJtbGluZS52MS5SYXdIAEIGCgRraW5kIuACCg1TZXNzaW9uT3BlbmVkEhIKCnNlc3Npb25faWQYASABKAkSJQoFc3RhcnQYAiABKA4yFi53YXJtbGluZS52MS5TdGFydEtpbmQSDQoFbW9kZWwYAyABKAkSEwoLY2xpX3ZlcnNpb24YBCABKAkSEAoIbGFzdF9zZXEYBSABKAQSDQoFZXBvY2gYBiABKAQSFwoPcnVubmluZ190dXJuX2lkGAcgASgJEjYKDm9wZW5fYXBwcm92YWxzGAggAygLMh4ud2FybWxpbmUudjEuQXBwcm92YWxSZXF1ZXN0ZWQSOAoRb3Blbl9jbGllbnRfY2FsbHMYCSADKAsyHS53YXJtbGluZS52MS5DbGllbnRUb29sQ2FsbGVkEjEKC21jcF9zZXJ2ZXJzGAogAygLMhwud2FybWxpbmUudjEuTWNwU2VydmVyU3RhdHVzEhEKCWNvbnRpbnVlZBgLIAEoCCJcCg5TZXJ2ZXJEcmFpbmluZxIuCgtyZXRyeV9hZnRlchgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhINCgVlcG9jaBgCIAEoBBILCgNzZXEYAyABKAQiJAoMQ2hlY2twb2ludGVkEhQKDGNvbnRpbnVhdGlvbhgBIAEoCSJVCg5TZXNzaW9uVXBkYXRlZBINCgVtb2RlbBgBIAEoCRI0Cg9wZXJtaXNzaW9uX21vZGUYAiABKA4yGy53YXJtbGluZS52MS5QZXJtaXNzaW9uTW9kZSJFCgpUdXJuUXVldWVkEhAKCHBvc2l0aW9uGAEgASgNEhcKD2lkZW1wb3RlbmN5X2tleRgCIAEoCRIMCgR0ZXh0GAMgASgJIicKDFR1cm5BdHRhY2hlZBIXCg9pZGVtcG90ZW5jeV9rZXkYASABKAkiOwoLVHVyblN0YXJ0ZWQSLAoHbGF0ZW5jeRgBIAEoCzIbLndhcm1saW5lLnYxLkxhdGVuY3lSZWNlaXB0IpoDCg5MYXRlbmN5UmVjZWlwdBIlCgVzdGFydBgBIAEoDjIWLndhcm1saW5lLnYxLlN0YXJ0S2luZBIoCgVxdWV1ZRgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIoCgVzcGF3bhgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhInCgRiaW5kGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiYKA2NsaRgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIuCgtmaXJzdF90b2tlbhgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIoCgV0b3RhbBgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIOCgZtaXNzZXMYCCADKAkSKgoHaGlzdG9yeRgJIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhImCgNtY3AYCiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24ipQIKDVR1cm5Db21wbGV0ZWQSLAoLc3RvcF9yZWFzb24YASABKA4yFy53YXJtbGluZS52MS5TdG9wUmVhc29uEg4KBnJlc3VsdBgCIAEoCRIhCgV1c2FnZRgDIAEoCzISLndhcm1saW5lLnYxLlVzYWdlEiwKB2xhdGVuY3kYBCABKAsyGy53YXJtbGluZS52MS5MYXRlbmN5UmVjZWlwdBI5ChJwZXJtaXNzaW9uX2RlbmlhbHMYBSADKAsyHS53YXJtbGluZS52MS5QZXJtaXNzaW9uRGVuaWFsEhYKDm1vZGVsX3JlcXVlc3RzGAYgASgNEjIKEXN0cnVjdHVyZWRfb3V0cHV0GAcgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdCKDAgoFVXNhZ2USFAoMaW5wdXRfdG9rZW5zGAEgASgEEhUKDW91dHB1dF90b2tlbnMYAiABKAQSHwoXY2FjaGVfcmVhZF9pbnB1dF90b2tlbnMYAyABKAQSIwobY2FjaGVfY3JlYXRpb25faW5wdXRfdG9rZW5zGAQgASgEEhAKCGNvc3RfdXNkGAUgASgBEjEKCGJ5X21vZGVsGAYgAygLMh8ud2FybWxpbmUudjEuVXNhZ2UuQnlNb2RlbEVudHJ5GkIKDEJ5TW9kZWxFbnRyeRILCgNrZXkYASABKAkSIQoFdmFsdWUYAiABKAsyEi53YXJtbGluZS52MS5Vc2FnZToCOAEiOwoQUGVybWlzc2lvbkRlbmlhbBIRCgl0b29sX25hbWUYASABKAkSFAoMdG9vbF9jYWxsX2lkGAIgASgJIsYBCgpUdXJuRmFpbGVkEiIKBnN0YXR1cxgBIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzEhQKDHNlc3Npb25fbG9zdBgCIAEoCBIUCgxjb250ZXh0X2xvc3QYAyABKAgSIQoFdXNhZ2UYBCABKAsyEi53YXJtbGluZS52MS5Vc2FnZRIsCgdsYXRlbmN5GAUgASgLMhsud2FybWxpbmUudjEuTGF0ZW5jeVJlY2VpcHQSFwoPaWRlbXBvdGVuY3lfa2V5GAYgASgJIscBCg9JbnRlcnJ1cHRSZXN1bHQSNQoHb3V0Y29tZRgBIAEoDjIkLndhcm1saW5lLnYxLkludGVycnVwdFJlc3VsdC5PdXRjb21lIn0KB091dGNvbWUSFwoTT1VUQ09NRV9VTlNQRUNJRklFRBAAEhMKD09VVENPTUVfU1RPUFBFRBABEhsKF09VVENPTUVfTk9USElOR19SVU5OSU5HEAISEwoPT1VUQ09NRV9MQVRDSEVEEAMSEgoOT1VUQ09NRV9GT1JDRUQQBCIuCglUZXh0RGVsdGESDAoEdGV4dBgBIAEoCRITCgtibG9ja19pbmRleBgCIAEoDSIyCg1UaGlua2luZ0RlbHRhEgwKBHRleHQYASABKAkSEwoLYmxvY2tfaW5kZXgYAiABKA0iOwoOVG9vbElucHV0RGVsdGESFAoMcGFydGlhbF9qc29uGAEgASgJEhMKC2Jsb2NrX2luZGV4GAIgASgNImEKB01lc3NhZ2USCgoCaWQYASABKAkSDQoFbW9kZWwYAiABKAkSKgoHY29udGVudBgDIAMoCzIZLndhcm1saW5lLnYxLkNvbnRlbnRCbG9jaxIPCgdhYm9ydGVkGAQgASgIIqcBCgxDb250ZW50QmxvY2sSDgoEdGV4dBgBIAEoCUgAEikKCHRoaW5raW5nGAIgASgLMhUud2FybWxpbmUudjEuVGhpbmtpbmdIABIqCgl0b29sX2NhbGwYAyABKAsyFS53YXJtbGluZS52MS5Ub29sQ2FsbEgAEigKBW90aGVyGA8gASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdEgAQgYKBGtpbmQiKwoIVGhpbmtpbmcSDAoEdGV4dBgBIAEoCRIRCglzaWduYXR1cmUYAiABKAkiTAoIVG9vbENhbGwSCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRImCgVpbnB1dBgDIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QiQgoKVG9vbFJlc3VsdBIUCgx0b29sX2NhbGxfaWQYASABKAkSDAoEdGV4dBgCIAEoCRIQCghpc19lcnJvchgDIAEoCCLtAQoRQXBwcm92YWxSZXF1ZXN0ZWQSEwoLYXBwcm92YWxfaWQYASABKAkSEQoJdG9vbF9uYW1lGAIgASgJEiYKBWlucHV0GAMgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIUCgx0b29sX2NhbGxfaWQYBCABKAkSEwoLZGVzY3JpcHRpb24YBSABKAkSLAoLc3VnZ2VzdGlvbnMYBiADKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Ei8KC2V4cGlyZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCLYAQoQQXBwcm92YWxSZXNvbHZlZBITCgthcHByb3ZhbF9pZBgBIAEoCRI2CgdvdXRjb21lGAIgASgOMiUud2FybWxpbmUudjEuQXBwcm92YWxSZXNvbHZlZC5PdXRjb21lIncKB091dGNvbWUSFwoTT1VUQ09NRV9VTlNQRUNJRklFRBAAEhMKD09VVENPTUVfQUxMT1dFRBABEhIKDk9VVENPTUVfREVOSUVEEAISEwoPT1VUQ09NRV9FWFBJUkVEEAMSFQoRT1VUQ09NRV9XSVRIRFJBV04QBCKgAQoQQ2xpZW50VG9vbENhbGxlZBIPCgdjYWxsX2lkGAEgASgJEgwKBG5hbWUYAiABKAkSJgoFaW5wdXQYAyABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EhQKDHRvb2xfY2FsbF9pZBgEIAEoCRIvCgtleHBpcmVfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAi2QEKEkNsaWVudFRvb2xSZXR1cm5lZBIPCgdjYWxsX2lkGAEgASgJEjgKB291dGNvbWUYAiABKA4yJy53YXJtbGluZS52MS5DbGllbnRUb29sUmV0dXJuZWQuT3V0Y29tZSJ4CgdPdXRjb21lEhcKE09VVENPTUVfVU5TUEVDSUZJRUQQABIUChBPVVRDT01FX1JFVFVSTkVEEAESEgoOT1VUQ09NRV9GQUlMRUQQAhITCg9PVVRDT01FX0VYUElSRUQQAxIVChFPVVRDT01FX1dJVEhEUkFXThAEIjMKEkNyZWRlbnRpYWxSZXF1aXJlZBIPCgdtZXNzYWdlGAEgASgJEgwKBG5hbWUYAiABKAkizQEKD01jcFNlcnZlclN0YXR1cxIMCgRuYW1lGAEgASgJEjEKBXN0YXRlGAIgASgOMiIud2FybWxpbmUudjEuTWNwU2VydmVyU3RhdHVzLlN0YXRlEg0KBWVycm9yGAMgASgJEg0KBXRvb2xzGAQgAygJIlsKBVN0YXRlEhUKEVNUQVRFX1VOU1BFQ0lGSUVEEAASFAoQU1RBVEVfQ09OTkVDVElORxABEhMKD1NUQVRFX0NPTk5FQ1RFRBACEhAKDFNUQVRFX0ZBSUxFRBADIpIDCgZOb3RpY2USJgoEa2luZBgBIAEoDjIYLndhcm1saW5lLnYxLk5vdGljZS5LaW5kEgwKBGNvZGUYAiABKAkSDwoHbWVzc2FnZRgDIAEoCRIzCghtZXRhZGF0YRgEIAMoCzIhLndhcm1saW5lLnYxLk5vdGljZS5NZXRhZGF0YUVudHJ5Gi8KDU1ldGFkYXRhRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASLaAQoES2luZBIUChBLSU5EX1VOU1BFQ0lGSUVEEAASEQoNS0lORF9SRVRSWUlORxABEhMKD0tJTkRfUkFURV9MSU1JVBACEhcKE0tJTkRfTU9ERUxfRkFMTEJBQ0sQAxITCg9LSU5EX0NPTVBBQ1RJTkcQBBIQCgxLSU5EX1dBUk5JTkcQBRIVChFLSU5EX0NPTlRFWFRfTE9TVBAGEhMKD0tJTkRfVEFLRU5fT1ZFUhAHEhcKE0tJTkRfRVZFTlRTX0VYUElSRUQQCBIPCgtLSU5EX1BBUktFRBAJIiEKA1JhdxIMCgR0eXBlGAEgASgJEgwKBGpzb24YAiABKAki0QIKCkFnZW50RXZlbnQSFAoMdG9vbF9jYWxsX2lkGAEgASgJEg0KBWFnZW50GAIgASgJEiwKBXN0YXRlGAMgASgOMh0ud2FybWxpbmUudjEuQWdlbnRFdmVudC5TdGF0ZRIMCgR0ZXh0GAQgASgJEhEKCWxhc3RfdG9vbBgFIAEoCRISCgp0b29sX2NhbGxzGAYgASgNEg4KBnRva2VucxgHIAEoBBIrCghkdXJhdGlvbhgIIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJ+CgVTdGF0ZRIVChFTVEFURV9VTlNQRUNJRklFRBAAEhEKDVNUQVRFX1NUQVJURUQQARIRCg1TVEFURV9XT1JLSU5HEAISEwoPU1RBVEVfQ09NUExFVEVEEAMSEAoMU1RBVEVfRkFJTEVEEAQSEQoNU1RBVEVfU1RPUFBFRBAFIi8KCERlYnVnTG9nEgwKBHRleHQYASABKAkSFQoNZHJvcHBlZF9ieXRlcxgCIAEoBCp9CglTdGFydEtpbmQSGgoWU1RBUlRfS0lORF9VTlNQRUNJRklFRBAAEhIKDlNUQVJUX0tJTkRfSE9UEAESEwoPU1RBUlRfS0lORF9XQVJNEAISEwoPU1RBUlRfS0lORF9DT0xEEAMSFgoSU1RBUlRfS0lORF9SRVNVTUVEEAQqzgEKClN0b3BSZWFzb24SGwoXU1RPUF9SRUFTT05fVU5TUEVDSUZJRUQQABIYChRTVE9QX1JFQVNPTl9FTkRfVFVSThABEhoKFlNUT1BfUkVBU09OX01BWF9UT0tFTlMQAhIdChlTVE9QX1JFQVNPTl9TVE9QX1NFUVVFTkNFEAMSFwoTU1RPUF9SRUFTT05fUkVGVVNBTBAEEhgKFFNUT1BfUkVBU09OX1RPT0xfVVNFEAUSGwoXU1RPUF9SRUFTT05fSU5URVJSVVBURUQQBkIwWi53YXJtbGluZS5kZXYvY2xpZW50cy9nby93YXJtbGluZS92MTt3YXJtbGluZXYxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp, file_google_rpc_status, file_warmline_v1_session_config]);
 
 /**
  * One thing that happened in a session.
@@ -107,6 +107,14 @@ export type Event = Message$1<"warmline.v1.Event"> & {
      */
     value: SessionUpdated;
     case: "sessionUpdated";
+  } | {
+    /**
+     * The session is found again by a name; told to the stream that gave it alone.
+     *
+     * @generated from field: warmline.v1.Checkpointed checkpointed = 13;
+     */
+    value: Checkpointed;
+    case: "checkpointed";
   } | {
     /**
      * A message was accepted.
@@ -368,6 +376,13 @@ export type SessionOpened = Message$1<"warmline.v1.SessionOpened"> & {
    * @generated from field: repeated warmline.v1.McpServerStatus mcp_servers = 10;
    */
   mcpServers: McpServerStatus[];
+
+  /**
+   * Whether it is the session of `open.continuation`; otherwise, where that was set, a new one.
+   *
+   * @generated from field: bool continued = 11;
+   */
+  continued: boolean;
 };
 
 /**
@@ -414,6 +429,27 @@ export const ServerDrainingSchema: GenMessage<ServerDraining> = /*@__PURE__*/
   messageDesc(file_warmline_v1_events, 2);
 
 /**
+ * A `checkpoint` is stored.
+ *
+ * @generated from message warmline.v1.Checkpointed
+ */
+export type Checkpointed = Message$1<"warmline.v1.Checkpointed"> & {
+  /**
+   * The name.
+   *
+   * @generated from field: string continuation = 1;
+   */
+  continuation: string;
+};
+
+/**
+ * Describes the message warmline.v1.Checkpointed.
+ * Use `create(CheckpointedSchema)` to create a new message.
+ */
+export const CheckpointedSchema: GenMessage<Checkpointed> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_events, 3);
+
+/**
  * The session is set up differently from now on.
  *
  * @generated from message warmline.v1.SessionUpdated
@@ -439,7 +475,7 @@ export type SessionUpdated = Message$1<"warmline.v1.SessionUpdated"> & {
  * Use `create(SessionUpdatedSchema)` to create a new message.
  */
 export const SessionUpdatedSchema: GenMessage<SessionUpdated> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 3);
+  messageDesc(file_warmline_v1_events, 4);
 
 /**
  * A message was accepted, and its turn has an id.
@@ -474,7 +510,7 @@ export type TurnQueued = Message$1<"warmline.v1.TurnQueued"> & {
  * Use `create(TurnQueuedSchema)` to create a new message.
  */
 export const TurnQueuedSchema: GenMessage<TurnQueued> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 4);
+  messageDesc(file_warmline_v1_events, 5);
 
 /**
  * The message was sent before. All of the turn's events follow, from its first one; what this stream was
@@ -496,7 +532,7 @@ export type TurnAttached = Message$1<"warmline.v1.TurnAttached"> & {
  * Use `create(TurnAttachedSchema)` to create a new message.
  */
 export const TurnAttachedSchema: GenMessage<TurnAttached> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 5);
+  messageDesc(file_warmline_v1_events, 6);
 
 /**
  * The turn has its process and begins.
@@ -517,7 +553,7 @@ export type TurnStarted = Message$1<"warmline.v1.TurnStarted"> & {
  * Use `create(TurnStartedSchema)` to create a new message.
  */
 export const TurnStartedSchema: GenMessage<TurnStarted> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 6);
+  messageDesc(file_warmline_v1_events, 7);
 
 /**
  * Where a turn's time went. Durations that do not apply are not set.
@@ -603,7 +639,7 @@ export type LatencyReceipt = Message$1<"warmline.v1.LatencyReceipt"> & {
  * Use `create(LatencyReceiptSchema)` to create a new message.
  */
 export const LatencyReceiptSchema: GenMessage<LatencyReceipt> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 7);
+  messageDesc(file_warmline_v1_events, 8);
 
 /**
  * The turn's good end.
@@ -666,7 +702,7 @@ export type TurnCompleted = Message$1<"warmline.v1.TurnCompleted"> & {
  * Use `create(TurnCompletedSchema)` to create a new message.
  */
 export const TurnCompletedSchema: GenMessage<TurnCompleted> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 8);
+  messageDesc(file_warmline_v1_events, 9);
 
 /**
  * Tokens and money.
@@ -722,7 +758,7 @@ export type Usage = Message$1<"warmline.v1.Usage"> & {
  * Use `create(UsageSchema)` to create a new message.
  */
 export const UsageSchema: GenMessage<Usage> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 9);
+  messageDesc(file_warmline_v1_events, 10);
 
 /**
  * A tool call that was not allowed to run.
@@ -750,7 +786,7 @@ export type PermissionDenial = Message$1<"warmline.v1.PermissionDenial"> & {
  * Use `create(PermissionDenialSchema)` to create a new message.
  */
 export const PermissionDenialSchema: GenMessage<PermissionDenial> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 10);
+  messageDesc(file_warmline_v1_events, 11);
 
 /**
  * The turn's bad end. The session stays usable unless `session_lost`.
@@ -806,7 +842,7 @@ export type TurnFailed = Message$1<"warmline.v1.TurnFailed"> & {
  * Use `create(TurnFailedSchema)` to create a new message.
  */
 export const TurnFailedSchema: GenMessage<TurnFailed> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 11);
+  messageDesc(file_warmline_v1_events, 12);
 
 /**
  * What became of an `interrupt`.
@@ -827,7 +863,7 @@ export type InterruptResult = Message$1<"warmline.v1.InterruptResult"> & {
  * Use `create(InterruptResultSchema)` to create a new message.
  */
 export const InterruptResultSchema: GenMessage<InterruptResult> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 12);
+  messageDesc(file_warmline_v1_events, 13);
 
 /**
  * The outcome of an interrupt.
@@ -875,7 +911,7 @@ export enum InterruptResult_Outcome {
  * Describes the enum warmline.v1.InterruptResult.Outcome.
  */
 export const InterruptResult_OutcomeSchema: GenEnum<InterruptResult_Outcome> = /*@__PURE__*/
-  enumDesc(file_warmline_v1_events, 12, 0);
+  enumDesc(file_warmline_v1_events, 13, 0);
 
 /**
  * More of the answer's text.
@@ -903,7 +939,7 @@ export type TextDelta = Message$1<"warmline.v1.TextDelta"> & {
  * Use `create(TextDeltaSchema)` to create a new message.
  */
 export const TextDeltaSchema: GenMessage<TextDelta> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 13);
+  messageDesc(file_warmline_v1_events, 14);
 
 /**
  * More of the model's thinking.
@@ -931,7 +967,7 @@ export type ThinkingDelta = Message$1<"warmline.v1.ThinkingDelta"> & {
  * Use `create(ThinkingDeltaSchema)` to create a new message.
  */
 export const ThinkingDeltaSchema: GenMessage<ThinkingDelta> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 14);
+  messageDesc(file_warmline_v1_events, 15);
 
 /**
  * More of a tool call's input.
@@ -959,7 +995,7 @@ export type ToolInputDelta = Message$1<"warmline.v1.ToolInputDelta"> & {
  * Use `create(ToolInputDeltaSchema)` to create a new message.
  */
 export const ToolInputDeltaSchema: GenMessage<ToolInputDelta> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 15);
+  messageDesc(file_warmline_v1_events, 16);
 
 /**
  * A whole assistant message, or the part of it that was written before it was cut.
@@ -1001,7 +1037,7 @@ export type Message = Message$1<"warmline.v1.Message"> & {
  * Use `create(MessageSchema)` to create a new message.
  */
 export const MessageSchema: GenMessage<Message> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 16);
+  messageDesc(file_warmline_v1_events, 17);
 
 /**
  * A part of a message.
@@ -1054,7 +1090,7 @@ export type ContentBlock = Message$1<"warmline.v1.ContentBlock"> & {
  * Use `create(ContentBlockSchema)` to create a new message.
  */
 export const ContentBlockSchema: GenMessage<ContentBlock> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 17);
+  messageDesc(file_warmline_v1_events, 18);
 
 /**
  * The model's thinking.
@@ -1082,7 +1118,7 @@ export type Thinking = Message$1<"warmline.v1.Thinking"> & {
  * Use `create(ThinkingSchema)` to create a new message.
  */
 export const ThinkingSchema: GenMessage<Thinking> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 18);
+  messageDesc(file_warmline_v1_events, 19);
 
 /**
  * A whole tool call.
@@ -1117,7 +1153,7 @@ export type ToolCall = Message$1<"warmline.v1.ToolCall"> & {
  * Use `create(ToolCallSchema)` to create a new message.
  */
 export const ToolCallSchema: GenMessage<ToolCall> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 19);
+  messageDesc(file_warmline_v1_events, 20);
 
 /**
  * What a tool gave back.
@@ -1152,7 +1188,7 @@ export type ToolResult = Message$1<"warmline.v1.ToolResult"> & {
  * Use `create(ToolResultSchema)` to create a new message.
  */
 export const ToolResultSchema: GenMessage<ToolResult> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 20);
+  messageDesc(file_warmline_v1_events, 21);
 
 /**
  * A tool call needs a yes, or the model has a question to the user; the turn waits.
@@ -1215,7 +1251,7 @@ export type ApprovalRequested = Message$1<"warmline.v1.ApprovalRequested"> & {
  * Use `create(ApprovalRequestedSchema)` to create a new message.
  */
 export const ApprovalRequestedSchema: GenMessage<ApprovalRequested> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 21);
+  messageDesc(file_warmline_v1_events, 22);
 
 /**
  * An approval is not waited for any more.
@@ -1243,7 +1279,7 @@ export type ApprovalResolved = Message$1<"warmline.v1.ApprovalResolved"> & {
  * Use `create(ApprovalResolvedSchema)` to create a new message.
  */
 export const ApprovalResolvedSchema: GenMessage<ApprovalResolved> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 22);
+  messageDesc(file_warmline_v1_events, 23);
 
 /**
  * What became of it.
@@ -1291,7 +1327,7 @@ export enum ApprovalResolved_Outcome {
  * Describes the enum warmline.v1.ApprovalResolved.Outcome.
  */
 export const ApprovalResolved_OutcomeSchema: GenEnum<ApprovalResolved_Outcome> = /*@__PURE__*/
-  enumDesc(file_warmline_v1_events, 22, 0);
+  enumDesc(file_warmline_v1_events, 23, 0);
 
 /**
  * The model calls a tool of the caller's: run it and send `client_tool_result`.
@@ -1340,7 +1376,7 @@ export type ClientToolCalled = Message$1<"warmline.v1.ClientToolCalled"> & {
  * Use `create(ClientToolCalledSchema)` to create a new message.
  */
 export const ClientToolCalledSchema: GenMessage<ClientToolCalled> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 23);
+  messageDesc(file_warmline_v1_events, 24);
 
 /**
  * A call of a caller's tool is not waited for any more.
@@ -1368,7 +1404,7 @@ export type ClientToolReturned = Message$1<"warmline.v1.ClientToolReturned"> & {
  * Use `create(ClientToolReturnedSchema)` to create a new message.
  */
 export const ClientToolReturnedSchema: GenMessage<ClientToolReturned> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 24);
+  messageDesc(file_warmline_v1_events, 25);
 
 /**
  * What became of it.
@@ -1416,7 +1452,7 @@ export enum ClientToolReturned_Outcome {
  * Describes the enum warmline.v1.ClientToolReturned.Outcome.
  */
 export const ClientToolReturned_OutcomeSchema: GenEnum<ClientToolReturned_Outcome> = /*@__PURE__*/
-  enumDesc(file_warmline_v1_events, 24, 0);
+  enumDesc(file_warmline_v1_events, 25, 0);
 
 /**
  * The credential that the session pays with, its own or one that is stored for the tenant, was refused by the provider, or
@@ -1446,7 +1482,7 @@ export type CredentialRequired = Message$1<"warmline.v1.CredentialRequired"> & {
  * Use `create(CredentialRequiredSchema)` to create a new message.
  */
 export const CredentialRequiredSchema: GenMessage<CredentialRequired> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 25);
+  messageDesc(file_warmline_v1_events, 26);
 
 /**
  * How an MCP server is, from now on.
@@ -1488,7 +1524,7 @@ export type McpServerStatus = Message$1<"warmline.v1.McpServerStatus"> & {
  * Use `create(McpServerStatusSchema)` to create a new message.
  */
 export const McpServerStatusSchema: GenMessage<McpServerStatus> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 26);
+  messageDesc(file_warmline_v1_events, 27);
 
 /**
  * How it is.
@@ -1529,7 +1565,7 @@ export enum McpServerStatus_State {
  * Describes the enum warmline.v1.McpServerStatus.State.
  */
 export const McpServerStatus_StateSchema: GenEnum<McpServerStatus_State> = /*@__PURE__*/
-  enumDesc(file_warmline_v1_events, 26, 0);
+  enumDesc(file_warmline_v1_events, 27, 0);
 
 /**
  * Something worth knowing that ends nothing.
@@ -1571,7 +1607,7 @@ export type Notice = Message$1<"warmline.v1.Notice"> & {
  * Use `create(NoticeSchema)` to create a new message.
  */
 export const NoticeSchema: GenMessage<Notice> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 27);
+  messageDesc(file_warmline_v1_events, 28);
 
 /**
  * What it is about.
@@ -1655,7 +1691,7 @@ export enum Notice_Kind {
  * Describes the enum warmline.v1.Notice.Kind.
  */
 export const Notice_KindSchema: GenEnum<Notice_Kind> = /*@__PURE__*/
-  enumDesc(file_warmline_v1_events, 27, 0);
+  enumDesc(file_warmline_v1_events, 28, 0);
 
 /**
  * A line of the CLI that has no event of its own, or every line where `detail` is RAW.
@@ -1683,7 +1719,7 @@ export type Raw = Message$1<"warmline.v1.Raw"> & {
  * Use `create(RawSchema)` to create a new message.
  */
 export const RawSchema: GenMessage<Raw> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 28);
+  messageDesc(file_warmline_v1_events, 29);
 
 /**
  * A sub-agent has begun, goes on, or has ended. What it says and does comes as other events, which carry its
@@ -1755,7 +1791,7 @@ export type AgentEvent = Message$1<"warmline.v1.AgentEvent"> & {
  * Use `create(AgentEventSchema)` to create a new message.
  */
 export const AgentEventSchema: GenMessage<AgentEvent> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 29);
+  messageDesc(file_warmline_v1_events, 30);
 
 /**
  * How far it is.
@@ -1810,7 +1846,7 @@ export enum AgentEvent_State {
  * Describes the enum warmline.v1.AgentEvent.State.
  */
 export const AgentEvent_StateSchema: GenEnum<AgentEvent_State> = /*@__PURE__*/
-  enumDesc(file_warmline_v1_events, 29, 0);
+  enumDesc(file_warmline_v1_events, 30, 0);
 
 /**
  * What the CLI wrote to its debug log since the turn before, for a session with `SessionConfig.debug`;
@@ -1839,7 +1875,7 @@ export type DebugLog = Message$1<"warmline.v1.DebugLog"> & {
  * Use `create(DebugLogSchema)` to create a new message.
  */
 export const DebugLogSchema: GenMessage<DebugLog> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_events, 30);
+  messageDesc(file_warmline_v1_events, 31);
 
 /**
  * How a stream's process was had.

@@ -1,0 +1,5 @@
+"""The Anthropic Messages API: its requests as conversations, and what the model writes as its answers."""
+
+from warmline_http.anthropic._routes import router
+
+__all__ = ["router"]

@@ -1,0 +1,89 @@
+"""`/v1/messages`, as the official SDKs speak to it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Header, Response
+
+from warmline_http import _sse
+from warmline_http._answer import Answer
+from warmline_http._call import Asked, Call
+from warmline_http._failure import Failure
+from warmline_http._shapes import Shape, body_of
+from warmline_http.anthropic._request import MessagesBody, ignored_in, talk_of
+
+router = APIRouter(tags=["anthropic"])
+
+Key = Annotated[str, Header(alias="idempotency-key", max_length=128, pattern=r"^[!-~]*$")]
+# Clients of the API wait for a `ping` as for anything else, and show it to nobody.
+_PING = _sse.event(b'{"type": "ping"}', "ping")
+_EXAMPLE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The answer; with `stream`, server-sent events.",
+        "content": {"text/event-stream": {}},
+    }
+}
+
+
+@router.post("/v1/messages", responses=_EXAMPLE, response_model=None)
+async def create_message(
+    call: Asked, body: MessagesBody, key: Key = ""
+) -> Response | _sse.EventStream:
+    """An answer of the model, in the format of Anthropic's Messages API.
+
+    `tools` run on the caller's side: the answer stops with `tool_use`, and the next request with the
+    `tool_result` goes on in the same process.
+    """
+    talk = talk_of(body, key)
+    answer = Answer(call, talk)
+    try:
+        await answer.open()
+    except BaseException:
+        answer.close()
+        raise
+    headers = {"request-id": call.request_id, "x-session-id": answer.opened.session_id}
+    if ignored := ignored_in(body):
+        headers["x-warmline-ignored"] = ignored
+    if body.stream:
+        return _sse.EventStream(
+            _stream(call, answer),
+            heartbeat=call.settings.heartbeat,
+            headers=headers,
+            beat=_sse.comment("still here") + _PING,
+        )
+    return Response(await _whole(answer), headers=headers, media_type="application/json")
+
+
+async def _whole(answer: Answer) -> bytes:
+    message: dict[str, Any] = {}
+    try:
+        async for step in answer.steps():
+            if step["type"] == "message_start":
+                message = step["message"]
+    finally:
+        answer.close()
+    written = answer.written
+    content = [each for each in written.content if each["type"] != "text" or each["text"]]
+    told = {
+        "content": content,
+        "stop_reason": written.stop_reason,
+        "stop_sequence": written.stop_sequence,
+        "usage": written.usage,
+    }
+    return msgspec.json.encode(message | told)
+
+
+async def _stream(call: Call, answer: Answer) -> AsyncGenerator[bytes, None]:
+    try:
+        # Before the model answers: that it was heard.
+        yield _sse.comment("warmline") + _PING
+        async for step in answer.steps():
+            yield _sse.event(msgspec.json.encode(step), step["type"])
+    except Failure as failure:
+        told = body_of(Shape.ANTHROPIC, failure, call.request_id)
+        yield _sse.event(msgspec.json.encode(told), "error")
+    finally:
+        answer.close()

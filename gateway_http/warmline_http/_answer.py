@@ -67,7 +67,7 @@ class Answer:
 
     async def open(self) -> None:
         """Attach to the session and have the message accepted. Raises Failure."""
-        await self._attach(anew=False)
+        await self._attach(self._talk.opening())
         if self._talk.said.results and (self.opened.continued or self._talk.session_id):
             if await self._deliver():
                 return
@@ -77,7 +77,7 @@ class Answer:
                 )
             # Its calls are not waited for any more: what was said is told to another process.
             self.close()
-            await self._attach(anew=True)
+            await self._attach(self._talk.opening(anew=True))
         await self._say()
 
     def close(self) -> None:
@@ -89,6 +89,8 @@ class Answer:
         """All that happens in the turn, to its end or to a call that the caller has to answer."""
         while True:
             for event in self._ready:
+                if event.turn_id != self._turn_id:
+                    continue  # Of one that was there before.
                 yield event
                 if event.HasField("turn_failed"):
                     raise Failure.of_status(event.turn_failed.status)
@@ -104,13 +106,14 @@ class Answer:
                     yield step
                 if self._merging.asks:
                     break
-        await self._name()
+        await self.name()
         for step in self._merging.end():
             yield step
 
-    async def _attach(self, *, anew: bool) -> None:
+    async def _attach(self, opening: chat_pb.Open) -> None:
+        self._turn_id = ""
         self._chat = self._call.chat()
-        self._take(await self._chat.open(self._talk.opening(anew=anew)))
+        self._take(await self._chat.open(opening))
         if not self.opened.session_id:
             raise Failure(502, "PROTOCOL", "The service did not begin with `session_opened`.")
         if self.opened.continued and self._talk.credential is not None:
@@ -118,6 +121,21 @@ class Answer:
             await self._chat.send(chat_pb.ChatRequest(update=update))
 
     async def _say(self) -> None:
+        try:
+            await self._submit()
+        except Failure as failure:
+            # The message was sent before: its turn is told, where it is the same one.
+            session_id = failure.metadata.get("sessionId", "")
+            if failure.reason != "IDEMPOTENCY_CONFLICT" or session_id in (
+                "",
+                self.opened.session_id,
+            ):
+                raise
+            self.close()
+            await self._attach(chat_pb.Open(session_id=session_id, detail=chat_pb.DETAIL_RAW))
+            await self._submit()
+
+    async def _submit(self) -> None:
         assert self._chat is not None
         await self._chat.send(self._talk.frame())
         # A refusal has its own status while nothing has been answered.
@@ -125,7 +143,7 @@ class Answer:
             while not self._turn_id:
                 self._take(await self._read())
         for event in self._ready:
-            if event.HasField("turn_failed"):
+            if event.HasField("turn_failed") and event.turn_id == self._turn_id:
                 raise Failure.of_status(event.turn_failed.status)
 
     async def _deliver(self) -> bool:
@@ -150,13 +168,13 @@ class Answer:
                 result.call_id = call.call_id
                 await self._chat.send(chat_pb.ChatRequest(client_tool_result=result))
 
-    async def _name(self) -> None:
+    async def name(self) -> None:
         """Let the caller's next request find the session."""
         assert self._chat is not None
         if self._talk.session_id:
             return
-        name = self._talk.name_after(self.written.content)
-        frame = chat_pb.ChatRequest(checkpoint=chat_pb.Checkpoint(continuation=name))
+        names = self._talk.names_after(self.written.content)
+        frame = chat_pb.ChatRequest(checkpoint=chat_pb.Checkpoint(continuations=names))
         try:
             async with asyncio.timeout(_NAMED_WITHIN):
                 await self._chat.send(frame)
@@ -177,12 +195,24 @@ class Answer:
         for event in events:
             if event.HasField("session_opened"):
                 self.opened = event.session_opened
-            elif event.turn_id and not self._turn_id:
+            elif self._talk.key in _keys(event):
                 self._turn_id = event.turn_id
         self._ready = events
 
 
 _ENDS = ("turn_completed", "turn_failed")
+
+
+def _keys(event: pb.Event) -> tuple[str, ...]:
+    """The key of the message whose acceptance or refusal an event tells of."""
+    match event.WhichOneof("kind"):
+        case "turn_queued":
+            return (event.turn_queued.idempotency_key,)
+        case "turn_attached":
+            return (event.turn_attached.idempotency_key,)
+        case "turn_failed":
+            return (event.turn_failed.idempotency_key,)
+    return ()
 
 
 @asynccontextmanager

@@ -32,7 +32,7 @@ _ABOUT = (
 )
 # So long a service may take to say whether it lets everybody in.
 _START_TIMEOUT = 60.0
-_ROUTERS: tuple[APIRouter, ...] = (_health.router, anthropic.router)
+_ROUTERS: tuple[APIRouter, ...] = (_health.router, anthropic.router, anthropic.keepalive_router)
 
 
 class Exposed(Exception):  # noqa: N818  # named for what is the case

@@ -71,7 +71,8 @@ class Talk:
     """A conversation up to what the user says now, and how its session is set up.
 
     `messages` are regular and end with the user. `credential` pays, and is no part of the name that the
-    session is found by. `session_id`: the session is known; what was said before is not looked at then.
+    session is found by. `stays`: a message without any before it goes on with the caller's last conversation
+    that is set up so. `session_id`: the session is known; what was said before is not looked at then.
     """
 
     config: config_pb.SessionConfig
@@ -80,6 +81,7 @@ class Talk:
     credential: config_pb.Credential | None = None
     session_id: str = ""
     key: str = ""
+    stays: bool = False
 
     @property
     def said(self) -> Message:
@@ -98,9 +100,10 @@ class Talk:
             chain = hashlib.sha256(chain + message.digest).digest()
         return f"talk-{chain.hex()}"
 
-    def name_after(self, answer: Sequence[Block]) -> str:
+    def names_after(self, answer: Sequence[Block]) -> list[str]:
         """What it is found by after an answer."""
-        return self.name((*self.messages, *regular([Message("assistant", tuple(answer))])))
+        names = [self.name((*self.messages, *regular([Message("assistant", tuple(answer))])))]
+        return [*names, self.name(())] if self.stays else names
 
     def opening(self, *, anew: bool = False) -> chat_pb.Open:
         """The `open`; with `anew` a new session begins in any case."""
@@ -114,7 +117,7 @@ class Talk:
             told = opening.history.add(role=_ROLES[message.role])
             for block in message.content:
                 _tell(told.content, block, f"messages[{index}]")
-        if before and not anew:
+        if (before or self.stays) and not anew:
             opening.continuation = self.name(before)
         return opening
 

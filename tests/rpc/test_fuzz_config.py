@@ -15,7 +15,7 @@ from warmline_service.chat._keys import acceptable_keys
 from warmline_service.config import RetentionSettings
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.quota import Quota
-from warmline_service.rpc._parse import ask_opening_of, key_of, message_of, opening_of
+from warmline_service.rpc._parse import ask_opening_of, message_of, names_of, opening_of
 from warmline_service.rpc._parse_answers import decision_of, tool_answer_of
 from warmline_service.rpc._parse_config import config_of
 from warmline_service.rpc._wire_config import wire_config
@@ -162,7 +162,7 @@ def _frame_of(frame: chat_pb.ChatRequest) -> object:
         case "client_tool_result":
             return tool_answer_of(frame.client_tool_result, "client_tool_result")
         case "checkpoint":
-            return key_of(frame.checkpoint.continuation, "checkpoint.continuation")
+            return names_of(frame.checkpoint, "checkpoint")
     return None
 
 

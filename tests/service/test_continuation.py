@@ -155,7 +155,7 @@ async def test_a_session_is_found_by_its_name_once(client: Client) -> None:
     async with client.chat() as chat:
         await say(chat, "one")
         await chat.checkpoint("at-one")
-        assert (await noted(chat)).checkpointed.continuation == "at-one"
+        assert (await noted(chat)).checkpointed.continuations == ["at-one"]
         session_id = chat.session_id
     async with (
         client.chat(continuation="at-one", history=history(*TALK)) as found,
@@ -174,8 +174,8 @@ async def test_a_name_moves_on_with_its_session(client: Client) -> None:
     for _ in range(2):
         async with client.chat() as chat:
             await say(chat, "one")
-            for name in ("first", "second"):
-                await chat.checkpoint(name)
+            await chat.checkpoint("first")
+            await chat.checkpoint("second", "other")
             await noted(chat)
             ids.append(chat.session_id)
     async with client.chat(continuation="first") as chat:

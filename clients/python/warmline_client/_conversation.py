@@ -173,12 +173,12 @@ class Conversation:
             change.credential.CopyFrom(credential)
         await self._tell(pb.ChatRequest(update=change))
 
-    async def checkpoint(self, continuation: str) -> None:
-        """Let the session be found again by a name, that a `chat` is given as its `continuation`.
+    async def checkpoint(self, *continuations: str) -> None:
+        """Let the session be found again by names, one of which a `chat` is given as its `continuation`.
 
-        `checkpointed` among the `notices` says that it is stored.
+        `checkpointed` among the `notices` says that they are stored.
         """
-        await self._tell(pb.ChatRequest(checkpoint=pb.Checkpoint(continuation=continuation)))
+        await self._tell(pb.ChatRequest(checkpoint=pb.Checkpoint(continuations=continuations)))
 
     async def _tell(self, frame: pb.ChatRequest) -> None:
         async with self._writing:

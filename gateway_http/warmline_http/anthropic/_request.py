@@ -21,6 +21,10 @@ TOOL_TIMEOUT = timedelta(minutes=10)
 IGNORED = ("temperature", "top_p", "top_k", "stop_sequences", "tool_choice", "service_tier")
 
 
+# Kinds of conversation: none goes on with one of another.
+PLAIN, KEPT = "messages", "keepalive"
+
+
 class _Model(BaseModel):
     # What the API learns tomorrow must not break a caller today.
     model_config = ConfigDict(extra="allow", hide_input_in_errors=True)
@@ -163,8 +167,8 @@ class MessagesBody(CountBody):
     session_id: Annotated[str, StringConstraints(pattern=r"^$|^[0-9a-f-]{36}$")] = ""
 
 
-def talk_of(body: MessagesBody, key: str, *, kind: str = "messages") -> Talk:
-    """The conversation. Raises Failure."""
+def talk_of(body: MessagesBody, key: str, *, kind: str = PLAIN) -> Talk:
+    """The conversation; of the kind KEPT with the CLI's own tools and notes. Raises Failure."""
     messages = regular(_message(turn) for turn in body.messages)
     if not messages or messages[-1].role != "user":
         raise Failure.field(
@@ -172,9 +176,15 @@ def talk_of(body: MessagesBody, key: str, *, kind: str = "messages") -> Talk:
         )
     if messages[0].role != "user":
         raise Failure.field("messages", "must begin with the user")
-    config = config_of(body, bare=kind == "messages")
+    config = config_of(body, bare=kind == PLAIN)
     return Talk(
-        config, messages, kind, _credential(body), body.session_id, key or str(uuid.uuid4())
+        config,
+        messages,
+        kind,
+        _credential(body),
+        body.session_id,
+        key or str(uuid.uuid4()),
+        stays=kind == KEPT,
     )
 
 

@@ -13,6 +13,7 @@ from warmline_http._answer import Answer
 from warmline_http._call import Asked, Call
 from warmline_http._failure import Failure
 from warmline_http._shapes import Shape, body_of
+from warmline_http._talk import Talk
 from warmline_http.anthropic._request import MessagesBody, ignored_in, talk_of
 
 router = APIRouter(tags=["anthropic"])
@@ -37,13 +38,7 @@ async def create_message(
     `tools` run on the caller's side: the answer stops with `tool_use`, and the next request with the
     `tool_result` goes on in the same process.
     """
-    talk = talk_of(body, key)
-    answer = Answer(call, talk)
-    try:
-        await answer.open()
-    except BaseException:
-        answer.close()
-        raise
+    answer = await begun(call, talk_of(body, key))
     headers = {"request-id": call.request_id, "x-session-id": answer.opened.session_id}
     if ignored := ignored_in(body):
         headers["x-warmline-ignored"] = ignored
@@ -55,6 +50,17 @@ async def create_message(
             beat=_sse.comment("still here") + _PING,
         )
     return Response(await _whole(answer), headers=headers, media_type="application/json")
+
+
+async def begun(call: Call, talk: Talk) -> Answer:
+    """An answer whose message has been accepted; whoever gets it closes it. Raises Failure."""
+    answer = Answer(call, talk)
+    try:
+        await answer.open()
+    except BaseException:
+        answer.close()
+        raise
+    return answer
 
 
 async def _whole(answer: Answer) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -238,12 +238,12 @@ class Conversation:
             text = "Nobody waits for the result of this call."
             stream.warn("client_call_unknown", text, callId=call_id)
 
-    async def checkpoint(self, stream: Stream, name: str) -> None:
-        """Let the session be found again by a name. Raises SESSION_BUSY, STORAGE_UNAVAILABLE."""
+    async def checkpoint(self, stream: Stream, names: Collection[str]) -> None:
+        """Let the session be found again by names. Raises SESSION_BUSY, STORAGE_UNAVAILABLE."""
         stream.may_speak()
         session = self.session
-        await self._runtime.store.name(session.id, session.tenant, name, session.token)
-        stream.tell(Checkpointed(name))
+        await self._runtime.store.name(session.id, session.tenant, names, session.token)
+        stream.tell(Checkpointed(tuple(names)))
 
     async def update(self, stream: Stream, change: Change) -> None:
         """Set the session up differently. The stream is told how it went."""

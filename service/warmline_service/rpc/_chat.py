@@ -18,9 +18,9 @@ from warmline_service.rpc._interceptors import principal
 from warmline_service.rpc._parse import (
     ask_opening_of,
     detail_of,
-    key_of,
     kinds_of,
     message_of,
+    names_of,
     opening_of,
     session_id_of,
 )
@@ -250,10 +250,7 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
                 case "update":
                     await conversation.update(stream, update_of(frame.update, "update"))
                 case "checkpoint":
-                    name = key_of(frame.checkpoint.continuation, "checkpoint.continuation")
-                    if not name:
-                        raise field_invalid("checkpoint.continuation", "must be set")
-                    await conversation.checkpoint(stream, name)
+                    await conversation.checkpoint(stream, names_of(frame.checkpoint, "checkpoint"))
                 case "approval_decision":
                     self._decide(conversation, stream, frame.approval_decision)
                 case "client_tool_result":

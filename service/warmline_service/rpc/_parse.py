@@ -27,6 +27,7 @@ _MEDIA = {
 }
 _CALL_ID = re.compile(r"[!-~]{1,256}")
 _BLOCKS = 100
+_NAMES = 4
 _KINDS = frozenset(field.name for field in events_pb.Event.DESCRIPTOR.oneofs_by_name["kind"].fields)
 
 
@@ -59,6 +60,17 @@ def key_of(value: str, field: str) -> str:
     if value and not _KEY.fullmatch(value):
         raise field_invalid(field, "must be at most 128 characters of ASCII, without spaces")
     return value
+
+
+def names_of(checkpoint: chat_pb.Checkpoint, field: str) -> frozenset[str]:
+    """The names that a session is found by, at least one."""
+    names = checkpoint.continuations
+    if not 1 <= len(names) <= _NAMES:
+        raise field_invalid(f"{field}.continuations", f"must be one to {_NAMES} names")
+    for index, name in enumerate(names):
+        if not key_of(name, f"{field}.continuations[{index}]"):
+            raise field_invalid(f"{field}.continuations[{index}]", "must not be empty")
+    return frozenset(names)
 
 
 def kinds_of(values: Collection[str], field: str) -> frozenset[str]:

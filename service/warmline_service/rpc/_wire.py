@@ -124,7 +124,7 @@ def _updated(out: pb.SessionUpdated, body: events.SessionUpdated) -> None:
 
 
 def _checkpointed(out: pb.Checkpointed, body: events.Checkpointed) -> None:
-    out.continuation = body.continuation
+    out.continuations.extend(body.continuations)
 
 
 def _draining(out: pb.ServerDraining, body: events.ServerDraining) -> None:

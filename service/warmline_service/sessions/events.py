@@ -158,9 +158,9 @@ class SessionOpened(Tagged, frozen=True, tag="session_opened"):
 
 
 class Checkpointed(Tagged, frozen=True, tag="checkpointed"):
-    """The session is found again by this name."""
+    """The session is found again by these names."""
 
-    continuation: str
+    continuations: tuple[str, ...]
 
 
 class SessionUpdated(Tagged, frozen=True, tag="session_updated"):

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 import sqlalchemy as sa
 
 from warmline_service.store._schema import continuations
 
 
-def put(connection: sa.Connection, session_id: str, tenant: str, name: str) -> None:
-    """Give a session a name, in place of the one that it has."""
+def put(connection: sa.Connection, session_id: str, tenant: str, names: Iterable[str]) -> None:
+    """Give a session names, in place of those that it has."""
     drop(connection, session_id)
-    connection.execute(
-        sa.insert(continuations).values(
-            session_id=session_id, tenant=tenant, name=name, given_at=time.time()
-        )
-    )
+    row = {"session_id": session_id, "tenant": tenant, "given_at": time.time()}
+    connection.execute(sa.insert(continuations), [row | {"name": name} for name in names])
 
 
 def take(connection: sa.Connection, tenant: str, name: str) -> str:
@@ -36,5 +34,5 @@ def take(connection: sa.Connection, tenant: str, name: str) -> str:
 
 
 def drop(connection: sa.Connection, session_id: str) -> None:
-    """Take a session's name away."""
+    """Take a session's names away."""
     connection.execute(sa.delete(continuations).where(continuations.c.session_id == session_id))

@@ -75,13 +75,13 @@ nodes = Table(
     Column("expires_at", Float(53), nullable=False),
 )
 
-# A name by which a caller finds a session again.
+# Names by which callers find a session again.
 continuations = Table(
     "continuations",
     metadata,
     Column("session_id", _ID, ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True),
+    Column("name", String(128), primary_key=True),
     Column("tenant", String(64), nullable=False),
-    Column("name", String(128), nullable=False),
     Column("given_at", Float(53), nullable=False),
     Index("ix_continuations_tenant_name_given_at", "tenant", "name", "given_at"),
 )

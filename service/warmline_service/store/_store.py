@@ -234,19 +234,19 @@ class Store:
 
         await self._write(work)
 
-    async def name(self, session_id: str, tenant: str, name: str, token: int) -> None:
-        """Let a session be found by a name, under a lease. Raises SESSION_ELSEWHERE."""
+    async def name(self, session_id: str, tenant: str, names: Collection[str], token: int) -> None:
+        """Let a session be found by names, under a lease. Raises SESSION_ELSEWHERE."""
 
         def work(connection: sa.Connection) -> None:
             held = _leases.held(connection, self.node_id, [session_id])
             if held.get(session_id) != token:
                 raise _leases.elsewhere()
-            _continuations.put(connection, session_id, tenant, name)
+            _continuations.put(connection, session_id, tenant, names)
 
         await self._write(work)
 
     async def take_named(self, tenant: str, name: str) -> str:
-        """The tenant's session of a name, which is used up by that; empty where there is none."""
+        """The tenant's session of a name; all of its names are used up by that. Empty for none."""
         return await self._write(lambda c: _continuations.take(c, tenant, name))
 
     async def place_workspace(self, session_id: str, slot_id: str) -> None:

@@ -545,7 +545,7 @@ type Open struct {
 	History []*HistoryMessage `protobuf:"bytes,10,rep,name=history,proto3" json:"history,omitempty"`
 	// Go on with the session of the caller's tenant that this name was given to last by a `checkpoint`,
 	// and that nobody else has; `config` and `history` are not looked at then. Where there is none, a new
-	// session begins. The name is used up by that. At most 128 characters of ASCII without spaces, with
+	// session begins. All of the session's names are used up by that. At most 128 characters of ASCII without spaces, with
 	// neither a session's id nor `fork` nor `continue_latest`.
 	Continuation  string `protobuf:"bytes,11,opt,name=continuation,proto3" json:"continuation,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -943,14 +943,14 @@ func (x *ToolOutput) GetIsError() bool {
 	return false
 }
 
-// Let the session be found again by a name: by an `open` whose `continuation` it is, also after a restart. It
-// takes the place of the session's last one, holds also while a turn runs, and is answered by
-// `checkpointed` when it is stored.
+// Let the session be found again by names: by an `open` whose `continuation` is one of them, also after a
+// restart. They take the place of the session's last ones, hold also while a turn runs, and are answered by
+// `checkpointed` when they are stored.
 type Checkpoint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The name: at most 128 characters of ASCII without spaces, seen by the caller's tenant alone. Several
-	// sessions may have the same.
-	Continuation  string `protobuf:"bytes,1,opt,name=continuation,proto3" json:"continuation,omitempty"`
+	// The names, one to four: each at most 128 characters of ASCII without spaces, seen by the caller's tenant
+	// alone. Several sessions may have the same.
+	Continuations []string `protobuf:"bytes,1,rep,name=continuations,proto3" json:"continuations,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -985,11 +985,11 @@ func (*Checkpoint) Descriptor() ([]byte, []int) {
 	return file_warmline_v1_chat_service_proto_rawDescGZIP(), []int{8}
 }
 
-func (x *Checkpoint) GetContinuation() string {
+func (x *Checkpoint) GetContinuations() []string {
 	if x != nil {
-		return x.Continuation
+		return x.Continuations
 	}
-	return ""
+	return nil
 }
 
 // Something said to the model.
@@ -2015,10 +2015,10 @@ const file_warmline_v1_chat_service_proto_rawDesc = "" +
 	"toolCallId\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\x12*\n" +
 	"\x06images\x18\x03 \x03(\v2\x12.warmline.v1.MediaR\x06images\x12\x19\n" +
-	"\bis_error\x18\x04 \x01(\bR\aisError\"0\n" +
+	"\bis_error\x18\x04 \x01(\bR\aisError\"2\n" +
 	"\n" +
-	"Checkpoint\x12\"\n" +
-	"\fcontinuation\x18\x01 \x01(\tR\fcontinuation\"\x9b\x01\n" +
+	"Checkpoint\x12$\n" +
+	"\rcontinuations\x18\x01 \x03(\tR\rcontinuations\"\x9b\x01\n" +
 	"\vUserMessage\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text\x12'\n" +
 	"\x0fidempotency_key\x18\x02 \x01(\tR\x0eidempotencyKey\x121\n" +

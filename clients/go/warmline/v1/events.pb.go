@@ -937,7 +937,7 @@ type Event_SessionUpdated struct {
 }
 
 type Event_Checkpointed struct {
-	// The session is found again by a name; told to the stream that gave it alone.
+	// The session is found again by names; told to the stream that gave it alone.
 	Checkpointed *Checkpointed `protobuf:"bytes,13,opt,name=checkpointed,proto3,oneof"`
 }
 
@@ -1307,8 +1307,8 @@ func (x *ServerDraining) GetSeq() uint64 {
 // A `checkpoint` is stored.
 type Checkpointed struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The name.
-	Continuation  string `protobuf:"bytes,1,opt,name=continuation,proto3" json:"continuation,omitempty"`
+	// The session's names.
+	Continuations []string `protobuf:"bytes,1,rep,name=continuations,proto3" json:"continuations,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1343,11 +1343,11 @@ func (*Checkpointed) Descriptor() ([]byte, []int) {
 	return file_warmline_v1_events_proto_rawDescGZIP(), []int{3}
 }
 
-func (x *Checkpointed) GetContinuation() string {
+func (x *Checkpointed) GetContinuations() []string {
 	if x != nil {
-		return x.Continuation
+		return x.Continuations
 	}
-	return ""
+	return nil
 }
 
 // The session is set up differently from now on.
@@ -3399,9 +3399,9 @@ const file_warmline_v1_events_proto_rawDesc = "" +
 	"\vretry_after\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"retryAfter\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x10\n" +
-	"\x03seq\x18\x03 \x01(\x04R\x03seq\"2\n" +
-	"\fCheckpointed\x12\"\n" +
-	"\fcontinuation\x18\x01 \x01(\tR\fcontinuation\"l\n" +
+	"\x03seq\x18\x03 \x01(\x04R\x03seq\"4\n" +
+	"\fCheckpointed\x12$\n" +
+	"\rcontinuations\x18\x01 \x03(\tR\rcontinuations\"l\n" +
 	"\x0eSessionUpdated\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12D\n" +
 	"\x0fpermission_mode\x18\x02 \x01(\x0e2\x1b.warmline.v1.PermissionModeR\x0epermissionMode\"e\n" +

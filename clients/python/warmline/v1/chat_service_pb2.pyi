@@ -250,7 +250,7 @@ class Open(_message.Message):
     continuation: _builtins.str
     """Go on with the session of the caller's tenant that this name was given to last by a `checkpoint`,
     and that nobody else has; `config` and `history` are not looked at then. Where there is none, a new
-    session begins. The name is used up by that. At most 128 characters of ASCII without spaces, with
+    session begins. All of the session's names are used up by that. At most 128 characters of ASCII without spaces, with
     neither a session's id nor `fork` nor `continue_latest`.
     """
     @_builtins.property
@@ -445,26 +445,28 @@ Global___ToolOutput: _TypeAlias = ToolOutput  # noqa: Y015
 
 @_typing.final
 class Checkpoint(_message.Message):
-    """Let the session be found again by a name: by an `open` whose `continuation` it is, also after a restart. It
-    takes the place of the session's last one, holds also while a turn runs, and is answered by
-    `checkpointed` when it is stored.
+    """Let the session be found again by names: by an `open` whose `continuation` is one of them, also after a
+    restart. They take the place of the session's last ones, hold also while a turn runs, and are answered by
+    `checkpointed` when they are stored.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    CONTINUATION_FIELD_NUMBER: _builtins.int
-    continuation: _builtins.str
-    """The name: at most 128 characters of ASCII without spaces, seen by the caller's tenant alone. Several
-    sessions may have the same.
-    """
+    CONTINUATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def continuations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names, one to four: each at most 128 characters of ASCII without spaces, seen by the caller's tenant
+        alone. Several sessions may have the same.
+        """
+
     def __init__(
         self,
         *,
-        continuation: _builtins.str = ...,
+        continuations: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["continuation", b"continuation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["continuations", b"continuations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

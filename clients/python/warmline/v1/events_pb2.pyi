@@ -174,7 +174,7 @@ class Event(_message.Message):
 
     @_builtins.property
     def checkpointed(self) -> Global___Checkpointed:
-        """The session is found again by a name; told to the stream that gave it alone."""
+        """The session is found again by names; told to the stream that gave it alone."""
 
     @_builtins.property
     def turn_queued(self) -> Global___TurnQueued:
@@ -418,17 +418,19 @@ class Checkpointed(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    CONTINUATION_FIELD_NUMBER: _builtins.int
-    continuation: _builtins.str
-    """The name."""
+    CONTINUATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def continuations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The session's names."""
+
     def __init__(
         self,
         *,
-        continuation: _builtins.str = ...,
+        continuations: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["continuation", b"continuation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["continuations", b"continuations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

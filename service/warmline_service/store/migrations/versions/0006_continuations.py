@@ -12,8 +12,8 @@ def upgrade() -> None:
     op.create_table(
         "continuations",
         sa.Column("session_id", sa.String(length=36), nullable=False),
-        sa.Column("tenant", sa.String(length=64), nullable=False),
         sa.Column("name", sa.String(length=128), nullable=False),
+        sa.Column("tenant", sa.String(length=64), nullable=False),
         sa.Column("given_at", sa.Float(precision=53), nullable=False),
         sa.ForeignKeyConstraint(
             ["session_id"],
@@ -21,7 +21,7 @@ def upgrade() -> None:
             name=op.f("fk_continuations_session_id"),
             ondelete="CASCADE",
         ),
-        sa.PrimaryKeyConstraint("session_id", name=op.f("pk_continuations")),
+        sa.PrimaryKeyConstraint("session_id", "name", name=op.f("pk_continuations")),
     )
     op.create_index(
         op.f("ix_continuations_tenant_name_given_at"),

@@ -1,0 +1,86 @@
+"""`/v1/messages/keepalive`: the CLI's own lines as events, on a process that stays the caller's."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter
+from google.protobuf.json_format import MessageToDict
+from warmline.v1 import events_pb2 as pb
+
+from warmline_http import _sse
+from warmline_http._answer import Answer, Written
+from warmline_http._call import Asked, Call
+from warmline_http._failure import Failure
+from warmline_http._shapes import Shape, body_of
+from warmline_http.anthropic._request import KEPT, MessagesBody, ignored_in, talk_of
+from warmline_http.anthropic._routes import Key, begun
+
+router = APIRouter(tags=["anthropic"])
+
+_DONE = _sse.event(b"[DONE]")
+# What callers of this route know; the CLI has lines of other types, which come and go with its versions.
+_TYPES = frozenset({"system", "assistant", "user", "result"})
+
+
+class _Line(msgspec.Struct):
+    type: str = ""
+    message: dict[str, Any] = {}  # msgspec copies an empty default
+    parent_tool_use_id: str | None = None
+
+
+_line = msgspec.json.Decoder(_Line)
+
+
+@router.post(
+    "/v1/messages/keepalive",
+    response_class=_sse.EventStream,
+    responses={200: {"content": {"text/event-stream": {}}}},
+)
+async def keepalive(call: Asked, body: MessagesBody, key: Key = "") -> _sse.EventStream:
+    """A turn as the CLI tells it: `data: {"type": "system", ...}`, `assistant`, `result`; then `[DONE]`.
+
+    The process stays: the next call of the same caller with the same set-up and one message goes on with
+    the conversation, as does one with the conversation so far, or with its `session_id`. A line of the type
+    `system` and the subtype `warmline` says which session it is and how its process was had.
+    """
+    answer = await begun(call, talk_of(body, key, kind=KEPT))
+    headers = {"request-id": call.request_id, "x-session-id": answer.opened.session_id}
+    if ignored := ignored_in(body):
+        headers["x-warmline-ignored"] = ignored
+    return _sse.EventStream(
+        _lines(call, answer), heartbeat=call.settings.heartbeat, headers=headers
+    )
+
+
+async def _lines(call: Call, answer: Answer) -> AsyncGenerator[bytes, None]:
+    try:
+        yield _sse.comment("warmline")
+        async for event in answer.events():
+            if event.HasField("turn_started"):
+                yield _sse.event(_receipt(event, answer))
+            elif event.HasField("raw") and event.raw.type in _TYPES:
+                _keep(answer.written, event.raw.json)
+                yield _sse.event(event.raw.json.encode())
+        await answer.name()
+    except Failure as failure:
+        yield _sse.event(msgspec.json.encode(body_of(Shape.ANTHROPIC, failure, call.request_id)))
+    finally:
+        answer.close()
+    yield _DONE
+
+
+def _receipt(event: pb.Event, answer: Answer) -> bytes:
+    latency = MessageToDict(event.turn_started.latency, preserving_proto_field_name=True)
+    start = str(latency.pop("start", "")).removeprefix("START_KIND_").lower()
+    told = {"type": "system", "subtype": "warmline", "session_id": answer.opened.session_id}
+    return msgspec.json.encode(told | {"start": start, "latency": latency})
+
+
+def _keep(written: Written, line: str) -> None:
+    """What a caller has of the answer when it sends the conversation back."""
+    said = _line.decode(line)
+    if said.type == "assistant" and said.parent_tool_use_id is None:
+        written.content += said.message.get("content") or []

@@ -12,8 +12,7 @@ import pytest
 from anthropic import AsyncAnthropic
 from conversing import PNG, Model
 from shared import ServiceThread, shared_service
-from shimming import Shim, shim_to
-from warmline_client import connect
+from shimming import Shim, running_shim, shim_to
 
 pytestmark = [pytest.mark.real_cli, pytest.mark.shared_service]
 
@@ -249,21 +248,16 @@ async def test_a_failed_turn_is_an_error_of_the_api(
     assert body["request_id"] == caught.value.response.headers["request-id"]
 
 
-async def test_a_stream_that_fails_says_so(shim: Shim, thread: ServiceThread) -> None:
+async def test_a_stream_that_fails_says_so() -> None:
     """By an event of the API's, after what was written."""
     body = {"model": "haiku", "max_tokens": 9999, "stream": True}
     body["messages"] = [user("::pace 20ms\n::text 9000")]
-    lines: list[str] = []
-    async with shim.http.stream("POST", "/v1/messages", json=body) as answer:
-        async for line in answer.aiter_lines():
-            if "text_delta" in line and not lines:
-                async with connect(f"127.0.0.1:{thread.port}") as client:
-                    await client.delete(answer.headers["x-session-id"])
-                lines.append(line)
-            elif line.startswith("data: "):
-                lines.append(line)
-    last = json.loads(lines[-1][6:])
-    assert (last["type"], last["error"]["type"]) == ("error", "not_found_error")
+    async with running_shim(limits={"turn_timeout": 2}) as shim:
+        answer = await shim.http.post("/v1/messages", json=body)
+    told = [json.loads(line[6:]) for line in answer.text.split("\n") if line.startswith("data: ")]
+    assert answer.status_code == 200
+    assert "content_block_delta" in {each["type"] for each in told}
+    assert (told[-1]["type"], told[-1]["error"]["type"]) == ("error", "timeout_error")
 
 
 BAD: list[tuple[dict[str, Any], int, str]] = [

@@ -25,7 +25,7 @@ from warmline_service.egress import Egress, EgressAccess, make_provider, operato
 from warmline_service.errors import WarmlineError
 from warmline_service.mcp import Broker
 from warmline_service.pool import FirstSpares, Pool, capacity, default_memory_budget
-from warmline_service.quota import Prices, Quota, Rates
+from warmline_service.quota import Measure, Prices, Quota, Rates
 from warmline_service.rpc import AdminServicer, RpcServer, build_server, read_credentials
 from warmline_service.sandbox import Sandbox, SandboxMissing, find_sandbox
 from warmline_service.sessions import Journal, Keeper, Portable, Sessions, Workspaces
@@ -196,7 +196,9 @@ class Service:
         assert self._journal is not None
         assert self._vault is not None
         assert self._callers is not None
-        quota = self._quota = open_quota(settings, store, self._callers.policies)
+        quota = self._quota = open_quota(
+            settings, store, self._callers.policies, workspaces.stored_bytes
+        )
         quota.start()
         assert self._audit is not None
         sessions = Sessions(store, quota, settings.retention, self._vault)
@@ -340,11 +342,14 @@ class Service:
         return self._pool
 
 
-def open_quota(settings: Settings, store: Store, policies: TenantPolicies) -> Quota:
-    """What tenants may use. Raises ValueError for a Redis that has no URL."""
+def open_quota(
+    settings: Settings, store: Store, policies: TenantPolicies, measure: Measure
+) -> Quota:
+    """What tenants may use; `measure` says what they keep. Raises ValueError for a Redis that has no URL."""
     url = settings.limits.rates_url
     rates = Rates(url.get_secret_value() if url else "")
-    return Quota(settings.limits, policies, rates, store.ledger, Prices(settings.models.prices))
+    prices = Prices(settings.models.prices)
+    return Quota(settings.limits, policies, rates, store.ledger, prices, measure)
 
 
 def has_credential(settings: Settings, environ: Mapping[str, str]) -> bool:

@@ -38,6 +38,13 @@ class TenantPolicy(Section):
     sessions: _Count | None = Field(
         None, description="Sessions that are kept, if fewer than `limits.sessions_per_tenant`."
     )
+    storage_bytes: _Count | None = Field(
+        None,
+        description=(
+            "Bytes of events, transcripts and workspaces that it keeps; with more it gets no new "
+            "sessions and turns."
+        ),
+    )
     tokens_per_day: _Count | None = Field(
         None, description="Tokens of a day (UTC), those read from the prompt cache apart."
     )

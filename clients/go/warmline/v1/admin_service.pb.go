@@ -206,7 +206,9 @@ type TenantPolicy struct {
 	// CLI processes of its sessions in one service; an idle one of its own makes room for another.
 	Processes *uint64 `protobuf:"varint,12,opt,name=processes,proto3,oneof" json:"processes,omitempty"`
 	// Sessions that wait for a process, if fewer than the service allows.
-	Waiting       *uint64 `protobuf:"varint,13,opt,name=waiting,proto3,oneof" json:"waiting,omitempty"`
+	Waiting *uint64 `protobuf:"varint,13,opt,name=waiting,proto3,oneof" json:"waiting,omitempty"`
+	// Bytes that it keeps stored; one that keeps more gets no new sessions and no new turns.
+	StorageBytes  *uint64 `protobuf:"varint,14,opt,name=storage_bytes,json=storageBytes,proto3,oneof" json:"storage_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -328,6 +330,13 @@ func (x *TenantPolicy) GetProcesses() uint64 {
 func (x *TenantPolicy) GetWaiting() uint64 {
 	if x != nil && x.Waiting != nil {
 		return *x.Waiting
+	}
+	return 0
+}
+
+func (x *TenantPolicy) GetStorageBytes() uint64 {
+	if x != nil && x.StorageBytes != nil {
+		return *x.StorageBytes
 	}
 	return 0
 }
@@ -2260,7 +2269,7 @@ const file_warmline_v1_admin_service_proto_rawDesc = "" +
 	"\vcreate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12\x14\n" +
 	"\x05fixed\x18\x06 \x01(\bR\x05fixed\x121\n" +
-	"\x06policy\x18\a \x01(\v2\x19.warmline.v1.TenantPolicyR\x06policy\"\xbd\x06\n" +
+	"\x06policy\x18\a \x01(\v2\x19.warmline.v1.TenantPolicyR\x06policy\"\xf9\x06\n" +
 	"\fTenantPolicy\x123\n" +
 	"\x13requests_per_minute\x18\x01 \x01(\x04H\x00R\x11requestsPerMinute\x88\x01\x01\x12.\n" +
 	"\x10concurrent_turns\x18\x02 \x01(\x04H\x01R\x0fconcurrentTurns\x88\x01\x01\x12&\n" +
@@ -2275,7 +2284,8 @@ const file_warmline_v1_admin_service_proto_rawDesc = "" +
 	" \x01(\v2\x1f.warmline.v1.TenantPolicy.NamesR\x0eforbiddenTools\x12<\n" +
 	"\tmcp_hosts\x18\v \x01(\v2\x1f.warmline.v1.TenantPolicy.NamesR\bmcpHosts\x12!\n" +
 	"\tprocesses\x18\f \x01(\x04H\aR\tprocesses\x88\x01\x01\x12\x1d\n" +
-	"\awaiting\x18\r \x01(\x04H\bR\awaiting\x88\x01\x01\x1a\x1d\n" +
+	"\awaiting\x18\r \x01(\x04H\bR\awaiting\x88\x01\x01\x12(\n" +
+	"\rstorage_bytes\x18\x0e \x01(\x04H\tR\fstorageBytes\x88\x01\x01\x1a\x1d\n" +
 	"\x05Names\x12\x14\n" +
 	"\x05names\x18\x01 \x03(\tR\x05namesB\x16\n" +
 	"\x14_requests_per_minuteB\x13\n" +
@@ -2288,7 +2298,8 @@ const file_warmline_v1_admin_service_proto_rawDesc = "" +
 	"\n" +
 	"_processesB\n" +
 	"\n" +
-	"\b_waiting\"\x82\x03\n" +
+	"\b_waitingB\x10\n" +
+	"\x0e_storage_bytes\"\x82\x03\n" +
 	"\x06ApiKey\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1b\n" +
 	"\ttenant_id\x18\x02 \x01(\tR\btenantId\x12*\n" +

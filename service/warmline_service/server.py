@@ -105,6 +105,7 @@ class Service:
             salvage=self._salvage,
             claimed=self._open_store,
             sandbox=self._sandbox,
+            level=settings.policy.sandbox or settings.sandbox.level,
         )
         callers = await self._start_callers()
         wallet = self._wallet = self._open_wallet()
@@ -116,7 +117,9 @@ class Service:
         first = await self._start_pool(self._site, egress, capabilities)
         catalog = ModelCatalog(capabilities.models, settings.models)
         conversations = await self._start_conversations(egress, catalog, capabilities, wallet)
-        admin = AdminServicer(callers.administration, wallet, self.pool.stats, self.drain_asked.set)
+        admin = AdminServicer(
+            callers.administration, wallet, self.pool.stats, self.drain_asked.set, self._site.levels
+        )
         tls = settings.tls
         credentials = await asyncio.to_thread(read_credentials, tls) if tls else None
         assert self._quota is not None
@@ -196,6 +199,7 @@ class Service:
         assert self._journal is not None
         assert self._vault is not None
         assert self._callers is not None
+        assert self._site is not None
         quota = self._quota = open_quota(
             settings, store, self._callers.policies, workspaces.stored_bytes
         )
@@ -220,10 +224,11 @@ class Service:
             Policy(
                 settings.limits,
                 settings.cli,
-                settings.sandbox,
                 settings.mcp,
                 settings.provider,
                 self._own_credential,
+                self._site.level,
+                self._site.levels,
             ),
             quota,
             self._audit,

@@ -125,8 +125,9 @@ class Runtime:
         models = [config.model, *config.fallback_models]
         models += [agent.model for agent in config.agents.values() if agent.model]
         resolved = [self.catalog.resolve(name) for name in models]
-        self.policy.check(config)
-        check_tenant(await self.quota.policy(tenant), config, resolved)
+        own = await self.quota.policy(tenant)
+        self.policy.check(config, self.policy.level_of(own))
+        check_tenant(own, config, resolved)
         await self._check_paid(tenant, config.credential)
 
     async def _check_paid(self, tenant: str, credential: PayingCredential) -> None:

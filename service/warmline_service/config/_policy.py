@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from warmline_service.config._base import Section
+from warmline_service.config._sandbox import Level
 
 _Count = Annotated[int, Field(ge=1, le=10**15)]
 _Dollars = Annotated[float, Field(gt=0, le=10**9)]
@@ -69,6 +70,13 @@ class TenantPolicy(Section):
     mcp_hosts: frozenset[_Host] | None = Field(
         None,
         description="The hosts of its MCP servers, `*.example.com` for all below one. Not set: any.",
+    )
+
+    sandbox: Level | None = Field(
+        None,
+        description=(
+            "What is around its processes. Not set: `sandbox.level`; where that is `none`, there is no other."
+        ),
     )
 
     def over(self, default: TenantPolicy) -> TenantPolicy:

@@ -208,7 +208,10 @@ type TenantPolicy struct {
 	// Sessions that wait for a process, if fewer than the service allows.
 	Waiting *uint64 `protobuf:"varint,13,opt,name=waiting,proto3,oneof" json:"waiting,omitempty"`
 	// Bytes that it keeps stored; one that keeps more gets no new sessions and no new turns.
-	StorageBytes  *uint64 `protobuf:"varint,14,opt,name=storage_bytes,json=storageBytes,proto3,oneof" json:"storage_bytes,omitempty"`
+	StorageBytes *uint64 `protobuf:"varint,14,opt,name=storage_bytes,json=storageBytes,proto3,oneof" json:"storage_bytes,omitempty"`
+	// What is around its processes, in place of what the service has: `strict`, `network` or `none`, where this
+	// machine can have it.
+	Sandbox       *string `protobuf:"bytes,15,opt,name=sandbox,proto3,oneof" json:"sandbox,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -339,6 +342,13 @@ func (x *TenantPolicy) GetStorageBytes() uint64 {
 		return *x.StorageBytes
 	}
 	return 0
+}
+
+func (x *TenantPolicy) GetSandbox() string {
+	if x != nil && x.Sandbox != nil {
+		return *x.Sandbox
+	}
+	return ""
 }
 
 // An API key, without the key itself.
@@ -2269,7 +2279,7 @@ const file_warmline_v1_admin_service_proto_rawDesc = "" +
 	"\vcreate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12\x14\n" +
 	"\x05fixed\x18\x06 \x01(\bR\x05fixed\x121\n" +
-	"\x06policy\x18\a \x01(\v2\x19.warmline.v1.TenantPolicyR\x06policy\"\xf9\x06\n" +
+	"\x06policy\x18\a \x01(\v2\x19.warmline.v1.TenantPolicyR\x06policy\"\xa4\a\n" +
 	"\fTenantPolicy\x123\n" +
 	"\x13requests_per_minute\x18\x01 \x01(\x04H\x00R\x11requestsPerMinute\x88\x01\x01\x12.\n" +
 	"\x10concurrent_turns\x18\x02 \x01(\x04H\x01R\x0fconcurrentTurns\x88\x01\x01\x12&\n" +
@@ -2285,7 +2295,9 @@ const file_warmline_v1_admin_service_proto_rawDesc = "" +
 	"\tmcp_hosts\x18\v \x01(\v2\x1f.warmline.v1.TenantPolicy.NamesR\bmcpHosts\x12!\n" +
 	"\tprocesses\x18\f \x01(\x04H\aR\tprocesses\x88\x01\x01\x12\x1d\n" +
 	"\awaiting\x18\r \x01(\x04H\bR\awaiting\x88\x01\x01\x12(\n" +
-	"\rstorage_bytes\x18\x0e \x01(\x04H\tR\fstorageBytes\x88\x01\x01\x1a\x1d\n" +
+	"\rstorage_bytes\x18\x0e \x01(\x04H\tR\fstorageBytes\x88\x01\x01\x12\x1d\n" +
+	"\asandbox\x18\x0f \x01(\tH\n" +
+	"R\asandbox\x88\x01\x01\x1a\x1d\n" +
 	"\x05Names\x12\x14\n" +
 	"\x05names\x18\x01 \x03(\tR\x05namesB\x16\n" +
 	"\x14_requests_per_minuteB\x13\n" +
@@ -2299,7 +2311,9 @@ const file_warmline_v1_admin_service_proto_rawDesc = "" +
 	"_processesB\n" +
 	"\n" +
 	"\b_waitingB\x10\n" +
-	"\x0e_storage_bytes\"\x82\x03\n" +
+	"\x0e_storage_bytesB\n" +
+	"\n" +
+	"\b_sandbox\"\x82\x03\n" +
 	"\x06ApiKey\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1b\n" +
 	"\ttenant_id\x18\x02 \x01(\tR\btenantId\x12*\n" +

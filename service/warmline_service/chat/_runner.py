@@ -28,6 +28,7 @@ from warmline_service.chat._parking import Parking
 from warmline_service.chat._ports import Runtime, UpstreamFault
 from warmline_service.chat._recall import Past, Recall
 from warmline_service.chat._servers import SessionServers
+from warmline_service.chat._tenancy import check_provider
 from warmline_service.chat._turn import Bounds, Emit, Parked, Phase, Turn
 from warmline_service.config import Level
 from warmline_service.errors import Reason, WarmlineError
@@ -232,7 +233,7 @@ class Runner:
         """Get a process for the turn and make it this session's."""
         loop = asyncio.get_running_loop()
         deadline = turn.deadline or loop.time() + _NO_DEADLINE
-        await self._leave_other_level()
+        await self._hold_to_policy()
         if not self.hot:
             await self._check(turn)
         # Looked up only where a process will be told it: the session's own knows it.
@@ -261,10 +262,14 @@ class Runner:
         start = Start.RESUMED if told is not None else Start(lease.start.value)
         return lease, Latency(start, lease.misses, lease.queue_seconds, spawn, bind, told, mcp)
 
-    async def _leave_other_level(self) -> None:
-        """End the session's own process where what is around it is not what the tenant's has now."""
+    async def _hold_to_policy(self) -> None:
+        """What is looked at for every turn, also where the session's process is hot. Raises POLICY_DENIED.
+
+        A process ends where what is around it is not what the tenant's has now.
+        """
         process, runtime = self.process, self._runtime
         policy = await runtime.quota.policy(self._session.tenant)
+        check_provider(policy, runtime.policy.provider.kind)
         if process is None or not self.hot:
             return
         if process.key.sandbox != runtime.policy.other_level_of(policy):

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from warmline_service.config._base import Section
+from warmline_service.config._places import ProviderKind
 from warmline_service.config._sandbox import Level
 
 _Count = Annotated[int, Field(ge=1, le=10**15)]
@@ -57,6 +58,13 @@ class TenantPolicy(Section):
     )
     models: frozenset[str] | None = Field(
         None, description="The models that its sessions may name, by id or alias. Not set: all."
+    )
+    providers: frozenset[ProviderKind] | None = Field(
+        None,
+        description=(
+            "The providers that it may use, as in `provider.kind`. Not set: all. Where that of the service "
+            "is none of them, it has no models and no turns there."
+        ),
     )
     permission_modes: (
         frozenset[Literal["default", "plan", "acceptEdits", "dontAsk", "auto", "bypassPermissions"]]

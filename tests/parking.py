@@ -125,11 +125,11 @@ async def ended(service: Service, session_id: str) -> None:
     await until(lambda: not hot())
 
 
-async def parked(service: Service, session_id: str) -> None:
+async def parked(service: Service, session_id: str, tenant: str = "dev") -> None:
     """Wait until the session has no process, and its files are saved."""
     await ended(service, session_id)
     async with asyncio.timeout(10):
-        while (await row_of(service, session_id)).slot_id:
+        while (await row_of(service, session_id, tenant)).slot_id:
             await asyncio.sleep(0.02)
 
 

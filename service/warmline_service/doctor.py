@@ -87,16 +87,14 @@ def _tools(settings: Settings) -> Finding:
 
 
 def _sandbox(settings: Settings) -> Finding:
-    level = settings.sandbox.level
-    if level == "none":
-        advice = "What a CLI process runs may read all that the service's user may."
-        return Finding("sandbox", "none, by sandbox.level", advice=advice)
     try:
         sandbox = find_sandbox(settings)
     except SandboxMissing as error:
         return Finding("sandbox", "not possible here", ok=False, advice=str(error))
-    assert sandbox is not None
-    return Finding("sandbox", f"{level}: {sandbox}")
+    if sandbox is None:
+        advice = "What a CLI process runs may read all that the service's user may."
+        return Finding("sandbox", "none, by sandbox.level", advice=advice)
+    return Finding("sandbox", f"{settings.sandbox.level}: {sandbox}")
 
 
 def _data_dir(settings: Settings) -> Finding:

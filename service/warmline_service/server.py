@@ -25,7 +25,7 @@ from warmline_service.egress import Egress, EgressAccess, make_provider, operato
 from warmline_service.errors import WarmlineError
 from warmline_service.mcp import Broker
 from warmline_service.pool import FirstSpares, Pool, capacity, default_memory_budget
-from warmline_service.quota import Prices, Quota, Rates
+from warmline_service.quota import Measure, Prices, Quota, Rates
 from warmline_service.rpc import AdminServicer, RpcServer, build_server, read_credentials
 from warmline_service.sandbox import Sandbox, SandboxMissing, find_sandbox
 from warmline_service.sessions import Journal, Keeper, Portable, Sessions, Workspaces
@@ -105,6 +105,7 @@ class Service:
             salvage=self._salvage,
             claimed=self._open_store,
             sandbox=self._sandbox,
+            level=settings.policy.sandbox or settings.sandbox.level,
         )
         callers = await self._start_callers()
         wallet = self._wallet = self._open_wallet()
@@ -116,7 +117,9 @@ class Service:
         first = await self._start_pool(self._site, egress, capabilities)
         catalog = ModelCatalog(capabilities.models, settings.models)
         conversations = await self._start_conversations(egress, catalog, capabilities, wallet)
-        admin = AdminServicer(callers.administration, wallet, self.pool.stats, self.drain_asked.set)
+        admin = AdminServicer(
+            callers.administration, wallet, self.pool.stats, self.drain_asked.set, self._site.levels
+        )
         tls = settings.tls
         credentials = await asyncio.to_thread(read_credentials, tls) if tls else None
         assert self._quota is not None
@@ -196,7 +199,10 @@ class Service:
         assert self._journal is not None
         assert self._vault is not None
         assert self._callers is not None
-        quota = self._quota = open_quota(settings, store, self._callers.policies)
+        assert self._site is not None
+        quota = self._quota = open_quota(
+            settings, store, self._callers.policies, workspaces.stored_bytes
+        )
         quota.start()
         assert self._audit is not None
         sessions = Sessions(store, quota, settings.retention, self._vault)
@@ -218,10 +224,11 @@ class Service:
             Policy(
                 settings.limits,
                 settings.cli,
-                settings.sandbox,
                 settings.mcp,
                 settings.provider,
                 self._own_credential,
+                self._site.level,
+                self._site.levels,
             ),
             quota,
             self._audit,
@@ -340,11 +347,14 @@ class Service:
         return self._pool
 
 
-def open_quota(settings: Settings, store: Store, policies: TenantPolicies) -> Quota:
-    """What tenants may use. Raises ValueError for a Redis that has no URL."""
+def open_quota(
+    settings: Settings, store: Store, policies: TenantPolicies, measure: Measure
+) -> Quota:
+    """What tenants may use; `measure` says what they keep. Raises ValueError for a Redis that has no URL."""
     url = settings.limits.rates_url
     rates = Rates(url.get_secret_value() if url else "")
-    return Quota(settings.limits, policies, rates, store.ledger, Prices(settings.models.prices))
+    prices = Prices(settings.models.prices)
+    return Quota(settings.limits, policies, rates, store.ledger, prices, measure)
 
 
 def has_credential(settings: Settings, environ: Mapping[str, str]) -> bool:

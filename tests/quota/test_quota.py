@@ -33,7 +33,7 @@ def quota_of(store: Store, **policy: object) -> Quota:
     """A quota with one policy for all."""
     directory = Directory((), store.tenants)
     policies = TenantPolicies(TenantPolicy(**policy), directory)
-    return Quota(LimitSettings(), policies, Rates(""), store.ledger, PRICES)
+    return Quota(LimitSettings(), policies, Rates(""), store.ledger, PRICES, store.stored_bytes)
 
 
 def test_a_cost_is_what_the_cli_computes() -> None:

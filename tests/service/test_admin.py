@@ -134,13 +134,16 @@ async def test_a_tenant_has_a_policy_of_its_own(operator: Operator) -> None:
         ({"usd_per_month": float("nan")}, "usd_per_month"),
         ({"permission_modes": {"names": ["default", "root"]}}, "permission_modes.names[1]"),
         ({"mcp_hosts": {"names": ["*.*"]}}, "mcp_hosts.names[0]"),
+        ({"providers": {"names": ["loopback", "openai"]}}, "providers.names[1]"),
+        ({"sandbox": "chroot"}, "sandbox"),
+        ({"sandbox": "strict"}, "sandbox"),
         ({"forbidden_tools": {"names": [""]}}, "forbidden_tools.names[0]"),
     ],
 )
 async def test_a_policy_that_cannot_be_is_named(policy: dict[str, Any], field: str) -> None:
     """By its field."""
     with pytest.raises(ServiceError) as caught:
-        policy_of(pb.TenantPolicy(**policy), "tenant.policy")
+        policy_of(pb.TenantPolicy(**policy), "tenant.policy", ["none"])
     (violation,) = caught.value.violations
     assert violation.field == f"tenant.policy.{field}"
 

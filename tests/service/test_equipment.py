@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from warmline_service.config import (
     LimitSettings,
     McpSettings,
     ProviderSettings,
-    SandboxSettings,
     load,
 )
 from warmline_service.egress._credential import PLACEHOLDER
@@ -408,10 +408,18 @@ def test_what_may_run_commands_is_the_operators_to_allow(
 ) -> None:
     """Otherwise it is refused by name."""
     config = config_of(_config(**fields), "config", existing=False)
-    others = CliSettings(), SandboxSettings(), McpSettings(), ProviderSettings(), True
-    Policy(LimitSettings(caller_commands=True), *others).check(config)
+    policy = Policy(
+        LimitSettings(),
+        CliSettings(),
+        McpSettings(),
+        ProviderSettings(),
+        own_credential=True,
+        level="strict",
+        levels=frozenset({"strict"}),
+    )
+    replace(policy, limits=LimitSettings(caller_commands=True)).check(config, "strict")
     with pytest.raises(ServiceError) as caught:
-        Policy(LimitSettings(), *others).check(config)
+        policy.check(config, "strict")
     assert caught.value.reason is Reason.POLICY_DENIED
     assert caught.value.metadata == {"field": field}
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Iterable
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -12,12 +14,12 @@ import pytest
 from authorization import AuthorizationServer
 from google.protobuf.message import Message
 from key_provider import Provider
-from parking import failure, say, start_of
+from parking import client_of, failure, say, start_of
 from running import data_directory, kinds, running_client, service_in
 from warmline.v1 import admin_service_pb2 as pb
 from warmline.v1 import events_pb2
 from warmline.v1 import session_config_pb2 as config_pb
-from warmline_client import Client, WarmlineError, connect
+from warmline_client import Client, Conversation, WarmlineError, connect
 
 pytestmark = pytest.mark.real_cli
 
@@ -210,3 +212,47 @@ async def test_what_is_stored_outlives_a_restart(
                     assert failure(events).reason == "CREDENTIAL_NOT_FOUND"
                     await client.admin.set_credential(tokens(server))
                     assert (await say(chat, "hi"))[-1].HasField("turn_completed")
+
+
+async def test_two_services_renew_one_tenants_token_once(
+    server: AuthorizationServer, provider: Provider, tmp_path: Path, postgres_url: str
+) -> None:
+    """On one database, where sessions of both come with one that has expired, or is refused."""
+    shared: dict[str, Any] = {
+        "store": {"url": postgres_url, "blob_url": f"file://{tmp_path}/blobs"},
+        "vault": {"key_file": tmp_path / "vault.key"},
+    }
+    async with AsyncExitStack() as stack:
+        clients = []
+        for _ in range(2):
+            data = stack.enter_context(data_directory())
+            made = service_in(data, **settings(provider, server), **shared)
+            service = await stack.enter_async_context(made)
+            clients.append(await stack.enter_async_context(client_of(service)))
+
+        async def chats(name: str) -> list[Conversation]:
+            wanted = (each.chat(config=named(name)) for each in clients)
+            return [await stack.enter_async_context(each) for each in wanted]
+
+        await clients[0].admin.set_credential(tokens(server, left=0))
+        server.open.clear()
+        turns = [asyncio.create_task(say(chat, "hi")) for chat in await chats("max")]
+        await asyncio.wait_for(server.came.wait(), 20)
+        assert not any(turn.done() for turn in turns)
+        server.open.set()
+        await _all_done(turns)
+        assert len(server.asked) == 1
+        # Another one: what was renewed a moment ago is not renewed again.
+        request = tokens(server)
+        request.name = "other"
+        await clients[1].admin.set_credential(request)
+        talking = await chats("other")
+        await _all_done(say(chat, "hi") for chat in talking)
+        server.access.clear()
+        await _all_done(say(chat, "again") for chat in talking)
+        assert len(server.asked) == 2
+
+
+async def _all_done(turns: Iterable[Awaitable[list[events_pb2.Event]]]) -> None:
+    for events in await asyncio.gather(*turns):
+        assert events[-1].HasField("turn_completed"), events[-1]

@@ -6,15 +6,19 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from conversing import Model
-from parking import failure, say
+from parking import failure, say, start_of
 from running import running_service
 from tenancies import tenant
 from warmline.v1 import events_pb2 as pb
+from warmline.v1 import model_service_pb2 as model_pb
 from warmline.v1 import session_config_pb2 as config_pb
 from warmline_client import Client, Conversation, WarmlineError, connect
+from warmline_service.config import TenantPolicy
 from warmline_service.server import Service
+from warmline_service.tenants import Administration, stored
 
 pytestmark = pytest.mark.real_cli
 
@@ -153,6 +157,48 @@ async def test_a_tenant_sees_and_names_its_own_models() -> None:
             assert error.metadata["model"] == "claude-sonnet-5-5"
         async with held.chat(model="haiku") as chat:
             done(await say(chat, "hello"))
+
+
+async def test_a_tenant_of_other_providers_has_nothing_here(model: Model) -> None:
+    """No model and no session, told by name, and nothing is started for it; others go on."""
+    async with clients(
+        {"providers": ["anthropic"]}, {"providers": ["anthropic", "loopback"]}, {"providers": []}
+    ) as (held, free, nobody):
+        for client in (held, nobody):
+            assert await client.models() == []
+            error = await refused(client)
+            assert (error.reason, error.metadata["provider"]) == ("POLICY_DENIED", "loopback")
+            with pytest.raises(grpc.aio.AioRpcError, match="may not use the provider loopback"):
+                await client._models.GetModel(
+                    model_pb.GetModelRequest(name="haiku"), metadata=client._metadata
+                )
+        assert await free.models()
+        async with free.chat() as chat:
+            done(await say(chat, "hello"))
+        assert len(model.asked) == 1
+
+
+async def test_a_provider_that_is_taken_away_has_no_further_turn(model: Model) -> None:
+    """Nor in a session whose process is hot; given back, the session goes on in it."""
+    async with running_service(tenants=[tenant("admin")[0]]) as service:
+        assert service._callers is not None
+        admin = service._callers.administration
+        await admin.create_tenant("acme", "", (), TenantPolicy(), disabled=False)
+        _, key = await admin.create_key("acme", (), "", None)
+        async with connect(_address(service), api_key=key) as client, client.chat() as chat:
+            done(await say(chat, "hello"))
+            await _give(admin, TenantPolicy(providers=frozenset({"anthropic"})))
+            error = failure(await say(chat, "hello"))
+            assert (error.reason, error.metadata["provider"]) == ("POLICY_DENIED", "loopback")
+            assert len(model.asked) == 1
+            await _give(admin, TenantPolicy())
+            events = await say(chat, "hello")
+            assert start_of(events).start == pb.START_KIND_HOT
+            done(events)
+
+
+async def _give(admin: Administration, policy: TenantPolicy) -> None:
+    await admin.update_tenant("acme", {"policy": stored(policy)}, None, "admin")
 
 
 async def test_modes_and_hosts_of_a_tenant() -> None:

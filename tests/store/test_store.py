@@ -30,6 +30,8 @@ from warmline_service.store import (
     Store,
     TurnRow,
     TurnState,
+    archive_name,
+    archive_size,
     blob_key,
     open_database,
 )
@@ -397,6 +399,32 @@ async def test_what_is_past_its_time_is_forgotten(store: Store) -> None:
     size = oldest[1][1].bytes
     assert await store.oversize(size - 1) == [(TENANT, 1)]
     assert await store.oversize(size) == []
+
+
+async def test_what_a_tenant_keeps_is_one_sum(store: Store) -> None:
+    """Events of turns that have ended, pieces of transcripts and archives, of its own sessions alone."""
+    assert await store.stored_bytes(TENANT) == 0
+    for tenant in (TENANT, "other"):
+        of = await session(store, tenant)
+        made = turn(of)
+        await store.accept(made, "", None, of.token)
+        lines = PartRow(of.id, 0, made.id, 100, False, bytes(100))
+        spilled = PartRow(of.id, 1, made.id, 5000, True, b"")
+        end = stored(of, DONE, made.id)
+        await store.append([end], [lines, spilled], {of.id: of.token})
+        await store.place_workspace(of.id, "slot")
+        key = blob_key(tenant, of.id, archive_name(70_000))
+        await store.replace_workspace(of.id, "slot", key)
+        assert await store.stored_bytes(tenant) == 75_100 + end.size
+        await store.delete(await store.session(tenant, of.id))
+        assert await store.stored_bytes(tenant) == 0
+
+
+def test_an_archives_size_is_in_its_name() -> None:
+    """And nothing that is no such name says one."""
+    assert archive_size(blob_key(TENANT, str(uuid.uuid4()), archive_name(12))) == 12
+    for name in ("workspace-0123456789012345", "event-1-2", "workspace-0123456789abcdef-x"):
+        assert archive_size(f"{TENANT}/x/{name}") == 0
 
 
 async def test_transactions_that_want_each_others_rows_are_both_done(postgres_url: str) -> None:

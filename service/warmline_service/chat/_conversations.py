@@ -158,6 +158,7 @@ class Conversations:
             self._runtime.journal.feed(row.id).fail(gone)
             await self._runtime.store.delete(row)
             await self._runtime.workspaces.forget(row)
+            self._runtime.quota.freed(row.tenant)
         finally:
             self._drop(conversation)
         self.observers.fail(gone, row.id)
@@ -250,13 +251,17 @@ class Conversations:
         if found is not None:
             return found.session_id  # What others have written there since stays.
 
+        size = sum(len(file.data) for file in opening.files)
+
         async def keep(session_id: str) -> str:
             if not named:
                 return await runtime.workspaces.keep_files(tenant, session_id, opening.files)
             await runtime.workspaces.place_files(tenant, named, opening.files)
             return ""
 
-        return await runtime.sessions.create(tenant, opening.config, claim, keep_files=keep)
+        return await runtime.sessions.create(
+            tenant, opening.config, claim, keep_files=keep, size=size
+        )
 
     async def _get(self, tenant: str, session_id: str) -> Conversation:
         """The session's conversation; loaded, once, where it is not."""

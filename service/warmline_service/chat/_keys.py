@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from warmline_service.config import Level
 from warmline_service.sessions import SessionConfig
 from warmline_service.worker import Capabilities, SpawnKey
 
@@ -30,12 +31,14 @@ def acceptable_keys(
     model: str | None,
     workspace: Path | None,
     directories: tuple[Path, ...] = (),
+    sandbox: Level | None = None,
 ) -> tuple[SpawnKey, ...]:
     """The kinds of process that will do, best first; the last is what a cold start makes.
 
     A primed one takes nothing that has to be said before the first turn. What cannot be bound late is
     in the key itself, which no spare has but that of the bare profile, where such are kept.
-    `directories` are those beside its workspace.
+    `directories` are those beside its workspace, `sandbox` is what is around it where that is not what
+    is around spares.
     """
     prompt = config.system_prompt
     fixed = SpawnKey(
@@ -51,12 +54,13 @@ def acceptable_keys(
         plugins=config.plugins,
         setting_sources=config.setting_sources,
         debug=config.debug,
+        sandbox=sandbox,
     )
     # It can start where it is to work.
     early = () if can.late_directories else directories
     cold = replace(fixed, workspace=workspace, directories=early)
     late = can.late_workspace and can.late_directories
-    if fixed not in _KINDS or early or (workspace is not None and not late):
+    if replace(fixed, sandbox=None) not in _KINDS or early or (workspace is not None and not late):
         return (cold,)
     plain = prompt is None and workspace is None and not config.options.early
     spares = [key for key in _prepared(can, fixed) if plain or not key.primed]

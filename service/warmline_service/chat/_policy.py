@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 from warmline_service.config import (
     CliSettings,
+    Level,
     LimitSettings,
     McpSettings,
     ProviderSettings,
-    SandboxSettings,
+    TenantPolicy,
 )
 from warmline_service.errors import Reason, WarmlineError, field_invalid
+from warmline_service.sandbox import level_missing
 from warmline_service.sessions import SessionConfig
 
 
@@ -19,19 +21,35 @@ from warmline_service.sessions import SessionConfig
 class Policy:
     """The operator's settings, as far as they bound a session's configuration.
 
-    `own_credential`: whether the operator has one, for sessions without another.
+    `own_credential`: whether the operator has one, for sessions without another. `level`: what is around
+    the processes of a tenant that has no other; `levels`: what there can be.
     """
 
     limits: LimitSettings
     cli: CliSettings
-    sandbox: SandboxSettings
     mcp: McpSettings
     provider: ProviderSettings
     own_credential: bool
+    level: Level
+    levels: frozenset[Level]
 
-    def check(self, config: SessionConfig) -> None:
-        """Raise POLICY_DENIED, or FIELD_INVALID for a plugin that is not here."""
-        self._check_mode(config)
+    def level_of(self, tenant: TenantPolicy) -> Level:
+        """What is around a tenant's processes."""
+        return tenant.sandbox or self.level
+
+    def other_level_of(self, tenant: TenantPolicy) -> Level | None:
+        """The same, where it is not what is around spares."""
+        level = self.level_of(tenant)
+        return None if level == self.level else level
+
+    def check(self, config: SessionConfig, level: Level) -> None:
+        """Raise POLICY_DENIED, or FIELD_INVALID for a plugin that is not here.
+
+        `level` is what is around the tenant's processes.
+        """
+        if level not in self.levels:
+            raise level_missing(level)
+        self._check_mode(config, level)
         for index, plugin in enumerate(config.plugins):
             if plugin.name and plugin.name not in self.cli.plugins:
                 raise field_invalid(
@@ -47,14 +65,14 @@ class Policy:
         self._check_servers(config)
         self._check_credential(config)
 
-    def _check_mode(self, config: SessionConfig) -> None:
+    def _check_mode(self, config: SessionConfig, level: Level) -> None:
         if config.permission_mode in self.limits.forbidden_permission_modes:
             raise WarmlineError(
                 Reason.POLICY_DENIED,
                 f"The permission mode {config.permission_mode} is not allowed here.",
                 metadata={"permissionMode": config.permission_mode},
             )
-        if config.permission_mode == "bypassPermissions" and self.sandbox.level == "none":
+        if config.permission_mode == "bypassPermissions" and level == "none":
             text = "The permission mode that asks for nothing needs a sandbox; there is none here."
             raise WarmlineError(Reason.POLICY_DENIED, text)
 

@@ -9,7 +9,7 @@ from typing import Protocol
 from warmline_service.audit import AuditLog
 from warmline_service.chat._catalog import ModelCatalog
 from warmline_service.chat._policy import Policy
-from warmline_service.chat._tenancy import check_tenant
+from warmline_service.chat._tenancy import check_provider, check_tenant
 from warmline_service.config import CliSettings, LimitSettings
 from warmline_service.credentials import Wallet, nothing_to_pay_with
 from warmline_service.errors import Reason, WarmlineError
@@ -125,8 +125,10 @@ class Runtime:
         models = [config.model, *config.fallback_models]
         models += [agent.model for agent in config.agents.values() if agent.model]
         resolved = [self.catalog.resolve(name) for name in models]
-        self.policy.check(config)
-        check_tenant(await self.quota.policy(tenant), config, resolved)
+        own = await self.quota.policy(tenant)
+        self.policy.check(config, self.policy.level_of(own))
+        check_provider(own, self.policy.provider.kind)
+        check_tenant(own, config, resolved)
         await self._check_paid(tenant, config.credential)
 
     async def _check_paid(self, tenant: str, credential: PayingCredential) -> None:

@@ -28,7 +28,9 @@ from warmline_service.chat._parking import Parking
 from warmline_service.chat._ports import Runtime, UpstreamFault
 from warmline_service.chat._recall import Past, Recall
 from warmline_service.chat._servers import SessionServers
+from warmline_service.chat._tenancy import check_provider
 from warmline_service.chat._turn import Bounds, Emit, Parked, Phase, Turn
+from warmline_service.config import Level
 from warmline_service.errors import Reason, WarmlineError, field_invalid
 from warmline_service.pool import Lease, Share, Want
 from warmline_service.pool import Start as PoolStart
@@ -60,6 +62,8 @@ _ATTEMPTS = 6
 _UNPAID = (Reason.CREDENTIAL_REJECTED, Reason.CREDENTIAL_NOT_FOUND)
 # What a caller without a deadline of its own waits for a process; the pool's own bound is lower.
 _NO_DEADLINE = 24 * 3600.0
+# What a process that has to go is waited for; the pool sees to it that it goes.
+_END_TIMEOUT = 10.0
 
 
 class ProcessLost(WarmlineError):  # noqa: N818  # named for what happened
@@ -229,6 +233,7 @@ class Runner:
         """Get a process for the turn and make it this session's."""
         loop = asyncio.get_running_loop()
         deadline = turn.deadline or loop.time() + _NO_DEADLINE
+        await self._hold_to_policy()
         if not self.hot:
             await self._check(turn)
         # Looked up only where a process will be told it: the session's own knows it.
@@ -259,6 +264,21 @@ class Runner:
         start = Start.RESUMED if told is not None else Start(lease.start.value)
         return lease, Latency(start, lease.misses, lease.queue_seconds, spawn, bind, told, mcp)
 
+    async def _hold_to_policy(self) -> None:
+        """What is looked at for every turn, also where the session's process is hot. Raises POLICY_DENIED.
+
+        A process ends where what is around it is not what the tenant's has now.
+        """
+        process, runtime = self.process, self._runtime
+        policy = await runtime.quota.policy(self._session.tenant)
+        check_provider(policy, runtime.policy.provider.kind)
+        if process is None or not self.hot:
+            return
+        if process.key.sandbox != runtime.policy.other_level_of(policy):
+            runtime.pool.forget(self._session.id)
+            # Whoever still finds it alive afterwards is given another one all the same.
+            await asyncio.wait({process.exited}, timeout=_END_TIMEOUT)
+
     async def _check(self, turn: Turn) -> None:
         """What the operator allows and has stored may have changed since the session was set up."""
         try:
@@ -273,7 +293,8 @@ class Runner:
         context = self._context
         policy = await self._runtime.quota.policy(self._session.tenant)
         share = Share(policy.processes, policy.waiting)
-        want = self._want(past, await context.workspace(), await context.directories())
+        level = self._runtime.policy.other_level_of(policy)
+        want = self._want(past, await context.workspace(), await context.directories(), level)
         want = replace(want, share=share)
         try:
             return await self._runtime.pool.acquire(want, deadline)
@@ -432,9 +453,15 @@ class Runner:
         if required is not None:
             self._emit(required, turn.id, "")
 
-    def _want(self, past: Past, workspace: Path | None, directories: tuple[Path, ...]) -> Want:
+    def _want(
+        self,
+        past: Past,
+        workspace: Path | None,
+        directories: tuple[Path, ...],
+        level: Level | None,
+    ) -> Want:
         can, config = self._runtime.capabilities, self._session.config
-        keys = acceptable_keys(can, config, self._model_name(), workspace, directories)
+        keys = acceptable_keys(can, config, self._model_name(), workspace, directories, level)
         if isinstance(past, Transcript):
             keys = (replace(keys[-1], resume=past),)
             if past.pending is not None:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from urllib.parse import urlsplit
 
 from warmline_service.chat._catalog import Model
-from warmline_service.config import TenantPolicy
+from warmline_service.config import ProviderKind, TenantPolicy
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.sessions import SessionConfig
 
@@ -14,6 +14,14 @@ from warmline_service.sessions import SessionConfig
 def may_use(policy: TenantPolicy, model: Model) -> bool:
     """Whether a tenant may have a model."""
     return policy.models is None or not policy.models.isdisjoint({model.id, *model.aliases})
+
+
+def check_provider(policy: TenantPolicy, provider: ProviderKind) -> None:
+    """Raise POLICY_DENIED where a tenant may not use the service's provider."""
+    if policy.providers is None or provider in policy.providers:
+        return
+    text = f"This tenant may not use the provider {provider}, which is the one of this service."
+    raise WarmlineError(Reason.POLICY_DENIED, text, metadata={"provider": provider})
 
 
 def not_allowed(model: Model) -> WarmlineError:

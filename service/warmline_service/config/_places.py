@@ -55,10 +55,13 @@ class OAuthSettings(Section):
         return self
 
 
+ProviderKind = Literal["loopback", "anthropic"]
+
+
 class ProviderSettings(Section):
     """Where model requests go."""
 
-    kind: Literal["loopback", "anthropic"] = Field(
+    kind: ProviderKind = Field(
         "anthropic",
         description="`loopback` is the built-in model; `anthropic` whatever speaks its Messages API.",
     )

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from warmline_service.config._base import Section
+from warmline_service.config._places import ProviderKind
+from warmline_service.config._sandbox import Level
 
 _Count = Annotated[int, Field(ge=1, le=10**15)]
 _Dollars = Annotated[float, Field(gt=0, le=10**9)]
@@ -38,6 +40,13 @@ class TenantPolicy(Section):
     sessions: _Count | None = Field(
         None, description="Sessions that are kept, if fewer than `limits.sessions_per_tenant`."
     )
+    storage_bytes: _Count | None = Field(
+        None,
+        description=(
+            "Bytes of events, transcripts and workspaces that it keeps; with more it gets no new "
+            "sessions and turns."
+        ),
+    )
     tokens_per_day: _Count | None = Field(
         None, description="Tokens of a day (UTC), those read from the prompt cache apart."
     )
@@ -49,6 +58,13 @@ class TenantPolicy(Section):
     )
     models: frozenset[str] | None = Field(
         None, description="The models that its sessions may name, by id or alias. Not set: all."
+    )
+    providers: frozenset[ProviderKind] | None = Field(
+        None,
+        description=(
+            "The providers that it may use, as in `provider.kind`. Not set: all. Where that of the service "
+            "is none of them, it has no models and no turns there."
+        ),
     )
     permission_modes: (
         frozenset[Literal["default", "plan", "acceptEdits", "dontAsk", "auto", "bypassPermissions"]]
@@ -62,6 +78,13 @@ class TenantPolicy(Section):
     mcp_hosts: frozenset[_Host] | None = Field(
         None,
         description="The hosts of its MCP servers, `*.example.com` for all below one. Not set: any.",
+    )
+
+    sandbox: Level | None = Field(
+        None,
+        description=(
+            "What is around its processes. Not set: `sandbox.level`; where that is `none`, there is no other."
+        ),
     )
 
     def over(self, default: TenantPolicy) -> TenantPolicy:

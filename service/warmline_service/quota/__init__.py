@@ -6,11 +6,13 @@ from warmline_service.quota._policies import Policies
 from warmline_service.quota._prices import Prices, Tokens
 from warmline_service.quota._quota import Budget, Quota
 from warmline_service.quota._rates import Rates
+from warmline_service.quota._stored import Measure
 from warmline_service.quota._turns import Place
 
 __all__ = [
     "Allowance",
     "Budget",
+    "Measure",
     "Place",
     "Policies",
     "Prices",

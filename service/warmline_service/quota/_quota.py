@@ -1,4 +1,4 @@
-"""The one door to what tenants may use: calls, turns side by side, and money."""
+"""The one door to what tenants may use: calls, turns side by side, what is stored, and money."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from warmline_service.quota._periods import day_of, until_next_month, until_tomo
 from warmline_service.quota._policies import Policies
 from warmline_service.quota._prices import Prices, Tokens, counted
 from warmline_service.quota._rates import Rates
+from warmline_service.quota._stored import Measure, Stored
 from warmline_service.quota._turns import Place, Turns
 from warmline_service.store import Amount, Bounds, Ledger, Reservation, UsageRow
 
@@ -20,12 +21,12 @@ _MICRO = 1_000_000
 
 
 class Budget(NamedTuple):
-    """A bound on what a tenant uses, by its name in the policy; `resets_at` is Unix time."""
+    """A bound on what a tenant uses, by its name in the policy; `resets_at` is Unix time, None: never."""
 
     name: str
     limit: float
     used: float
-    resets_at: float
+    resets_at: float | None
 
 
 class Quota:
@@ -38,6 +39,7 @@ class Quota:
         rates: Rates,
         ledger: Ledger,
         prices: Prices,
+        measure: Measure,
     ) -> None:
         self._limits = limits
         self._policies = policies
@@ -45,6 +47,7 @@ class Quota:
         self._ledger = ledger
         self._prices = prices
         self._turns = Turns()
+        self._stored = Stored(measure)
         self._books = Books(ledger)
 
     def start(self) -> None:
@@ -54,6 +57,7 @@ class Quota:
     async def aclose(self) -> None:
         """Write what is left, and close what is open."""
         await self._books.aclose()
+        await self._stored.aclose()
         await self._rates.aclose()
 
     async def policy(self, tenant: str) -> TenantPolicy:
@@ -70,6 +74,19 @@ class Quota:
         own = (await self._policies.of(tenant)).open_streams
         return min(own or self._limits.streams_per_tenant, self._limits.streams_per_tenant)
 
+    async def keep(self, tenant: str, adding: int = 0) -> None:
+        """Let a tenant store more, `adding` bytes as far as that is known.
+
+        Raises QUOTA_EXCEEDED, STORAGE_UNAVAILABLE.
+        """
+        most = (await self._policies.of(tenant)).storage_bytes
+        if most is not None:
+            await self._stored.check(tenant, most, adding)
+
+    def freed(self, tenant: str) -> None:
+        """Something that a tenant kept was removed."""
+        self._stored.freed(tenant)
+
     async def request(self, tenant: str) -> None:
         """Count a call, or a further message of one; raises RATE_LIMITED."""
         policy = await self._policies.of(tenant)
@@ -81,6 +98,7 @@ class Quota:
         policy = await self._policies.of(tenant)
         place = self._turns.take(tenant, policy.concurrent_turns)
         try:
+            await self.keep(tenant)
             await self._check(tenant, _bounds(policy))
         except BaseException:
             place.release()
@@ -126,10 +144,12 @@ class Quota:
         tokens = sum(map(counted, daily))
         dollars, monthly = (sum(row.micro_usd for row in each) / _MICRO for each in (daily, rows))
         tomorrow, next_month = now + until_tomorrow(now), now + until_next_month(now)
+        kept = 0 if policy.storage_bytes is None else await self._stored.used(tenant)
         bounds = (
             ("tokens_per_day", policy.tokens_per_day, tokens, tomorrow),
             ("usd_per_day", policy.usd_per_day, dollars, tomorrow),
             ("usd_per_month", policy.usd_per_month, monthly, next_month),
+            ("storage_bytes", policy.storage_bytes, kept, None),
         )
         return [Budget(name, bound, *rest) for name, bound, *rest in bounds if bound is not None]
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from warmline.v1 import admin_service_pb2 as pb
 from warmline.v1 import admin_service_pb2_grpc as pb_grpc
 
+from warmline_service.config import Level
 from warmline_service.credentials import Wallet
 from warmline_service.pool import PoolStats
 from warmline_service.rpc._deserialize import checked
@@ -41,7 +42,7 @@ T = TypeVar("T")
 class AdminServicer(pb_grpc.AdminServiceServicer):
     """`AdminService` over tenants, keys and what pays for them.
 
-    `pool` says what the pool holds, `drain` begins to stop.
+    `pool` says what the pool holds, `drain` begins to stop, `levels` of the sandbox can be had.
     """
 
     def __init__(
@@ -50,11 +51,13 @@ class AdminServicer(pb_grpc.AdminServiceServicer):
         wallet: Wallet,
         pool: Callable[[], PoolStats],
         drain: Callable[[], None],
+        levels: Collection[Level],
     ) -> None:
         self._administration = administration
         self._wallet = wallet
         self._pool = pool
         self._drain = drain
+        self._levels = levels
 
     async def CreateTenant(
         self, request: pb.CreateTenantRequest, context: Context
@@ -67,7 +70,7 @@ class AdminServicer(pb_grpc.AdminServiceServicer):
             new_tenant_id_of(wanted.id, "tenant.id"),
             text_of(wanted.display_name, "tenant.display_name"),
             identities_of(wanted.identities, "tenant.identities"),
-            policy_of(wanted.policy, "tenant.policy"),
+            policy_of(wanted.policy, "tenant.policy", self._levels),
             disabled=wanted.disabled,
         )
         return pb.CreateTenantResponse(tenant=_tenant(made))
@@ -107,7 +110,7 @@ class AdminServicer(pb_grpc.AdminServiceServicer):
         if "disabled" in fields:
             values["disabled"] = wanted.disabled
         if "policy" in fields:
-            values["policy"] = stored(policy_of(wanted.policy, "tenant.policy"))
+            values["policy"] = stored(policy_of(wanted.policy, "tenant.policy", self._levels))
         identities = None
         if "identities" in fields:
             identities = identities_of(wanted.identities, "tenant.identities")

@@ -8,7 +8,8 @@ import grpc
 from warmline.v1 import model_service_pb2 as pb
 from warmline.v1 import model_service_pb2_grpc as pb_grpc
 
-from warmline_service.chat import Model, ModelCatalog, may_use, not_allowed
+from warmline_service.chat import Model, ModelCatalog, check_provider, may_use, not_allowed
+from warmline_service.config import ProviderKind
 from warmline_service.errors import field_invalid
 from warmline_service.quota import Quota
 from warmline_service.rpc._deserialize import checked
@@ -19,10 +20,11 @@ from warmline_service.rpc._listing import page_size_of
 class ModelServicer(pb_grpc.ModelServiceServicer):
     """`ModelService` over the catalog: of each tenant what it may use."""
 
-    def __init__(self, catalog: ModelCatalog, provider: str, quota: Quota) -> None:
+    def __init__(self, catalog: ModelCatalog, provider: ProviderKind, quota: Quota) -> None:
         self._index = {model.id: _wire(model, provider) for model in catalog.models}
         self._catalog = catalog
         self._quota = quota
+        self._provider = provider
 
     async def ListModels(
         self, request: pb.ListModelsRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -36,7 +38,9 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         begin = int(token or 0)
         end = begin + size
         policy = await self._quota.policy(principal().tenant)
-        allowed = [each.id for each in self._catalog.models if may_use(policy, each)]
+        mine = policy.providers is None or self._provider in policy.providers
+        models = self._catalog.models if mine else ()
+        allowed = [each.id for each in models if may_use(policy, each)]
         return pb.ListModelsResponse(
             models=[self._index[each] for each in allowed[begin:end]],
             next_page_token=str(end) if end < len(allowed) else "",
@@ -51,7 +55,9 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         if not name:
             raise field_invalid("name", "must not be empty")
         model = self._catalog.resolve(name)
-        if not may_use(await self._quota.policy(principal().tenant), model):
+        policy = await self._quota.policy(principal().tenant)
+        check_provider(policy, self._provider)
+        if not may_use(policy, model):
             raise not_allowed(model)
         return pb.GetModelResponse(model=self._index[model.id])
 

@@ -86,5 +86,6 @@ def _wire(row: UsageRow) -> pb.ModelUsage:
 
 def _budget(budget: Budget) -> pb.Budget:
     out = pb.Budget(name=budget.name, limit=budget.limit, used=budget.used)
-    out.reset_time.FromSeconds(round(budget.resets_at))
+    if budget.resets_at is not None:
+        out.reset_time.FromSeconds(round(budget.resets_at))
     return out

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from warmline_service.config import SandboxSettings
+from warmline_service.config import Level, SandboxSettings
 from warmline_service.sandbox._box import Box, Owner
 
 # Where namespaces of users come from: bubblewrap makes one as the service's user, or is given one in
@@ -67,7 +67,10 @@ def bubblewrap_arguments(
     shared: Shared | None,
 ) -> list[str]:
     """All but the program itself and its command. Blocks: looks at what the system has."""
-    arguments = [*_namespaces(settings, users, inherited), *_system(settings, inherited)]
+    arguments = [
+        *_namespaces(box.level, users, inherited),
+        *_system(box.level, settings, inherited),
+    ]
     for path in (*settings.readable, *box.readable):
         place = path.expanduser().absolute()
         arguments += _at("--ro-bind", place, place)
@@ -103,10 +106,10 @@ def _folder(path: str) -> tuple[str, ...]:
     return ("--perms", "0755", "--dir", path)
 
 
-def _namespaces(settings: SandboxSettings, users: Users, inherited: Inherited) -> Sequence[str]:
+def _namespaces(level: Level, users: Users, inherited: Inherited) -> Sequence[str]:
     arguments = ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
     arguments += ["--hostname", "sandbox", "--die-with-parent", "--cap-drop", "ALL"]
-    if settings.level != "network":
+    if level != "network":
         arguments.append("--unshare-net")
     if users == "own":
         arguments += ["--unshare-user", "--disable-userns"]
@@ -120,7 +123,7 @@ def _namespaces(settings: SandboxSettings, users: Users, inherited: Inherited) -
     return (*arguments, "--seccomp", str(inherited.filter))
 
 
-def _system(settings: SandboxSettings, inherited: Inherited) -> Sequence[str]:
+def _system(level: Level, settings: SandboxSettings, inherited: Inherited) -> Sequence[str]:
     size = str(settings.scratch_bytes)
     arguments = ["--ro-bind", "/usr", "/usr"]
     for link in map(Path, _LINKS):
@@ -128,7 +131,7 @@ def _system(settings: SandboxSettings, inherited: Inherited) -> Sequence[str]:
             arguments += ["--symlink", str(link.readlink()), str(link)]
         elif link.is_dir():
             arguments += ["--ro-bind", str(link), str(link)]
-    names = (*_ETC, *_ETC_NETWORK) if settings.level == "network" else _ETC
+    names = (*_ETC, *_ETC_NETWORK) if level == "network" else _ETC
     arguments += [*_folder("/etc"), *_folder("/var")]
     for name in names:
         arguments += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]

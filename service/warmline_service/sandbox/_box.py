@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from warmline_service.config import Level
+from warmline_service.errors import Reason, WarmlineError
+
 # How many uids there are from the first on; each identifier has one of them.
 _UIDS = 2**24
 
@@ -24,7 +27,7 @@ class Box:
 
     `root`: its own directory, which is at the same path inside. `folders`: others that it may write to,
     `readable`: what it may only read, both at their own paths as well. `label`: variables of the
-    launcher, by which it can be found; they are no secret.
+    launcher, by which it can be found; they are no secret. `level` is not `none`.
     """
 
     id: str
@@ -35,6 +38,7 @@ class Box:
     label: Mapping[str, str]
     folders: tuple[Path, ...] = ()
     readable: tuple[Path, ...] = ()
+    level: Level = "strict"
 
 
 def owner_of(box_id: str, first_uid: int) -> Owner:
@@ -43,3 +47,12 @@ def owner_of(box_id: str, first_uid: int) -> Owner:
     All share a group, which is how they share what belongs to several.
     """
     return Owner(first_uid + 1 + int(box_id, 16) % (_UIDS - 1), first_uid)
+
+
+def level_missing(level: Level) -> WarmlineError:
+    """POLICY_DENIED: the level of a tenant's processes cannot be had, and they run at no lower one."""
+    return WarmlineError(
+        Reason.POLICY_DENIED,
+        f"This tenant's processes are to run at the sandbox level {level}, which cannot be had here.",
+        metadata={"sandbox": level},
+    )

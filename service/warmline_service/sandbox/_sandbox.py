@@ -15,7 +15,7 @@ from pathlib import Path
 
 import structlog
 
-from warmline_service.config import SandboxSettings
+from warmline_service.config import Level, SandboxSettings
 from warmline_service.sandbox._arguments import (
     Inherited,
     Users,
@@ -73,7 +73,8 @@ class Command:
 class Sandbox:
     """How commands are sandboxed on this machine. Its methods block; use a thread.
 
-    `shares` is there where a running box can be shown further directories.
+    `shares` is there where a running box can be shown further directories. `levels`: those that it was
+    seen to hold at.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Sandbox:
         self.settings = settings
         self.users = users
         self.shares = shares
+        self.levels: frozenset[Level] = frozenset({"network", settings.level})
         self.cgroups: Cgroups | None = None
         self._programs = programs
         self._filter = filter_program()
@@ -106,8 +108,10 @@ class Sandbox:
         kinds: tuple[Users, ...] = ("mapped", "none") if root else ("own",)
         for users in kinds:
             sandbox = cls(settings, programs, users, None)
-            lack = sandbox.try_out()
+            lack = sandbox.try_out(settings.level)
             if lack is None:
+                if settings.level == "network" and sandbox.try_out("strict") is None:
+                    sandbox.levels |= {"strict"}
                 sandbox.shares = shares if root else None
                 sandbox.cgroups = Cgroups.find(name)
                 return sandbox
@@ -202,14 +206,14 @@ class Sandbox:
             argv, dict(box.label), tuple(fds), Init(heard), -1 if owner is None else _UMASK
         )
 
-    def try_out(self) -> str | None:
-        """What is wrong with a sandbox of this kind; None where the kernel says that all of it holds."""
+    def try_out(self, level: Level) -> str | None:
+        """What is wrong with such a sandbox at a level; None where the kernel says that all of it holds."""
         with tempfile.TemporaryDirectory() as folder:
             box_id = secrets.token_hex(8)
             root = Path(folder) / box_id
             root.mkdir()
             argv = (shutil.which("cat", path=_PATH) or "cat", "/proc/self/status", "/proc/net/dev")
-            box = Box(box_id, root, argv, {"PATH": _PATH}, root, {})
+            box = Box(box_id, root, argv, {"PATH": _PATH}, root, {}, level=level)
             try:
                 command = self.command(box)
             except OSError as error:
@@ -231,12 +235,12 @@ class Sandbox:
                 command.init.end(_TRY_TIMEOUT)
         if done.returncode:
             return done.stderr.decode("utf-8", "replace").strip() or f"exit code {done.returncode}"
-        return self._judge(done.stdout.decode("utf-8", "replace"), box_id)
+        return self._judge(done.stdout.decode("utf-8", "replace"), box)
 
-    def _judge(self, said: str, box_id: str) -> str | None:
+    def _judge(self, said: str, box: Box) -> str | None:
         """Hold against what the kernel says of a process in a box what has to be so."""
         facts = dict(line.split(":", 1) for line in said.splitlines() if ":" in line)
-        owner = self.owner(box_id) or Owner(os.geteuid(), os.getegid())
+        owner = self.owner(box.id) or Owner(os.geteuid(), os.getegid())
         wanted = {
             "Uid": "\t".join([str(owner.uid)] * 4),
             "Gid": "\t".join([str(owner.gid)] * 4),
@@ -251,7 +255,7 @@ class Sandbox:
         wrong = [f"{name} is {found[name]}" for name in wanted if found[name] != wanted[name]]
         devices = [name.strip() for name in facts if "|" not in name and name.strip() == "lo"]
         others = said.count("\n", said.find("|bytes")) - 1
-        if self.settings.level == "strict" and (not devices or others != 1):
+        if box.level == "strict" and (not devices or others != 1):
             wrong.append("there is more than a loopback device")
         return ", ".join(wrong) or None
 

@@ -112,12 +112,13 @@ class Portable:
         brought = [line for line in transcript.split(b"\n") if line.strip()]
         # What was said before counts as no turn of this session.
         lines = await asyncio.to_thread(imported, brought, "transcript") if brought else []
-        limit = await self._quota.sessions(tenant)
         row = self._sessions.new_row(tenant, config, title)
+        parts = [self._part(row.id, lines)] if lines else []
+        await self._quota.keep(tenant, await _size(parts, workspace))
+        limit = await self._quota.sessions(tenant)
         if workspace is not None:
             key = await self._keep(tenant, row.id, workspace)
             row = msgspec.structs.replace(row, workspace_key=key)
-        parts = [self._part(row.id, lines)] if lines else []
         return await self._store.create(row, None, limit, parts)
 
     async def _keep(self, tenant: str, session_id: str, archive: Path) -> str:
@@ -130,3 +131,8 @@ class Portable:
     def _part(self, session_id: str, lines: Sequence[bytes]) -> PartRow:
         data = zlib.compress(b"".join(line + b"\n" for line in lines))
         return PartRow(session_id, 0, "", len(data), len(data) > self._spill, data)
+
+
+async def _size(parts: Sequence[PartRow], archive: Path | None) -> int:
+    size = sum(part.size for part in parts)
+    return size if archive is None else size + (await asyncio.to_thread(archive.stat)).st_size

@@ -18,7 +18,14 @@ from warmline_service.sessions._config import SessionConfig
 from warmline_service.sessions._mcp import sealed
 from warmline_service.sessions._session import Session, session_of
 from warmline_service.sessions._workspaces import content_missing
-from warmline_service.store import BlobMissing, Claim, PartRow, SessionRow, Store
+from warmline_service.store import (
+    BlobMissing,
+    Claim,
+    PartRow,
+    SessionRow,
+    Store,
+    archive_size,
+)
 from warmline_service.vault import Vault
 
 _config_of = msgspec.json.Decoder(SessionConfig)
@@ -44,14 +51,15 @@ class Sessions:
         *,
         title: str = "",
         keep_files: Callable[[str], Awaitable[str]] | None = None,
+        size: int = 0,
     ) -> str:
         """Store a new session; gives its id, or that of the one that `claim`'s key has already.
 
-        `keep_files` keeps the files that it begins with, for its id, and gives their key.
+        `keep_files` keeps the files that it begins with, `size` bytes, for its id, and gives their key.
         Raises QUOTA_EXCEEDED, IDEMPOTENCY_CONFLICT, STORAGE_UNAVAILABLE.
         """
         # First, because it may fail: nothing is kept before.
-        limit = await self._quota.sessions(tenant)
+        limit = await self._room(tenant, claim, size)
         row = self.new_row(tenant, config, title)
         if keep_files is not None:
             key = await keep_files(row.id)
@@ -85,7 +93,6 @@ class Sessions:
         if last is not None and last.ended_at is None:
             raise field_invalid("turn_id", "has not ended")
         kept = {turn.id for turn in await store.turns(source_id, last.number)} if last else set()
-        limit = await self._quota.sessions(tenant)
         own = config if config is not None and config != SessionConfig() else config_of(source)
         row = self.new_row(tenant, own, source.title)
         # What has no turn was there before the first: in the fork, all that it begins with.
@@ -94,6 +101,8 @@ class Sessions:
             for part in await self._parts(tenant, source_id)
             if part.turn_id in kept or not part.turn_id
         ]
+        size = sum(part.size for part in parts) + archive_size(source.workspace_key)
+        limit = await self._room(tenant, claim, size)
         row = msgspec.structs.replace(
             row,
             forked_from=source_id,
@@ -102,6 +111,16 @@ class Sessions:
             workspace_key=await copy_workspace(source, row.id),
         )
         return await self._create(row, claim, limit, parts)
+
+    async def _room(self, tenant: str, claim: Claim | None, size: int) -> int:
+        """How many sessions a tenant may keep; raises QUOTA_EXCEEDED without room for `size` bytes."""
+        try:
+            await self._quota.keep(tenant, size)
+        except WarmlineError:
+            # A session that its key has already takes no more.
+            if claim is None or await self._store.claimed(claim) is None:
+                raise
+        return await self._quota.sessions(tenant)
 
     async def _create(
         self, row: SessionRow, claim: Claim | None, limit: int, parts: Sequence[PartRow] = ()

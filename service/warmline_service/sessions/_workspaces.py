@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import shutil
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,15 +24,16 @@ from warmline_service.store import (
     BlobMissing,
     SessionRow,
     Store,
+    archive_name,
     blob_key,
     blob_prefix,
     content_unavailable,
 )
-from warmline_service.worker import hand_over
+from warmline_service.worker import Stored, hand_over, stored_below
 
 _log = structlog.get_logger(__name__)
 
-_PREFIX = "workspace-"
+_ALL = Stored(sys.maxsize, sys.maxsize)
 # Saving is bounded by the worker; this is what whoever needs the files waits for it.
 _SETTLE_TIMEOUT = 35.0
 
@@ -182,7 +184,8 @@ class Workspaces:
     async def keep(self, tenant: str, session_id: str, archive: Path) -> str:
         """Keep an archive for a session; gives its key. Raises STORAGE_UNAVAILABLE."""
         # A new name each time: until the session's row is changed, the old one counts.
-        key = blob_key(tenant, session_id, f"{_PREFIX}{secrets.token_hex(8)}")
+        size = (await asyncio.to_thread(archive.stat)).st_size
+        key = blob_key(tenant, session_id, archive_name(size))
         await self._store.blobs.put(key, archive)
         return key
 
@@ -254,6 +257,20 @@ class Workspaces:
             )
         except OSError as error:
             raise content_unavailable() from error
+
+    async def stored_bytes(self, tenant: str) -> int:
+        """All that is kept of a tenant: of its sessions, and in its named workspaces on this machine.
+
+        Raises STORAGE_UNAVAILABLE.
+        """
+        named = await asyncio.to_thread(self._named_bytes, tenant)
+        return named + await self._store.stored_bytes(tenant)
+
+    def _named_bytes(self, tenant: str) -> int:
+        names = "tenants", tenant, "workspaces"
+        if not self._root.joinpath(*names).is_dir():
+            return 0
+        return stored_below([own_directory(self._root, *names)], _ALL).bytes
 
     @asynccontextmanager
     async def scratch(self) -> AsyncIterator[Path]:

@@ -9,7 +9,7 @@ from warmline_service.store._archive_bounds import (
     ArchiveTooLarge,
 )
 from warmline_service.store._audit_store import BASE, HEAD, AuditStore
-from warmline_service.store._blob_key import blob_key, blob_prefix
+from warmline_service.store._blob_key import archive_name, archive_size, blob_key, blob_prefix
 from warmline_service.store._blobs import Blobs
 from warmline_service.store._credential_store import CredentialStore
 from warmline_service.store._credentials import credential_not_found
@@ -94,6 +94,8 @@ __all__ = [
     "TurnRow",
     "TurnState",
     "UsageRow",
+    "archive_name",
+    "archive_size",
     "blob_key",
     "blob_prefix",
     "content_unavailable",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 
 _TENANT = r"[a-z0-9][a-z0-9_-]{0,62}"
 _SESSION = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
@@ -13,6 +14,7 @@ _PARTS = {
     "session_id": re.compile(_SESSION),
     "name": re.compile(_NAME),
 }
+_ARCHIVE = re.compile(r".*/workspace-[0-9a-f]{16}-([0-9]{1,15})")
 _KEY = re.compile(f"{_TENANT}/{_SESSION}/{_NAME}")
 _PREFIX = re.compile(f"{_TENANT}/({_SESSION}/)?")
 
@@ -27,6 +29,17 @@ def blob_prefix(tenant: str, session_id: str | None = None) -> str:
     if session_id is None:
         return _joined(tenant=tenant) + "/"
     return _joined(tenant=tenant, session_id=session_id) + "/"
+
+
+def archive_name(size: int) -> str:
+    """A new name for an archive of so many bytes: what is kept can be summed up without a look at it."""
+    return f"workspace-{secrets.token_hex(8)}-{size}"
+
+
+def archive_size(key: str) -> int:
+    """The bytes of an archive, by its key; 0 where that does not say."""
+    found = _ARCHIVE.fullmatch(key)
+    return int(found[1]) if found else 0
 
 
 def check_key(key: str) -> None:

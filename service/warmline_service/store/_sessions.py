@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.store import _turns
+from warmline_service.store._blob_key import archive_size
 from warmline_service.store._leases import session_not_found
 from warmline_service.store._rows import Claim, Claimed, PartRow, Query, SessionRow, TurnRow
 from warmline_service.store._schema import sessions, transcripts, turns
@@ -150,6 +151,19 @@ def oversize(connection: sa.Connection, limit_bytes: int) -> list[tuple[str, int
         .having(total > limit_bytes)
     )
     return [(row.tenant, int(row.excess)) for row in rows]
+
+
+def stored_bytes(connection: sa.Connection, tenant: str) -> int:
+    """What is kept of a tenant's sessions: events, transcripts and archived workspaces."""
+    own = sa.select(sessions.c.id).where(sessions.c.tenant == tenant).scalar_subquery()
+    total = 0
+    for table, size in ((turns, turns.c.bytes), (transcripts, transcripts.c.size)):
+        wanted = sa.select(sa.func.coalesce(sa.func.sum(size), 0))
+        total += int(connection.execute(wanted.where(table.c.session_id.in_(own))).scalar_one())
+    keys = sa.select(sessions.c.workspace_key).where(
+        sessions.c.tenant == tenant, sessions.c.workspace_key != ""
+    )
+    return total + sum(map(archive_size, connection.execute(keys).scalars()))
 
 
 def oldest_turns(

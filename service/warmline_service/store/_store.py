@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -34,6 +35,8 @@ from warmline_service.store._tenant_store import TenantStore
 T = TypeVar("T")
 
 _TIMEOUT = 15.0
+# Half a second for 100,000 turns.
+_SUM_TIMEOUT = 60.0
 _MIGRATION_TIMEOUT = 300.0
 # What one round of retention takes on.
 _ROUND = 200
@@ -283,6 +286,11 @@ class Store:
     async def oversize(self, limit_bytes: int) -> list[tuple[str, int]]:
         """Tenants whose events take more than a bound, and by how much."""
         return await self._read(lambda c: _sessions.oversize(c, limit_bytes))
+
+    async def stored_bytes(self, tenant: str) -> int:
+        """Bytes that are kept of a tenant's sessions; of a turn that runs those of its transcript alone."""
+        work = partial(_sessions.stored_bytes, tenant=tenant)
+        return await self._database.read(work, _SUM_TIMEOUT)
 
     async def oldest_turns(self, tenant: str) -> list[tuple[SessionRow, TurnRow]]:
         """Some of a tenant's oldest turns whose events are kept."""

@@ -69,6 +69,7 @@ from warmline_service.worker._stream import (
     Usage,
 )
 from warmline_service.worker._transcript import FORGOTTEN, Transcript, lasting, transcript
+from warmline_service.worker._usage import Stored, stored_below
 
 __all__ = [
     "FORGOTTEN",
@@ -128,6 +129,7 @@ __all__ = [
     "Slots",
     "SlotsInUse",
     "SpawnKey",
+    "Stored",
     "StreamEvent",
     "System",
     "SystemInit",
@@ -160,6 +162,7 @@ __all__ = [
     "read_version",
     "rehydrate",
     "repair",
+    "stored_below",
     "transcript",
     "unanswered",
 ]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
+from warmline_service.config import Level
 from warmline_service.worker._equipment import Debug, Plugin, SettingSource
 from warmline_service.worker._options import Agent, Options, Servers
 from warmline_service.worker._pending import Pending
@@ -36,6 +37,7 @@ class SpawnKey:
     `tools`: the built-in tools that the model is told of. `agent`: who leads, as (name, agent).
     `setting_sources`: whose settings in the working directory count; none of them otherwise.
     `max_budget_usd`: of the process, over all turns. `bare`: without the CLI's own equipment.
+    `sandbox`: what is around it, set only where that is not what is around all others.
     `resume`: the conversation that it goes on with. No other key equals one that has this.
     """
 
@@ -55,6 +57,7 @@ class SpawnKey:
     plugins: tuple[Plugin, ...] = ()
     setting_sources: tuple[SettingSource, ...] = ()
     debug: Debug | None = None
+    sandbox: Level | None = None
     resume: Transcript | None = None
 
     @property

@@ -11,9 +11,9 @@ from typing import Self
 import msgspec
 import structlog
 
-from warmline_service.config import CliSettings
+from warmline_service.config import CliSettings, Level
 from warmline_service.errors import Reason, WarmlineError
-from warmline_service.sandbox import Box, Sandbox
+from warmline_service.sandbox import Box, Sandbox, level_missing, levels_of
 from warmline_service.worker._argv import Files, build_argv
 from warmline_service.worker._binary import find_cli
 from warmline_service.worker._child import Child
@@ -46,7 +46,8 @@ _log = structlog.get_logger(__name__)
 class Site:
     """What every start on this machine has in common.
 
-    `sandbox` is what processes are put into; without one, `guard` is the command that goes before.
+    `sandbox` is what processes are put into, by default at `level`; without one, and at the level `none`,
+    `guard` is the command that goes before.
     """
 
     settings: CliSettings
@@ -55,6 +56,7 @@ class Site:
     guard: tuple[str, ...]
     sandbox: Sandbox | None = None
     watch: Watch | None = None
+    level: Level = "none"
 
     @classmethod
     async def prepare(
@@ -64,12 +66,13 @@ class Site:
         salvage: Salvage | None = None,
         claimed: Callable[[], Awaitable[None]] | None = None,
         sandbox: Sandbox | None = None,
+        level: Level | None = None,
     ) -> Self:
         """Find the CLI, take the slots' directory, clear away what a killed service left there.
 
         `claimed` is awaited when no other service can have the directory, and before anything is
         wiped; `salvage` is offered each slot before that. Raises CLI_NOT_FOUND, SlotsInUse, OSError, and
-        what `claimed` does. Call `aclose` at the end.
+        what `claimed` does. Call `aclose` at the end. `level`: by default that of the sandbox's settings.
         """
         binary = await asyncio.to_thread(find_cli, settings)
         slots = Slots(slots_root)
@@ -85,15 +88,29 @@ class Site:
                 await asyncio.to_thread(sandbox.open)
                 watch = Watch(sandbox.settings, slots.root)
                 watch.start()
-            return cls(settings, binary, slots, await find_guard(), sandbox, watch)
+                level = level or sandbox.settings.level
+            guard = await find_guard()
+            return cls(settings, binary, slots, guard, sandbox, watch, level or "none")
         except BaseException:
             slots.release()
             raise
 
-    def new_slot(self) -> Slot:
-        """A slot that nobody has had; it is not on disk yet."""
-        slot = self.slots.new()
-        return slot if self.sandbox is None else replace(slot, owner=self.sandbox.owner(slot.id))
+    @property
+    def levels(self) -> frozenset[Level]:
+        """What there can be around a process."""
+        return levels_of(self.sandbox)
+
+    def around(self, key: SpawnKey) -> Sandbox | None:
+        """What a process of this kind is put into. Raises POLICY_DENIED where that cannot be had."""
+        level = key.sandbox or self.level
+        if level not in self.levels:
+            raise level_missing(level)
+        return None if level == "none" else self.sandbox
+
+    def new_slot(self, key: SpawnKey) -> Slot:
+        """A slot that nobody has had; it is not on disk yet. Raises as `around` does."""
+        slot, sandbox = self.slots.new(), self.around(key)
+        return slot if sandbox is None else replace(slot, owner=sandbox.owner(slot.id))
 
     @property
     def shows_late(self) -> bool:
@@ -102,7 +119,8 @@ class Site:
 
     def enclosure(self, slot: Slot, key: SpawnKey) -> Enclosure:
         """What is around a slot's process."""
-        return Enclosure(slot, self.sandbox, self.watch, key.folders)
+        sandbox = self.around(key)
+        return Enclosure(slot, sandbox, None if sandbox is None else self.watch, key.folders)
 
     async def aclose(self) -> None:
         """Let another service have the directory; no process is left."""
@@ -169,7 +187,7 @@ class _Attempt:
 
     async def run(self, open_endpoint: OpenEndpoint) -> CliProcess:
         begun = asyncio.get_running_loop().time()
-        slot = self._site.new_slot()
+        slot = self._site.new_slot(self._key)
         self._made = asyncio.ensure_future(asyncio.to_thread(self._make, slot))
         # A thread does not stop when its waiter is cancelled: `undo` waits for it.
         await asyncio.shield(self._made)
@@ -268,20 +286,24 @@ class _Attempt:
             debug_file(slot),
             plugin_folders(slot, key.plugins, installed),
         )
-        sandboxed = self._site.sandbox is not None
+        sandbox = self._site.around(key)
         argv = build_argv(
-            self._site.binary, key, files, mirror=self._can.mirror, sandboxed=sandboxed
+            self._site.binary,
+            key,
+            files,
+            mirror=self._can.mirror,
+            sandboxed=sandbox is not None,
         )
         env = build_environment(slot, endpoint.env, self._site.settings.max_retries)
         if key.pending is not None:
             env["CLAUDE_CODE_RESUME_PROMPT"] = RESUME_PROMPT
         place = key.workspace or (slot.home if key.waits_apart(self._can) else slot.work)
-        if self._site.sandbox is None:
+        if sandbox is None:
             return await Child.spawn((*self._site.guard, *argv), env, place)
         seen = (self._site.binary, *files.plugins)
-        folders = self._key.folders
-        box = Box(slot.id, slot.root, argv, env, place, {MARKER: slot.id}, folders, seen)
-        return await self._spawn_in(self._site.sandbox, box, enclosure)
+        level, label = key.sandbox or self._site.level, {MARKER: slot.id}
+        box = Box(slot.id, slot.root, argv, env, place, label, key.folders, seen, level)
+        return await self._spawn_in(sandbox, box, enclosure)
 
     async def _spawn_in(self, sandbox: Sandbox, box: Box, enclosure: Enclosure) -> Child:
         making = asyncio.ensure_future(asyncio.to_thread(sandbox.command, box))

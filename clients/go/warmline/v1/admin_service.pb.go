@@ -206,7 +206,14 @@ type TenantPolicy struct {
 	// CLI processes of its sessions in one service; an idle one of its own makes room for another.
 	Processes *uint64 `protobuf:"varint,12,opt,name=processes,proto3,oneof" json:"processes,omitempty"`
 	// Sessions that wait for a process, if fewer than the service allows.
-	Waiting       *uint64 `protobuf:"varint,13,opt,name=waiting,proto3,oneof" json:"waiting,omitempty"`
+	Waiting *uint64 `protobuf:"varint,13,opt,name=waiting,proto3,oneof" json:"waiting,omitempty"`
+	// Bytes that it keeps stored; one that keeps more gets no new sessions and no new turns.
+	StorageBytes *uint64 `protobuf:"varint,14,opt,name=storage_bytes,json=storageBytes,proto3,oneof" json:"storage_bytes,omitempty"`
+	// What is around its processes, in place of what the service has: `strict`, `network` or `none`, where this
+	// machine can have it.
+	Sandbox *string `protobuf:"bytes,15,opt,name=sandbox,proto3,oneof" json:"sandbox,omitempty"`
+	// The providers of models that it may use, by the names that `Model.provider` has.
+	Providers     *TenantPolicy_Names `protobuf:"bytes,16,opt,name=providers,proto3" json:"providers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -330,6 +337,27 @@ func (x *TenantPolicy) GetWaiting() uint64 {
 		return *x.Waiting
 	}
 	return 0
+}
+
+func (x *TenantPolicy) GetStorageBytes() uint64 {
+	if x != nil && x.StorageBytes != nil {
+		return *x.StorageBytes
+	}
+	return 0
+}
+
+func (x *TenantPolicy) GetSandbox() string {
+	if x != nil && x.Sandbox != nil {
+		return *x.Sandbox
+	}
+	return ""
+}
+
+func (x *TenantPolicy) GetProviders() *TenantPolicy_Names {
+	if x != nil {
+		return x.Providers
+	}
+	return nil
 }
 
 // An API key, without the key itself.
@@ -2260,7 +2288,7 @@ const file_warmline_v1_admin_service_proto_rawDesc = "" +
 	"\vcreate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12\x14\n" +
 	"\x05fixed\x18\x06 \x01(\bR\x05fixed\x121\n" +
-	"\x06policy\x18\a \x01(\v2\x19.warmline.v1.TenantPolicyR\x06policy\"\xbd\x06\n" +
+	"\x06policy\x18\a \x01(\v2\x19.warmline.v1.TenantPolicyR\x06policy\"\xe3\a\n" +
 	"\fTenantPolicy\x123\n" +
 	"\x13requests_per_minute\x18\x01 \x01(\x04H\x00R\x11requestsPerMinute\x88\x01\x01\x12.\n" +
 	"\x10concurrent_turns\x18\x02 \x01(\x04H\x01R\x0fconcurrentTurns\x88\x01\x01\x12&\n" +
@@ -2275,7 +2303,11 @@ const file_warmline_v1_admin_service_proto_rawDesc = "" +
 	" \x01(\v2\x1f.warmline.v1.TenantPolicy.NamesR\x0eforbiddenTools\x12<\n" +
 	"\tmcp_hosts\x18\v \x01(\v2\x1f.warmline.v1.TenantPolicy.NamesR\bmcpHosts\x12!\n" +
 	"\tprocesses\x18\f \x01(\x04H\aR\tprocesses\x88\x01\x01\x12\x1d\n" +
-	"\awaiting\x18\r \x01(\x04H\bR\awaiting\x88\x01\x01\x1a\x1d\n" +
+	"\awaiting\x18\r \x01(\x04H\bR\awaiting\x88\x01\x01\x12(\n" +
+	"\rstorage_bytes\x18\x0e \x01(\x04H\tR\fstorageBytes\x88\x01\x01\x12\x1d\n" +
+	"\asandbox\x18\x0f \x01(\tH\n" +
+	"R\asandbox\x88\x01\x01\x12=\n" +
+	"\tproviders\x18\x10 \x01(\v2\x1f.warmline.v1.TenantPolicy.NamesR\tproviders\x1a\x1d\n" +
 	"\x05Names\x12\x14\n" +
 	"\x05names\x18\x01 \x03(\tR\x05namesB\x16\n" +
 	"\x14_requests_per_minuteB\x13\n" +
@@ -2288,7 +2320,10 @@ const file_warmline_v1_admin_service_proto_rawDesc = "" +
 	"\n" +
 	"_processesB\n" +
 	"\n" +
-	"\b_waiting\"\x82\x03\n" +
+	"\b_waitingB\x10\n" +
+	"\x0e_storage_bytesB\n" +
+	"\n" +
+	"\b_sandbox\"\x82\x03\n" +
 	"\x06ApiKey\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1b\n" +
 	"\ttenant_id\x18\x02 \x01(\tR\btenantId\x12*\n" +
@@ -2502,69 +2537,70 @@ var file_warmline_v1_admin_service_proto_depIdxs = []int32{
 	34, // 3: warmline.v1.TenantPolicy.permission_modes:type_name -> warmline.v1.TenantPolicy.Names
 	34, // 4: warmline.v1.TenantPolicy.forbidden_tools:type_name -> warmline.v1.TenantPolicy.Names
 	34, // 5: warmline.v1.TenantPolicy.mcp_hosts:type_name -> warmline.v1.TenantPolicy.Names
-	37, // 6: warmline.v1.ApiKey.scopes:type_name -> warmline.v1.Scope
-	36, // 7: warmline.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
-	36, // 8: warmline.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
-	36, // 9: warmline.v1.ApiKey.revoke_time:type_name -> google.protobuf.Timestamp
-	36, // 10: warmline.v1.ApiKey.last_use_time:type_name -> google.protobuf.Timestamp
-	1,  // 11: warmline.v1.CreateTenantRequest.tenant:type_name -> warmline.v1.Tenant
-	1,  // 12: warmline.v1.CreateTenantResponse.tenant:type_name -> warmline.v1.Tenant
-	1,  // 13: warmline.v1.GetTenantResponse.tenant:type_name -> warmline.v1.Tenant
-	1,  // 14: warmline.v1.ListTenantsResponse.tenants:type_name -> warmline.v1.Tenant
-	1,  // 15: warmline.v1.UpdateTenantRequest.tenant:type_name -> warmline.v1.Tenant
-	38, // 16: warmline.v1.UpdateTenantRequest.update_mask:type_name -> google.protobuf.FieldMask
-	1,  // 17: warmline.v1.UpdateTenantResponse.tenant:type_name -> warmline.v1.Tenant
-	37, // 18: warmline.v1.CreateApiKeyRequest.scopes:type_name -> warmline.v1.Scope
-	36, // 19: warmline.v1.CreateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
-	3,  // 20: warmline.v1.CreateApiKeyResponse.api_key:type_name -> warmline.v1.ApiKey
-	3,  // 21: warmline.v1.ListApiKeysResponse.api_keys:type_name -> warmline.v1.ApiKey
-	39, // 22: warmline.v1.RotateApiKeyRequest.overlap:type_name -> google.protobuf.Duration
-	36, // 23: warmline.v1.RotateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
-	3,  // 24: warmline.v1.RotateApiKeyResponse.api_key:type_name -> warmline.v1.ApiKey
-	3,  // 25: warmline.v1.RotateApiKeyResponse.replaced:type_name -> warmline.v1.ApiKey
-	3,  // 26: warmline.v1.RevokeApiKeyResponse.api_key:type_name -> warmline.v1.ApiKey
-	0,  // 27: warmline.v1.StoredCredential.kind:type_name -> warmline.v1.StoredCredential.Kind
-	36, // 28: warmline.v1.StoredCredential.expire_time:type_name -> google.protobuf.Timestamp
-	36, // 29: warmline.v1.StoredCredential.create_time:type_name -> google.protobuf.Timestamp
-	36, // 30: warmline.v1.StoredCredential.update_time:type_name -> google.protobuf.Timestamp
-	36, // 31: warmline.v1.OAuthTokens.expire_time:type_name -> google.protobuf.Timestamp
-	23, // 32: warmline.v1.SetCredentialRequest.oauth:type_name -> warmline.v1.OAuthTokens
-	22, // 33: warmline.v1.SetCredentialResponse.credential:type_name -> warmline.v1.StoredCredential
-	22, // 34: warmline.v1.ListCredentialsResponse.credentials:type_name -> warmline.v1.StoredCredential
-	35, // 35: warmline.v1.GetPoolResponse.processes:type_name -> warmline.v1.GetPoolResponse.ProcessesEntry
-	4,  // 36: warmline.v1.AdminService.CreateTenant:input_type -> warmline.v1.CreateTenantRequest
-	6,  // 37: warmline.v1.AdminService.GetTenant:input_type -> warmline.v1.GetTenantRequest
-	8,  // 38: warmline.v1.AdminService.ListTenants:input_type -> warmline.v1.ListTenantsRequest
-	10, // 39: warmline.v1.AdminService.UpdateTenant:input_type -> warmline.v1.UpdateTenantRequest
-	12, // 40: warmline.v1.AdminService.DeleteTenant:input_type -> warmline.v1.DeleteTenantRequest
-	14, // 41: warmline.v1.AdminService.CreateApiKey:input_type -> warmline.v1.CreateApiKeyRequest
-	16, // 42: warmline.v1.AdminService.ListApiKeys:input_type -> warmline.v1.ListApiKeysRequest
-	18, // 43: warmline.v1.AdminService.RotateApiKey:input_type -> warmline.v1.RotateApiKeyRequest
-	20, // 44: warmline.v1.AdminService.RevokeApiKey:input_type -> warmline.v1.RevokeApiKeyRequest
-	24, // 45: warmline.v1.AdminService.SetCredential:input_type -> warmline.v1.SetCredentialRequest
-	26, // 46: warmline.v1.AdminService.ListCredentials:input_type -> warmline.v1.ListCredentialsRequest
-	28, // 47: warmline.v1.AdminService.DeleteCredential:input_type -> warmline.v1.DeleteCredentialRequest
-	30, // 48: warmline.v1.AdminService.GetPool:input_type -> warmline.v1.GetPoolRequest
-	32, // 49: warmline.v1.AdminService.Drain:input_type -> warmline.v1.DrainRequest
-	5,  // 50: warmline.v1.AdminService.CreateTenant:output_type -> warmline.v1.CreateTenantResponse
-	7,  // 51: warmline.v1.AdminService.GetTenant:output_type -> warmline.v1.GetTenantResponse
-	9,  // 52: warmline.v1.AdminService.ListTenants:output_type -> warmline.v1.ListTenantsResponse
-	11, // 53: warmline.v1.AdminService.UpdateTenant:output_type -> warmline.v1.UpdateTenantResponse
-	13, // 54: warmline.v1.AdminService.DeleteTenant:output_type -> warmline.v1.DeleteTenantResponse
-	15, // 55: warmline.v1.AdminService.CreateApiKey:output_type -> warmline.v1.CreateApiKeyResponse
-	17, // 56: warmline.v1.AdminService.ListApiKeys:output_type -> warmline.v1.ListApiKeysResponse
-	19, // 57: warmline.v1.AdminService.RotateApiKey:output_type -> warmline.v1.RotateApiKeyResponse
-	21, // 58: warmline.v1.AdminService.RevokeApiKey:output_type -> warmline.v1.RevokeApiKeyResponse
-	25, // 59: warmline.v1.AdminService.SetCredential:output_type -> warmline.v1.SetCredentialResponse
-	27, // 60: warmline.v1.AdminService.ListCredentials:output_type -> warmline.v1.ListCredentialsResponse
-	29, // 61: warmline.v1.AdminService.DeleteCredential:output_type -> warmline.v1.DeleteCredentialResponse
-	31, // 62: warmline.v1.AdminService.GetPool:output_type -> warmline.v1.GetPoolResponse
-	33, // 63: warmline.v1.AdminService.Drain:output_type -> warmline.v1.DrainResponse
-	50, // [50:64] is the sub-list for method output_type
-	36, // [36:50] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	34, // 6: warmline.v1.TenantPolicy.providers:type_name -> warmline.v1.TenantPolicy.Names
+	37, // 7: warmline.v1.ApiKey.scopes:type_name -> warmline.v1.Scope
+	36, // 8: warmline.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
+	36, // 9: warmline.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
+	36, // 10: warmline.v1.ApiKey.revoke_time:type_name -> google.protobuf.Timestamp
+	36, // 11: warmline.v1.ApiKey.last_use_time:type_name -> google.protobuf.Timestamp
+	1,  // 12: warmline.v1.CreateTenantRequest.tenant:type_name -> warmline.v1.Tenant
+	1,  // 13: warmline.v1.CreateTenantResponse.tenant:type_name -> warmline.v1.Tenant
+	1,  // 14: warmline.v1.GetTenantResponse.tenant:type_name -> warmline.v1.Tenant
+	1,  // 15: warmline.v1.ListTenantsResponse.tenants:type_name -> warmline.v1.Tenant
+	1,  // 16: warmline.v1.UpdateTenantRequest.tenant:type_name -> warmline.v1.Tenant
+	38, // 17: warmline.v1.UpdateTenantRequest.update_mask:type_name -> google.protobuf.FieldMask
+	1,  // 18: warmline.v1.UpdateTenantResponse.tenant:type_name -> warmline.v1.Tenant
+	37, // 19: warmline.v1.CreateApiKeyRequest.scopes:type_name -> warmline.v1.Scope
+	36, // 20: warmline.v1.CreateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
+	3,  // 21: warmline.v1.CreateApiKeyResponse.api_key:type_name -> warmline.v1.ApiKey
+	3,  // 22: warmline.v1.ListApiKeysResponse.api_keys:type_name -> warmline.v1.ApiKey
+	39, // 23: warmline.v1.RotateApiKeyRequest.overlap:type_name -> google.protobuf.Duration
+	36, // 24: warmline.v1.RotateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
+	3,  // 25: warmline.v1.RotateApiKeyResponse.api_key:type_name -> warmline.v1.ApiKey
+	3,  // 26: warmline.v1.RotateApiKeyResponse.replaced:type_name -> warmline.v1.ApiKey
+	3,  // 27: warmline.v1.RevokeApiKeyResponse.api_key:type_name -> warmline.v1.ApiKey
+	0,  // 28: warmline.v1.StoredCredential.kind:type_name -> warmline.v1.StoredCredential.Kind
+	36, // 29: warmline.v1.StoredCredential.expire_time:type_name -> google.protobuf.Timestamp
+	36, // 30: warmline.v1.StoredCredential.create_time:type_name -> google.protobuf.Timestamp
+	36, // 31: warmline.v1.StoredCredential.update_time:type_name -> google.protobuf.Timestamp
+	36, // 32: warmline.v1.OAuthTokens.expire_time:type_name -> google.protobuf.Timestamp
+	23, // 33: warmline.v1.SetCredentialRequest.oauth:type_name -> warmline.v1.OAuthTokens
+	22, // 34: warmline.v1.SetCredentialResponse.credential:type_name -> warmline.v1.StoredCredential
+	22, // 35: warmline.v1.ListCredentialsResponse.credentials:type_name -> warmline.v1.StoredCredential
+	35, // 36: warmline.v1.GetPoolResponse.processes:type_name -> warmline.v1.GetPoolResponse.ProcessesEntry
+	4,  // 37: warmline.v1.AdminService.CreateTenant:input_type -> warmline.v1.CreateTenantRequest
+	6,  // 38: warmline.v1.AdminService.GetTenant:input_type -> warmline.v1.GetTenantRequest
+	8,  // 39: warmline.v1.AdminService.ListTenants:input_type -> warmline.v1.ListTenantsRequest
+	10, // 40: warmline.v1.AdminService.UpdateTenant:input_type -> warmline.v1.UpdateTenantRequest
+	12, // 41: warmline.v1.AdminService.DeleteTenant:input_type -> warmline.v1.DeleteTenantRequest
+	14, // 42: warmline.v1.AdminService.CreateApiKey:input_type -> warmline.v1.CreateApiKeyRequest
+	16, // 43: warmline.v1.AdminService.ListApiKeys:input_type -> warmline.v1.ListApiKeysRequest
+	18, // 44: warmline.v1.AdminService.RotateApiKey:input_type -> warmline.v1.RotateApiKeyRequest
+	20, // 45: warmline.v1.AdminService.RevokeApiKey:input_type -> warmline.v1.RevokeApiKeyRequest
+	24, // 46: warmline.v1.AdminService.SetCredential:input_type -> warmline.v1.SetCredentialRequest
+	26, // 47: warmline.v1.AdminService.ListCredentials:input_type -> warmline.v1.ListCredentialsRequest
+	28, // 48: warmline.v1.AdminService.DeleteCredential:input_type -> warmline.v1.DeleteCredentialRequest
+	30, // 49: warmline.v1.AdminService.GetPool:input_type -> warmline.v1.GetPoolRequest
+	32, // 50: warmline.v1.AdminService.Drain:input_type -> warmline.v1.DrainRequest
+	5,  // 51: warmline.v1.AdminService.CreateTenant:output_type -> warmline.v1.CreateTenantResponse
+	7,  // 52: warmline.v1.AdminService.GetTenant:output_type -> warmline.v1.GetTenantResponse
+	9,  // 53: warmline.v1.AdminService.ListTenants:output_type -> warmline.v1.ListTenantsResponse
+	11, // 54: warmline.v1.AdminService.UpdateTenant:output_type -> warmline.v1.UpdateTenantResponse
+	13, // 55: warmline.v1.AdminService.DeleteTenant:output_type -> warmline.v1.DeleteTenantResponse
+	15, // 56: warmline.v1.AdminService.CreateApiKey:output_type -> warmline.v1.CreateApiKeyResponse
+	17, // 57: warmline.v1.AdminService.ListApiKeys:output_type -> warmline.v1.ListApiKeysResponse
+	19, // 58: warmline.v1.AdminService.RotateApiKey:output_type -> warmline.v1.RotateApiKeyResponse
+	21, // 59: warmline.v1.AdminService.RevokeApiKey:output_type -> warmline.v1.RevokeApiKeyResponse
+	25, // 60: warmline.v1.AdminService.SetCredential:output_type -> warmline.v1.SetCredentialResponse
+	27, // 61: warmline.v1.AdminService.ListCredentials:output_type -> warmline.v1.ListCredentialsResponse
+	29, // 62: warmline.v1.AdminService.DeleteCredential:output_type -> warmline.v1.DeleteCredentialResponse
+	31, // 63: warmline.v1.AdminService.GetPool:output_type -> warmline.v1.GetPoolResponse
+	33, // 64: warmline.v1.AdminService.Drain:output_type -> warmline.v1.DrainResponse
+	51, // [51:65] is the sub-list for method output_type
+	37, // [37:51] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_warmline_v1_admin_service_proto_init() }

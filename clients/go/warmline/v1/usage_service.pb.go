@@ -235,13 +235,13 @@ func (x *ModelUsage) GetUsage() *Usage {
 // One bound on what a tenant uses.
 type Budget struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its name in the policy: `tokens_per_day`, `usd_per_day` or `usd_per_month`.
+	// Its name in the policy: `tokens_per_day`, `usd_per_day`, `usd_per_month` or `storage_bytes`.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// So much is allowed, in tokens or US dollars.
+	// So much is allowed, in tokens, US dollars or bytes.
 	Limit float64 `protobuf:"fixed64,2,opt,name=limit,proto3" json:"limit,omitempty"`
 	// So much of it is used.
 	Used float64 `protobuf:"fixed64,3,opt,name=used,proto3" json:"used,omitempty"`
-	// When it begins anew.
+	// When it begins anew; not set for what is stored, which goes when it is removed.
 	ResetTime     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=reset_time,json=resetTime,proto3" json:"reset_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

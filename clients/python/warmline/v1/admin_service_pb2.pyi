@@ -118,6 +118,9 @@ class TenantPolicy(_message.Message):
     MCP_HOSTS_FIELD_NUMBER: _builtins.int
     PROCESSES_FIELD_NUMBER: _builtins.int
     WAITING_FIELD_NUMBER: _builtins.int
+    STORAGE_BYTES_FIELD_NUMBER: _builtins.int
+    SANDBOX_FIELD_NUMBER: _builtins.int
+    PROVIDERS_FIELD_NUMBER: _builtins.int
     requests_per_minute: _builtins.int
     """Calls, and messages of a Chat after its first, in a minute; at least 1, as all bounds here."""
     concurrent_turns: _builtins.int
@@ -136,6 +139,12 @@ class TenantPolicy(_message.Message):
     """CLI processes of its sessions in one service; an idle one of its own makes room for another."""
     waiting: _builtins.int
     """Sessions that wait for a process, if fewer than the service allows."""
+    storage_bytes: _builtins.int
+    """Bytes that it keeps stored; one that keeps more gets no new sessions and no new turns."""
+    sandbox: _builtins.str
+    """What is around its processes, in place of what the service has: `strict`, `network` or `none`, where this
+    machine can have it.
+    """
     @_builtins.property
     def models(self) -> Global___TenantPolicy.Names:
         """The models that its sessions may name, by id or alias."""
@@ -151,6 +160,10 @@ class TenantPolicy(_message.Message):
     @_builtins.property
     def mcp_hosts(self) -> Global___TenantPolicy.Names:
         """The hosts of its MCP servers, `*.example.com` for all below one."""
+
+    @_builtins.property
+    def providers(self) -> Global___TenantPolicy.Names:
+        """The providers of models that it may use, by the names that `Model.provider` has."""
 
     def __init__(
         self,
@@ -168,10 +181,13 @@ class TenantPolicy(_message.Message):
         mcp_hosts: Global___TenantPolicy.Names | None = ...,
         processes: _builtins.int | None = ...,
         waiting: _builtins.int | None = ...,
+        storage_bytes: _builtins.int | None = ...,
+        sandbox: _builtins.str | None = ...,
+        providers: Global___TenantPolicy.Names | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_concurrent_turns", b"_concurrent_turns", "_open_streams", b"_open_streams", "_processes", b"_processes", "_requests_per_minute", b"_requests_per_minute", "_sessions", b"_sessions", "_tokens_per_day", b"_tokens_per_day", "_usd_per_day", b"_usd_per_day", "_usd_per_month", b"_usd_per_month", "_waiting", b"_waiting", "concurrent_turns", b"concurrent_turns", "forbidden_tools", b"forbidden_tools", "mcp_hosts", b"mcp_hosts", "models", b"models", "open_streams", b"open_streams", "permission_modes", b"permission_modes", "processes", b"processes", "requests_per_minute", b"requests_per_minute", "sessions", b"sessions", "tokens_per_day", b"tokens_per_day", "usd_per_day", b"usd_per_day", "usd_per_month", b"usd_per_month", "waiting", b"waiting"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_concurrent_turns", b"_concurrent_turns", "_open_streams", b"_open_streams", "_processes", b"_processes", "_requests_per_minute", b"_requests_per_minute", "_sandbox", b"_sandbox", "_sessions", b"_sessions", "_storage_bytes", b"_storage_bytes", "_tokens_per_day", b"_tokens_per_day", "_usd_per_day", b"_usd_per_day", "_usd_per_month", b"_usd_per_month", "_waiting", b"_waiting", "concurrent_turns", b"concurrent_turns", "forbidden_tools", b"forbidden_tools", "mcp_hosts", b"mcp_hosts", "models", b"models", "open_streams", b"open_streams", "permission_modes", b"permission_modes", "processes", b"processes", "providers", b"providers", "requests_per_minute", b"requests_per_minute", "sandbox", b"sandbox", "sessions", b"sessions", "storage_bytes", b"storage_bytes", "tokens_per_day", b"tokens_per_day", "usd_per_day", b"usd_per_day", "usd_per_month", b"usd_per_month", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_concurrent_turns", b"_concurrent_turns", "_open_streams", b"_open_streams", "_processes", b"_processes", "_requests_per_minute", b"_requests_per_minute", "_sessions", b"_sessions", "_tokens_per_day", b"_tokens_per_day", "_usd_per_day", b"_usd_per_day", "_usd_per_month", b"_usd_per_month", "_waiting", b"_waiting", "concurrent_turns", b"concurrent_turns", "forbidden_tools", b"forbidden_tools", "mcp_hosts", b"mcp_hosts", "models", b"models", "open_streams", b"open_streams", "permission_modes", b"permission_modes", "processes", b"processes", "requests_per_minute", b"requests_per_minute", "sessions", b"sessions", "tokens_per_day", b"tokens_per_day", "usd_per_day", b"usd_per_day", "usd_per_month", b"usd_per_month", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_concurrent_turns", b"_concurrent_turns", "_open_streams", b"_open_streams", "_processes", b"_processes", "_requests_per_minute", b"_requests_per_minute", "_sandbox", b"_sandbox", "_sessions", b"_sessions", "_storage_bytes", b"_storage_bytes", "_tokens_per_day", b"_tokens_per_day", "_usd_per_day", b"_usd_per_day", "_usd_per_month", b"_usd_per_month", "_waiting", b"_waiting", "concurrent_turns", b"concurrent_turns", "forbidden_tools", b"forbidden_tools", "mcp_hosts", b"mcp_hosts", "models", b"models", "open_streams", b"open_streams", "permission_modes", b"permission_modes", "processes", b"processes", "providers", b"providers", "requests_per_minute", b"requests_per_minute", "sandbox", b"sandbox", "sessions", b"sessions", "storage_bytes", b"storage_bytes", "tokens_per_day", b"tokens_per_day", "usd_per_day", b"usd_per_day", "usd_per_month", b"usd_per_month", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__concurrent_turns: _TypeAlias = _typing.Literal["concurrent_turns"]  # noqa: Y015
     _WhichOneofArgType__concurrent_turns: _TypeAlias = _typing.Literal["_concurrent_turns", b"_concurrent_turns"]  # noqa: Y015
@@ -181,8 +197,12 @@ class TenantPolicy(_message.Message):
     _WhichOneofArgType__processes: _TypeAlias = _typing.Literal["_processes", b"_processes"]  # noqa: Y015
     _WhichOneofReturnType__requests_per_minute: _TypeAlias = _typing.Literal["requests_per_minute"]  # noqa: Y015
     _WhichOneofArgType__requests_per_minute: _TypeAlias = _typing.Literal["_requests_per_minute", b"_requests_per_minute"]  # noqa: Y015
+    _WhichOneofReturnType__sandbox: _TypeAlias = _typing.Literal["sandbox"]  # noqa: Y015
+    _WhichOneofArgType__sandbox: _TypeAlias = _typing.Literal["_sandbox", b"_sandbox"]  # noqa: Y015
     _WhichOneofReturnType__sessions: _TypeAlias = _typing.Literal["sessions"]  # noqa: Y015
     _WhichOneofArgType__sessions: _TypeAlias = _typing.Literal["_sessions", b"_sessions"]  # noqa: Y015
+    _WhichOneofReturnType__storage_bytes: _TypeAlias = _typing.Literal["storage_bytes"]  # noqa: Y015
+    _WhichOneofArgType__storage_bytes: _TypeAlias = _typing.Literal["_storage_bytes", b"_storage_bytes"]  # noqa: Y015
     _WhichOneofReturnType__tokens_per_day: _TypeAlias = _typing.Literal["tokens_per_day"]  # noqa: Y015
     _WhichOneofArgType__tokens_per_day: _TypeAlias = _typing.Literal["_tokens_per_day", b"_tokens_per_day"]  # noqa: Y015
     _WhichOneofReturnType__usd_per_day: _TypeAlias = _typing.Literal["usd_per_day"]  # noqa: Y015
@@ -200,7 +220,11 @@ class TenantPolicy(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__requests_per_minute) -> _WhichOneofReturnType__requests_per_minute | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sandbox) -> _WhichOneofReturnType__sandbox | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__sessions) -> _WhichOneofReturnType__sessions | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__storage_bytes) -> _WhichOneofReturnType__storage_bytes | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__tokens_per_day) -> _WhichOneofReturnType__tokens_per_day | None: ...
     @_typing.overload

@@ -137,14 +137,14 @@ class Budget(_message.Message):
     USED_FIELD_NUMBER: _builtins.int
     RESET_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Its name in the policy: `tokens_per_day`, `usd_per_day` or `usd_per_month`."""
+    """Its name in the policy: `tokens_per_day`, `usd_per_day`, `usd_per_month` or `storage_bytes`."""
     limit: _builtins.float
-    """So much is allowed, in tokens or US dollars."""
+    """So much is allowed, in tokens, US dollars or bytes."""
     used: _builtins.float
     """So much of it is used."""
     @_builtins.property
     def reset_time(self) -> _timestamp_pb2.Timestamp:
-        """When it begins anew."""
+        """When it begins anew; not set for what is stored, which goes when it is removed."""
 
     def __init__(
         self,

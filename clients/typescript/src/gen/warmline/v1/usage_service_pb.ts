@@ -143,14 +143,14 @@ export const ModelUsageSchema: GenMessage<ModelUsage> = /*@__PURE__*/
  */
 export type Budget = Message<"warmline.v1.Budget"> & {
   /**
-   * Its name in the policy: `tokens_per_day`, `usd_per_day` or `usd_per_month`.
+   * Its name in the policy: `tokens_per_day`, `usd_per_day`, `usd_per_month` or `storage_bytes`.
    *
    * @generated from field: string name = 1;
    */
   name: string;
 
   /**
-   * So much is allowed, in tokens or US dollars.
+   * So much is allowed, in tokens, US dollars or bytes.
    *
    * @generated from field: double limit = 2;
    */
@@ -164,7 +164,7 @@ export type Budget = Message<"warmline.v1.Budget"> & {
   used: number;
 
   /**
-   * When it begins anew.
+   * When it begins anew; not set for what is stored, which goes when it is removed.
    *
    * @generated from field: google.protobuf.Timestamp reset_time = 4;
    */

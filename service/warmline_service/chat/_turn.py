@@ -266,6 +266,9 @@ class Turn:
                 if not begins_turn(message, self.id):
                     continue
                 self._begun.set_result(None)
+            if type(message) is StreamEvent:  # Nearly all are, and nothing else than told.
+                self._tell(message)
+                continue
             if isinstance(message, Assistant | User):
                 self._hear(message)
             result = result_of(message, self.id)
@@ -307,9 +310,11 @@ class Turn:
                 self.spoken.clear()
             elif kind is MessageStop:
                 self.spoken.set()
-        told = list(self._translator.translate(message))
-        if self.raw and not any(isinstance(body, Raw) for _, body in told):
-            self._emit(raw(message, echo=True), self.id, "")
+        told = self._translator.translate(message)
+        if self.raw:
+            told = list(told)
+            if not any(isinstance(body, Raw) for _, body in told):
+                self._emit(raw(message, echo=True), self.id, "")
         for parent, body in told:
             if self._first_token is None and isinstance(body, TextDelta | ThinkingDelta):
                 self._first_token = self._last_heard

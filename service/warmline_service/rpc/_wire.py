@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 from warmline.v1 import events_pb2 as pb
 from warmline.v1 import session_config_pb2 as config_pb
 
@@ -60,15 +61,18 @@ def fill_event(out: pb.Event, event: Event) -> None:
     out.seq = event.seq
     if event.parent:
         out.parent_tool_call_id = event.parent
-    # By hand: the helpers of Timestamp are Python, and slower than all the rest here.
-    seconds = int(event.time)
-    time = out.time
-    time.seconds = seconds
-    time.nanos = int((event.time - seconds) * 1e9)
+    fill_time(out.time, event.time)
     field, fill = _FILL[type(event.body)]
     part = getattr(out, field)
     part.SetInParent()
     fill(part, event.body)
+
+
+def fill_time(out: Timestamp, time: float) -> None:
+    """A moment, in seconds since the epoch (Unix); Timestamp's own helpers are Python, and slow."""
+    seconds = int(time)
+    out.seconds = seconds
+    out.nanos = int((time - seconds) * 1e9)
 
 
 def _duration(out: Duration, seconds: float | None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -92,7 +91,11 @@ class Feed:
 
     def after(self, seq: int) -> list[Event]:
         """The events after `seq`, which must not be below `floor`."""
-        new = list(itertools.takewhile(lambda event: event.seq > seq, reversed(self._events)))
+        new: list[Event] = []
+        for event in reversed(self._events):
+            if event.seq <= seq:
+                break
+            new.append(event)
         new.reverse()
         return new
 
@@ -162,6 +165,8 @@ class Subscription:
         self._cursor = cursor
         self._wants = wants
         self._own: deque[Event | _Replay] = deque()
+        # Set by whoever has something new, so that nothing is overlooked that comes while it looks.
+        self._woken = False
         self._waiter: asyncio.Future[None] | None = None
         self._last: int | None = None
         self._last_turn = ""
@@ -215,6 +220,7 @@ class Subscription:
 
     def wake(self) -> None:
         """Look again whether there is something to take."""
+        self._woken = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -227,8 +233,7 @@ class Subscription:
     async def get(self) -> list[Event]:
         """What is new, at least one event; empty at the end. Raises the error that ends the stream."""
         while True:
-            # Made before anything is looked at, so that nothing is overlooked that comes meanwhile.
-            self._waiter = asyncio.get_running_loop().create_future()
+            self._woken = False
             if self._own:
                 own = await self._take_own()
                 self._look_for_end(own)
@@ -239,15 +244,19 @@ class Subscription:
                 raise self._error
             if self._last is not None and self._cursor >= self._last:
                 return []
-            events = await self._next()
-            told = [event for event in events if self._wants(event)]
-            self._look_for_end(events)
-            if told:
-                return joined(told)
+            events = self._at_hand()
+            if events is None:
+                events = await self._from_store()
             if not events:
                 if self._until_empty:
                     return []
                 await self._wait()
+                continue
+            self._cursor = events[-1].seq
+            told = [event for event in events if self._wants(event)]
+            self._look_for_end(events)
+            if told:
+                return joined(told)
 
     async def _take_own(self) -> list[Event]:
         """What is for this stream alone, up to a replay; or a page of the replay."""
@@ -273,24 +282,26 @@ class Subscription:
             replay.after = events[-1].seq
         return joined([event for event in events if self._wants(event)])
 
-    async def _next(self) -> list[Event]:
+    def _at_hand(self) -> list[Event] | None:
+        """The next events where they are in memory, or not stored yet; None where they are not."""
+        feed = self._feed
+        known = feed.local and feed.floor is not None and self._cursor >= feed.floor
+        return feed.after(self._cursor) if known else None
+
+    async def _from_store(self) -> list[Event]:
         feed, floor = self._feed, self._feed.floor
-        if feed.local and floor is not None and self._cursor >= floor:
-            events = feed.after(self._cursor)
-        else:
-            events = await self._read(self._cursor)
-            if not events and feed.local:
-                feed.found_end(self._cursor)
-                # What is not in the store below the floor is not kept any more.
-                self._cursor = max(self._cursor, floor or 0)
-                if feed.floor is not None and self._cursor >= feed.floor:
-                    events = feed.after(self._cursor)
-        if events:
-            self._cursor = events[-1].seq
-        return events
+        events = await self._read(self._cursor)
+        if events or not feed.local:
+            return events
+        feed.found_end(self._cursor)
+        # What is not in the store below the floor is not kept any more.
+        self._cursor = max(self._cursor, floor or 0)
+        return self._at_hand() or []
 
     async def _wait(self) -> None:
-        assert self._waiter is not None
+        if self._woken:
+            return
+        self._waiter = asyncio.get_running_loop().create_future()
         if self._feed.local:
             await self._waiter
         else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from collections.abc import Callable
 
@@ -54,12 +53,12 @@ class Output:
             self._loop.remove_reader(self._fd)
             self._pause = self._loop.call_later((1.0 - left) * _PAUSE, self.listen, hear)
             return
-        data = b""
-        with contextlib.suppress(OSError):
-            try:
-                data = os.read(self._fd, READ_BYTES)
-            except (BlockingIOError, InterruptedError):
-                return
+        try:
+            data = os.read(self._fd, READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""  # Broken, which is an end too.
         if len(data) < _MANY_BYTES:
             self._allowance -= 1.0
         if data:

@@ -37,6 +37,7 @@ from warmline_service.worker._messages import (
     ControlResponse,
     Garbage,
     JsonObject,
+    StreamEvent,
     TranscriptMirror,
 )
 from warmline_service.worker._options import PermissionMode, Servers, servers_as_json
@@ -393,7 +394,9 @@ class CliProcess:
     def _hear(self, messages: list[CliMessage]) -> None:
         batch: list[CliMessage] = []
         for message in messages:
-            if isinstance(message, ControlResponse):
+            if type(message) is StreamEvent:  # Nearly all are.
+                batch.append(message)
+            elif isinstance(message, ControlResponse):
                 self._controls.settle(message.response)
             elif isinstance(message, ControlRequest | ControlCancelRequest):
                 self._questions.take(message)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Any
 
 import grpc
@@ -87,7 +87,7 @@ class Link:
 
     async def stream(
         self, service: str, method: str, request: Any, metadata: Metadata
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any, None]:
         """The answers of a call that streams them; raises Failure. Close it with `aclosing`."""
         channel = self._free()
         call = getattr(getattr(channel, service), method)(request, metadata=metadata)
@@ -97,6 +97,27 @@ class Link:
                 yield answer
         except grpc.aio.AioRpcError as error:
             raise Failure.of_call(error) from error
+        finally:
+            call.cancel()
+
+    async def upload(
+        self, service: str, method: str, requests: Iterable[Any], metadata: Metadata
+    ) -> Any:
+        """The answer to a call that takes many messages; raises Failure."""
+        channel, seconds = self._free(), self._settings.call_timeout
+        call = getattr(getattr(channel, service), method)(metadata=metadata, timeout=seconds)
+        self._count(channel, call)
+        try:
+            # Before the first write: a refusal that comes while writing reaches the caller garbled.
+            await call.initial_metadata()
+            for request in requests:
+                await call.write(request)
+            await call.done_writing()
+            return await call
+        except grpc.aio.AioRpcError as error:
+            raise Failure.of_call(error) from error
+        except asyncio.InvalidStateError:
+            raise await _failure_of(call) from None
         finally:
             call.cancel()
 
@@ -189,11 +210,16 @@ class Chat:
         self._call.cancel()
 
     async def _failure(self) -> Failure:
-        return Failure.of_call(
-            grpc.aio.AioRpcError(
-                await self._call.code(),
-                await self._call.initial_metadata(),
-                await self._call.trailing_metadata(),
-                details=await self._call.details(),
-            )
+        return await _failure_of(self._call)
+
+
+async def _failure_of(call: Any) -> Failure:
+    """How a call ended that has."""
+    return Failure.of_call(
+        grpc.aio.AioRpcError(
+            await call.code(),
+            await call.initial_metadata(),
+            await call.trailing_metadata(),
+            details=await call.details(),
         )
+    )

@@ -16,11 +16,12 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 from warmline.v1 import model_service_pb2
 
-from warmline_http import _content, _health, _sessions, anthropic
+from warmline_http import _content, _gateway, _health, _metrics, _sessions, _summary, anthropic
 from warmline_http._addresses import is_loopback
 from warmline_http._failure import Failure
 from warmline_http._guard import Guard
 from warmline_http._link import Link
+from warmline_http._metrics import Metrics, Watched
 from warmline_http._settings import HttpSettings
 from warmline_http._shapes import response_of
 
@@ -32,7 +33,15 @@ _ABOUT = (
 )
 # So long a service may take to say whether it lets everybody in.
 _START_TIMEOUT = 60.0
-_ROUTERS: tuple[APIRouter, ...] = (_health.router, _sessions.router, _content.router, anthropic.router)
+_ROUTERS: tuple[APIRouter, ...] = (
+    _gateway.router,
+    _summary.router,
+    _health.router,
+    _metrics.router,
+    _sessions.router,
+    _content.router,
+    anthropic.router,
+)
 
 
 class Exposed(Exception):  # noqa: N818  # named for what is the case
@@ -50,13 +59,14 @@ def create_app(settings: HttpSettings) -> ASGIApp:
         servers=[{"url": "/"}],
     )
     app.state.settings = settings
+    app.state.metrics = Metrics()
     for router in _ROUTERS:
         app.include_router(router)
     app.add_exception_handler(Failure, _tell)
     app.add_exception_handler(HTTPException, _tell)
     app.add_exception_handler(RequestValidationError, _tell)
     app.add_exception_handler(Exception, _tell)
-    return Guard(app, settings)
+    return Watched(Guard(app, settings), app.state.metrics)
 
 
 def _lifespan(

@@ -17,7 +17,6 @@ from warmline_http._proto import FAILURES, INT32, Moment, Text, answer, fill_str
 router = APIRouter(tags=["sessions"], responses=FAILURES)
 
 Order = Literal["update_time", "update_time desc", "create_time", "create_time desc"]
-_FILTER = "filter."
 
 
 class _Body(BaseModel):
@@ -78,10 +77,7 @@ async def list_sessions(
         return await answer(await call.unary("sessions", "ListSessions", request))
     except Failure as failure:
         # Called here as they are called in the query.
-        failure.fields = {
-            name.removeprefix(_FILTER): wrong for name, wrong in failure.fields.items()
-        }
-        raise
+        raise failure.without("filter.") from failure
 
 
 @router.get("/v1/sessions/{session_id}", responses=told(pb.GetSessionResponse))

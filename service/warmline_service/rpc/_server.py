@@ -105,7 +105,7 @@ def build_server(
     )
     streams = StreamCount(quota)
     chat = ChatServicer(conversations, settings.limits, streams)
-    models = ModelServicer(catalog, settings.provider.kind, quota)
+    models = ModelServicer(catalog, settings.provider.kind, quota, settings.audit)
     health = health_aio.HealthServicer()
     admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, server)
     audit_service_pb2_grpc.add_AuditServiceServicer_to_server(AuditServicer(audit.store), server)

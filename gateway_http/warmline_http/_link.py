@@ -22,17 +22,15 @@ from warmline_http._caller import Metadata
 from warmline_http._failure import Failure
 from warmline_http._settings import HttpSettings
 
-# The service takes 1,000 calls on a connection by default.
-_CALLS_PER_CHANNEL = 500
 _MESSAGE_BYTES = 128 * 1024 * 1024
 _OPTIONS = [
     ("grpc.max_receive_message_length", _MESSAGE_BYTES),
     ("grpc.max_send_message_length", _MESSAGE_BYTES),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
     # Otherwise every channel to one address would share a connection.
     ("grpc.use_local_subchannel_pool", 1),
 ]
+# A peer that is gone without a word; on one machine there are none.
+_KEEPALIVE = [("grpc.keepalive_time_ms", 30_000), ("grpc.keepalive_timeout_ms", 10_000)]
 
 
 class _Channel:
@@ -130,13 +128,14 @@ class Link:
 
     def _free(self) -> _Channel:
         for channel in self._channels:
-            if channel.calls < _CALLS_PER_CHANNEL:
+            if channel.calls < self._settings.calls_per_connection:
                 return channel
         target, credentials = self._settings.target, self._credentials
+        options = _OPTIONS if target.startswith("unix:") else _OPTIONS + _KEEPALIVE
         if credentials is None:
-            made = grpc.aio.insecure_channel(target, options=_OPTIONS)
+            made = grpc.aio.insecure_channel(target, options=options)
         else:
-            made = grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
+            made = grpc.aio.secure_channel(target, credentials, options=options)
         self._channels.append(_Channel(made))
         return self._channels[-1]
 

@@ -50,6 +50,12 @@ class Exposed(Exception):  # noqa: N818  # named for what is the case
 
 def create_app(settings: HttpSettings) -> ASGIApp:
     """The shim as an ASGI application. Its start raises Exposed where it must not be reached from outside."""
+    app = routes(settings)
+    return Watched(Guard(app, settings), app.state.metrics)
+
+
+def routes(settings: HttpSettings) -> FastAPI:
+    """Every route, without what is around them."""
     app = FastAPIOffline(
         title="Warmline",
         description=_ABOUT,
@@ -66,7 +72,7 @@ def create_app(settings: HttpSettings) -> ASGIApp:
     app.add_exception_handler(HTTPException, _tell)
     app.add_exception_handler(RequestValidationError, _tell)
     app.add_exception_handler(Exception, _tell)
-    return Watched(Guard(app, settings), app.state.metrics)
+    return app
 
 
 def _lifespan(

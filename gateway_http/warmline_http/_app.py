@@ -11,6 +11,7 @@ import structlog
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
+from google.protobuf.message import DecodeError, EncodeError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp
@@ -33,6 +34,8 @@ _ABOUT = (
 )
 # So long a service may take to say whether it lets everybody in.
 _START_TIMEOUT = 60.0
+# What JSON can say and no message of the API can: half a character, or what is nested too deeply.
+_UNSPEAKABLE = (UnicodeEncodeError, EncodeError, DecodeError, RecursionError)
 _ROUTERS: tuple[APIRouter, ...] = (
     _gateway.router,
     _summary.router,
@@ -71,6 +74,8 @@ def routes(settings: HttpSettings) -> FastAPI:
     app.add_exception_handler(Failure, _tell)
     app.add_exception_handler(HTTPException, _tell)
     app.add_exception_handler(RequestValidationError, _tell)
+    for unspeakable in _UNSPEAKABLE:
+        app.add_exception_handler(unspeakable, _tell)
     app.add_exception_handler(Exception, _tell)
     return app
 
@@ -128,6 +133,8 @@ def _failure_of(error: Exception, request_id: str) -> Failure:
         return Failure(error.status_code, f"HTTP_{error.status_code}", str(error.detail))
     if isinstance(error, RequestValidationError):
         return _invalid(error)
+    if isinstance(error, _UNSPEAKABLE):
+        return Failure.field("body", "has text that is no Unicode, or is nested too deeply")
     return Failure(500, "INTERNAL", f"A fault of the gateway; the request's id is {request_id}.")
 
 

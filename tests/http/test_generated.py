@@ -61,6 +61,38 @@ class Target:
         return int(answer.status_code)
 
 
+def _deep(levels: int) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for _ in range(levels):
+        nested = {"x": nested}
+    return nested
+
+
+def _message(content: Any, **more: Any) -> dict[str, Any]:
+    said = [{"role": "user", "content": content}]
+    return {"model": "haiku", "max_tokens": 9, "messages": said} | more
+
+
+def _tool(**about: Any) -> dict[str, Any]:
+    schema = {"type": "object", "properties": _deep(about.pop("levels", 0))}
+    return _message("x", tools=[{"name": "t", "input_schema": schema | about}])
+
+
+# What the generators do not think of.
+_HALF = "\ud800"
+UNSPEAKABLE = [
+    _message(_HALF),
+    _message([{"type": "text", "text": _HALF}]),
+    _message("x", system=_HALF),
+    _message("x", model=_HALF),
+    _tool(description=_HALF),
+    *(_tool(levels=levels) for levels in (30, 40, 90, 400)),
+    _message(
+        [{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "é"}}]
+    ),
+]
+
+
 @pytest.fixture(scope="module")
 def target() -> Iterator[Target]:
     """A service for all tests here, and a shim in front of it."""
@@ -96,3 +128,11 @@ def test_no_request_is_answered_by_a_fault(
         assert status < 500, case.as_curl_command()
 
     ask()
+
+
+@pytest.mark.parametrize("body", UNSPEAKABLE, ids=range(len(UNSPEAKABLE)))
+def test_what_no_message_can_hold_is_the_callers_fault(target: Target, body: Any) -> None:
+    """JSON says more than the API can carry."""
+    answer = target.http.post(f"{target.url}/v1/messages", json=body, timeout=_TIMEOUT)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["type"] == "invalid_request_error"

@@ -1,12 +1,16 @@
 #!/bin/sh
-# Makes sure of the servers that the tests start and pip cannot bring: PostgreSQL and Redis. As root it
-# installs Debian's packages, without PostgreSQL's usual cluster; the Redis is in redis-tools, which starts
-# none. Does nothing when they are there already. bubblewrap comes by `make setup`.
+# Makes sure of the servers that the tests start and pip cannot bring: PostgreSQL, Redis and nginx. As root it
+# installs Debian's packages, without PostgreSQL's usual cluster and without starting nginx, now or with the
+# machine; the Redis is in redis-tools, which starts none. Does nothing when they are there already. bubblewrap
+# comes by `make setup`.
 set -eu
 cd "$(dirname "$0")/.."
 
 # Read by pg_createcluster; ours for as long as the installation takes.
 no_cluster=/etc/postgresql-common/createcluster.d/warmline.conf
+# Asked by every package that would start a service.
+policy=/usr/sbin/policy-rc.d
+own_policy=
 
 say() { printf 'setup: %s\n' "$*"; }
 fail() {
@@ -14,7 +18,7 @@ fail() {
     exit 1
 }
 
-# The tests look in the same places (tests/postgres.py, tests/redis_server.py).
+# The tests look in the same places (tests/postgres.py, tests/redis_server.py, tests/nginx.py).
 has_postgresql() {
     for binary in /usr/lib/postgresql/*/bin/postgres "$(command -v postgres || :)"; do
         if [ -x "$binary" ] && [ -x "$(dirname "$(readlink -f "$binary")")/initdb" ]; then
@@ -28,13 +32,19 @@ has_redis() {
     [ -x /usr/bin/redis-check-rdb ]
 }
 
+has_nginx() {
+    [ -x /usr/sbin/nginx ]
+}
+
 missing() {
     has_postgresql || printf ' postgresql'
     has_redis || printf ' redis-tools'
+    has_nginx || printf ' nginx-light'
 }
 
 clean_up() {
     rm -f "$no_cluster" "$log"
+    [ -z "$own_policy" ] || rm -f "$policy"
     rmdir "$(dirname "$no_cluster")" 2>/dev/null || :
 }
 
@@ -53,12 +63,21 @@ log=$(mktemp)
 trap clean_up EXIT
 mkdir -p "$(dirname "$no_cluster")"
 echo 'create_main_cluster = false' >"$no_cluster"
+if [ ! -e "$policy" ]; then
+    own_policy=1
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+fi
+had_nginx=$(has_nginx && echo 1 || :)
 # shellcheck disable=SC2086  # one word for each package
 if ! { apt-get update &&
     DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $packages; } \
     >"$log" 2>&1; then
     tail -n 20 "$log" >&2
     fail "$packages could not be installed; the last words are above."
+fi
+if [ -z "$had_nginx" ] && [ -d /run/systemd/system ]; then
+    systemctl disable --quiet nginx.service
 fi
 left=$(missing)
 [ -z "$left" ] || fail "$left: installed, and still not found."

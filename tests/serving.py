@@ -25,9 +25,11 @@ _ENDS = ("turn_completed", "turn_failed")
 class Served:
     """A running service: its process and where it listens."""
 
-    def __init__(self, process: Process, address: str) -> None:
+    def __init__(self, process: Process, address: str, http: str = "") -> None:
         self.process = process
         self.address = address
+        # Its URL, where it serves HTTP as well.
+        self.http = http
 
     @property
     def port(self) -> int:
@@ -64,34 +66,42 @@ async def served(
     provider: str = "loopback",
     environ: Mapping[str, str] | None = None,
     log: Path | None = None,
+    http: str = "",
 ) -> AsyncIterator[Served]:
     """A service; a setting is named as in the environment, without `WARMLINE_`; `environ` adds to that.
 
-    What it writes to stderr goes to `log`, if that is given.
+    What it writes to stderr goes to `log`, if that is given; `http` is where it serves HTTP.
     """
     # The fake CLI is a script of this run's, whose interpreter is anywhere.
     env = os.environ | {"WARMLINE_SANDBOX__LEVEL": "none"}
     env |= {f"WARMLINE_{name.upper()}": str(value) for name, value in (settings or {}).items()}
     env |= environ or {}
     env |= {"WARMLINE_CLI__PATH": str(cli), "WARMLINE_CLI__STOP_TIMEOUT": "1"}
-    command = ("serve", "--listen", f"127.0.0.1:{port}", "--provider", provider)
+    command: tuple[str, ...] = ("serve", "--listen", f"127.0.0.1:{port}", "--provider", provider)
+    command += ("--http", http) if http else ()
     with ExitStack() as stack:
         stderr = stack.enter_context(log.open("ab")) if log is not None else None
         process = await asyncio.create_subprocess_exec(
-            *(WARMLINE, *command, "--data-dir", data),
+            *(WARMLINE, *command, "--data-dir", str(data)),
             stdout=PIPE,
             stderr=stderr,
             env=env,
             start_new_session=True,
         )
     try:
-        assert process.stdout is not None
-        line = await asyncio.wait_for(process.stdout.readline(), _START_TIMEOUT)
-        yield Served(process, line.decode().rpartition(" ")[2].strip())
+        lines = [await _line(process) for _ in range(2 if http else 1)]
+        yield Served(process, *lines)
     finally:
         if process.returncode is None:
             process.kill()
         await process.wait()
+
+
+async def _line(process: Process) -> str:
+    """The last word of the next line: an address."""
+    assert process.stdout is not None
+    line = await asyncio.wait_for(process.stdout.readline(), _START_TIMEOUT)
+    return line.decode().rpartition(" ")[2].strip()
 
 
 async def journal(client: Client, session_id: str) -> list[pb.Event]:

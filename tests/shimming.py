@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +14,8 @@ from running import running_service
 from warmline_http._serve import serving
 from warmline_http._settings import HttpSettings
 from warmline_service.server import Service
+
+_UP = 30.0
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,27 @@ async def shim_to(target: str, **settings: Any) -> AsyncIterator[Shim]:
         url = f"http://127.0.0.1:{port}"
         async with httpx.AsyncClient(base_url=url, timeout=60) as client:
             yield Shim(url, client)
+
+
+@contextmanager
+def shim_in_a_thread(target: str, **settings: Any) -> Iterator[str]:
+    """A shim on a loop of its own, for what calls it without one; its URL."""
+    up: Future[str] = Future()
+    loop = asyncio.new_event_loop()
+    stopping = asyncio.Event()
+
+    async def main() -> None:
+        async with serving(HttpSettings(listen="127.0.0.1:0", target=target, **settings)) as port:
+            up.set_result(f"http://127.0.0.1:{port}")
+            await stopping.wait()
+
+    with ThreadPoolExecutor(1) as threads, closing(loop):
+        running = threads.submit(loop.run_until_complete, main())
+        try:
+            yield up.result(_UP)
+        finally:
+            loop.call_soon_threadsafe(stopping.set)
+            running.result(_UP)
 
 
 @asynccontextmanager

@@ -11,16 +11,18 @@ import structlog
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
+from google.protobuf.message import DecodeError, EncodeError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp
 from warmline.v1 import model_service_pb2
 
-from warmline_http import _health, anthropic
+from warmline_http import _content, _gateway, _health, _metrics, _sessions, _summary, anthropic
 from warmline_http._addresses import is_loopback
 from warmline_http._failure import Failure
 from warmline_http._guard import Guard
 from warmline_http._link import Link
+from warmline_http._metrics import Metrics, Watched
 from warmline_http._settings import HttpSettings
 from warmline_http._shapes import response_of
 
@@ -32,7 +34,18 @@ _ABOUT = (
 )
 # So long a service may take to say whether it lets everybody in.
 _START_TIMEOUT = 60.0
-_ROUTERS: tuple[APIRouter, ...] = (_health.router, anthropic.router, anthropic.keepalive_router)
+# What JSON can say and no message of the API can: half a character, or what is nested too deeply.
+_UNSPEAKABLE = (UnicodeEncodeError, EncodeError, DecodeError, RecursionError)
+_ROUTERS: tuple[APIRouter, ...] = (
+    _gateway.router,
+    _summary.router,
+    _health.router,
+    _metrics.router,
+    _sessions.router,
+    _content.router,
+    anthropic.router,
+    anthropic.keepalive_router,
+)
 
 
 class Exposed(Exception):  # noqa: N818  # named for what is the case
@@ -41,6 +54,12 @@ class Exposed(Exception):  # noqa: N818  # named for what is the case
 
 def create_app(settings: HttpSettings) -> ASGIApp:
     """The shim as an ASGI application. Its start raises Exposed where it must not be reached from outside."""
+    app = routes(settings)
+    return Watched(Guard(app, settings), app.state.metrics)
+
+
+def routes(settings: HttpSettings) -> FastAPI:
+    """Every route, without what is around them."""
     app = FastAPIOffline(
         title="Warmline",
         description=_ABOUT,
@@ -50,13 +69,16 @@ def create_app(settings: HttpSettings) -> ASGIApp:
         servers=[{"url": "/"}],
     )
     app.state.settings = settings
+    app.state.metrics = Metrics()
     for router in _ROUTERS:
         app.include_router(router)
     app.add_exception_handler(Failure, _tell)
     app.add_exception_handler(HTTPException, _tell)
     app.add_exception_handler(RequestValidationError, _tell)
+    for unspeakable in _UNSPEAKABLE:
+        app.add_exception_handler(unspeakable, _tell)
     app.add_exception_handler(Exception, _tell)
-    return Guard(app, settings)
+    return app
 
 
 def _lifespan(
@@ -112,6 +134,8 @@ def _failure_of(error: Exception, request_id: str) -> Failure:
         return Failure(error.status_code, f"HTTP_{error.status_code}", str(error.detail))
     if isinstance(error, RequestValidationError):
         return _invalid(error)
+    if isinstance(error, _UNSPEAKABLE):
+        return Failure.field("body", "has text that is no Unicode, or is nested too deeply")
     return Failure(500, "INTERNAL", f"A fault of the gateway; the request's id is {request_id}.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -27,6 +28,14 @@ class Call:
     async def unary(self, service: str, method: str, request: Any) -> Any:
         """As `Link.unary`, in the caller's name."""
         return await self.link.unary(service, method, request, self.metadata)
+
+    def stream(self, service: str, method: str, request: Any) -> AsyncGenerator[Any, None]:
+        """As `Link.stream`, in the caller's name."""
+        return self.link.stream(service, method, request, self.metadata)
+
+    async def upload(self, service: str, method: str, requests: Iterable[Any]) -> Any:
+        """As `Link.upload`, in the caller's name."""
+        return await self.link.upload(service, method, requests, self.metadata)
 
     def chat(self) -> Chat:
         """A Chat stream of the caller's, to be opened."""

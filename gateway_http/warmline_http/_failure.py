@@ -63,6 +63,18 @@ class Failure(Exception):  # noqa: N818  # what it is
         """A field of the body that is not acceptable."""
         return cls(400, "FIELD_INVALID", f"{name}: {wrong}", fields={name: wrong})
 
+    def without(self, prefix: str) -> Failure:
+        """The same, for a caller who does not put this before the names of fields."""
+        fields = {name.removeprefix(prefix): wrong for name, wrong in self.fields.items()}
+        return Failure(
+            self.status,
+            self.reason,
+            self.message,
+            fields=fields,
+            metadata=self.metadata,
+            retry_after=self.retry_after,
+        )
+
     @classmethod
     def of_status(cls, status: status_pb2.Status) -> Self:
         """What the service said, in a call's status or in a `turn_failed`."""

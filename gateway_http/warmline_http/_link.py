@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Any
 
 import grpc
@@ -22,17 +22,15 @@ from warmline_http._caller import Metadata
 from warmline_http._failure import Failure
 from warmline_http._settings import HttpSettings
 
-# The service takes 1,000 calls on a connection by default.
-_CALLS_PER_CHANNEL = 500
 _MESSAGE_BYTES = 128 * 1024 * 1024
 _OPTIONS = [
     ("grpc.max_receive_message_length", _MESSAGE_BYTES),
     ("grpc.max_send_message_length", _MESSAGE_BYTES),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
     # Otherwise every channel to one address would share a connection.
     ("grpc.use_local_subchannel_pool", 1),
 ]
+# A peer that is gone without a word; on one machine there are none.
+_KEEPALIVE = [("grpc.keepalive_time_ms", 30_000), ("grpc.keepalive_timeout_ms", 10_000)]
 
 
 class _Channel:
@@ -87,7 +85,7 @@ class Link:
 
     async def stream(
         self, service: str, method: str, request: Any, metadata: Metadata
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any, None]:
         """The answers of a call that streams them; raises Failure. Close it with `aclosing`."""
         channel = self._free()
         call = getattr(getattr(channel, service), method)(request, metadata=metadata)
@@ -100,6 +98,27 @@ class Link:
         finally:
             call.cancel()
 
+    async def upload(
+        self, service: str, method: str, requests: Iterable[Any], metadata: Metadata
+    ) -> Any:
+        """The answer to a call that takes many messages; raises Failure."""
+        channel, seconds = self._free(), self._settings.call_timeout
+        call = getattr(getattr(channel, service), method)(metadata=metadata, timeout=seconds)
+        self._count(channel, call)
+        try:
+            # Before the first write: a refusal that comes while writing reaches the caller garbled.
+            await call.initial_metadata()
+            for request in requests:
+                await call.write(request)
+            await call.done_writing()
+            return await call
+        except grpc.aio.AioRpcError as error:
+            raise Failure.of_call(error) from error
+        except asyncio.InvalidStateError:
+            raise await _failure_of(call) from None
+        finally:
+            call.cancel()
+
     def chat(self, metadata: Metadata) -> Chat:
         """A new Chat stream, to be opened."""
         channel = self._free()
@@ -109,13 +128,14 @@ class Link:
 
     def _free(self) -> _Channel:
         for channel in self._channels:
-            if channel.calls < _CALLS_PER_CHANNEL:
+            if channel.calls < self._settings.calls_per_connection:
                 return channel
         target, credentials = self._settings.target, self._credentials
+        options = _OPTIONS if target.startswith("unix:") else _OPTIONS + _KEEPALIVE
         if credentials is None:
-            made = grpc.aio.insecure_channel(target, options=_OPTIONS)
+            made = grpc.aio.insecure_channel(target, options=options)
         else:
-            made = grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
+            made = grpc.aio.secure_channel(target, credentials, options=options)
         self._channels.append(_Channel(made))
         return self._channels[-1]
 
@@ -189,11 +209,16 @@ class Chat:
         self._call.cancel()
 
     async def _failure(self) -> Failure:
-        return Failure.of_call(
-            grpc.aio.AioRpcError(
-                await self._call.code(),
-                await self._call.initial_metadata(),
-                await self._call.trailing_metadata(),
-                details=await self._call.details(),
-            )
+        return await _failure_of(self._call)
+
+
+async def _failure_of(call: Any) -> Failure:
+    """How a call ended that has."""
+    return Failure.of_call(
+        grpc.aio.AioRpcError(
+            await call.code(),
+            await call.initial_metadata(),
+            await call.trailing_metadata(),
+            details=await call.details(),
         )
+    )

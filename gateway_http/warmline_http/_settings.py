@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _MIB = 1024 * 1024
@@ -19,7 +28,13 @@ def _origin(value: str) -> str:
     return value.lower()
 
 
+def _listed(value: object) -> object:
+    """A list as a variable of the environment has it, of the service that started us for one."""
+    return json.loads(value) if isinstance(value, str) else value
+
+
 Origin = Annotated[str, AfterValidator(_origin)]
+Listed = BeforeValidator(_listed)
 Seconds = Annotated[float, Field(gt=0, le=24 * 3600)]
 
 
@@ -41,14 +56,14 @@ class HttpSettings(BaseSettings):
     )
     certificate: Path | None = Field(None, description="Certificate chain (PEM), for https.")
     key: Path | None = Field(None, description="Its private key (PEM).")
-    hosts: tuple[str, ...] = Field(
+    hosts: Annotated[tuple[str, ...], Listed] = Field(
         (),
         description=(
             "Names that requests may call the shim by (their `Host`), besides localhost, loopback addresses "
             "and the host in `listen`. Others are refused: a web page could point its own name here."
         ),
     )
-    origins: tuple[Origin, ...] = Field(
+    origins: Annotated[tuple[Origin, ...], Listed] = Field(
         (),
         description="Web pages that may call from a browser (CORS, WebSocket), besides the shim's own.",
     )
@@ -65,6 +80,15 @@ class HttpSettings(BaseSettings):
         60.0, description="Seconds for a call that is no stream, and for a stream's first answer."
     )
     heartbeat: Seconds = Field(15.0, description="Seconds of silence after which a stream says so.")
+    calls_per_connection: int = Field(
+        500,
+        ge=1,
+        le=100_000,
+        description=(
+            "Streams on one connection to the service, before another is made: no more than its "
+            "`limits.streams_per_connection`."
+        ),
+    )
     connections: int = Field(
         10_000, ge=1, le=1_000_000, description="Open connections; more are answered by 503."
     )
@@ -98,6 +122,14 @@ def load(path: Path | None, **given: Any) -> HttpSettings:
     Raises OSError and ValueError (pydantic's ValidationError among them).
     """
     table = _File.model_validate(tomllib.loads(path.read_text())).http if path is not None else {}
+    return checked(table, **given)
+
+
+def checked(table: Mapping[str, Any], **given: Any) -> HttpSettings:
+    """The settings of a table that somebody else has read; flags and the environment as in `load`.
+
+    Raises ValueError.
+    """
     named = HttpSettings.model_fields
     unknown = sorted(set(table) - set(named))
     if unknown:

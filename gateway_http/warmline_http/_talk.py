@@ -7,7 +7,6 @@ turns, and `content` is a list of blocks (`text`, `image`, `document`, `thinking
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -191,6 +190,6 @@ def _media(block: Block, field: str) -> chat_pb.Media:
     source = block["source"]
     try:
         data = base64.b64decode(source["data"], validate=True)
-    except binascii.Error:
+    except ValueError:
         raise Failure.field(f"{field}.content.source.data", "is not base64") from None
     return chat_pb.Media(media_type=source["media_type"], data=data)

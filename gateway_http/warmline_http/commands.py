@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 import uvloop
 from pydantic import ValidationError
 
-from warmline_http._settings import HttpSettings, load
+from warmline_http._settings import HttpSettings, checked, load
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -33,11 +35,14 @@ def http(
     ] = None,
     follow: Annotated[
         bool,
-        typer.Option(hidden=True, help="Stop when standard input is closed."),
+        typer.Option(
+            hidden=True,
+            help="Take the settings, a line of JSON, from standard input; stop when it is closed.",
+        ),
     ] = False,
 ) -> None:
     """Serve HTTP, SSE and WebSocket in front of a running service. Ctrl-C stops it."""
-    settings = _settings(config, listen=listen, target=target)
+    settings = _settings(config, follow=follow, listen=listen, target=target)
     try:
         # Late: whoever has installed Warmline without the extra `http` has every other command.
         from warmline_http._serve import configure_logging, run
@@ -52,10 +57,14 @@ def http(
         _fail("the HTTP server did not start; the reason is above", 1)
 
 
-def _settings(config: Path | None, *, listen: str | None, target: str | None) -> HttpSettings:
-    if config is None and Path("warmline.toml").is_file():
+def _settings(
+    config: Path | None, *, follow: bool, listen: str | None, target: str | None
+) -> HttpSettings:
+    if not follow and config is None and Path("warmline.toml").is_file():
         config = Path("warmline.toml")
     try:
+        if follow:
+            return checked(_told(), listen=listen, target=target)
         return load(config, listen=listen, target=target)
     except ValidationError as error:
         lines = [
@@ -65,6 +74,20 @@ def _settings(config: Path | None, *, listen: str | None, target: str | None) ->
         _fail("The settings are not valid:\n" + "\n".join(lines), _EX_CONFIG)
     except (OSError, ValueError) as error:
         _fail(f"The settings cannot be read: {error}", _EX_CONFIG)
+
+
+def _told() -> dict[str, Any]:
+    """The table that whoever started us has read; after it nothing comes but the end."""
+    line = b""
+    while not line.endswith(b"\n"):
+        piece = os.read(0, 65536)
+        if not piece:
+            raise ValueError("standard input was closed before they came")
+        line += piece
+    table = json.loads(line)
+    if not isinstance(table, dict):
+        raise ValueError("they are no JSON object")  # noqa: TRY004  # told as any other bad setting
+    return table
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -23,6 +23,7 @@ from warmline_service.errors import WarmlineError
 from warmline_service.host import adopt_orphans, hide_memory, run_service, settle_memory, share_time
 from warmline_service.options import EX_CONFIG, ConfigFile, DataDir, err, fail, settings_of
 from warmline_service.server import Service, Unsafe
+from warmline_service.shim import NotStarted, Shim
 from warmline_service.telemetry import configure_logging
 from warmline_service.tenants import hash_key, new_key
 from warmline_service.worker import SlotsInUse
@@ -50,10 +51,14 @@ def serve(
         str | None,
         typer.Option(help="`strict`, `network`, or `none`: what is around CLI processes. [strict]"),
     ] = None,
+    http: Annotated[
+        str | None,
+        typer.Option(help="HOST:PORT: serve HTTP there as well; port 0 takes a free one."),
+    ] = None,
 ) -> None:
     """Run the service. SIGTERM or Ctrl-C drains it and stops; a second one stops at once."""
     settings = settings_of(
-        config, listen=listen, data_dir=data_dir, provider=provider, sandbox=sandbox
+        config, listen=listen, data_dir=data_dir, provider=provider, sandbox=sandbox, http=http
     )
     configure_logging(settings.log)
     try:
@@ -62,6 +67,8 @@ def serve(
         fail(error.message, EX_CONFIG)
     except (Unsafe, SlotsInUse, ValueError) as error:
         fail(str(error), EX_CONFIG)
+    except NotStarted as error:
+        fail(str(error), error.code)
     except OSError as error:
         fail(str(error), 1)
 
@@ -92,8 +99,33 @@ async def _serve(settings: Settings) -> None:
     share_time()
     host = settings.listen.rpartition(":")[0]
     print(f"warmline: serving on {host}:{service.port}", flush=True)  # noqa: T201  # for scripts
-    await stopped
-    err.print("warmline: draining; once more to stop at once")
+    shim = Shim(settings, service.private) if service.private else None
+    try:
+        if shim is not None:
+            await _start_shim(shim, stopping)
+        await stopped
+        err.print("warmline: draining; once more to stop at once")
+    finally:
+        # Its streams are told of the drain, and end as those of the service do.
+        await _stop(service, hurry)
+        if shim is not None:
+            await shim.stop()
+
+
+async def _start_shim(shim: Shim, stopping: asyncio.Event) -> None:
+    """Start it, unless it is time to stop already. Raises NotStarted and OSError."""
+    starting = asyncio.create_task(shim.start())
+    stopped = asyncio.create_task(stopping.wait())
+    await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if starting.done():
+        print(starting.result(), flush=True)  # noqa: T201  # for scripts
+        return
+    starting.cancel()
+    await asyncio.wait({starting})
+
+
+async def _stop(service: Service, hurry: asyncio.Event) -> None:
     draining = asyncio.create_task(service.stop())
     hurried = asyncio.create_task(hurry.wait())
     await asyncio.wait({draining, hurried}, return_when=asyncio.FIRST_COMPLETED)

@@ -31,6 +31,7 @@ def settings_of(
     data_dir: Path | None = None,
     provider: str | None = None,
     sandbox: str | None = None,
+    http: str | None = None,
 ) -> Settings:
     """The settings, from the file and from flags that win over it; ends the command where they are bad."""
     if config is None and Path("warmline.toml").is_file():
@@ -42,6 +43,8 @@ def settings_of(
             overrides["provider"] = {"kind": provider}
         if sandbox is not None:
             overrides["sandbox"] = {"level": sandbox}
+        if http is not None:
+            overrides["http"] = {"listen": http}
         return load(config, **overrides)
     except ValidationError as error:
         lines = [

@@ -26,7 +26,13 @@ from warmline_service.errors import WarmlineError
 from warmline_service.mcp import Broker
 from warmline_service.pool import FirstSpares, Pool, capacity, default_memory_budget
 from warmline_service.quota import Measure, Prices, Quota, Rates
-from warmline_service.rpc import AdminServicer, RpcServer, build_server, read_credentials
+from warmline_service.rpc import (
+    AdminServicer,
+    RpcServer,
+    build_server,
+    private_address,
+    read_credentials,
+)
 from warmline_service.sandbox import Sandbox, SandboxMissing, find_sandbox
 from warmline_service.sessions import Journal, Keeper, Portable, Sessions, Workspaces
 from warmline_service.store import ArchiveLimits, Archives, Blobs, Store, open_database
@@ -56,6 +62,8 @@ class Service:
         self.drain_asked = asyncio.Event()
         self._show_key = show_key
         self.port = 0
+        # Where the HTTP shim of this service reaches it; empty where there is to be none.
+        self.private = ""
         self._sandbox: Sandbox | None = None
         self._site: Site | None = None
         self._egress: Egress | None = None
@@ -125,7 +133,11 @@ class Service:
         assert self._quota is not None
         assert self._audit is not None
         doors = callers.authenticator, self._quota, admin, self._audit
-        self._rpc = build_server(settings, conversations, catalog, *doors, credentials)
+        if settings.http_listen:
+            self.private = await asyncio.to_thread(private_address, settings.data_dir)
+        self._rpc = build_server(
+            settings, conversations, catalog, *doors, credentials, self.private
+        )
         # Ready means warm: who connects at once shall not wait for a process.
         await first.up(len(self._kinds(capabilities)), settings.cli.start_timeout)
         await self._rpc.start()

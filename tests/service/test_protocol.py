@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from typing import Any
 
 import grpc
@@ -182,6 +183,22 @@ async def test_a_lost_client_leaves_the_turn_running() -> None:
         await chat.__aexit__(RuntimeError, RuntimeError(), None)
         async with asyncio.timeout(20), client.chat(session_id=chat.session_id) as again:
             assert (await (await again.send("::say hi")).completed()).result == "hi"
+
+
+async def test_callers_are_told_where_messages_go() -> None:
+    """The provider, the default model, and what the audit log keeps: nothing of texts where it is off."""
+    for audit, kept in (
+        ({"request_bodies": True}, (True, True, False)),
+        ({"enabled": False, "request_bodies": True}, (False, False, False)),
+    ):
+        async with running_service(audit=audit) as service, channel_to(service) as channel:
+            stub = model_grpc.ModelServiceStub(channel)
+            told = await stub.GetRouting(model_pb.GetRoutingRequest())
+            default = (await stub.ListModels(model_pb.ListModelsRequest(page_size=1))).models[0]
+        assert (told.version, list(told.providers)) == (version("warmline"), ["loopback"])
+        assert told.default_model == default.id
+        switches = told.audit
+        assert (switches.enabled, switches.request_bodies, switches.response_bodies) == kept
 
 
 async def test_models_are_listed_by_pages_and_got_by_any_name() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 from pydantic_settings import (
@@ -102,12 +102,20 @@ class Settings(BaseSettings):
     tenants: tuple[TenantSettings, ...] = ()
     oidc: tuple[IssuerSettings, ...] = ()
     log: LogSettings = LogSettings()
+    http: dict[str, Any] = Field(
+        {}, description="The HTTP shim's own, which it checks itself; `listen` has it started."
+    )
 
     @model_validator(mode="after")
     def _port(self) -> Self:
         if int(self.listen.rpartition(":")[2]) > 65535:
             raise ValueError(f"listen: {self.listen!r} has no port from 0 to 65535")
         return self
+
+    @property
+    def http_listen(self) -> str:
+        """HOST:PORT of the HTTP shim, as it was given; empty where none is to run."""
+        return str(self.http.get("listen", ""))
 
     @model_validator(mode="after")
     def _unique(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Any
 
 import grpc
@@ -9,22 +10,36 @@ from warmline.v1 import model_service_pb2 as pb
 from warmline.v1 import model_service_pb2_grpc as pb_grpc
 
 from warmline_service.chat import Model, ModelCatalog, check_provider, may_use, not_allowed
-from warmline_service.config import ProviderKind
+from warmline_service.config import AuditSettings, ProviderKind
 from warmline_service.errors import field_invalid
 from warmline_service.quota import Quota
 from warmline_service.rpc._deserialize import checked
 from warmline_service.rpc._interceptors import principal
 from warmline_service.rpc._listing import page_size_of
 
+_VERSION = version("warmline")
+
 
 class ModelServicer(pb_grpc.ModelServiceServicer):
     """`ModelService` over the catalog: of each tenant what it may use."""
 
-    def __init__(self, catalog: ModelCatalog, provider: ProviderKind, quota: Quota) -> None:
+    def __init__(
+        self, catalog: ModelCatalog, provider: ProviderKind, quota: Quota, audit: AuditSettings
+    ) -> None:
         self._index = {model.id: _wire(model, provider) for model in catalog.models}
         self._catalog = catalog
         self._quota = quota
         self._provider = provider
+        self._routing = pb.GetRoutingResponse(
+            version=_VERSION,
+            providers=[provider],
+            default_model=catalog.default.id,
+            audit=pb.AuditSwitches(
+                enabled=audit.enabled,
+                request_bodies=audit.enabled and audit.request_bodies,
+                response_bodies=audit.enabled and audit.response_bodies,
+            ),
+        )
 
     async def ListModels(
         self, request: pb.ListModelsRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -60,6 +75,14 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         if not may_use(policy, model):
             raise not_allowed(model)
         return pb.GetModelResponse(model=self._index[model.id])
+
+    async def GetRouting(
+        self, request: pb.GetRoutingRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.GetRoutingResponse:
+        """Where messages go, and what is kept of them."""
+        del context
+        checked(request)
+        return self._routing
 
 
 def _wire(model: Model, provider: str) -> pb.Model:

@@ -87,8 +87,11 @@ def build_server(
     admin: AdminServicer,
     audit: AuditLog,
     credentials: grpc.ServerCredentials | None,
+    private: str,
 ) -> RpcServer:
     """Put the server together and bind its port; without credentials it speaks plain text.
+
+    `private`, unless it is empty, is another address, which speaks plain text in any case.
 
     Raises OSError where the port cannot be had.
     """
@@ -105,7 +108,7 @@ def build_server(
     )
     streams = StreamCount(quota)
     chat = ChatServicer(conversations, settings.limits, streams)
-    models = ModelServicer(catalog, settings.provider.kind, quota)
+    models = ModelServicer(catalog, settings.provider.kind, quota, settings.audit)
     health = health_aio.HealthServicer()
     admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, server)
     audit_service_pb2_grpc.add_AuditServiceServicer_to_server(AuditServicer(audit.store), server)
@@ -124,6 +127,8 @@ def build_server(
             port = server.add_insecure_port(settings.listen)
         else:
             port = server.add_secure_port(settings.listen, credentials)
+        if private:
+            server.add_insecure_port(private)
     except RuntimeError as error:
         raise OSError(f"cannot listen on {settings.listen}: is the port taken?") from error
     return RpcServer(server, health, calls, port)

@@ -87,7 +87,10 @@ def asks_callers(settings: Settings) -> bool:
     """Whether the settings alone say that callers have to show who they are."""
     known = any(tenant.keys or tenant.identities for tenant in settings.tenants)
     known = known or bool(settings.oidc) or settings.provider.caller_tenants
-    return known or settings.auth == "required" or not is_loopback(settings.listen)
+    others = not (
+        is_loopback(settings.listen) and is_loopback(settings.http_listen or "localhost:0")
+    )
+    return known or settings.auth == "required" or others
 
 
 def is_loopback(listen: str) -> bool:

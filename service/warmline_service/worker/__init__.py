@@ -4,6 +4,7 @@ from warmline_service.worker._argv import check_model
 from warmline_service.worker._binary import find_cli
 from warmline_service.worker._blocks import Content
 from warmline_service.worker._capture import Capture
+from warmline_service.worker._child import Child
 from warmline_service.worker._control import ControlRefused
 from warmline_service.worker._decode import decode, decode_blocks, repair
 from warmline_service.worker._equipment import Debug, Plugin, PluginFile, SettingSource
@@ -58,6 +59,7 @@ from warmline_service.worker._salvage import Salvage
 from warmline_service.worker._slot import Endpoint, OpenEndpoint, Slot
 from warmline_service.worker._slots import Slots, SlotsInUse, hand_over
 from warmline_service.worker._state import LEGAL_MOVES, IllegalMove, Life, ProcessState
+from warmline_service.worker._stop import stop_by_ladder
 from warmline_service.worker._stream import (
     ContentBlockDelta,
     ContentBlockStart,
@@ -80,6 +82,7 @@ __all__ = [
     "Binding",
     "Capabilities",
     "Capture",
+    "Child",
     "CliMessage",
     "CliProcess",
     "Command",
@@ -162,6 +165,7 @@ __all__ = [
     "read_version",
     "rehydrate",
     "repair",
+    "stop_by_ladder",
     "stored_below",
     "transcript",
     "unanswered",

@@ -332,6 +332,180 @@ func (x *Model) GetIsDefault() bool {
 	return false
 }
 
+// Asks where messages go.
+type GetRoutingRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRoutingRequest) Reset() {
+	*x = GetRoutingRequest{}
+	mi := &file_warmline_v1_model_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRoutingRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRoutingRequest) ProtoMessage() {}
+
+func (x *GetRoutingRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_model_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRoutingRequest.ProtoReflect.Descriptor instead.
+func (*GetRoutingRequest) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_model_service_proto_rawDescGZIP(), []int{5}
+}
+
+// Where messages go.
+type GetRoutingResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The version of the service.
+	Version string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	// The providers, in the order in which they are asked.
+	Providers []string `protobuf:"bytes,2,rep,name=providers,proto3" json:"providers,omitempty"`
+	// The id of the model of sessions that name none.
+	DefaultModel string `protobuf:"bytes,3,opt,name=default_model,json=defaultModel,proto3" json:"default_model,omitempty"`
+	// What the audit log keeps.
+	Audit         *AuditSwitches `protobuf:"bytes,4,opt,name=audit,proto3" json:"audit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRoutingResponse) Reset() {
+	*x = GetRoutingResponse{}
+	mi := &file_warmline_v1_model_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRoutingResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRoutingResponse) ProtoMessage() {}
+
+func (x *GetRoutingResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_model_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRoutingResponse.ProtoReflect.Descriptor instead.
+func (*GetRoutingResponse) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_model_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *GetRoutingResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *GetRoutingResponse) GetProviders() []string {
+	if x != nil {
+		return x.Providers
+	}
+	return nil
+}
+
+func (x *GetRoutingResponse) GetDefaultModel() string {
+	if x != nil {
+		return x.DefaultModel
+	}
+	return ""
+}
+
+func (x *GetRoutingResponse) GetAudit() *AuditSwitches {
+	if x != nil {
+		return x.Audit
+	}
+	return nil
+}
+
+// What the audit log keeps, as the operator has set it.
+type AuditSwitches struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// It is kept at all.
+	Enabled bool `protobuf:"varint,1,opt,name=enabled,proto3" json:"enabled,omitempty"`
+	// It has the text of messages, redacted.
+	RequestBodies bool `protobuf:"varint,2,opt,name=request_bodies,json=requestBodies,proto3" json:"request_bodies,omitempty"`
+	// It has the text of answers, redacted.
+	ResponseBodies bool `protobuf:"varint,3,opt,name=response_bodies,json=responseBodies,proto3" json:"response_bodies,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *AuditSwitches) Reset() {
+	*x = AuditSwitches{}
+	mi := &file_warmline_v1_model_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditSwitches) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditSwitches) ProtoMessage() {}
+
+func (x *AuditSwitches) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_model_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditSwitches.ProtoReflect.Descriptor instead.
+func (*AuditSwitches) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_model_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *AuditSwitches) GetEnabled() bool {
+	if x != nil {
+		return x.Enabled
+	}
+	return false
+}
+
+func (x *AuditSwitches) GetRequestBodies() bool {
+	if x != nil {
+		return x.RequestBodies
+	}
+	return false
+}
+
+func (x *AuditSwitches) GetResponseBodies() bool {
+	if x != nil {
+		return x.ResponseBodies
+	}
+	return false
+}
+
 var File_warmline_v1_model_service_proto protoreflect.FileDescriptor
 
 const file_warmline_v1_model_service_proto_rawDesc = "" +
@@ -357,11 +531,23 @@ const file_warmline_v1_model_service_proto_rawDesc = "" +
 	"\bprovider\x18\x06 \x01(\tR\bprovider\x12#\n" +
 	"\reffort_levels\x18\a \x03(\tR\feffortLevels\x12\x1d\n" +
 	"\n" +
-	"is_default\x18\b \x01(\bR\tisDefault2\xb2\x01\n" +
+	"is_default\x18\b \x01(\bR\tisDefault\"\x13\n" +
+	"\x11GetRoutingRequest\"\xa3\x01\n" +
+	"\x12GetRoutingResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1c\n" +
+	"\tproviders\x18\x02 \x03(\tR\tproviders\x12#\n" +
+	"\rdefault_model\x18\x03 \x01(\tR\fdefaultModel\x120\n" +
+	"\x05audit\x18\x04 \x01(\v2\x1a.warmline.v1.AuditSwitchesR\x05audit\"y\n" +
+	"\rAuditSwitches\x12\x18\n" +
+	"\aenabled\x18\x01 \x01(\bR\aenabled\x12%\n" +
+	"\x0erequest_bodies\x18\x02 \x01(\bR\rrequestBodies\x12'\n" +
+	"\x0fresponse_bodies\x18\x03 \x01(\bR\x0eresponseBodies2\x87\x02\n" +
 	"\fModelService\x12S\n" +
 	"\n" +
 	"ListModels\x12\x1e.warmline.v1.ListModelsRequest\x1a\x1f.warmline.v1.ListModelsResponse\"\x04\xe8\xa1\x19\x02\x12M\n" +
-	"\bGetModel\x12\x1c.warmline.v1.GetModelRequest\x1a\x1d.warmline.v1.GetModelResponse\"\x04\xe8\xa1\x19\x02B0Z.warmline.dev/clients/go/warmline/v1;warmlinev1b\x06proto3"
+	"\bGetModel\x12\x1c.warmline.v1.GetModelRequest\x1a\x1d.warmline.v1.GetModelResponse\"\x04\xe8\xa1\x19\x02\x12S\n" +
+	"\n" +
+	"GetRouting\x12\x1e.warmline.v1.GetRoutingRequest\x1a\x1f.warmline.v1.GetRoutingResponse\"\x04\xe8\xa1\x19\x02B0Z.warmline.dev/clients/go/warmline/v1;warmlinev1b\x06proto3"
 
 var (
 	file_warmline_v1_model_service_proto_rawDescOnce sync.Once
@@ -375,26 +561,32 @@ func file_warmline_v1_model_service_proto_rawDescGZIP() []byte {
 	return file_warmline_v1_model_service_proto_rawDescData
 }
 
-var file_warmline_v1_model_service_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_warmline_v1_model_service_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_warmline_v1_model_service_proto_goTypes = []any{
 	(*ListModelsRequest)(nil),  // 0: warmline.v1.ListModelsRequest
 	(*ListModelsResponse)(nil), // 1: warmline.v1.ListModelsResponse
 	(*GetModelRequest)(nil),    // 2: warmline.v1.GetModelRequest
 	(*GetModelResponse)(nil),   // 3: warmline.v1.GetModelResponse
 	(*Model)(nil),              // 4: warmline.v1.Model
+	(*GetRoutingRequest)(nil),  // 5: warmline.v1.GetRoutingRequest
+	(*GetRoutingResponse)(nil), // 6: warmline.v1.GetRoutingResponse
+	(*AuditSwitches)(nil),      // 7: warmline.v1.AuditSwitches
 }
 var file_warmline_v1_model_service_proto_depIdxs = []int32{
 	4, // 0: warmline.v1.ListModelsResponse.models:type_name -> warmline.v1.Model
 	4, // 1: warmline.v1.GetModelResponse.model:type_name -> warmline.v1.Model
-	0, // 2: warmline.v1.ModelService.ListModels:input_type -> warmline.v1.ListModelsRequest
-	2, // 3: warmline.v1.ModelService.GetModel:input_type -> warmline.v1.GetModelRequest
-	1, // 4: warmline.v1.ModelService.ListModels:output_type -> warmline.v1.ListModelsResponse
-	3, // 5: warmline.v1.ModelService.GetModel:output_type -> warmline.v1.GetModelResponse
-	4, // [4:6] is the sub-list for method output_type
-	2, // [2:4] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	7, // 2: warmline.v1.GetRoutingResponse.audit:type_name -> warmline.v1.AuditSwitches
+	0, // 3: warmline.v1.ModelService.ListModels:input_type -> warmline.v1.ListModelsRequest
+	2, // 4: warmline.v1.ModelService.GetModel:input_type -> warmline.v1.GetModelRequest
+	5, // 5: warmline.v1.ModelService.GetRouting:input_type -> warmline.v1.GetRoutingRequest
+	1, // 6: warmline.v1.ModelService.ListModels:output_type -> warmline.v1.ListModelsResponse
+	3, // 7: warmline.v1.ModelService.GetModel:output_type -> warmline.v1.GetModelResponse
+	6, // 8: warmline.v1.ModelService.GetRouting:output_type -> warmline.v1.GetRoutingResponse
+	6, // [6:9] is the sub-list for method output_type
+	3, // [3:6] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_warmline_v1_model_service_proto_init() }
@@ -409,7 +601,7 @@ func file_warmline_v1_model_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warmline_v1_model_service_proto_rawDesc), len(file_warmline_v1_model_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,6 +21,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	ModelService_ListModels_FullMethodName = "/warmline.v1.ModelService/ListModels"
 	ModelService_GetModel_FullMethodName   = "/warmline.v1.ModelService/GetModel"
+	ModelService_GetRouting_FullMethodName = "/warmline.v1.ModelService/GetRouting"
 )
 
 // ModelServiceClient is the client API for ModelService service.
@@ -34,6 +35,8 @@ type ModelServiceClient interface {
 	// Gets one by its name, id or alias; NOT_FOUND with MODEL_NOT_FOUND where there is none, PERMISSION_DENIED
 	// with MODEL_NOT_ALLOWED where the tenant may not use it.
 	GetModel(ctx context.Context, in *GetModelRequest, opts ...grpc.CallOption) (*GetModelResponse, error)
+	// Says where what the caller says goes, and what is kept of it.
+	GetRouting(ctx context.Context, in *GetRoutingRequest, opts ...grpc.CallOption) (*GetRoutingResponse, error)
 }
 
 type modelServiceClient struct {
@@ -64,6 +67,16 @@ func (c *modelServiceClient) GetModel(ctx context.Context, in *GetModelRequest, 
 	return out, nil
 }
 
+func (c *modelServiceClient) GetRouting(ctx context.Context, in *GetRoutingRequest, opts ...grpc.CallOption) (*GetRoutingResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetRoutingResponse)
+	err := c.cc.Invoke(ctx, ModelService_GetRouting_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ModelServiceServer is the server API for ModelService service.
 // All implementations must embed UnimplementedModelServiceServer
 // for forward compatibility.
@@ -75,6 +88,8 @@ type ModelServiceServer interface {
 	// Gets one by its name, id or alias; NOT_FOUND with MODEL_NOT_FOUND where there is none, PERMISSION_DENIED
 	// with MODEL_NOT_ALLOWED where the tenant may not use it.
 	GetModel(context.Context, *GetModelRequest) (*GetModelResponse, error)
+	// Says where what the caller says goes, and what is kept of it.
+	GetRouting(context.Context, *GetRoutingRequest) (*GetRoutingResponse, error)
 	mustEmbedUnimplementedModelServiceServer()
 }
 
@@ -90,6 +105,9 @@ func (UnimplementedModelServiceServer) ListModels(context.Context, *ListModelsRe
 }
 func (UnimplementedModelServiceServer) GetModel(context.Context, *GetModelRequest) (*GetModelResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetModel not implemented")
+}
+func (UnimplementedModelServiceServer) GetRouting(context.Context, *GetRoutingRequest) (*GetRoutingResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetRouting not implemented")
 }
 func (UnimplementedModelServiceServer) mustEmbedUnimplementedModelServiceServer() {}
 func (UnimplementedModelServiceServer) testEmbeddedByValue()                      {}
@@ -148,6 +166,24 @@ func _ModelService_GetModel_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ModelService_GetRouting_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetRoutingRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ModelServiceServer).GetRouting(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ModelService_GetRouting_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ModelServiceServer).GetRouting(ctx, req.(*GetRoutingRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ModelService_ServiceDesc is the grpc.ServiceDesc for ModelService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -162,6 +198,10 @@ var ModelService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetModel",
 			Handler:    _ModelService_GetModel_Handler,
+		},
+		{
+			MethodName: "GetRouting",
+			Handler:    _ModelService_GetRouting_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -171,3 +171,88 @@ class Model(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
+
+@_typing.final
+class GetRoutingRequest(_message.Message):
+    """Asks where messages go."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRoutingRequest: _TypeAlias = GetRoutingRequest  # noqa: Y015
+
+@_typing.final
+class GetRoutingResponse(_message.Message):
+    """Where messages go."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    PROVIDERS_FIELD_NUMBER: _builtins.int
+    DEFAULT_MODEL_FIELD_NUMBER: _builtins.int
+    AUDIT_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    """The version of the service."""
+    default_model: _builtins.str
+    """The id of the model of sessions that name none."""
+    @_builtins.property
+    def providers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The providers, in the order in which they are asked."""
+
+    @_builtins.property
+    def audit(self) -> Global___AuditSwitches:
+        """What the audit log keeps."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.str = ...,
+        providers: _abc.Iterable[_builtins.str] | None = ...,
+        default_model: _builtins.str = ...,
+        audit: Global___AuditSwitches | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audit", b"audit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit", b"audit", "default_model", b"default_model", "providers", b"providers", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRoutingResponse: _TypeAlias = GetRoutingResponse  # noqa: Y015
+
+@_typing.final
+class AuditSwitches(_message.Message):
+    """What the audit log keeps, as the operator has set it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENABLED_FIELD_NUMBER: _builtins.int
+    REQUEST_BODIES_FIELD_NUMBER: _builtins.int
+    RESPONSE_BODIES_FIELD_NUMBER: _builtins.int
+    enabled: _builtins.bool
+    """It is kept at all."""
+    request_bodies: _builtins.bool
+    """It has the text of messages, redacted."""
+    response_bodies: _builtins.bool
+    """It has the text of answers, redacted."""
+    def __init__(
+        self,
+        *,
+        enabled: _builtins.bool = ...,
+        request_bodies: _builtins.bool = ...,
+        response_bodies: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["enabled", b"enabled", "request_bodies", b"request_bodies", "response_bodies", b"response_bodies"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditSwitches: _TypeAlias = AuditSwitches  # noqa: Y015

@@ -45,6 +45,11 @@ class ModelServiceStub:
                 request_serializer=warmline_dot_v1_dot_model__service__pb2.GetModelRequest.SerializeToString,
                 response_deserializer=warmline_dot_v1_dot_model__service__pb2.GetModelResponse.FromString,
                 _registered_method=True)
+        self.GetRouting = channel.unary_unary(
+                '/warmline.v1.ModelService/GetRouting',
+                request_serializer=warmline_dot_v1_dot_model__service__pb2.GetRoutingRequest.SerializeToString,
+                response_deserializer=warmline_dot_v1_dot_model__service__pb2.GetRoutingResponse.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer:
@@ -66,6 +71,13 @@ class ModelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetRouting(self, request, context):
+        """Says where what the caller says goes, and what is kept of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -78,6 +90,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.GetModel,
                     request_deserializer=warmline_dot_v1_dot_model__service__pb2.GetModelRequest.FromString,
                     response_serializer=warmline_dot_v1_dot_model__service__pb2.GetModelResponse.SerializeToString,
+            ),
+            'GetRouting': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRouting,
+                    request_deserializer=warmline_dot_v1_dot_model__service__pb2.GetRoutingRequest.FromString,
+                    response_serializer=warmline_dot_v1_dot_model__service__pb2.GetRoutingResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -135,6 +152,33 @@ class ModelService:
             '/warmline.v1.ModelService/GetModel',
             warmline_dot_v1_dot_model__service__pb2.GetModelRequest.SerializeToString,
             warmline_dot_v1_dot_model__service__pb2.GetModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRouting(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/warmline.v1.ModelService/GetRouting',
+            warmline_dot_v1_dot_model__service__pb2.GetRoutingRequest.SerializeToString,
+            warmline_dot_v1_dot_model__service__pb2.GetRoutingResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,8 @@ class ModelServiceStub:
     """Gets one by its name, id or alias; NOT_FOUND with MODEL_NOT_FOUND where there is none, PERMISSION_DENIED
     with MODEL_NOT_ALLOWED where the tenant may not use it.
     """
+    GetRouting: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetRoutingRequest, _model_service_pb2.GetRoutingResponse]
+    """Says where what the caller says goes, and what is kept of it."""
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
@@ -51,6 +53,8 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """Gets one by its name, id or alias; NOT_FOUND with MODEL_NOT_FOUND where there is none, PERMISSION_DENIED
     with MODEL_NOT_ALLOWED where the tenant may not use it.
     """
+    GetRouting: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetRoutingRequest, _model_service_pb2.GetRoutingResponse]  # type: ignore[assignment]
+    """Says where what the caller says goes, and what is kept of it."""
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     """The models that a caller may use."""
@@ -72,5 +76,13 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         """Gets one by its name, id or alias; NOT_FOUND with MODEL_NOT_FOUND where there is none, PERMISSION_DENIED
         with MODEL_NOT_ALLOWED where the tenant may not use it.
         """
+
+    @_abc_1.abstractmethod
+    def GetRouting(
+        self,
+        request: _model_service_pb2.GetRoutingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.GetRoutingResponse, _abc.Awaitable[_model_service_pb2.GetRoutingResponse]]:
+        """Says where what the caller says goes, and what is kept of it."""
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -11,7 +11,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file warmline/v1/model_service.proto.
  */
 export const file_warmline_v1_model_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch93YXJtbGluZS92MS9tb2RlbF9zZXJ2aWNlLnByb3RvEgt3YXJtbGluZS52MSI6ChFMaXN0TW9kZWxzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCSJRChJMaXN0TW9kZWxzUmVzcG9uc2USIgoGbW9kZWxzGAEgAygLMhIud2FybWxpbmUudjEuTW9kZWwSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIh8KD0dldE1vZGVsUmVxdWVzdBIMCgRuYW1lGAEgASgJIjUKEEdldE1vZGVsUmVzcG9uc2USIQoFbW9kZWwYASABKAsyEi53YXJtbGluZS52MS5Nb2RlbCKaAQoFTW9kZWwSDAoEbmFtZRgBIAEoCRIKCgJpZBgCIAEoCRIPCgdhbGlhc2VzGAMgAygJEhQKDGRpc3BsYXlfbmFtZRgEIAEoCRITCgtkZXNjcmlwdGlvbhgFIAEoCRIQCghwcm92aWRlchgGIAEoCRIVCg1lZmZvcnRfbGV2ZWxzGAcgAygJEhIKCmlzX2RlZmF1bHQYCCABKAgysgEKDE1vZGVsU2VydmljZRJTCgpMaXN0TW9kZWxzEh4ud2FybWxpbmUudjEuTGlzdE1vZGVsc1JlcXVlc3QaHy53YXJtbGluZS52MS5MaXN0TW9kZWxzUmVzcG9uc2UiBOihGQISTQoIR2V0TW9kZWwSHC53YXJtbGluZS52MS5HZXRNb2RlbFJlcXVlc3QaHS53YXJtbGluZS52MS5HZXRNb2RlbFJlc3BvbnNlIgTooRkCQjBaLndhcm1saW5lLmRldi9jbGllbnRzL2dvL3dhcm1saW5lL3YxO3dhcm1saW5ldjFiBnByb3RvMw", [file_warmline_v1_options]);
+  fileDesc("Ch93YXJtbGluZS92MS9tb2RlbF9zZXJ2aWNlLnByb3RvEgt3YXJtbGluZS52MSI6ChFMaXN0TW9kZWxzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCSJRChJMaXN0TW9kZWxzUmVzcG9uc2USIgoGbW9kZWxzGAEgAygLMhIud2FybWxpbmUudjEuTW9kZWwSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIh8KD0dldE1vZGVsUmVxdWVzdBIMCgRuYW1lGAEgASgJIjUKEEdldE1vZGVsUmVzcG9uc2USIQoFbW9kZWwYASABKAsyEi53YXJtbGluZS52MS5Nb2RlbCKaAQoFTW9kZWwSDAoEbmFtZRgBIAEoCRIKCgJpZBgCIAEoCRIPCgdhbGlhc2VzGAMgAygJEhQKDGRpc3BsYXlfbmFtZRgEIAEoCRITCgtkZXNjcmlwdGlvbhgFIAEoCRIQCghwcm92aWRlchgGIAEoCRIVCg1lZmZvcnRfbGV2ZWxzGAcgAygJEhIKCmlzX2RlZmF1bHQYCCABKAgiEwoRR2V0Um91dGluZ1JlcXVlc3QiegoSR2V0Um91dGluZ1Jlc3BvbnNlEg8KB3ZlcnNpb24YASABKAkSEQoJcHJvdmlkZXJzGAIgAygJEhUKDWRlZmF1bHRfbW9kZWwYAyABKAkSKQoFYXVkaXQYBCABKAsyGi53YXJtbGluZS52MS5BdWRpdFN3aXRjaGVzIlEKDUF1ZGl0U3dpdGNoZXMSDwoHZW5hYmxlZBgBIAEoCBIWCg5yZXF1ZXN0X2JvZGllcxgCIAEoCBIXCg9yZXNwb25zZV9ib2RpZXMYAyABKAgyhwIKDE1vZGVsU2VydmljZRJTCgpMaXN0TW9kZWxzEh4ud2FybWxpbmUudjEuTGlzdE1vZGVsc1JlcXVlc3QaHy53YXJtbGluZS52MS5MaXN0TW9kZWxzUmVzcG9uc2UiBOihGQISTQoIR2V0TW9kZWwSHC53YXJtbGluZS52MS5HZXRNb2RlbFJlcXVlc3QaHS53YXJtbGluZS52MS5HZXRNb2RlbFJlc3BvbnNlIgTooRkCElMKCkdldFJvdXRpbmcSHi53YXJtbGluZS52MS5HZXRSb3V0aW5nUmVxdWVzdBofLndhcm1saW5lLnYxLkdldFJvdXRpbmdSZXNwb25zZSIE6KEZAkIwWi53YXJtbGluZS5kZXYvY2xpZW50cy9nby93YXJtbGluZS92MTt3YXJtbGluZXYxYgZwcm90bzM", [file_warmline_v1_options]);
 
 /**
  * Asks for a page of models.
@@ -182,6 +182,98 @@ export const ModelSchema: GenMessage<Model> = /*@__PURE__*/
   messageDesc(file_warmline_v1_model_service, 4);
 
 /**
+ * Asks where messages go.
+ *
+ * @generated from message warmline.v1.GetRoutingRequest
+ */
+export type GetRoutingRequest = Message<"warmline.v1.GetRoutingRequest"> & {
+};
+
+/**
+ * Describes the message warmline.v1.GetRoutingRequest.
+ * Use `create(GetRoutingRequestSchema)` to create a new message.
+ */
+export const GetRoutingRequestSchema: GenMessage<GetRoutingRequest> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_model_service, 5);
+
+/**
+ * Where messages go.
+ *
+ * @generated from message warmline.v1.GetRoutingResponse
+ */
+export type GetRoutingResponse = Message<"warmline.v1.GetRoutingResponse"> & {
+  /**
+   * The version of the service.
+   *
+   * @generated from field: string version = 1;
+   */
+  version: string;
+
+  /**
+   * The providers, in the order in which they are asked.
+   *
+   * @generated from field: repeated string providers = 2;
+   */
+  providers: string[];
+
+  /**
+   * The id of the model of sessions that name none.
+   *
+   * @generated from field: string default_model = 3;
+   */
+  defaultModel: string;
+
+  /**
+   * What the audit log keeps.
+   *
+   * @generated from field: warmline.v1.AuditSwitches audit = 4;
+   */
+  audit?: AuditSwitches | undefined;
+};
+
+/**
+ * Describes the message warmline.v1.GetRoutingResponse.
+ * Use `create(GetRoutingResponseSchema)` to create a new message.
+ */
+export const GetRoutingResponseSchema: GenMessage<GetRoutingResponse> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_model_service, 6);
+
+/**
+ * What the audit log keeps, as the operator has set it.
+ *
+ * @generated from message warmline.v1.AuditSwitches
+ */
+export type AuditSwitches = Message<"warmline.v1.AuditSwitches"> & {
+  /**
+   * It is kept at all.
+   *
+   * @generated from field: bool enabled = 1;
+   */
+  enabled: boolean;
+
+  /**
+   * It has the text of messages, redacted.
+   *
+   * @generated from field: bool request_bodies = 2;
+   */
+  requestBodies: boolean;
+
+  /**
+   * It has the text of answers, redacted.
+   *
+   * @generated from field: bool response_bodies = 3;
+   */
+  responseBodies: boolean;
+};
+
+/**
+ * Describes the message warmline.v1.AuditSwitches.
+ * Use `create(AuditSwitchesSchema)` to create a new message.
+ */
+export const AuditSwitchesSchema: GenMessage<AuditSwitches> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_model_service, 7);
+
+/**
  * The models that a caller may use.
  *
  * @generated from service warmline.v1.ModelService
@@ -207,6 +299,16 @@ export const ModelService: GenService<{
     methodKind: "unary";
     input: typeof GetModelRequestSchema;
     output: typeof GetModelResponseSchema;
+  },
+  /**
+   * Says where what the caller says goes, and what is kept of it.
+   *
+   * @generated from rpc warmline.v1.ModelService.GetRouting
+   */
+  getRouting: {
+    methodKind: "unary";
+    input: typeof GetRoutingRequestSchema;
+    output: typeof GetRoutingResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_warmline_v1_model_service, 0);

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 # More than proxies keep in a buffer before they pass it on (nginx: 4 or 8 KiB).
@@ -30,8 +31,8 @@ def event(data: bytes, name: str = "", identifier: str = "") -> bytes:
     return head.encode() + b"data: " + data + b"\n\n"
 
 
-class EventStream:
-    """An ASGI response that sends what a generator yields, and closes it when the client is gone.
+class EventStream(Response):
+    """A response that sends what a generator yields, and closes it when the client is gone.
 
     The generator tells failures itself: once it runs, the status has been said. `beat` is sent after
     every `heartbeat` seconds of silence.
@@ -45,9 +46,11 @@ class EventStream:
         headers: Mapping[str, str] | None = None,
         beat: bytes | None = None,
     ) -> None:
+        super().__init__(headers=HEADERS | dict(headers or {}))
+        # It has no length before it has ended.
+        del self.headers["content-length"]
         self._source = source
         self._heartbeat = heartbeat
-        self._headers = HEADERS | dict(headers or {})
         self._beat = comment("still here") if beat is None else beat
         self._said = 0.0
         self._sending = asyncio.Lock()
@@ -56,9 +59,8 @@ class EventStream:
         """Serve it."""
         del scope
         loop = asyncio.get_running_loop()
-        raw = [(name.encode(), value.encode("latin-1")) for name, value in self._headers.items()]
         async with aclosing(self._source):
-            await send({"type": "http.response.start", "status": 200, "headers": raw})
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             self._said = loop.time()
             work = {
                 asyncio.create_task(self._pump(send)),

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosedError
 
 STREAM = "/v1/chat/stream"
 
@@ -111,9 +112,10 @@ class Socket:
 
     async def ended(self) -> tuple[int | None, str | None]:
         """Read to the end; gives the close frame's code and reason."""
-        async with asyncio.timeout(30):
-            async for text in self.wire:
-                self._take(json.loads(text))
+        with contextlib.suppress(ConnectionClosedError):
+            async with asyncio.timeout(30):
+                async for text in self.wire:
+                    self._take(json.loads(text))
         await self.wire.wait_closed()
         return self.wire.close_code, self.wire.close_reason
 
@@ -127,21 +129,23 @@ class Socket:
 
 
 @asynccontextmanager
-async def socket_to(url: str, **options: Any) -> AsyncIterator[Socket]:
+async def socket_to(url: str, query: str = "", **options: Any) -> AsyncIterator[Socket]:
     """A WebSocket to the shim at an address."""
-    address = f"{url.replace('http', 'ws', 1)}/v1/chat/ws"
+    address = f"{url.replace('http', 'ws', 1)}/v1/chat/ws{query}"
     async with connect(address, **options) as wire:
         yield Socket(wire)
 
 
 class Relay:
-    """A network between a page and a port, which can be cut and mended."""
+    """A network between a page and a port, which can be cut, or silent, and mended."""
 
     def __init__(self, port: int) -> None:
         self._target = port
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._down = False
+        self._passing = asyncio.Event()
+        self._passing.set()
         self.port = 0
 
     @asynccontextmanager
@@ -163,8 +167,14 @@ class Relay:
         for writer in self._writers:
             writer.transport.abort()
 
+    def silence(self) -> None:
+        """Nothing comes through any more, and nobody is told."""
+        self._passing.clear()
+
     def mend(self) -> None:
-        """New connections come through again."""
+        """New connections come through again; those that were silent are lost."""
+        self.cut()
+        self._passing.set()
         self._down = False
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -178,17 +188,17 @@ class Relay:
         ends = {writer, back}
         self._writers |= ends
         try:
-            await asyncio.gather(_pump(reader, back), _pump(there, writer))
+            await asyncio.gather(self._pump(reader, back), self._pump(there, writer))
         finally:
             self._writers -= ends
             for each in ends:
                 each.transport.abort()
             self._tasks.discard(task)
 
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-        writer.transport.abort()
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                await self._passing.wait()
+                writer.write(data)
+                await writer.drain()
+            writer.transport.abort()

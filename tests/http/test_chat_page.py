@@ -11,14 +11,13 @@ import pytest
 from chatting import Relay
 from conversing import Model
 from playwright.async_api import BrowserContext, Page, async_playwright, expect
-from running import running_service
 from shared import ServiceThread, shared_service
-from shimming import Shim, shim_before, shim_to
+from shimming import Shim, shim_to
 from tenancies import tenant
 
 pytestmark = [pytest.mark.real_cli, pytest.mark.shared_service]
 
-NO_SPARES = {"min_spares": 0, "max_spares": 0}
+ACME, KEY = tenant("acme")
 # Milliseconds, on a machine that has much else to do.
 PATIENCE = 30_000
 SLOW = "::pace 25ms\n::text 80"
@@ -28,7 +27,7 @@ WRITE = '::tool Write {"file_path":"f.txt","content":"x"}\n::say done'
 @pytest.fixture(scope="module")
 def thread() -> Iterator[ServiceThread]:
     """The service that this module shares."""
-    with shared_service(Model()) as thread:
+    with shared_service(Model(), tenants=[ACME]) as thread:
         yield thread
 
 
@@ -54,14 +53,21 @@ async def browser() -> AsyncIterator[BrowserContext]:
 
 
 @pytest.fixture
-async def page(browser: BrowserContext) -> AsyncIterator[Page]:
-    """A page; what it does against its own policy, and what it fails with, fails the test."""
+async def stranger(browser: BrowserContext) -> AsyncIterator[Page]:
+    """A page without a key; what it does against its own policy, and what it fails with, fails the test."""
     page = await browser.new_page()
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("console", lambda said: faults.append(said.text) if "Policy" in said.text else None)
     yield page
     assert faults == []
+
+
+@pytest.fixture
+async def page(stranger: Page) -> Page:
+    """A page that has its key already."""
+    await stranger.add_init_script(f"sessionStorage.setItem('warmline.key', '{KEY}')")
+    return stranger
 
 
 async def _say(page: Page, text: str) -> None:
@@ -76,7 +82,7 @@ async def _answers(page: Page, count: int) -> None:
 
 
 async def test_a_conversation(shim: Shim, page: Page) -> None:
-    """Text is Markdown and never HTML, thinking and tools are folded; it is all there when the page is loaded anew."""
+    """Text is Markdown, never HTML; thinking and tools are folded; it is all there when loaded anew."""
     answer = await page.goto(f"{shim.url}/chat")
     assert answer is not None
     assert "script-src 'self'" in answer.headers["content-security-policy"]
@@ -160,7 +166,7 @@ async def test_nothing_is_lost_when_the_network_drops(shim: Shim, page: Page, ho
     """In the middle of a turn, loudly or silently: what was told then, and said then, arrives once."""
     async with Relay(int(shim.url.rpartition(":")[2])).running() as relay:
         await page.goto(f"http://127.0.0.1:{relay.port}/chat")
-        await _say(page, SLOW)
+        await _say(page, f"::delay 1s\n{SLOW}")
         await expect(page.locator(".text")).not_to_be_empty()
         if how == "cut":
             relay.cut()
@@ -183,25 +189,20 @@ async def test_nothing_is_lost_when_the_network_drops(shim: Shim, page: Page, ho
         assert len(first.split()) == 80
 
 
-async def test_a_key_is_asked_for_and_kept_in_the_tab_alone(page: Page) -> None:
+async def test_a_key_is_asked_for_and_kept_in_the_tab_alone(shim: Shim, stranger: Page) -> None:
     """What could not be sent is there to be sent again."""
-    acme, key = tenant("acme")
-    async with (
-        running_service(tenants=[acme], pool=NO_SPARES) as service,
-        shim_before(service) as shim,
-    ):
-        await page.goto(f"{shim.url}/chat")
-        await _say(page, "::say let in")
-        field = page.get_by_label("API key")
-        await expect(field).to_be_visible()
-        await expect(page.get_by_label("Message")).to_have_value("::say let in")
-        await field.fill(key)
-        await field.press("Tab")
-        await page.get_by_role("button", name="Send").click()
-        await _answers(page, 1)
-        kept = await page.evaluate("[{...sessionStorage}, {...localStorage}, document.cookie]")
-        assert kept == [{"warmline.key": key}, {}, ""]
-        assert key not in page.url
+    await stranger.goto(f"{shim.url}/chat")
+    await _say(stranger, "::say let in")
+    field = stranger.get_by_label("API key")
+    await expect(field).to_be_visible()
+    await expect(stranger.get_by_label("Message")).to_have_value("::say let in")
+    await field.fill(KEY)
+    await field.press("Tab")
+    await stranger.get_by_role("button", name="Send").click()
+    await _answers(stranger, 1)
+    kept = await stranger.evaluate("[{...sessionStorage}, {...localStorage}, document.cookie]")
+    assert kept == [{"warmline.key": KEY}, {}, ""]
+    assert KEY not in stranger.url
 
 
 async def test_chats_are_listed_and_gone_back_to(shim: Shim, page: Page) -> None:

@@ -6,7 +6,9 @@ const LONGEST_WAIT = 10_000;
 const OPENING = 15_000;
 // So many heartbeats may be missed, and no fewer milliseconds pass.
 const MISSED = 3;
-const SHORTEST_SILENCE = 5_000;
+const SHORTEST_SILENCE = 2_000;
+// Before the first heartbeat nobody knows how often they come.
+const LONGEST_SILENCE = 60_000;
 // A page that was loaded again finds its own stream still there for a moment.
 const BUSY_TRIES = 4;
 
@@ -33,7 +35,7 @@ export class Connection {
   #timer = 0;
   #watchdog = 0;
   #heard = 0;
-  #silence = 0;
+  #silence = LONGEST_SILENCE;
 
   constructor(options) {
     this.#options = options;
@@ -121,7 +123,8 @@ export class Connection {
   #hear(frame) {
     const now = performance.now();
     if (!frame.events && !frame.error) {
-      this.#silence = Math.max(SHORTEST_SILENCE, MISSED * (now - this.#heard));
+      const missed = Math.max(SHORTEST_SILENCE, MISSED * (now - this.#heard));
+      this.#silence = Math.min(this.#silence, missed);
     }
     this.#heard = now;
     this.#watch();
@@ -129,10 +132,10 @@ export class Connection {
     for (const event of frame.events ?? []) this.#take(event);
   }
 
-  // A network that has gone says nothing; without a heartbeat nobody knows how long is too long.
+  // A network that has gone says nothing.
   #watch() {
     clearTimeout(this.#watchdog);
-    if (this.#silence) this.#watchdog = setTimeout(() => this.#lost(), this.#silence);
+    this.#watchdog = setTimeout(() => this.#lost(), this.#silence);
   }
 
   #take(event) {

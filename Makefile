@@ -32,7 +32,7 @@ setup: ## make .venv with everything that Python needs
 tools: setup ## get what the TypeScript and Go stubs need
 	@scripts/tools.sh
 
-servers: setup ## get what the tests start: PostgreSQL, Redis and nginx, by Debian's packages
+servers: setup ## get what the tests start: PostgreSQL, Redis, nginx and Chromium, by Debian's packages
 	@scripts/servers.sh
 
 demo: setup ## a short conversation with the real CLI and a built-in model: no account needed

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Makes sure of the servers that the tests start and pip cannot bring: PostgreSQL, Redis and nginx. As root it
-# installs Debian's packages, without PostgreSQL's usual cluster and without starting nginx, now or with the
-# machine; the Redis is in redis-tools, which starts none. Does nothing when they are there already. bubblewrap
-# comes by `make setup`.
+# Makes sure of what the tests start and pip cannot bring: PostgreSQL, Redis, nginx and a browser, Chromium. As
+# root it installs Debian's packages, without PostgreSQL's usual cluster and without starting nginx, now or
+# with the machine; the Redis is in redis-tools, which starts none. Does nothing when they are there already.
+# bubblewrap comes by `make setup`.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -18,7 +18,7 @@ fail() {
     exit 1
 }
 
-# The tests look in the same places (tests/postgres.py, tests/redis_server.py, tests/nginx.py).
+# The tests look in the same places (tests/postgres.py, redis_server.py, nginx.py, http/test_chat_page.py).
 has_postgresql() {
     for binary in /usr/lib/postgresql/*/bin/postgres "$(command -v postgres || :)"; do
         if [ -x "$binary" ] && [ -x "$(dirname "$(readlink -f "$binary")")/initdb" ]; then
@@ -36,10 +36,15 @@ has_nginx() {
     [ -x /usr/sbin/nginx ]
 }
 
+has_chromium() {
+    command -v chromium >/dev/null
+}
+
 missing() {
     has_postgresql || printf ' postgresql'
     has_redis || printf ' redis-tools'
     has_nginx || printf ' nginx-light'
+    has_chromium || printf ' chromium'
 }
 
 clean_up() {
@@ -55,7 +60,7 @@ if [ -z "$packages" ]; then
     exit 0
 fi
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    fail "The tests start servers of their own, which are not installed here." \
+    fail "The tests start servers and a browser of their own, which are not installed here." \
         "Run: sudo apt-get install$packages"
 fi
 say "installing Debian packages:$packages; no cluster is made and no server is started"

@@ -17,7 +17,17 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 from warmline.v1 import model_service_pb2
 
-from warmline_http import _content, _gateway, _health, _metrics, _sessions, _summary, anthropic
+from warmline_http import (
+    _content,
+    _gateway,
+    _health,
+    _metrics,
+    _pages,
+    _sessions,
+    _summary,
+    anthropic,
+    chat,
+)
 from warmline_http._addresses import is_loopback
 from warmline_http._failure import Failure
 from warmline_http._guard import Guard
@@ -45,6 +55,9 @@ _ROUTERS: tuple[APIRouter, ...] = (
     _content.router,
     anthropic.router,
     anthropic.keepalive_router,
+    chat.stream_router,
+    chat.socket_router,
+    _pages.router,
 )
 
 

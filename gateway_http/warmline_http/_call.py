@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, WebSocket
 from starlette.requests import HTTPConnection
 
 from warmline_http._caller import Metadata
-from warmline_http._link import Chat, Link
+from warmline_http._link import Chat, Events, Link
 from warmline_http._settings import HttpSettings
 from warmline_http._shapes import Shape
 
@@ -21,7 +21,7 @@ class Call:
 
     link: Link
     settings: HttpSettings
-    metadata: Metadata
+    metadata: Metadata = field(repr=False)
     request_id: str
     shape: Shape
 
@@ -40,6 +40,10 @@ class Call:
     def chat(self) -> Chat:
         """A Chat stream of the caller's, to be opened."""
         return self.link.chat(self.metadata)
+
+    async def events(self, method: str, request: Any) -> Events:
+        """As `Link.events`, in the caller's name."""
+        return await self.link.events(method, request, self.metadata)
 
 
 def call_of(connection: HTTPConnection) -> Call:

@@ -126,6 +126,19 @@ class Link:
         self._count(channel, call)
         return Chat(call, self._settings.call_timeout)
 
+    async def events(self, method: str, request: Any, metadata: Metadata) -> Events:
+        """A call that tells events (`Ask`, `Watch`), once the service has taken it; raises Failure."""
+        channel = self._free()
+        call = getattr(channel.chat, method)(request, metadata=metadata)
+        self._count(channel, call)
+        events = Events(call, self._settings.call_timeout)
+        try:
+            await events.taken()
+        except BaseException:
+            events.close()
+            raise
+        return events
+
     def _free(self) -> _Channel:
         for channel in self._channels:
             if channel.calls < self._settings.calls_per_connection:
@@ -149,12 +162,43 @@ class Link:
         call.add_done_callback(done)
 
 
-class Chat:
-    """One Chat stream. One reader, and one writer at a time; `close` gives it up, and no turn with it."""
+class Events:
+    """A stream of events. One reader; `close` gives it up, and no turn with it."""
 
     def __init__(self, call: Any, timeout: float) -> None:
         self._call = call
         self._timeout = timeout
+
+    async def taken(self) -> None:
+        """Wait until the service has taken the call. Raises Failure where it refuses it."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._call.initial_metadata()
+                refused = self._call.done() and await self._call.code() is not grpc.StatusCode.OK
+        except TimeoutError:
+            raise _too_slow() from None
+        if refused:
+            raise await _failure_of(self._call)
+
+    async def read(self) -> Sequence[events_pb.Event]:
+        """The next events, those that came together; empty at the good end. Raises Failure."""
+        try:
+            answer = await self._call.read()
+        except grpc.aio.AioRpcError as error:
+            raise Failure.of_call(error) from error
+        if answer is not grpc.aio.EOF:
+            return list(answer.events)
+        if await self._call.code() is not grpc.StatusCode.OK:
+            raise await _failure_of(self._call)
+        return ()
+
+    def close(self) -> None:
+        """Give the stream up at once. Idempotent."""
+        self._call.cancel()
+
+
+class Chat(Events):
+    """One Chat stream. One reader, and one writer at a time."""
 
     async def open(self, opening: chat_pb.Open) -> list[events_pb.Event]:
         """Send the `open`; gives the first events. Raises Failure."""
@@ -167,11 +211,11 @@ class Chat:
         except grpc.aio.AioRpcError as error:
             raise Failure.of_call(error) from error
         except asyncio.InvalidStateError:
-            raise await self._failure() from None
+            raise await _failure_of(self._call) from None
         except TimeoutError:
-            raise Failure(504, "TIMEOUT", "The service did not answer in time.") from None
+            raise _too_slow() from None
         if first is grpc.aio.EOF:
-            raise await self._failure()
+            raise await _failure_of(self._call)
         return list(first.events)
 
     async def send(self, frame: chat_pb.ChatRequest) -> None:
@@ -181,7 +225,7 @@ class Chat:
         except grpc.aio.AioRpcError as error:
             raise Failure.of_call(error) from error
         except asyncio.InvalidStateError:
-            raise await self._failure() from None
+            raise await _failure_of(self._call) from None
 
     async def half_close(self) -> None:
         """Say that nothing more will be sent; the stream ends when what runs has. Raises Failure."""
@@ -190,26 +234,7 @@ class Chat:
         except grpc.aio.AioRpcError as error:
             raise Failure.of_call(error) from error
         except asyncio.InvalidStateError:
-            raise await self._failure() from None
-
-    async def read(self) -> Sequence[events_pb.Event]:
-        """The next events, those that came together; empty at the good end. Raises Failure."""
-        try:
-            answer = await self._call.read()
-        except grpc.aio.AioRpcError as error:
-            raise Failure.of_call(error) from error
-        if answer is not grpc.aio.EOF:
-            return list(answer.events)
-        if await self._call.code() is not grpc.StatusCode.OK:
-            raise await self._failure()
-        return ()
-
-    def close(self) -> None:
-        """Give the stream up at once. Idempotent."""
-        self._call.cancel()
-
-    async def _failure(self) -> Failure:
-        return await _failure_of(self._call)
+            raise await _failure_of(self._call) from None
 
 
 async def _failure_of(call: Any) -> Failure:
@@ -222,3 +247,7 @@ async def _failure_of(call: Any) -> Failure:
             details=await call.details(),
         )
     )
+
+
+def _too_slow() -> Failure:
+    return Failure(504, "TIMEOUT", "The service did not answer in time.")

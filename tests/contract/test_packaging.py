@@ -66,10 +66,19 @@ def test_the_wheel_holds_each_package(wheel: Path) -> None:
     assert {
         "warmline_service/__init__.py",
         "warmline_client/__init__.py",
+        "warmline_http/__init__.py",
         "warmline/v1/chat_service_pb2.py",
         "warmline/v1/chat_service_pb2_grpc.pyi",
         "warmline/v1/py.typed",
     } <= names
+
+
+def test_the_wheel_holds_the_pages(wheel: Path) -> None:
+    """All that is in the source: the shim serves its pages from what is installed."""
+    folder = ROOT / "gateway_http" / "warmline_http" / "pages"
+    pages = {f"warmline_http/pages/{path.name}" for path in folder.iterdir()}
+    assert "warmline_http/pages/chat.html" in pages
+    assert pages <= set(zipfile.ZipFile(wheel).namelist())
 
 
 def test_the_wheel_holds_nothing_else(wheel: Path) -> None:
@@ -78,5 +87,6 @@ def test_the_wheel_holds_nothing_else(wheel: Path) -> None:
     assert {top for top in tops if not top.endswith(".dist-info")} == {
         "warmline",
         "warmline_client",
+        "warmline_http",
         "warmline_service",
     }

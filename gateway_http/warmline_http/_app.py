@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 from warmline.v1 import model_service_pb2
 
-from warmline_http import _health, anthropic
+from warmline_http import _health, _models, anthropic, openai
 from warmline_http._addresses import is_loopback
 from warmline_http._failure import Failure
 from warmline_http._guard import Guard
@@ -32,7 +32,12 @@ _ABOUT = (
 )
 # So long a service may take to say whether it lets everybody in.
 _START_TIMEOUT = 60.0
-_ROUTERS: tuple[APIRouter, ...] = (_health.router, anthropic.router)
+_ROUTERS: tuple[APIRouter, ...] = (
+    _health.router,
+    _models.router,
+    anthropic.router,
+    openai.router,
+)
 
 
 class Exposed(Exception):  # noqa: N818  # named for what is the case

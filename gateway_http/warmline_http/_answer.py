@@ -63,7 +63,7 @@ class Answer:
         self._turn_id = ""
         self.opened = pb.SessionOpened()
         self.written = Written()
-        self._merging = _Merging(self.written)
+        self._merging = _Merging(self.written, formed=talk.config.HasField("output_schema"))
 
     async def open(self) -> None:
         """Attach to the session and have the message accepted. Raises Failure."""
@@ -106,6 +106,10 @@ class Answer:
                     yield step
                 if self._merging.asks:
                     break
+            elif event.turn_completed.HasField("structured_output"):
+                # As the model wrote it: a Struct keeps neither the order nor whole numbers.
+                for step in self._merging.form(event.turn_completed.result):
+                    yield step
         await self.name()
         for step in self._merging.end():
             yield step
@@ -225,10 +229,14 @@ async def _within(seconds: float) -> AsyncIterator[None]:
 
 
 class _Merging:
-    """Makes one message of all that the model writes in a turn; calls of the CLI's own tools are left out."""
+    """Makes one message of all that the model writes in a turn; calls of the CLI's own tools are left out.
 
-    def __init__(self, written: Written) -> None:
+    `formed`: the session has an output schema, so that the answer's text is `form` alone.
+    """
+
+    def __init__(self, written: Written, *, formed: bool) -> None:
         self._written = written
+        self._formed = formed
         self._begun = False
         self._output_before = 0
         # By the index in the message at hand: the one in what is told, where it is told.
@@ -260,6 +268,17 @@ class _Merging:
                 self._last = event["delta"]
                 self._count(event.get("usage") or {})
         return ()
+
+    def form(self, text: str) -> Iterable[Step]:
+        """The answer in the form of the schema, as a block of text."""
+        place = len(self._written.content)
+        block = {"type": "text", "text": ""}
+        yield {"type": "content_block_start", "index": place, "content_block": block}
+        delta = {"type": "text_delta", "text": text}
+        yield {"type": "content_block_delta", "index": place, "delta": delta}
+        yield {"type": "content_block_stop", "index": place}
+        self._written.content.append({"type": "text", "text": text})
+        self._last = {"stop_reason": "end_turn"}
 
     def end(self) -> Iterable[Step]:
         """The last steps."""
@@ -300,6 +319,8 @@ class _Merging:
                 return
             self._calls = True
             block = {**block, "name": block["name"].removeprefix(_OWN_TOOL)}
+        elif self._formed and block["type"] == "text":
+            return
         place = self._told[index] = len(self._written.content)
         self._written.content.append(dict(block))
         yield {"type": "content_block_start", "index": place, "content_block": block}

@@ -22,11 +22,13 @@ from warmline_http import (
     _gateway,
     _health,
     _metrics,
+    _models,
     _pages,
     _sessions,
     _summary,
     anthropic,
     chat,
+    openai,
 )
 from warmline_http._addresses import is_loopback
 from warmline_http._failure import Failure
@@ -51,10 +53,12 @@ _ROUTERS: tuple[APIRouter, ...] = (
     _summary.router,
     _health.router,
     _metrics.router,
+    _models.router,
     _sessions.router,
     _content.router,
     anthropic.router,
     anthropic.keepalive_router,
+    openai.router,
     chat.stream_router,
     chat.socket_router,
     _pages.router,

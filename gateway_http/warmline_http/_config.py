@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
-from google.protobuf import json_format
 from warmline.v1 import session_config_pb2 as config_pb
 
-from warmline_http._failure import Failure
+from warmline_http._struct import fill
+
+# What a conversation with tools of the caller's waits for their results.
+TOOL_TIMEOUT = timedelta(minutes=10)
 
 
 def plain_config(model: str, system: str, *, bare: bool) -> config_pb.SessionConfig:
@@ -26,15 +28,16 @@ def add_tools(
     config: config_pb.SessionConfig,
     tools: Iterable[tuple[str, str, Mapping[str, Any]]],
     timeout: timedelta,
+    field: str = "input_schema",
 ) -> None:
-    """Tools of the caller's: name, description and schema of each. Raises Failure."""
+    """Tools of the caller's: name, description and schema of each. Raises Failure.
+
+    `field` is what the schema is called in the caller's API.
+    """
     for index, (name, description, schema) in enumerate(tools):
         tool = config.client_tools.add(name=name, description=description or name)
         tool.timeout.FromTimedelta(timeout)
-        try:
-            json_format.ParseDict(dict(schema), tool.input_schema)
-        except json_format.ParseError as error:
-            raise Failure.field(f"tools[{index}].input_schema", str(error)[:200]) from None
+        fill(tool.input_schema, schema, f"tools[{index}].{field}")
 
 
 def remote_servers(

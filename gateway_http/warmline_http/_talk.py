@@ -14,11 +14,11 @@ from functools import cached_property
 from typing import Any
 
 import msgspec
-from google.protobuf import json_format
 from warmline.v1 import chat_service_pb2 as chat_pb
 from warmline.v1 import session_config_pb2 as config_pb
 
 from warmline_http._failure import Failure
+from warmline_http._struct import fill
 
 Block = Mapping[str, Any]
 _ROLES = {
@@ -164,10 +164,7 @@ def _tell(into: Any, block: Block, field: str) -> None:
         case "tool_use":
             call = into.add().tool_call
             call.id, call.name = block["id"], block["name"]
-            try:
-                json_format.ParseDict(block["input"], call.input)
-            except json_format.ParseError as error:
-                raise Failure.field(f"{field}.content.input", str(error)[:200]) from None
+            fill(call.input, block["input"], f"{field}.content.input")
         case "thinking":
             thought = into.add().thinking
             thought.text, thought.signature = block["thinking"], block.get("signature", "")

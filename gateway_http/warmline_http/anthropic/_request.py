@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints
 from warmline.v1 import session_config_pb2 as config_pb
 
-from warmline_http._config import add_tools, plain_config, remote_servers
+from warmline_http._config import TOOL_TIMEOUT, add_tools, plain_config, remote_servers
 from warmline_http._failure import Failure
 from warmline_http._talk import Message, Talk, regular
 
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-# What a conversation with tools of the caller's waits for their results.
-TOOL_TIMEOUT = timedelta(minutes=10)
 # Told to the caller by a header: the CLI decides these.
 IGNORED = ("temperature", "top_p", "top_k", "stop_sequences", "tool_choice", "service_tier")
 

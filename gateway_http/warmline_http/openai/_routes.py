@@ -1,0 +1,89 @@
+"""`/v1/chat/completions`, as the official SDKs speak to it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Header, Response
+
+from warmline_http import _sse
+from warmline_http._answer import Answer
+from warmline_http._call import Asked, Call
+from warmline_http._failure import Failure
+from warmline_http._shapes import Shape, body_of
+from warmline_http.openai._body import CompletionBody
+from warmline_http.openai._reply import Reply
+from warmline_http.openai._request import ignored_in, talk_of
+
+router = APIRouter(tags=["openai"])
+
+Key = Annotated[str, Header(alias="idempotency-key", max_length=128, pattern=r"^[!-~]*$")]
+_EXAMPLE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The answer; with `stream`, server-sent events.",
+        "content": {"text/event-stream": {}},
+    }
+}
+
+
+@router.post("/v1/chat/completions", responses=_EXAMPLE, response_model=None)
+async def create_completion(
+    call: Asked, body: CompletionBody, key: Key = ""
+) -> Response | _sse.EventStream:
+    """An answer of the model, in the format of OpenAI's Chat Completions API.
+
+    `tools` run on the caller's side: the answer stops with `tool_calls`, and the next request with the
+    `tool` messages goes on in the same process.
+    """
+    answer = Answer(call, talk_of(body, key))
+    try:
+        await answer.open()
+    except BaseException:
+        answer.close()
+        raise
+    headers = {"x-session-id": answer.opened.session_id}
+    if ignored := ignored_in(body):
+        headers["x-warmline-ignored"] = ignored
+    options = body.stream_options
+    reply = Reply(
+        answer.opened.model, with_usage=options is not None and bool(options.include_usage)
+    )
+    if body.stream:
+        return _sse.EventStream(
+            _stream(call, answer, reply), heartbeat=call.settings.heartbeat, headers=headers
+        )
+    return Response(await _whole(answer, reply), headers=headers, media_type="application/json")
+
+
+async def _whole(answer: Answer, reply: Reply) -> bytes:
+    try:
+        async for _ in answer.steps():
+            pass
+    finally:
+        answer.close()
+    return reply.whole(answer.written)
+
+
+async def _stream(call: Call, answer: Answer, reply: Reply) -> AsyncGenerator[bytes, None]:
+    try:
+        # Before the model answers: that it was heard.
+        yield _sse.comment("warmline") + reply.begin()
+        async for step in answer.steps():
+            for chunk in reply.take(step):
+                yield chunk
+        for chunk in reply.end(answer.written):
+            yield chunk
+    except Failure as failure:
+        yield _told(failure, call)
+    except Exception:
+        text = f"A fault of the gateway; the request's id is {call.request_id}."
+        yield _told(Failure(500, "INTERNAL", text), call)
+        raise
+    finally:
+        answer.close()
+
+
+def _told(failure: Failure, call: Call) -> bytes:
+    return _sse.event(msgspec.json.encode(body_of(Shape.OPENAI, failure, call.request_id)))

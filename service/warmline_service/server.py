@@ -132,7 +132,7 @@ class Service:
         credentials = await asyncio.to_thread(read_credentials, tls) if tls else None
         assert self._quota is not None
         assert self._audit is not None
-        doors = callers.authenticator, self._quota, admin, self._audit
+        doors = callers.authenticator, self._quota, admin, self._audit, egress.counter
         if settings.http_listen:
             self.private = await asyncio.to_thread(private_address, settings.data_dir)
         self._rpc = build_server(
@@ -200,7 +200,9 @@ class Service:
         return first
 
     def _kinds(self, capabilities: Capabilities) -> tuple[SpawnKey, ...]:
-        return spare_keys(capabilities, bare=self.settings.pool.bare_spares)
+        bare = self.settings.pool.bare_spares
+        wanted = bool(self.settings.http_listen) if bare is None else bare
+        return spare_keys(capabilities, bare=wanted)
 
     async def _start_conversations(
         self, egress: Egress, catalog: ModelCatalog, capabilities: Capabilities, wallet: Wallet

@@ -137,6 +137,20 @@ async def test_tools_run_on_the_callers_side(
     assert (after, last.stop_reason) == (same, "end_turn")
 
 
+async def test_tokens_are_counted(sdk: AsyncAnthropic) -> None:
+    """As the provider counts them: more for more, and for a tool; an alias is a model too."""
+
+    async def count(text: str, **more: Any) -> int:
+        asked: Any = {"model": "haiku", "messages": [user(text)]} | more
+        return (await sdk.messages.count_tokens(**asked)).input_tokens
+
+    short = await count("hi")
+    assert 0 < short < await count("hi " * 100)
+    assert short < await count("hi", tools=[WEATHER])
+    with pytest.raises(anthropic.NotFoundError):
+        await count("hi", model="nope")
+
+
 async def test_thinking_is_a_block(sdk: AsyncAnthropic) -> None:
     """With its signature, as the API has it."""
     thinking: Any = {"type": "enabled", "budget_tokens": 2000}

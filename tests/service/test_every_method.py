@@ -42,6 +42,7 @@ SCOPES = scopes_of(_SERVICES)
 _WITHOUT_SESSION = {
     "ModelService/ListModels",
     "ModelService/GetModel",
+    "ModelService/CountTokens",
     "ModelService/GetRouting",
     "AuditService/ListAuditEvents",
     "UsageService/GetUsage",

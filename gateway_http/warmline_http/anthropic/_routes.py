@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Header, Response
+from pydantic import BaseModel
+from warmline.v1 import model_service_pb2
 
 from warmline_http import _sse
 from warmline_http._answer import Answer
@@ -14,7 +16,7 @@ from warmline_http._call import Asked, Call
 from warmline_http._failure import Failure
 from warmline_http._shapes import Shape, body_of
 from warmline_http._talk import Talk
-from warmline_http.anthropic._request import MessagesBody, ignored_in, talk_of
+from warmline_http.anthropic._request import CountBody, MessagesBody, ignored_in, talk_of
 
 router = APIRouter(tags=["anthropic"])
 
@@ -50,6 +52,21 @@ async def create_message(
             beat=_sse.comment("still here") + _PING,
         )
     return Response(await _whole(answer), headers=headers, media_type="application/json")
+
+
+class Counted(BaseModel):
+    """How many tokens a request would have."""
+
+    input_tokens: int
+
+
+@router.post("/v1/messages/count_tokens")
+async def count_tokens(call: Asked, body: CountBody) -> Counted:
+    """The input tokens of a request, as the model's provider counts them; nothing is used by that."""
+    sent = body.model_dump_json(exclude_unset=True).encode()
+    request = model_service_pb2.CountTokensRequest(body=sent)
+    answer = await call.unary("models", "CountTokens", request)
+    return Counted(input_tokens=answer.input_tokens)
 
 
 async def begun(call: Call, talk: Talk) -> Answer:

@@ -67,8 +67,12 @@ class PoolSettings(Section):
         1, ge=0, le=1000, description="Spares kept of each kind when nobody comes."
     )
     max_spares: int = Field(4, ge=0, le=1000, description="Spares kept of each kind at the most.")
-    bare_spares: bool = Field(
-        False, description="Keep spares for sessions with the bare profile as well."
+    bare_spares: bool | None = Field(
+        None,
+        description=(
+            "Keep spares for sessions with the bare profile as well. Default: where HTTP is served too, whose "
+            "callers mostly want plain completions."
+        ),
     )
     warm_up: bool = Field(
         True, description="Warm spares up, for nothing: a side question, or a turn that is cleared."

@@ -2,6 +2,7 @@
 
 from warmline_service.egress._account import Access
 from warmline_service.egress._anthropic import AnthropicProvider
+from warmline_service.egress._count import TokenCounter
 from warmline_service.egress._credential import Credential, operator_credential
 from warmline_service.egress._egress import Egress
 from warmline_service.egress._faults import UpstreamError
@@ -21,6 +22,7 @@ __all__ = [
     "LoopbackModel",
     "Meter",
     "Provider",
+    "TokenCounter",
     "Tokens",
     "UpstreamError",
     "make_provider",

@@ -39,6 +39,8 @@ _SENT_PREFIXES = ("anthropic-", "x-stainless-", "x-claude-code-")
 _RETURNED = frozenset(
     {"content-type", "request-id", "retry-after", "retry-after-ms", "x-should-retry"}
 )
+# Of the API, for what the service asks itself: https://docs.anthropic.com/en/api/versioning
+_VERSION = "2023-06-01"
 _RETURNED_PREFIX = "anthropic-ratelimit-"
 
 
@@ -107,6 +109,25 @@ class AnthropicProvider:
             # where the CLI was interrupted: the provider must stop writing at once.
             upstream.close()
 
+    async def count(self, body: bytes, account: Account) -> tuple[int, bytes]:
+        """Ask how many tokens a request would have; 502 or 504 where there is no answer."""
+        payment = await self._payments.first(account)
+        headers = {"content-type": "application/json", "anthropic-version": _VERSION}
+        authorize(headers, payment.credential)
+        try:
+            async with self._client.post(
+                self._base + Route.COUNT_TOKENS.value,
+                headers=headers,
+                data=body,
+                allow_redirects=False,
+            ) as upstream:
+                return upstream.status, await _whole(upstream)
+        except TimeoutError:
+            return 504, b""
+        except (aiohttp.ClientError, OSError, _UpstreamCutError) as error:
+            _log.warning("upstream_unreachable", error=type(error).__name__)
+            return 502, b""
+
     async def _paid(
         self, request: web.BaseRequest, upload: Upload, account: Account, payment: Payment
     ) -> aiohttp.ClientResponse:
@@ -132,12 +153,16 @@ class AnthropicProvider:
             upstream.close()
             return await self._send(request, pieces(kept), other)
 
+    @property
+    def _client(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            raise RuntimeError("the provider has not been started")
+        return self._session
+
     async def _send(
         self, request: web.BaseRequest, body: AsyncIterable[bytes], payment: Payment
     ) -> aiohttp.ClientResponse:
-        if self._session is None:
-            raise RuntimeError("the provider has not been started")
-        return await self._session.request(
+        return await self._client.request(
             "POST",
             URL(self._base + request.raw_path, encoded=True),
             headers=_headers(request, payment.credential),

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from warmline_service.egress._account import MAX_REQUESTS, Access, Account, TooManyRequestsError
 from warmline_service.egress._bodies import cut
+from warmline_service.egress._count import TokenCounter
 from warmline_service.egress._credential import Credential
 from warmline_service.egress._endpoint import SlotEndpoint, listen_unix
 from warmline_service.egress._faults import UpstreamError, error_response
@@ -41,6 +42,11 @@ class Egress:
         self._accounts: dict[str, Account] = {}
         self._closed: OrderedDict[str, Account] = OrderedDict()
         self._endpoints: dict[str, SlotEndpoint] = {}
+
+    @property
+    def counter(self) -> TokenCounter:
+        """Counts tokens for callers."""
+        return TokenCounter(self._provider)
 
     async def start(self) -> None:
         """Get the provider ready."""

@@ -41,5 +41,12 @@ class Provider(Protocol):
         """Answer a MESSAGES or COUNT_TOKENS request of an account, and meter it before it ends."""
         ...
 
+    async def count(self, body: bytes, account: Account) -> tuple[int, bytes]:
+        """Answer a COUNT_TOKENS request of an account that no slot makes: the status, and the body.
+
+        Raises WarmlineError where there is nothing to pay with.
+        """
+        ...
+
     async def aclose(self) -> None:
         """Let go of every connection."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from importlib.metadata import version
 from typing import Any
 
 import grpc
+import msgspec
 from warmline.v1 import model_service_pb2 as pb
 from warmline.v1 import model_service_pb2_grpc as pb_grpc
 
 from warmline_service.chat import Model, ModelCatalog, check_provider, may_use, not_allowed
-from warmline_service.config import AuditSettings, ProviderKind
+from warmline_service.config import Settings
 from warmline_service.errors import field_invalid
 from warmline_service.quota import Quota
+from warmline_service.rpc._count import TokenCounter, countable
 from warmline_service.rpc._deserialize import checked
 from warmline_service.rpc._interceptors import principal
 from warmline_service.rpc._listing import page_size_of
@@ -24,8 +27,11 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
     """`ModelService` over the catalog: of each tenant what it may use."""
 
     def __init__(
-        self, catalog: ModelCatalog, provider: ProviderKind, quota: Quota, audit: AuditSettings
+        self, catalog: ModelCatalog, settings: Settings, quota: Quota, counter: TokenCounter
     ) -> None:
+        provider, audit = settings.provider.kind, settings.audit
+        self._counter = counter
+        self._limit = settings.limits.message_bytes
         self._index = {model.id: _wire(model, provider) for model in catalog.models}
         self._catalog = catalog
         self._quota = quota
@@ -69,12 +75,28 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         name = request.name.removeprefix("models/")
         if not name:
             raise field_invalid("name", "must not be empty")
+        model = await self._allowed(name)
+        return pb.GetModelResponse(model=self._index[model.id])
+
+    async def CountTokens(
+        self, request: pb.CountTokensRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.CountTokensResponse:
+        """How many tokens a request would have."""
+        del context
+        checked(request)
+        asked = await asyncio.to_thread(countable, request.body, self._limit)
+        model = await self._allowed(asked.get("model", ""))
+        body = await asyncio.to_thread(msgspec.json.encode, asked | {"model": model.id})
+        counted = await self._counter.count(principal().tenant, body)
+        return pb.CountTokensResponse(input_tokens=counted)
+
+    async def _allowed(self, name: str) -> Model:
         model = self._catalog.resolve(name)
         policy = await self._quota.policy(principal().tenant)
         check_provider(policy, self._provider)
         if not may_use(policy, model):
             raise not_allowed(model)
-        return pb.GetModelResponse(model=self._index[model.id])
+        return model
 
     async def GetRouting(
         self, request: pb.GetRoutingRequest, context: grpc.aio.ServicerContext[Any, Any]

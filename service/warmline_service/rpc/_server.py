@@ -31,6 +31,7 @@ from warmline_service.rpc._admin import AdminServicer
 from warmline_service.rpc._audit import AuditServicer
 from warmline_service.rpc._call_audit import CallAudit
 from warmline_service.rpc._chat import ChatServicer
+from warmline_service.rpc._count import TokenCounter
 from warmline_service.rpc._deserialize import TolerantDecoding
 from warmline_service.rpc._interceptors import Authentication, Guard, RequestId
 from warmline_service.rpc._models import ModelServicer
@@ -86,6 +87,7 @@ def build_server(
     quota: Quota,
     admin: AdminServicer,
     audit: AuditLog,
+    counter: TokenCounter,
     credentials: grpc.ServerCredentials | None,
     private: str,
 ) -> RpcServer:
@@ -108,7 +110,7 @@ def build_server(
     )
     streams = StreamCount(quota)
     chat = ChatServicer(conversations, settings.limits, streams)
-    models = ModelServicer(catalog, settings.provider.kind, quota, settings.audit)
+    models = ModelServicer(catalog, settings, quota, counter)
     health = health_aio.HealthServicer()
     admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, server)
     audit_service_pb2_grpc.add_AuditServiceServicer_to_server(AuditServicer(audit.store), server)

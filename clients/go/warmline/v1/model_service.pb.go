@@ -223,6 +223,99 @@ func (x *GetModelResponse) GetModel() *Model {
 	return nil
 }
 
+// Asks how many tokens a request would have.
+type CountTokensRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The body of a request of Anthropic's `POST /v1/messages/count_tokens`, as JSON: an object of at most
+	// `limits.message_bytes`, whose `model` may also be an alias, or left out for the default.
+	Body          []byte `protobuf:"bytes,1,opt,name=body,proto3" json:"body,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CountTokensRequest) Reset() {
+	*x = CountTokensRequest{}
+	mi := &file_warmline_v1_model_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CountTokensRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CountTokensRequest) ProtoMessage() {}
+
+func (x *CountTokensRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_model_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CountTokensRequest.ProtoReflect.Descriptor instead.
+func (*CountTokensRequest) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_model_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *CountTokensRequest) GetBody() []byte {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
+// How many tokens a request would have.
+type CountTokensResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of its system prompt, tools and messages, as the model's provider counts them.
+	InputTokens   uint64 `protobuf:"varint,1,opt,name=input_tokens,json=inputTokens,proto3" json:"input_tokens,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CountTokensResponse) Reset() {
+	*x = CountTokensResponse{}
+	mi := &file_warmline_v1_model_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CountTokensResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CountTokensResponse) ProtoMessage() {}
+
+func (x *CountTokensResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_warmline_v1_model_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CountTokensResponse.ProtoReflect.Descriptor instead.
+func (*CountTokensResponse) Descriptor() ([]byte, []int) {
+	return file_warmline_v1_model_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *CountTokensResponse) GetInputTokens() uint64 {
+	if x != nil {
+		return x.InputTokens
+	}
+	return 0
+}
+
 // A model.
 type Model struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -248,7 +341,7 @@ type Model struct {
 
 func (x *Model) Reset() {
 	*x = Model{}
-	mi := &file_warmline_v1_model_service_proto_msgTypes[4]
+	mi := &file_warmline_v1_model_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -260,7 +353,7 @@ func (x *Model) String() string {
 func (*Model) ProtoMessage() {}
 
 func (x *Model) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_model_service_proto_msgTypes[4]
+	mi := &file_warmline_v1_model_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -273,7 +366,7 @@ func (x *Model) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Model.ProtoReflect.Descriptor instead.
 func (*Model) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_model_service_proto_rawDescGZIP(), []int{4}
+	return file_warmline_v1_model_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Model) GetName() string {
@@ -341,7 +434,7 @@ type GetRoutingRequest struct {
 
 func (x *GetRoutingRequest) Reset() {
 	*x = GetRoutingRequest{}
-	mi := &file_warmline_v1_model_service_proto_msgTypes[5]
+	mi := &file_warmline_v1_model_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -353,7 +446,7 @@ func (x *GetRoutingRequest) String() string {
 func (*GetRoutingRequest) ProtoMessage() {}
 
 func (x *GetRoutingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_model_service_proto_msgTypes[5]
+	mi := &file_warmline_v1_model_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -366,7 +459,7 @@ func (x *GetRoutingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRoutingRequest.ProtoReflect.Descriptor instead.
 func (*GetRoutingRequest) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_model_service_proto_rawDescGZIP(), []int{5}
+	return file_warmline_v1_model_service_proto_rawDescGZIP(), []int{7}
 }
 
 // Where messages go.
@@ -386,7 +479,7 @@ type GetRoutingResponse struct {
 
 func (x *GetRoutingResponse) Reset() {
 	*x = GetRoutingResponse{}
-	mi := &file_warmline_v1_model_service_proto_msgTypes[6]
+	mi := &file_warmline_v1_model_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -398,7 +491,7 @@ func (x *GetRoutingResponse) String() string {
 func (*GetRoutingResponse) ProtoMessage() {}
 
 func (x *GetRoutingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_model_service_proto_msgTypes[6]
+	mi := &file_warmline_v1_model_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -411,7 +504,7 @@ func (x *GetRoutingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRoutingResponse.ProtoReflect.Descriptor instead.
 func (*GetRoutingResponse) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_model_service_proto_rawDescGZIP(), []int{6}
+	return file_warmline_v1_model_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetRoutingResponse) GetVersion() string {
@@ -457,7 +550,7 @@ type AuditSwitches struct {
 
 func (x *AuditSwitches) Reset() {
 	*x = AuditSwitches{}
-	mi := &file_warmline_v1_model_service_proto_msgTypes[7]
+	mi := &file_warmline_v1_model_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -469,7 +562,7 @@ func (x *AuditSwitches) String() string {
 func (*AuditSwitches) ProtoMessage() {}
 
 func (x *AuditSwitches) ProtoReflect() protoreflect.Message {
-	mi := &file_warmline_v1_model_service_proto_msgTypes[7]
+	mi := &file_warmline_v1_model_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -482,7 +575,7 @@ func (x *AuditSwitches) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditSwitches.ProtoReflect.Descriptor instead.
 func (*AuditSwitches) Descriptor() ([]byte, []int) {
-	return file_warmline_v1_model_service_proto_rawDescGZIP(), []int{7}
+	return file_warmline_v1_model_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *AuditSwitches) GetEnabled() bool {
@@ -521,7 +614,11 @@ const file_warmline_v1_model_service_proto_rawDesc = "" +
 	"\x0fGetModelRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"<\n" +
 	"\x10GetModelResponse\x12(\n" +
-	"\x05model\x18\x01 \x01(\v2\x12.warmline.v1.ModelR\x05model\"\xea\x01\n" +
+	"\x05model\x18\x01 \x01(\v2\x12.warmline.v1.ModelR\x05model\"(\n" +
+	"\x12CountTokensRequest\x12\x12\n" +
+	"\x04body\x18\x01 \x01(\fR\x04body\"8\n" +
+	"\x13CountTokensResponse\x12!\n" +
+	"\finput_tokens\x18\x01 \x01(\x04R\vinputTokens\"\xea\x01\n" +
 	"\x05Model\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x18\n" +
@@ -541,11 +638,12 @@ const file_warmline_v1_model_service_proto_rawDesc = "" +
 	"\rAuditSwitches\x12\x18\n" +
 	"\aenabled\x18\x01 \x01(\bR\aenabled\x12%\n" +
 	"\x0erequest_bodies\x18\x02 \x01(\bR\rrequestBodies\x12'\n" +
-	"\x0fresponse_bodies\x18\x03 \x01(\bR\x0eresponseBodies2\x87\x02\n" +
+	"\x0fresponse_bodies\x18\x03 \x01(\bR\x0eresponseBodies2\xdf\x02\n" +
 	"\fModelService\x12S\n" +
 	"\n" +
 	"ListModels\x12\x1e.warmline.v1.ListModelsRequest\x1a\x1f.warmline.v1.ListModelsResponse\"\x04\xe8\xa1\x19\x02\x12M\n" +
-	"\bGetModel\x12\x1c.warmline.v1.GetModelRequest\x1a\x1d.warmline.v1.GetModelResponse\"\x04\xe8\xa1\x19\x02\x12S\n" +
+	"\bGetModel\x12\x1c.warmline.v1.GetModelRequest\x1a\x1d.warmline.v1.GetModelResponse\"\x04\xe8\xa1\x19\x02\x12V\n" +
+	"\vCountTokens\x12\x1f.warmline.v1.CountTokensRequest\x1a .warmline.v1.CountTokensResponse\"\x04\xe8\xa1\x19\x01\x12S\n" +
 	"\n" +
 	"GetRouting\x12\x1e.warmline.v1.GetRoutingRequest\x1a\x1f.warmline.v1.GetRoutingResponse\"\x04\xe8\xa1\x19\x02B0Z.warmline.dev/clients/go/warmline/v1;warmlinev1b\x06proto3"
 
@@ -561,29 +659,33 @@ func file_warmline_v1_model_service_proto_rawDescGZIP() []byte {
 	return file_warmline_v1_model_service_proto_rawDescData
 }
 
-var file_warmline_v1_model_service_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_warmline_v1_model_service_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_warmline_v1_model_service_proto_goTypes = []any{
-	(*ListModelsRequest)(nil),  // 0: warmline.v1.ListModelsRequest
-	(*ListModelsResponse)(nil), // 1: warmline.v1.ListModelsResponse
-	(*GetModelRequest)(nil),    // 2: warmline.v1.GetModelRequest
-	(*GetModelResponse)(nil),   // 3: warmline.v1.GetModelResponse
-	(*Model)(nil),              // 4: warmline.v1.Model
-	(*GetRoutingRequest)(nil),  // 5: warmline.v1.GetRoutingRequest
-	(*GetRoutingResponse)(nil), // 6: warmline.v1.GetRoutingResponse
-	(*AuditSwitches)(nil),      // 7: warmline.v1.AuditSwitches
+	(*ListModelsRequest)(nil),   // 0: warmline.v1.ListModelsRequest
+	(*ListModelsResponse)(nil),  // 1: warmline.v1.ListModelsResponse
+	(*GetModelRequest)(nil),     // 2: warmline.v1.GetModelRequest
+	(*GetModelResponse)(nil),    // 3: warmline.v1.GetModelResponse
+	(*CountTokensRequest)(nil),  // 4: warmline.v1.CountTokensRequest
+	(*CountTokensResponse)(nil), // 5: warmline.v1.CountTokensResponse
+	(*Model)(nil),               // 6: warmline.v1.Model
+	(*GetRoutingRequest)(nil),   // 7: warmline.v1.GetRoutingRequest
+	(*GetRoutingResponse)(nil),  // 8: warmline.v1.GetRoutingResponse
+	(*AuditSwitches)(nil),       // 9: warmline.v1.AuditSwitches
 }
 var file_warmline_v1_model_service_proto_depIdxs = []int32{
-	4, // 0: warmline.v1.ListModelsResponse.models:type_name -> warmline.v1.Model
-	4, // 1: warmline.v1.GetModelResponse.model:type_name -> warmline.v1.Model
-	7, // 2: warmline.v1.GetRoutingResponse.audit:type_name -> warmline.v1.AuditSwitches
+	6, // 0: warmline.v1.ListModelsResponse.models:type_name -> warmline.v1.Model
+	6, // 1: warmline.v1.GetModelResponse.model:type_name -> warmline.v1.Model
+	9, // 2: warmline.v1.GetRoutingResponse.audit:type_name -> warmline.v1.AuditSwitches
 	0, // 3: warmline.v1.ModelService.ListModels:input_type -> warmline.v1.ListModelsRequest
 	2, // 4: warmline.v1.ModelService.GetModel:input_type -> warmline.v1.GetModelRequest
-	5, // 5: warmline.v1.ModelService.GetRouting:input_type -> warmline.v1.GetRoutingRequest
-	1, // 6: warmline.v1.ModelService.ListModels:output_type -> warmline.v1.ListModelsResponse
-	3, // 7: warmline.v1.ModelService.GetModel:output_type -> warmline.v1.GetModelResponse
-	6, // 8: warmline.v1.ModelService.GetRouting:output_type -> warmline.v1.GetRoutingResponse
-	6, // [6:9] is the sub-list for method output_type
-	3, // [3:6] is the sub-list for method input_type
+	4, // 5: warmline.v1.ModelService.CountTokens:input_type -> warmline.v1.CountTokensRequest
+	7, // 6: warmline.v1.ModelService.GetRouting:input_type -> warmline.v1.GetRoutingRequest
+	1, // 7: warmline.v1.ModelService.ListModels:output_type -> warmline.v1.ListModelsResponse
+	3, // 8: warmline.v1.ModelService.GetModel:output_type -> warmline.v1.GetModelResponse
+	5, // 9: warmline.v1.ModelService.CountTokens:output_type -> warmline.v1.CountTokensResponse
+	8, // 10: warmline.v1.ModelService.GetRouting:output_type -> warmline.v1.GetRoutingResponse
+	7, // [7:11] is the sub-list for method output_type
+	3, // [3:7] is the sub-list for method input_type
 	3, // [3:3] is the sub-list for extension type_name
 	3, // [3:3] is the sub-list for extension extendee
 	0, // [0:3] is the sub-list for field type_name
@@ -601,7 +703,7 @@ func file_warmline_v1_model_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warmline_v1_model_service_proto_rawDesc), len(file_warmline_v1_model_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

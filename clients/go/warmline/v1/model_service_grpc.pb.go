@@ -19,9 +19,10 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	ModelService_ListModels_FullMethodName = "/warmline.v1.ModelService/ListModels"
-	ModelService_GetModel_FullMethodName   = "/warmline.v1.ModelService/GetModel"
-	ModelService_GetRouting_FullMethodName = "/warmline.v1.ModelService/GetRouting"
+	ModelService_ListModels_FullMethodName  = "/warmline.v1.ModelService/ListModels"
+	ModelService_GetModel_FullMethodName    = "/warmline.v1.ModelService/GetModel"
+	ModelService_CountTokens_FullMethodName = "/warmline.v1.ModelService/CountTokens"
+	ModelService_GetRouting_FullMethodName  = "/warmline.v1.ModelService/GetRouting"
 )
 
 // ModelServiceClient is the client API for ModelService service.
@@ -35,6 +36,8 @@ type ModelServiceClient interface {
 	// Gets one by its name, id or alias; NOT_FOUND with MODEL_NOT_FOUND where there is none, PERMISSION_DENIED
 	// with MODEL_NOT_ALLOWED where the tenant may not use it.
 	GetModel(ctx context.Context, in *GetModelRequest, opts ...grpc.CallOption) (*GetModelResponse, error)
+	// Counts the input tokens that a request would have, without making it. Nothing is used or billed by that.
+	CountTokens(ctx context.Context, in *CountTokensRequest, opts ...grpc.CallOption) (*CountTokensResponse, error)
 	// Says where what the caller says goes, and what is kept of it.
 	GetRouting(ctx context.Context, in *GetRoutingRequest, opts ...grpc.CallOption) (*GetRoutingResponse, error)
 }
@@ -67,6 +70,16 @@ func (c *modelServiceClient) GetModel(ctx context.Context, in *GetModelRequest, 
 	return out, nil
 }
 
+func (c *modelServiceClient) CountTokens(ctx context.Context, in *CountTokensRequest, opts ...grpc.CallOption) (*CountTokensResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CountTokensResponse)
+	err := c.cc.Invoke(ctx, ModelService_CountTokens_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *modelServiceClient) GetRouting(ctx context.Context, in *GetRoutingRequest, opts ...grpc.CallOption) (*GetRoutingResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetRoutingResponse)
@@ -88,6 +101,8 @@ type ModelServiceServer interface {
 	// Gets one by its name, id or alias; NOT_FOUND with MODEL_NOT_FOUND where there is none, PERMISSION_DENIED
 	// with MODEL_NOT_ALLOWED where the tenant may not use it.
 	GetModel(context.Context, *GetModelRequest) (*GetModelResponse, error)
+	// Counts the input tokens that a request would have, without making it. Nothing is used or billed by that.
+	CountTokens(context.Context, *CountTokensRequest) (*CountTokensResponse, error)
 	// Says where what the caller says goes, and what is kept of it.
 	GetRouting(context.Context, *GetRoutingRequest) (*GetRoutingResponse, error)
 	mustEmbedUnimplementedModelServiceServer()
@@ -105,6 +120,9 @@ func (UnimplementedModelServiceServer) ListModels(context.Context, *ListModelsRe
 }
 func (UnimplementedModelServiceServer) GetModel(context.Context, *GetModelRequest) (*GetModelResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetModel not implemented")
+}
+func (UnimplementedModelServiceServer) CountTokens(context.Context, *CountTokensRequest) (*CountTokensResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CountTokens not implemented")
 }
 func (UnimplementedModelServiceServer) GetRouting(context.Context, *GetRoutingRequest) (*GetRoutingResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetRouting not implemented")
@@ -166,6 +184,24 @@ func _ModelService_GetModel_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ModelService_CountTokens_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CountTokensRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ModelServiceServer).CountTokens(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ModelService_CountTokens_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ModelServiceServer).CountTokens(ctx, req.(*CountTokensRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ModelService_GetRouting_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetRoutingRequest)
 	if err := dec(in); err != nil {
@@ -198,6 +234,10 @@ var ModelService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetModel",
 			Handler:    _ModelService_GetModel_Handler,
+		},
+		{
+			MethodName: "CountTokens",
+			Handler:    _ModelService_CountTokens_Handler,
 		},
 		{
 			MethodName: "GetRouting",

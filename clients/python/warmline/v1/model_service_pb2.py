@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from warmline.v1 import options_pb2 as warmline_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fwarmline/v1/model_service.proto\x12\x0bwarmline.v1\x1a\x19warmline/v1/options.proto\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Q\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.warmline.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"5\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.warmline.v1.Model\"\x9a\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0f\n\x07\x61liases\x18\x03 \x03(\t\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x10\n\x08provider\x18\x06 \x01(\t\x12\x15\n\reffort_levels\x18\x07 \x03(\t\x12\x12\n\nis_default\x18\x08 \x01(\x08\"\x13\n\x11GetRoutingRequest\"z\n\x12GetRoutingResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x11\n\tproviders\x18\x02 \x03(\t\x12\x15\n\rdefault_model\x18\x03 \x01(\t\x12)\n\x05\x61udit\x18\x04 \x01(\x0b\x32\x1a.warmline.v1.AuditSwitches\"Q\n\rAuditSwitches\x12\x0f\n\x07\x65nabled\x18\x01 \x01(\x08\x12\x16\n\x0erequest_bodies\x18\x02 \x01(\x08\x12\x17\n\x0fresponse_bodies\x18\x03 \x01(\x08\x32\x87\x02\n\x0cModelService\x12S\n\nListModels\x12\x1e.warmline.v1.ListModelsRequest\x1a\x1f.warmline.v1.ListModelsResponse\"\x04\xe8\xa1\x19\x02\x12M\n\x08GetModel\x12\x1c.warmline.v1.GetModelRequest\x1a\x1d.warmline.v1.GetModelResponse\"\x04\xe8\xa1\x19\x02\x12S\n\nGetRouting\x12\x1e.warmline.v1.GetRoutingRequest\x1a\x1f.warmline.v1.GetRoutingResponse\"\x04\xe8\xa1\x19\x02\x42\x30Z.warmline.dev/clients/go/warmline/v1;warmlinev1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fwarmline/v1/model_service.proto\x12\x0bwarmline.v1\x1a\x19warmline/v1/options.proto\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Q\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.warmline.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"5\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.warmline.v1.Model\"\"\n\x12\x43ountTokensRequest\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\"+\n\x13\x43ountTokensResponse\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\x04\"\x9a\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0f\n\x07\x61liases\x18\x03 \x03(\t\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x10\n\x08provider\x18\x06 \x01(\t\x12\x15\n\reffort_levels\x18\x07 \x03(\t\x12\x12\n\nis_default\x18\x08 \x01(\x08\"\x13\n\x11GetRoutingRequest\"z\n\x12GetRoutingResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x11\n\tproviders\x18\x02 \x03(\t\x12\x15\n\rdefault_model\x18\x03 \x01(\t\x12)\n\x05\x61udit\x18\x04 \x01(\x0b\x32\x1a.warmline.v1.AuditSwitches\"Q\n\rAuditSwitches\x12\x0f\n\x07\x65nabled\x18\x01 \x01(\x08\x12\x16\n\x0erequest_bodies\x18\x02 \x01(\x08\x12\x17\n\x0fresponse_bodies\x18\x03 \x01(\x08\x32\xdf\x02\n\x0cModelService\x12S\n\nListModels\x12\x1e.warmline.v1.ListModelsRequest\x1a\x1f.warmline.v1.ListModelsResponse\"\x04\xe8\xa1\x19\x02\x12M\n\x08GetModel\x12\x1c.warmline.v1.GetModelRequest\x1a\x1d.warmline.v1.GetModelResponse\"\x04\xe8\xa1\x19\x02\x12V\n\x0b\x43ountTokens\x12\x1f.warmline.v1.CountTokensRequest\x1a .warmline.v1.CountTokensResponse\"\x04\xe8\xa1\x19\x01\x12S\n\nGetRouting\x12\x1e.warmline.v1.GetRoutingRequest\x1a\x1f.warmline.v1.GetRoutingResponse\"\x04\xe8\xa1\x19\x02\x42\x30Z.warmline.dev/clients/go/warmline/v1;warmlinev1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,6 +37,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELSERVICE'].methods_by_name['ListModels']._serialized_options = b'\350\241\031\002'
   _globals['_MODELSERVICE'].methods_by_name['GetModel']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['GetModel']._serialized_options = b'\350\241\031\002'
+  _globals['_MODELSERVICE'].methods_by_name['CountTokens']._loaded_options = None
+  _globals['_MODELSERVICE'].methods_by_name['CountTokens']._serialized_options = b'\350\241\031\001'
   _globals['_MODELSERVICE'].methods_by_name['GetRouting']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['GetRouting']._serialized_options = b'\350\241\031\002'
   _globals['_LISTMODELSREQUEST']._serialized_start=75
@@ -47,14 +49,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMODELREQUEST']._serialized_end=249
   _globals['_GETMODELRESPONSE']._serialized_start=251
   _globals['_GETMODELRESPONSE']._serialized_end=304
-  _globals['_MODEL']._serialized_start=307
-  _globals['_MODEL']._serialized_end=461
-  _globals['_GETROUTINGREQUEST']._serialized_start=463
-  _globals['_GETROUTINGREQUEST']._serialized_end=482
-  _globals['_GETROUTINGRESPONSE']._serialized_start=484
-  _globals['_GETROUTINGRESPONSE']._serialized_end=606
-  _globals['_AUDITSWITCHES']._serialized_start=608
-  _globals['_AUDITSWITCHES']._serialized_end=689
-  _globals['_MODELSERVICE']._serialized_start=692
-  _globals['_MODELSERVICE']._serialized_end=955
+  _globals['_COUNTTOKENSREQUEST']._serialized_start=306
+  _globals['_COUNTTOKENSREQUEST']._serialized_end=340
+  _globals['_COUNTTOKENSRESPONSE']._serialized_start=342
+  _globals['_COUNTTOKENSRESPONSE']._serialized_end=385
+  _globals['_MODEL']._serialized_start=388
+  _globals['_MODEL']._serialized_end=542
+  _globals['_GETROUTINGREQUEST']._serialized_start=544
+  _globals['_GETROUTINGREQUEST']._serialized_end=563
+  _globals['_GETROUTINGRESPONSE']._serialized_start=565
+  _globals['_GETROUTINGRESPONSE']._serialized_end=687
+  _globals['_AUDITSWITCHES']._serialized_start=689
+  _globals['_AUDITSWITCHES']._serialized_end=770
+  _globals['_MODELSERVICE']._serialized_start=773
+  _globals['_MODELSERVICE']._serialized_end=1124
 # @@protoc_insertion_point(module_scope)

@@ -45,6 +45,11 @@ class ModelServiceStub:
                 request_serializer=warmline_dot_v1_dot_model__service__pb2.GetModelRequest.SerializeToString,
                 response_deserializer=warmline_dot_v1_dot_model__service__pb2.GetModelResponse.FromString,
                 _registered_method=True)
+        self.CountTokens = channel.unary_unary(
+                '/warmline.v1.ModelService/CountTokens',
+                request_serializer=warmline_dot_v1_dot_model__service__pb2.CountTokensRequest.SerializeToString,
+                response_deserializer=warmline_dot_v1_dot_model__service__pb2.CountTokensResponse.FromString,
+                _registered_method=True)
         self.GetRouting = channel.unary_unary(
                 '/warmline.v1.ModelService/GetRouting',
                 request_serializer=warmline_dot_v1_dot_model__service__pb2.GetRoutingRequest.SerializeToString,
@@ -71,6 +76,13 @@ class ModelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CountTokens(self, request, context):
+        """Counts the input tokens that a request would have, without making it. Nothing is used or billed by that.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetRouting(self, request, context):
         """Says where what the caller says goes, and what is kept of it.
         """
@@ -90,6 +102,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.GetModel,
                     request_deserializer=warmline_dot_v1_dot_model__service__pb2.GetModelRequest.FromString,
                     response_serializer=warmline_dot_v1_dot_model__service__pb2.GetModelResponse.SerializeToString,
+            ),
+            'CountTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountTokens,
+                    request_deserializer=warmline_dot_v1_dot_model__service__pb2.CountTokensRequest.FromString,
+                    response_serializer=warmline_dot_v1_dot_model__service__pb2.CountTokensResponse.SerializeToString,
             ),
             'GetRouting': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRouting,
@@ -152,6 +169,33 @@ class ModelService:
             '/warmline.v1.ModelService/GetModel',
             warmline_dot_v1_dot_model__service__pb2.GetModelRequest.SerializeToString,
             warmline_dot_v1_dot_model__service__pb2.GetModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/warmline.v1.ModelService/CountTokens',
+            warmline_dot_v1_dot_model__service__pb2.CountTokensRequest.SerializeToString,
+            warmline_dot_v1_dot_model__service__pb2.CountTokensResponse.FromString,
             options,
             channel_credentials,
             insecure,

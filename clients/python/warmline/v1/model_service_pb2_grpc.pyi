@@ -39,6 +39,8 @@ class ModelServiceStub:
     """Gets one by its name, id or alias; NOT_FOUND with MODEL_NOT_FOUND where there is none, PERMISSION_DENIED
     with MODEL_NOT_ALLOWED where the tenant may not use it.
     """
+    CountTokens: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.CountTokensRequest, _model_service_pb2.CountTokensResponse]
+    """Counts the input tokens that a request would have, without making it. Nothing is used or billed by that."""
     GetRouting: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetRoutingRequest, _model_service_pb2.GetRoutingResponse]
     """Says where what the caller says goes, and what is kept of it."""
 
@@ -53,6 +55,8 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """Gets one by its name, id or alias; NOT_FOUND with MODEL_NOT_FOUND where there is none, PERMISSION_DENIED
     with MODEL_NOT_ALLOWED where the tenant may not use it.
     """
+    CountTokens: _aio.UnaryUnaryMultiCallable[_model_service_pb2.CountTokensRequest, _model_service_pb2.CountTokensResponse]  # type: ignore[assignment]
+    """Counts the input tokens that a request would have, without making it. Nothing is used or billed by that."""
     GetRouting: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetRoutingRequest, _model_service_pb2.GetRoutingResponse]  # type: ignore[assignment]
     """Says where what the caller says goes, and what is kept of it."""
 
@@ -76,6 +80,14 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         """Gets one by its name, id or alias; NOT_FOUND with MODEL_NOT_FOUND where there is none, PERMISSION_DENIED
         with MODEL_NOT_ALLOWED where the tenant may not use it.
         """
+
+    @_abc_1.abstractmethod
+    def CountTokens(
+        self,
+        request: _model_service_pb2.CountTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.CountTokensResponse, _abc.Awaitable[_model_service_pb2.CountTokensResponse]]:
+        """Counts the input tokens that a request would have, without making it. Nothing is used or billed by that."""
 
     @_abc_1.abstractmethod
     def GetRouting(

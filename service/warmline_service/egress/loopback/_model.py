@@ -11,7 +11,7 @@ from aiohttp import web
 
 from warmline_service.egress._account import Account
 from warmline_service.egress._bodies import BodyTooLargeError, read_body
-from warmline_service.egress._faults import UpstreamError, error_response, error_type
+from warmline_service.egress._faults import UpstreamError, error_body, error_response, error_type
 from warmline_service.egress._meter import Meter, Tokens
 from warmline_service.egress._provider import Route, route_of
 from warmline_service.egress.loopback import _wire as wire
@@ -91,13 +91,20 @@ class LoopbackModel:
             return _refuse(account, 400, str(error))
         used = input_tokens(conversation)
         if route is Route.COUNT_TOKENS:
-            total = used.input + used.cache_read + used.cache_creation
-            body = msgspec.json.encode({"input_tokens": total})
-            return web.Response(body=body, content_type="application/json")
+            return web.Response(body=_counted(used), content_type="application/json")
         session = request.headers.get("x-claude-code-session-id", "")
         self._remember(session, conversation)
         player = Player(request, conversation, account, reading, used, self._behaviour.pace)
         return await player.play(self._reply(session, conversation))
+
+    async def count(self, body: bytes, account: Account) -> tuple[int, bytes]:
+        """Count what a request would have."""
+        del account
+        try:
+            used = input_tokens(Conversation(body))
+        except BadRequestError as error:
+            return 400, error_body(400, str(error))
+        return 200, _counted(used)
 
     def _remember(self, session: str, conversation: Conversation) -> None:
         body = conversation.body
@@ -128,6 +135,11 @@ class LoopbackModel:
         if len(self._failures) > _KEPT_FAILURES:
             self._failures.popitem(last=False)
         return failed < step.times
+
+
+def _counted(used: Tokens) -> bytes:
+    total = used.input + used.cache_read + used.cache_creation
+    return msgspec.json.encode({"input_tokens": total})
 
 
 async def answer_warm_up(request: web.BaseRequest) -> web.StreamResponse:

@@ -11,7 +11,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file warmline/v1/model_service.proto.
  */
 export const file_warmline_v1_model_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch93YXJtbGluZS92MS9tb2RlbF9zZXJ2aWNlLnByb3RvEgt3YXJtbGluZS52MSI6ChFMaXN0TW9kZWxzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCSJRChJMaXN0TW9kZWxzUmVzcG9uc2USIgoGbW9kZWxzGAEgAygLMhIud2FybWxpbmUudjEuTW9kZWwSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIh8KD0dldE1vZGVsUmVxdWVzdBIMCgRuYW1lGAEgASgJIjUKEEdldE1vZGVsUmVzcG9uc2USIQoFbW9kZWwYASABKAsyEi53YXJtbGluZS52MS5Nb2RlbCKaAQoFTW9kZWwSDAoEbmFtZRgBIAEoCRIKCgJpZBgCIAEoCRIPCgdhbGlhc2VzGAMgAygJEhQKDGRpc3BsYXlfbmFtZRgEIAEoCRITCgtkZXNjcmlwdGlvbhgFIAEoCRIQCghwcm92aWRlchgGIAEoCRIVCg1lZmZvcnRfbGV2ZWxzGAcgAygJEhIKCmlzX2RlZmF1bHQYCCABKAgiEwoRR2V0Um91dGluZ1JlcXVlc3QiegoSR2V0Um91dGluZ1Jlc3BvbnNlEg8KB3ZlcnNpb24YASABKAkSEQoJcHJvdmlkZXJzGAIgAygJEhUKDWRlZmF1bHRfbW9kZWwYAyABKAkSKQoFYXVkaXQYBCABKAsyGi53YXJtbGluZS52MS5BdWRpdFN3aXRjaGVzIlEKDUF1ZGl0U3dpdGNoZXMSDwoHZW5hYmxlZBgBIAEoCBIWCg5yZXF1ZXN0X2JvZGllcxgCIAEoCBIXCg9yZXNwb25zZV9ib2RpZXMYAyABKAgyhwIKDE1vZGVsU2VydmljZRJTCgpMaXN0TW9kZWxzEh4ud2FybWxpbmUudjEuTGlzdE1vZGVsc1JlcXVlc3QaHy53YXJtbGluZS52MS5MaXN0TW9kZWxzUmVzcG9uc2UiBOihGQISTQoIR2V0TW9kZWwSHC53YXJtbGluZS52MS5HZXRNb2RlbFJlcXVlc3QaHS53YXJtbGluZS52MS5HZXRNb2RlbFJlc3BvbnNlIgTooRkCElMKCkdldFJvdXRpbmcSHi53YXJtbGluZS52MS5HZXRSb3V0aW5nUmVxdWVzdBofLndhcm1saW5lLnYxLkdldFJvdXRpbmdSZXNwb25zZSIE6KEZAkIwWi53YXJtbGluZS5kZXYvY2xpZW50cy9nby93YXJtbGluZS92MTt3YXJtbGluZXYxYgZwcm90bzM", [file_warmline_v1_options]);
+  fileDesc("Ch93YXJtbGluZS92MS9tb2RlbF9zZXJ2aWNlLnByb3RvEgt3YXJtbGluZS52MSI6ChFMaXN0TW9kZWxzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCSJRChJMaXN0TW9kZWxzUmVzcG9uc2USIgoGbW9kZWxzGAEgAygLMhIud2FybWxpbmUudjEuTW9kZWwSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIh8KD0dldE1vZGVsUmVxdWVzdBIMCgRuYW1lGAEgASgJIjUKEEdldE1vZGVsUmVzcG9uc2USIQoFbW9kZWwYASABKAsyEi53YXJtbGluZS52MS5Nb2RlbCIiChJDb3VudFRva2Vuc1JlcXVlc3QSDAoEYm9keRgBIAEoDCIrChNDb3VudFRva2Vuc1Jlc3BvbnNlEhQKDGlucHV0X3Rva2VucxgBIAEoBCKaAQoFTW9kZWwSDAoEbmFtZRgBIAEoCRIKCgJpZBgCIAEoCRIPCgdhbGlhc2VzGAMgAygJEhQKDGRpc3BsYXlfbmFtZRgEIAEoCRITCgtkZXNjcmlwdGlvbhgFIAEoCRIQCghwcm92aWRlchgGIAEoCRIVCg1lZmZvcnRfbGV2ZWxzGAcgAygJEhIKCmlzX2RlZmF1bHQYCCABKAgiEwoRR2V0Um91dGluZ1JlcXVlc3QiegoSR2V0Um91dGluZ1Jlc3BvbnNlEg8KB3ZlcnNpb24YASABKAkSEQoJcHJvdmlkZXJzGAIgAygJEhUKDWRlZmF1bHRfbW9kZWwYAyABKAkSKQoFYXVkaXQYBCABKAsyGi53YXJtbGluZS52MS5BdWRpdFN3aXRjaGVzIlEKDUF1ZGl0U3dpdGNoZXMSDwoHZW5hYmxlZBgBIAEoCBIWCg5yZXF1ZXN0X2JvZGllcxgCIAEoCBIXCg9yZXNwb25zZV9ib2RpZXMYAyABKAgy3wIKDE1vZGVsU2VydmljZRJTCgpMaXN0TW9kZWxzEh4ud2FybWxpbmUudjEuTGlzdE1vZGVsc1JlcXVlc3QaHy53YXJtbGluZS52MS5MaXN0TW9kZWxzUmVzcG9uc2UiBOihGQISTQoIR2V0TW9kZWwSHC53YXJtbGluZS52MS5HZXRNb2RlbFJlcXVlc3QaHS53YXJtbGluZS52MS5HZXRNb2RlbFJlc3BvbnNlIgTooRkCElYKC0NvdW50VG9rZW5zEh8ud2FybWxpbmUudjEuQ291bnRUb2tlbnNSZXF1ZXN0GiAud2FybWxpbmUudjEuQ291bnRUb2tlbnNSZXNwb25zZSIE6KEZARJTCgpHZXRSb3V0aW5nEh4ud2FybWxpbmUudjEuR2V0Um91dGluZ1JlcXVlc3QaHy53YXJtbGluZS52MS5HZXRSb3V0aW5nUmVzcG9uc2UiBOihGQJCMFoud2FybWxpbmUuZGV2L2NsaWVudHMvZ28vd2FybWxpbmUvdjE7d2FybWxpbmV2MWIGcHJvdG8z", [file_warmline_v1_options]);
 
 /**
  * Asks for a page of models.
@@ -112,6 +112,49 @@ export const GetModelResponseSchema: GenMessage<GetModelResponse> = /*@__PURE__*
   messageDesc(file_warmline_v1_model_service, 3);
 
 /**
+ * Asks how many tokens a request would have.
+ *
+ * @generated from message warmline.v1.CountTokensRequest
+ */
+export type CountTokensRequest = Message<"warmline.v1.CountTokensRequest"> & {
+  /**
+   * The body of a request of Anthropic's `POST /v1/messages/count_tokens`, as JSON: an object of at most
+   * `limits.message_bytes`, whose `model` may also be an alias, or left out for the default.
+   *
+   * @generated from field: bytes body = 1;
+   */
+  body: Uint8Array;
+};
+
+/**
+ * Describes the message warmline.v1.CountTokensRequest.
+ * Use `create(CountTokensRequestSchema)` to create a new message.
+ */
+export const CountTokensRequestSchema: GenMessage<CountTokensRequest> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_model_service, 4);
+
+/**
+ * How many tokens a request would have.
+ *
+ * @generated from message warmline.v1.CountTokensResponse
+ */
+export type CountTokensResponse = Message<"warmline.v1.CountTokensResponse"> & {
+  /**
+   * Of its system prompt, tools and messages, as the model's provider counts them.
+   *
+   * @generated from field: uint64 input_tokens = 1;
+   */
+  inputTokens: bigint;
+};
+
+/**
+ * Describes the message warmline.v1.CountTokensResponse.
+ * Use `create(CountTokensResponseSchema)` to create a new message.
+ */
+export const CountTokensResponseSchema: GenMessage<CountTokensResponse> = /*@__PURE__*/
+  messageDesc(file_warmline_v1_model_service, 5);
+
+/**
  * A model.
  *
  * @generated from message warmline.v1.Model
@@ -179,7 +222,7 @@ export type Model = Message<"warmline.v1.Model"> & {
  * Use `create(ModelSchema)` to create a new message.
  */
 export const ModelSchema: GenMessage<Model> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_model_service, 4);
+  messageDesc(file_warmline_v1_model_service, 6);
 
 /**
  * Asks where messages go.
@@ -194,7 +237,7 @@ export type GetRoutingRequest = Message<"warmline.v1.GetRoutingRequest"> & {
  * Use `create(GetRoutingRequestSchema)` to create a new message.
  */
 export const GetRoutingRequestSchema: GenMessage<GetRoutingRequest> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_model_service, 5);
+  messageDesc(file_warmline_v1_model_service, 7);
 
 /**
  * Where messages go.
@@ -236,7 +279,7 @@ export type GetRoutingResponse = Message<"warmline.v1.GetRoutingResponse"> & {
  * Use `create(GetRoutingResponseSchema)` to create a new message.
  */
 export const GetRoutingResponseSchema: GenMessage<GetRoutingResponse> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_model_service, 6);
+  messageDesc(file_warmline_v1_model_service, 8);
 
 /**
  * What the audit log keeps, as the operator has set it.
@@ -271,7 +314,7 @@ export type AuditSwitches = Message<"warmline.v1.AuditSwitches"> & {
  * Use `create(AuditSwitchesSchema)` to create a new message.
  */
 export const AuditSwitchesSchema: GenMessage<AuditSwitches> = /*@__PURE__*/
-  messageDesc(file_warmline_v1_model_service, 7);
+  messageDesc(file_warmline_v1_model_service, 9);
 
 /**
  * The models that a caller may use.
@@ -299,6 +342,16 @@ export const ModelService: GenService<{
     methodKind: "unary";
     input: typeof GetModelRequestSchema;
     output: typeof GetModelResponseSchema;
+  },
+  /**
+   * Counts the input tokens that a request would have, without making it. Nothing is used or billed by that.
+   *
+   * @generated from rpc warmline.v1.ModelService.CountTokens
+   */
+  countTokens: {
+    methodKind: "unary";
+    input: typeof CountTokensRequestSchema;
+    output: typeof CountTokensResponseSchema;
   },
   /**
    * Says where what the caller says goes, and what is kept of it.

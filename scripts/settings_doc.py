@@ -1,4 +1,4 @@
-"""Write docs/settings.md from the settings themselves: every name, default and meaning."""
+"""Write docs/settings.md, and the table in docs/http.md, from the settings: names, defaults, meanings."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ from pathlib import Path
 
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
+from warmline_http._settings import HttpSettings
 from warmline_service.config import Settings
 
-TARGET = Path(__file__).resolve().parent.parent / "docs" / "settings.md"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+TARGET = DOCS / "settings.md"
+# The one page that has prose around its table.
+HTTP = DOCS / "http.md"
+BEGIN, END = "<!-- settings: made by `make generate` -->\n", "<!-- end of settings -->"
+TABLE = "| setting | default | meaning |\n|---|---|---|\n"
 
 HEAD = """\
 # Settings
@@ -23,15 +29,14 @@ with a message that names it. Times are seconds, sizes are bytes.
 
 This page is made from the code: `make generate`.
 
-| setting | default | meaning |
-|---|---|---|
 """
 
 
 def rows(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str]]:
     """Name, default and meaning of each setting of a table and of the tables in it."""
     for name, field in model.model_fields.items():
-        section = section_of(field)
+        # The service passes this table on: what it holds is the shim's.
+        section = HttpSettings if (model, name) == (Settings, "http") else section_of(field)
         if section is None:
             yield f"{prefix}{name}", default_of(field), field.description or ""
         else:
@@ -65,9 +70,22 @@ def default_of(field: FieldInfo) -> str:
 
 def render() -> str:
     """The whole page."""
-    lines = [f"| `{name}` | {default} | {text} |" for name, default, text in rows(Settings)]
-    return HEAD + "\n".join(lines) + "\n"
+    return HEAD + table(rows(Settings))
+
+
+def table(found: Iterator[tuple[str, str, str]]) -> str:
+    """Rows as Markdown."""
+    lines = [f"| `{name}` | {default} | {text} |" for name, default, text in found]
+    return TABLE + "\n".join(lines) + "\n"
+
+
+def render_http(page: str) -> str:
+    """The page about HTTP with its table as it is now."""
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return before + BEGIN + table(rows(HttpSettings, "http.")) + END + after
 
 
 if __name__ == "__main__":
     TARGET.write_text(render())
+    HTTP.write_text(render_http(HTTP.read_text()))

@@ -15,6 +15,8 @@ from warmline.v1 import (
     session_service_pb2,
     usage_service_pb2,
 )
+from warmline_http._app import routes
+from warmline_http._settings import HttpSettings
 from warmline_service.cli import app
 from warmline_service.errors import Reason
 from warmline_service.rpc._status import CODES
@@ -24,8 +26,28 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_the_settings_page_is_current() -> None:
     """docs/settings.md is what the code makes of the settings (`make generate`)."""
-    page = runpy.run_path(str(ROOT / "scripts" / "settings_doc.py"))["render"]()
-    assert (ROOT / "docs" / "settings.md").read_text() == page
+    made = runpy.run_path(str(ROOT / "scripts" / "settings_doc.py"))
+    assert (ROOT / "docs" / "settings.md").read_text() == made["render"]()
+    page = (ROOT / "docs" / "http.md").read_text()
+    assert page == made["render_http"](page)
+
+
+def test_every_route_is_in_the_page_about_http() -> None:
+    """docs/http.md has each route of the API's page, by its method and path."""
+    page = (ROOT / "docs" / "http.md").read_text()
+    for path, methods in routes(HttpSettings()).openapi()["paths"].items():
+        for method in methods:
+            assert f"`{method.upper()} {path}`" in page
+
+
+def test_the_shims_own_reasons_are_explained() -> None:
+    """docs/http.md has a line for each reason that is not the service's."""
+    page = (ROOT / "docs" / "http.md").read_text()
+    code = "".join(path.read_text() for path in (ROOT / "gateway_http").rglob("*.py"))
+    said = set(re.findall(r'\d{3}, "([A-Z_]+)"', code))
+    assert {"HOST_NOT_ALLOWED", "TIMEOUT", "BODY_TIMEOUT"} <= said
+    own = said - {reason.value for reason in Reason}
+    assert [reason for reason in sorted(own) if f"| `{reason}` |" not in page] == []
 
 
 @pytest.mark.parametrize("reason", list(Reason))

@@ -24,7 +24,18 @@ from rich.console import Console
 from warmline_service.config import CliSettings
 from warmline_service.worker import find_cli, read_version
 
-from bench import fan_out, first_text, idle, journal, memory, sandbox, tenants, throughput
+from bench import (
+    fan_out,
+    first_text,
+    http,
+    idle,
+    journal,
+    litellm,
+    memory,
+    sandbox,
+    tenants,
+    throughput,
+)
 from bench.figures import Report
 from bench.load import build_reader
 from bench.plan import Plan
@@ -39,6 +50,7 @@ _PARTS = {
     "memory": memory.run,
     "idle": idle.run,
     "tenants": tenants.run,
+    "http": http.run,
 }
 # All that the benchmark's children may see of the caller's environment.
 _KEPT = ("PATH", "LANG", "TERM", "COLUMNS", "NO_COLOR")
@@ -95,6 +107,8 @@ def main() -> int:
     arguments = _arguments()
     if "fan-out" in (arguments.only or _PARTS):
         build_reader()
+    if "http" in (arguments.only or _PARTS):
+        litellm.install()
     for name in set(os.environ) - set(_KEPT):
         del os.environ[name]
     report, interrupted = Report(), True

@@ -65,6 +65,25 @@ async def model(home: Path) -> AsyncIterator[Path]:
 
 
 @asynccontextmanager
+async def model_on_tcp(home: Path) -> AsyncIterator[str]:
+    """The loopback model in a process of its own, at the URL that is given."""
+    command = ("warmline_service", "loopback", "--listen", "127.0.0.1:0")
+    async with _running(command, home / "tcp-model.log", {}) as (_, line):
+        yield line.rpartition(" ")[2]
+
+
+@asynccontextmanager
+async def shim(
+    home: Path, before: Service, settings: Mapping[str, object] | None = None
+) -> AsyncIterator[Service]:
+    """The HTTP shim before a service; its address is a URL. `settings`: by name, such as `heartbeat`."""
+    given = {f"WARMLINE_HTTP__{key.upper()}": str(each) for key, each in (settings or {}).items()}
+    command = ("warmline_http", "--listen", "127.0.0.1:0", "--target", before.address)
+    async with _running(command, home / f"shim-{before.pid}.log", given) as (child, line):
+        yield Service(child.pid, line.rpartition(" ")[2])
+
+
+@asynccontextmanager
 async def relay(home: Path, binary: Path) -> AsyncIterator[Service]:
     """A bare gRPC server over processes of `binary`."""
     async with _running(("bench.relay", str(binary)), home / "relay.log", {}) as (child, line):
@@ -85,33 +104,42 @@ async def end(child: Process, *, kill: bool = False) -> int:
 
 
 @asynccontextmanager
-async def _running(
-    module: Sequence[str], log: Path, environment: Mapping[str, str]
-) -> AsyncIterator[tuple[Process, str]]:
-    """A Python module that says on its first line of output that it is up."""
-    with log.open("wb") as errors:
+async def running(
+    command: Sequence[str], log: Path, environment: Mapping[str, str], *, heard: bool = False
+) -> AsyncIterator[Process]:
+    """A child that ends with the context. What it says goes to the log; with `heard` its output to a pipe."""
+    with log.open("wb") as said:
         child = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            *module,
+            *command,
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=PIPE,
-            stderr=errors,
+            stdout=PIPE if heard else said,
+            stderr=said,
             cwd=_ROOT,
-            env={**os.environ, "WARMLINE_LOG__LEVEL": "warning", **environment},
+            env={**os.environ, **environment},
             # Ctrl-C is for the benchmark, which then ends its children one by one.
             start_new_session=True,
         )
     try:
-        assert child.stdout is not None
-        async with asyncio.timeout(_START_TIMEOUT):
-            line = (await child.stdout.readline()).decode().strip()
-        if not line:
-            raise RuntimeError(f"{module[0]} did not start: {_tail(log)}")
-        yield child, line
+        yield child
     finally:
         await asyncio.shield(asyncio.ensure_future(end(child)))
 
 
-def _tail(log: Path) -> str:
+@asynccontextmanager
+async def _running(
+    module: Sequence[str], log: Path, environment: Mapping[str, str]
+) -> AsyncIterator[tuple[Process, str]]:
+    """A Python module that says on its first line of output that it is up."""
+    given = {"WARMLINE_LOG__LEVEL": "warning", **environment}
+    async with running((sys.executable, "-m", *module), log, given, heard=True) as child:
+        assert child.stdout is not None
+        async with asyncio.timeout(_START_TIMEOUT):
+            line = (await child.stdout.readline()).decode().strip()
+        if not line:
+            raise RuntimeError(f"{module[0]} did not start: {tail(log)}")
+        yield child, line
+
+
+def tail(log: Path) -> str:
+    """The last of what a child said."""
     return log.read_text(encoding="utf-8", errors="replace")[-2000:]

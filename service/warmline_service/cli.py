@@ -149,7 +149,9 @@ def _show_key(key: str) -> None:
 
 @app.command()
 def loopback(
-    listen: Annotated[str, typer.Option(help="HOST:PORT.")] = "127.0.0.1:8089",
+    listen: Annotated[
+        str, typer.Option(help="HOST:PORT; port 0 takes a free one.")
+    ] = "127.0.0.1:8089",
 ) -> None:
     """Serve the built-in model alone, in the Anthropic wire format, for tests of your own."""
     host, _, port = listen.rpartition(":")
@@ -162,7 +164,8 @@ def loopback(
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         runner = await serve_loopback(host.strip("[]"), int(port))
-        print(f"warmline: loopback model on http://{listen}", flush=True)  # noqa: T201  # for scripts
+        taken = runner.addresses[0][1]
+        print(f"warmline: loopback model on http://{host}:{taken}", flush=True)  # noqa: T201  # for scripts
         try:
             await stop.wait()
         finally:

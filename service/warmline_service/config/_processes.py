@@ -70,8 +70,8 @@ class PoolSettings(Section):
     bare_spares: bool | None = Field(
         None,
         description=(
-            "Keep spares for sessions with the bare profile as well. Default: where HTTP is served too, whose "
-            "callers mostly want plain completions."
+            "Keep spares for sessions with the bare profile as well. Default: where HTTP is served "
+            "too, whose callers mostly want plain completions."
         ),
     )
     warm_up: bool = Field(

@@ -23,7 +23,7 @@ from warmline_http._settings import HttpSettings
 pytestmark = [pytest.mark.shared_service, pytest.mark.timeout(300)]
 
 # Of each route, as its parameters and body may be, and as they may not.
-_EXAMPLES = 12
+_EXAMPLES = 10
 _TIMEOUT = 20.0
 _DOCUMENT = routes(HttpSettings()).openapi()
 _SCHEMA: Any = schemathesis.openapi.from_dict(_DOCUMENT)

@@ -60,6 +60,7 @@ def create_app(settings: HttpSettings) -> ASGIApp:
     app.add_exception_handler(Failure, _tell)
     app.add_exception_handler(HTTPException, _tell)
     app.add_exception_handler(RequestValidationError, _tell)
+    app.add_exception_handler(UnicodeEncodeError, _tell)
     app.add_exception_handler(Exception, _tell)
     return Guard(app, settings)
 
@@ -117,6 +118,9 @@ def _failure_of(error: Exception, request_id: str) -> Failure:
         return Failure(error.status_code, f"HTTP_{error.status_code}", str(error.detail))
     if isinstance(error, RequestValidationError):
         return _invalid(error)
+    if isinstance(error, UnicodeEncodeError):
+        # JSON can escape what UTF-8 cannot hold, and all of it comes from the body.
+        return Failure(400, "FIELD_INVALID", "The body has half of a pair of surrogates in a text.")
     return Failure(500, "INTERNAL", f"A fault of the gateway; the request's id is {request_id}.")
 
 

@@ -16,6 +16,3 @@ def fill(struct: struct_pb2.Struct, value: Mapping[str, Any], field: str) -> Non
         json_format.ParseDict(dict(value), struct)
     except (json_format.ParseError, OverflowError) as error:
         raise Failure.field(field, str(error)[:200]) from None
-    except UnicodeEncodeError:
-        # Half of a pair of surrogates: JSON can escape what UTF-8 cannot hold.
-        raise Failure.field(field, "holds text that is no Unicode") from None

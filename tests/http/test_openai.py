@@ -16,6 +16,11 @@ from pydantic import BaseModel
 from shared import ServiceThread, shared_service
 from shimming import Shim, shim_before
 from warmline.v1 import events_pb2 as pb
+from warmline.v1 import session_config_pb2 as config_pb
+from warmline_http._answer import Written
+from warmline_http.openai._body import CompletionBody
+from warmline_http.openai._reply import finish_of, usage_of
+from warmline_http.openai._request import ignored_in, talk_of
 
 pytestmark = [pytest.mark.real_cli, pytest.mark.shared_service]
 
@@ -129,7 +134,6 @@ async def test_an_answer(client: AsyncOpenAI, model: Model) -> None:
         ],
         temperature=0.5,
         max_tokens=9,
-        reasoning_effort="low",
     )
     completion = answer.parse()
     assert completion.id.startswith("chatcmpl-")
@@ -219,24 +223,6 @@ async def test_tools_run_on_the_caller_s_side(
     assert ["rain 0" in str(given[0]), "rain 1" in str(given[1])] == [True, True]
 
 
-async def test_a_choice_of_tools(client: AsyncOpenAI, model: Model) -> None:
-    """`none` leaves them out; what cannot be chosen for the model is named in a header."""
-    create = client.chat.completions.with_raw_response.create
-    for choice, ignored, count in (
-        ("none", None, 0),
-        ("auto", None, 1),
-        ("required", "tool_choice", 1),
-    ):
-        answer = await create(
-            model=MODEL,
-            messages=[{"role": "user", "content": "::say x"}],
-            tools=[WEATHER],
-            tool_choice=choice,  # type: ignore[call-overload]  # each of them is one
-        )
-        assert answer.headers.get("x-warmline-ignored") == ignored
-        assert len(model.asked[-1]["tools"]) == count
-
-
 HEAD = '{"id":"ID","object":"chat.completion.chunk","created":0,"model":"MODEL","choices":'
 CHUNKS = (
     '[{"index":0,"delta":{"role":"assistant","content":"","refusal":null},"logprobs":null,'
@@ -253,10 +239,13 @@ CHUNKS = (
 
 
 async def test_the_stream_is_that_of_the_api(shim: Shim) -> None:
-    """Line for line: a comment at once, the role, text, calls, the reason, the usage, `[DONE]`."""
+    """Line for line: a comment at once, the role, text, calls, the reason, usage, `[DONE]`.
+
+    While the model is silent, comments, which no client shows.
+    """
     body = {
         "model": MODEL,
-        "messages": [user('::say hi\n::tool mcp__client__weather {"a":1}')],
+        "messages": [user('::delay 700ms\n::say hi\n::tool mcp__client__weather {"a":1}')],
         "tools": [WEATHER],
         "stream": True,
         "stream_options": {"include_usage": True},
@@ -266,6 +255,7 @@ async def test_the_stream_is_that_of_the_api(shim: Shim) -> None:
         assert answer.headers["x-accel-buffering"] == "no"
         lines = [normal(line) async for line in answer.aiter_lines()]
     assert lines[0].startswith(": warmline")
+    assert sum(line.startswith(": still here") for line in lines) >= 2
     data = [line for line in lines if line and not line.startswith(":")]
     seen = [
         re.sub(r"claude-[\w.-]+", "MODEL", re.sub(r'_tokens":\d+', '_tokens":N', x)) for x in data
@@ -293,17 +283,8 @@ async def test_a_stream_tells_what_a_completion_tells(client: AsyncOpenAI, shim:
     assert caller.sessions == [session_id]
 
 
-async def test_silence_is_told(shim: Shim) -> None:
-    """Comments, which no client shows, while the model is silent."""
-    body = {"model": MODEL, "messages": [user("::delay 1s\n::say x")], "stream": True}
-    answer = await shim.http.post("/v1/chat/completions", json=body)
-    assert answer.text.count("\n: still here") >= 2
-    assert answer.text.endswith("data: [DONE]\n\n")
-    assert '"usage"' not in answer.text
-
-
 async def test_an_answer_has_the_form_that_is_asked_for(client: AsyncOpenAI) -> None:
-    """The object alone, as text, in the order and the numbers of the model; its session goes on."""
+    """The object alone, as text, in the order and with the numbers of the model; its session goes on."""
     script = '::say Well.\n::tool StructuredOutput {"name": "Basel", "people": 170000}'
     parsed = await client.chat.completions.parse(
         model=MODEL, messages=[{"role": "user", "content": script}], response_format=City
@@ -314,16 +295,11 @@ async def test_an_answer_has_the_form_that_is_asked_for(client: AsyncOpenAI) -> 
     for text in ('{"z":1,"a":[2.5,true]}', '{"b":2}'):
         completion = await caller.say(user(f"::say Well.\n::tool StructuredOutput {text}"))
         assert completion.choices[0].message.content == text
-    assert len(set(caller.sessions)) == 1
-
-
-async def test_a_form_that_does_not_come_is_an_error(client: AsyncOpenAI) -> None:
-    """Not some text in its place."""
+    # What does not come is an error, not some text in its place.
     with pytest.raises(openai.APIStatusError) as caught:
-        await client.chat.completions.parse(
-            model=MODEL, messages=[{"role": "user", "content": "::say no"}], response_format=City
-        )
+        await caller.say(user("::say no"))
     assert caught.value.code == "output_invalid"
+    assert len(set(caller.sessions)) == 1
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -367,24 +343,61 @@ async def test_failures_have_their_status(client: AsyncOpenAI) -> None:
     """The SDK raises what it raises elsewhere; in a stream that has begun too."""
 
     async def ask(text: str, name: str = MODEL, **given: Any) -> Any:
-        messages = [{"role": "user", "content": text}]
+        messages: Any = [user(text)]
         return await client.chat.completions.create(model=name, messages=messages, **given)
 
     with pytest.raises(openai.NotFoundError) as missing:
         await ask("x", "none-such")
     assert missing.value.code == "model_not_found"
-    with pytest.raises(openai.RateLimitError):
+    with pytest.raises(openai.RateLimitError) as limited:
         await ask("::error 429")
-    with pytest.raises(openai.InternalServerError) as caught:
-        await ask("::error 529")
-    assert caught.value.type == "server_error"
-    stream: AsyncIterator[ChatCompletionChunk] = await ask("::say so far\n::error 529", stream=True)
-    text = ""
+    assert limited.value.type == "rate_limit_error"
+    stream: AsyncIterator[ChatCompletionChunk] = await ask("::error 529", stream=True)
+    assert (await anext(stream)).choices[0].delta.role == "assistant"
     with pytest.raises(openai.APIError) as broken:
-        async for chunk in stream:
-            text += chunk.choices[0].delta.content or ""
-    assert text == "so far"
-    assert broken.value.code
+        await anext(stream)
+    assert (broken.value.type, broken.value.code) == ("server_error", "upstream_overloaded")
+
+
+def body_of(**given: Any) -> CompletionBody:
+    """A request."""
+    return CompletionBody.model_validate({"model": MODEL, "messages": [user("x")], **given})
+
+
+def test_what_has_an_effect_and_what_has_none() -> None:
+    """`tool_choice: none` leaves the tools out; what cannot be done is taken, and named."""
+    for choice, ignored, count in (
+        (None, "", 1),
+        ("auto", "", 1),
+        ("none", "", 0),
+        ("required", "tool_choice", 1),
+        ({"type": "function", "function": {"name": "weather"}}, "tool_choice", 1),
+    ):
+        body = body_of(tools=[WEATHER], tool_choice=choice)
+        assert len(talk_of(body, "").config.client_tools) == count
+        assert ignored_in(body) == ignored
+    assert ignored_in(body_of(stop="x", seed=1, user="me", top_p=None)) == "stop, seed"
+    config = talk_of(body_of(reasoning_effort="minimal"), "").config
+    assert config.reasoning.effort == config_pb.EFFORT_LOW
+
+
+def test_why_an_answer_ended() -> None:
+    """In the API's words; the CLI goes on by itself after most of these, so no model shows them all."""
+    ends = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length"}
+    ends |= {"tool_use": "tool_calls", "refusal": "content_filter"}
+    assert {reason: finish_of(Written(stop_reason=reason)) for reason in ends} == ends
+
+
+def test_usage_counts_the_cache_as_prompt() -> None:
+    """As the API does: what was read from it is a part."""
+    counted = {"input_tokens": 1, "cache_creation_input_tokens": 20}
+    counted |= {"cache_read_input_tokens": 300, "output_tokens": 4000}
+    assert usage_of(counted) == {
+        "prompt_tokens": 321,
+        "completion_tokens": 4000,
+        "total_tokens": 4321,
+        "prompt_tokens_details": {"cached_tokens": 300},
+    }
 
 
 async def test_models_in_the_shape_of_either_api(client: AsyncOpenAI, shim: Shim) -> None:

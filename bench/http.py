@@ -18,7 +18,6 @@ from bench.sse import http_client
 _REAL: dict[str, object] = {
     "pool__min_spares": 0,
     "pool__max_spares": 0,
-    "pool__idle_ttl": 6,
 }
 
 

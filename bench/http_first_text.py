@@ -13,13 +13,13 @@ from warmline_client import Client
 
 from bench import calls
 from bench.figures import Finding, Goal, Report, Series
-from bench.http_site import MODEL, Site
+from bench.http_site import MODEL, Side, Site
 from bench.plan import Plan
 from bench.procfs import rest
 from bench.sse import Talk
 
 PART = "HTTP: time to first text of later turns"
-_STEADY = 5
+_STEADY = 10
 _PAUSE = 0.05
 _GOAL = Goal(3.0)
 _HELLO = "hello"
@@ -62,7 +62,7 @@ class _Pair:
 async def run(plan: Plan, report: Report, site: Site) -> None:
     """In rounds; in each every subject begins a conversation, and they take turns in going on with theirs."""
     subjects, pairs = _line_up(report, site)
-    for number in range(plan.rounds):
+    for number in range(max(1, plan.rounds // 2)):
         for turn in await _round(subjects, number, report):
             for pair in pairs:
                 pair.take(turn)
@@ -81,11 +81,11 @@ def _line_up(report: Report, site: Site) -> tuple[list[_Subject], list[_Pair]]:
 
     real, fake = site.real, site.fake
     grpc = subject("gRPC", lambda: _by_grpc(real.client, _HELLO), "a stream that stays open")
-    anew = subject("gRPC, a stream for each turn", lambda: _by_streams(real.client))
-    http = subject("HTTP", lambda: _by_http(site, real.shim.address, _HELLO), "/v1/messages")
+    anew = subject("gRPC, a stream for each turn", lambda: _by_streams(real.client, _HELLO))
+    http = subject("HTTP", lambda: _by_shim(site, real, _HELLO), "/v1/messages")
     quick_grpc = subject("gRPC, fake CLI", lambda: _by_grpc(fake.client, _DELTA))
-    quick_http = subject("HTTP, fake CLI", lambda: _by_http(site, fake.shim.address, _DELTA))
-    direct = subject("the model by itself, plain POST", lambda: _by_http(site, site.model, _HELLO))
+    quick_http = subject("HTTP, fake CLI", lambda: _by_shim(site, fake, _DELTA))
+    direct = subject("the model by itself, plain POST", lambda: _by_post(site, site.model))
     subjects = [grpc, anew, http, quick_grpc, quick_http, direct]
     pairs = [
         pair("HTTP to gRPC", http, grpc, _GOAL),
@@ -93,7 +93,7 @@ def _line_up(report: Report, site: Site) -> tuple[list[_Subject], list[_Pair]]:
     ]
     if site.litellm is not None:
         url = site.litellm.address
-        proxied = subject("LiteLLM's proxy before the model", lambda: _by_http(site, url, _HELLO))
+        proxied = subject("LiteLLM's proxy before the model", lambda: _by_post(site, url))
         subjects.append(proxied)
         pairs.append(pair("LiteLLM's proxy to the model", proxied, direct))
     return subjects, pairs
@@ -129,31 +129,46 @@ async def _by_grpc(client: Client, text: str) -> AsyncIterator[Say]:
             return _hot(await calls.turn(conversation, text))
 
         yield say
+    await client.delete(conversation.session_id)
 
 
 @asynccontextmanager
-async def _by_streams(client: Client) -> AsyncIterator[Say]:
+async def _by_streams(client: Client, text: str) -> AsyncIterator[Say]:
     async with client.chat(config=_CONFIG) as conversation:
-        await calls.turn(conversation, _HELLO)
-        session_id = conversation.session_id
+        await calls.turn(conversation, text)
+        session = conversation.session_id
 
     async def say() -> float | None:
         begun = time.perf_counter()
-        async with client.chat(session_id=session_id) as conversation:
-            return _hot(await calls.turn(conversation, _HELLO, begun))
+        async with client.chat(session_id=session) as conversation:
+            return _hot(await calls.turn(conversation, text, begun))
 
     yield say
+    await client.delete(session)
 
 
 @asynccontextmanager
-async def _by_http(site: Site, url: str, text: str) -> AsyncIterator[Say]:
-    talk = Talk(site.http, url, MODEL)
+async def _by_shim(site: Site, side: Side, text: str) -> AsyncIterator[Say]:
+    talk = Talk(site.http, side.shim.address, MODEL)
     session = (await talk.say(text)).session
 
     async def say() -> float | None:
         said = await talk.say(text)
         # Another session's process would have to be told what was said before.
         return said.first_text if said.session == session else None
+
+    yield say
+    # With its process: many that are kept would fill the machine.
+    await side.client.delete(session)
+
+
+@asynccontextmanager
+async def _by_post(site: Site, url: str) -> AsyncIterator[Say]:
+    talk = Talk(site.http, url, MODEL)
+    await talk.say(_HELLO)
+
+    async def say() -> float:
+        return (await talk.say(_HELLO)).first_text
 
     yield say
 

@@ -52,11 +52,12 @@ def call_of(connection: HTTPConnection) -> Call:
     return Call(app.link, app.settings, state.metadata, state.request_id, state.shape)
 
 
-def _of_request(request: Request) -> Call:
+# Asynchronous, though they wait for nothing: FastAPI runs others in a thread.
+async def _of_request(request: Request) -> Call:
     return call_of(request)
 
 
-def _of_socket(socket: WebSocket) -> Call:
+async def _of_socket(socket: WebSocket) -> Call:
     return call_of(socket)
 
 

@@ -24,7 +24,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Site:
-    """The real CLI and the fake one; the model by itself, and LiteLLM's proxy before it, if there is one."""
+    """The real CLI and the fake one; the model by itself, and LiteLLM's proxy before it if there is one."""
 
     real: Side
     fake: Side

@@ -1,4 +1,4 @@
-"""A client of the Messages API over HTTP that does as little as it can: a POST, and the events that come."""
+"""A client of the Messages API that does as little as it can: a POST, and the events of the answer."""
 
 from __future__ import annotations
 

@@ -28,6 +28,8 @@ _LINKS = {
     "metrics": "/metrics",
     "gateway_metrics": "/gateway/metrics",
     "audit": "/gateway/audit",
+    "chat": "/chat",
+    "dashboard": "/dashboard",
 }
 _VERSION = version("warmline")
 

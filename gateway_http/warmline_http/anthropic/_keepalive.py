@@ -36,7 +36,7 @@ _line = msgspec.json.Decoder(_Line)
 
 @router.post(
     "/v1/messages/keepalive",
-    response_class=_sse.EventStream,
+    response_model=None,
     responses={200: {"content": {"text/event-stream": {}}}},
 )
 async def keepalive(call: Asked, body: MessagesBody, key: Key = "") -> _sse.EventStream:

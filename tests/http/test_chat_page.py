@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.real_cli, pytest.mark.shared_service]
 
 ACME, KEY = tenant("acme")
 # Milliseconds, on a machine that has much else to do.
-PATIENCE = 30_000
+PATIENCE = 60_000
 SLOW = "::pace 25ms\n::text 80"
 WRITE = '::tool Write {"file_path":"f.txt","content":"x"}\n::say done'
 

@@ -87,6 +87,7 @@ class Caller:
         self._given = {"model": MODEL, **given}
         self.messages: list[Any] = []
         self.sessions: list[str] = []
+        self.ignored: str | None = None
 
     async def say(self, *messages: dict[str, Any], **given: Any) -> ChatCompletion:
         """Send what is new after all that was said; keeps the answer."""
@@ -94,6 +95,7 @@ class Caller:
         create = self._client.chat.completions.with_raw_response.create
         answer = await create(messages=self.messages, **self._given, **given)
         self.sessions.append(answer.headers["x-session-id"])
+        self.ignored = answer.headers.get("x-warmline-ignored")
         completion: ChatCompletion = answer.parse()
         self.messages.append(completion.choices[0].message.model_dump(exclude_none=True))
         return completion
@@ -122,48 +124,29 @@ def normal(line: str) -> str:
     return re.sub(r"toolu_\w+", "CALL", re.sub(r'"created":\d+', '"created":0', line))
 
 
-async def test_an_answer(client: AsyncOpenAI, model: Model) -> None:
-    """Text, why it ended and what it used; what the developer says is the model's system prompt."""
-    create = client.chat.completions.with_raw_response.create
-    answer = await create(
-        model=MODEL,
-        messages=[
-            {"role": "system", "content": "Be terse."},
-            {"role": "developer", "content": [{"type": "text", "text": "Say no more."}]},
-            {"role": "user", "content": "::say fine"},
-        ],
-        temperature=0.5,
-        max_tokens=9,
-    )
-    completion = answer.parse()
-    assert completion.id.startswith("chatcmpl-")
-    assert completion.object == "chat.completion"
-    assert completion.model.startswith("claude-haiku")
-    (choice,) = completion.choices
-    assert (choice.message.content, choice.finish_reason) == ("fine", "stop")
-    usage = completion.usage
-    assert usage is not None
-    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
-    assert usage.prompt_tokens > 10
-    assert answer.headers["x-warmline-ignored"] == "temperature, max_tokens"
-    system = json.dumps(model.asked[-1]["system"])
-    assert "Be terse.\\n\\nSay no more." in system
-    assert model.asked[-1]["tools"] == []
-
-
 async def test_a_conversation_stays_on_its_process(
     client: AsyncOpenAI, thread: ServiceThread, model: Model
 ) -> None:
     """Whoever sends all of it again goes on where it was; the model is told nothing twice."""
-    caller = Caller(client)
-    for text in ("one", "two", "three"):
-        completion = await caller.say(user(text))
-    assert (
-        completion.choices[0].message.content == "You said: three (message 3 of this conversation)"
-    )
+    told = {"role": "developer", "content": [{"type": "text", "text": "Say no more."}]}
+    caller = Caller(client, temperature=0.5, max_tokens=9)
+    caller.messages = [{"role": "system", "content": "Be terse."}, told]
+    await caller.say(user("one"))
+    await caller.say(user("two"))
+    completion = await caller.say(user("three"))
+    (choice,) = completion.choices
+    assert choice.message.content == "You said: three (message 3 of this conversation)"
+    assert choice.finish_reason == "stop"
+    assert completion.id.startswith("chatcmpl-")
+    assert completion.model.startswith("claude-haiku")
+    assert completion.usage is not None
+    assert completion.usage.completion_tokens > 5
+    assert caller.ignored == "temperature, max_tokens"
     assert len(set(caller.sessions)) == 1
     assert (await starts_of(thread, caller.sessions[0]))[1:] == [pb.START_KIND_HOT] * 2
     assert [each["role"] for each in model.said()] == ["user", "assistant"] * 2 + ["user"]
+    assert "Be terse.\\n\\nSay no more." in json.dumps(model.asked[-1]["system"])
+    assert model.asked[-1]["tools"] == []
 
 
 async def test_another_past_goes_to_a_spare(
@@ -171,11 +154,11 @@ async def test_another_past_goes_to_a_spare(
 ) -> None:
     """A conversation that no session has is told to another process, pictures and calls included."""
     caller = Caller(client, tools=[WEATHER])
-    await caller.say(user("one"))
     call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": ""}}
     picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}
-    caller.messages[-1]["content"] = "Changed."
     completion = await caller.say(
+        user("one"),
+        {"role": "assistant", "content": "Said elsewhere."},
         {"role": "user", "content": [{"type": "text", "text": "See"}, picture]},
         {"role": "assistant", "content": None, "tool_calls": [call]},
         result("call_1", "rain"),
@@ -186,11 +169,9 @@ async def test_another_past_goes_to_a_spare(
         completion.choices[0].message.content
         == "You said: and now? (message 3 of this conversation)"
     )
-    first, second = caller.sessions
-    assert first != second
-    assert await starts_of(thread, second) == [pb.START_KIND_RESUMED]
+    assert await starts_of(thread, caller.sessions[0]) == [pb.START_KIND_RESUMED]
     said = model.said()
-    assert said[1]["content"][0]["text"] == "Changed."
+    assert said[1]["content"][0]["text"] == "Said elsewhere."
     assert [block["type"] for block in said[2]["content"]] == ["text", "image"]
     assert said[2]["content"][1]["source"]["data"] == PNG
     assert said[3]["content"][0]["name"] == "mcp__client__weather"

@@ -63,7 +63,7 @@ _TEXTS = (
     b"", b"null", b"[]", b"\"x\"", b"{", b"\xff\xfe", b'{"messages": [' + b"[" * 100_000, b'{"a":' * 100_000,
     b'{"messages": ' + b"9" * 10_000 + b"}", b'{"model": "\xed\xa0\x80"}',
     b'{"model": "none-such", "messages": [{"role": "system", "content": "\\ud800"},'
-    b' {"role": "user", "content": "x"}]}',
+    b'{"role": "user", "content": "x"}]}',
 )  # fmt: skip
 
 

@@ -11,6 +11,8 @@ from starlette.types import Receive, Scope, Send
 
 # More than proxies keep in a buffer before they pass it on (nginx: 4 or 8 KiB).
 _PADDING = b" " * 8192
+# So much is taken from a source before a slow client has taken what came before.
+_HELD = 256 * 1024
 HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache, no-transform",
@@ -35,7 +37,8 @@ class EventStream(Response):
     """A response that sends what a generator yields, and closes it when the client is gone.
 
     The generator tells failures itself: once it runs, the status has been said. `beat` is sent after
-    every `heartbeat` seconds of silence.
+    every `heartbeat` seconds of silence. What is ready together is sent together: much of what a chunk
+    costs is the sending.
     """
 
     def __init__(
@@ -54,6 +57,8 @@ class EventStream(Response):
         self._beat = comment("still here") if beat is None else beat
         self._said = 0.0
         self._sending = asyncio.Lock()
+        self._held = bytearray()
+        self._more, self._room = asyncio.Event(), asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve it."""
@@ -77,9 +82,31 @@ class EventStream(Response):
                 await asyncio.wait(work)
 
     async def _pump(self, send: Send) -> None:
-        async for chunk in self._source:
-            await self._say(send, chunk)
+        pulling = asyncio.create_task(self._pull())
+        try:
+            while self._held or not pulling.done():
+                await self._more.wait()
+                self._more.clear()
+                chunk, self._held = bytes(self._held), bytearray()
+                self._room.set()
+                if chunk:
+                    await self._say(send, chunk)
+            pulling.result()
+        finally:
+            pulling.cancel()
+            await asyncio.wait({pulling})
         await self._say(send, b"", more=False)
+
+    async def _pull(self) -> None:
+        try:
+            async for chunk in self._source:
+                self._held += chunk
+                self._more.set()
+                while len(self._held) >= _HELD:
+                    self._room.clear()
+                    await self._room.wait()
+        finally:
+            self._more.set()
 
     async def _beating(self, send: Send) -> None:
         loop = asyncio.get_running_loop()

@@ -85,7 +85,8 @@ class Asking(BaseModel):
     last_event_id: Text = ""
 
 
-def _last_event_id(
+# Asynchronous, though it waits for nothing: FastAPI runs others in a thread.
+async def _last_event_id(
     last_event_id: Annotated[
         str,
         Header(description="The `id` of the last event that was had: what came after it is told."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,7 +102,7 @@ class Answer:
         """What the model writes. Raises Failure."""
         async for event in self.events():
             if event.HasField("raw") and event.raw.type == "stream_event":
-                for step in self._merging.take(_line.decode(event.raw.json)):
+                for step in self._steps(event.raw.json):
                     yield step
                 if self._merging.asks:
                     break
@@ -113,6 +113,14 @@ class Answer:
         await self.name()
         for step in self._merging.end():
             yield step
+
+    def _steps(self, line: str) -> list[Step]:
+        try:
+            return list(self._merging.take(_line.decode(line)))
+        except (msgspec.MsgspecError, LookupError, TypeError, AttributeError) as error:
+            _log.warning("line not understood", error=repr(error)[:200])
+            text = "The model wrote what is no event of the Messages API."
+            raise Failure(502, "PROTOCOL", text) from None
 
     async def _attach(self, opening: chat_pb.Open) -> None:
         self._turn_id = ""
@@ -347,5 +355,7 @@ class _Merging:
             return
         written = "".join(self._input.pop(place, ()))
         if written:
-            self._written.content[place]["input"] = msgspec.json.decode(written)
+            # Where the answer was cut in its middle, a call has no input.
+            with suppress(msgspec.DecodeError):
+                self._written.content[place]["input"] = msgspec.json.decode(written)
         yield {"type": "content_block_stop", "index": place}

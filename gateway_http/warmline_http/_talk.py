@@ -21,6 +21,8 @@ from warmline_http._failure import Failure
 from warmline_http._struct import fill
 
 Block = Mapping[str, Any]
+# Of a call what every caller has to repeat; an API may tell more of one.
+_CALL = ("type", "id", "name", "input")
 _ROLES = {
     "user": chat_pb.HistoryMessage.ROLE_USER,
     "assistant": chat_pb.HistoryMessage.ROLE_ASSISTANT,
@@ -44,7 +46,11 @@ class Message:
     def digest(self) -> bytes:
         """Tells it from any other. What callers repeat in another way, or leave out, is no part of it."""
         said = "".join(each["text"] for each in self.content if each["type"] == "text")
-        rest = [each for each in self.content if each["type"] not in ("text", "thinking")]
+        rest = [
+            {name: each[name] for name in _CALL} if each["type"] == "tool_use" else each
+            for each in self.content
+            if each["type"] not in ("text", "thinking")
+        ]
         # A call's place among the texts is not kept by every format.
         return hashlib.sha256(_encode([self.role, said.strip(), rest])).digest()
 

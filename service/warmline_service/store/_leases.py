@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -51,22 +52,24 @@ def acquire(connection: sa.Connection, session_id: str, node_id: str) -> int:
 
     Raises SESSION_ELSEWHERE while another living node has it, SESSION_NOT_FOUND where it is gone.
     """
+    # In the order of who appends events, or each would wait for the other: the lease, then the session.
+    held = _locked(connection, session_id, node_id)
     row = connection.execute(
-        sa.select(sessions.c.epoch).where(sessions.c.id == session_id).with_for_update()
+        sa.select(sessions.c.epoch)
+        .where(sessions.c.id == session_id)
+        # Not the key: each event that is stored refers to it.
+        .with_for_update(key_share=True)
     ).one_or_none()
     if row is None:
         raise session_not_found()
-    # Locked: a release of the same lease must not come in between.
-    held = connection.execute(
-        sa.select(leases).where(leases.c.session_id == session_id).with_for_update()
-    ).one_or_none()
+    if held is None:
+        # Somebody may have become the first writer while we waited for the session.
+        held = _locked(connection, session_id, node_id)
     epoch = int(max(row.epoch, held.epoch if held else 0)) + 1
     values = {"node_id": node_id, "epoch": epoch}
     if held is None:
         connection.execute(sa.insert(leases).values(session_id=session_id, **values))
     else:
-        if held.node_id != node_id and _lives(connection, held.node_id):
-            raise elsewhere()
         connection.execute(
             sa.update(leases).where(leases.c.session_id == session_id).values(**values)
         )
@@ -76,6 +79,18 @@ def acquire(connection: sa.Connection, session_id: str, node_id: str) -> int:
         .values(epoch=epoch, updated_at=time.time())
     )
     return epoch
+
+
+def _locked(connection: sa.Connection, session_id: str, node_id: str) -> sa.Row[Any] | None:
+    """A session's lease, which nobody gives up meanwhile; SESSION_ELSEWHERE where another node has it."""
+    mine = leases.c.session_id == session_id
+    found = connection.execute(sa.select(leases).where(mine)).one_or_none()
+    if found is not None and found.node_id != node_id and _lives(connection, found.node_id):
+        raise elsewhere()  # Without a lock: its writer need not wait for who only asks.
+    held = connection.execute(sa.select(leases).where(mine).with_for_update()).one_or_none()
+    if held is not None and held.node_id != node_id and _lives(connection, held.node_id):
+        raise elsewhere()
+    return held
 
 
 def _lives(connection: sa.Connection, node_id: str) -> bool:

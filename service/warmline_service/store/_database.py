@@ -54,17 +54,8 @@ class Database(Protocol):
     takes from nobody raises the driver's own error.
     """
 
-    async def write(
-        self,
-        work: Callable[[sa.Connection], T],
-        timeout: float,
-        alone: Callable[[sa.Connection], T | None] | None = None,
-    ) -> T:
-        """Run `work` in a transaction that is committed on return, within `timeout` seconds.
-
-        `alone` does the same by one statement of SQLite's where it can, and is tried first there: it
-        gives None where it has changed nothing that `work` would not.
-        """
+    async def write(self, work: Callable[[sa.Connection], T], timeout: float) -> T:
+        """Run `work` in a transaction that is committed on return, within `timeout` seconds."""
         ...
 
     async def read(self, work: Callable[[sa.Connection], T], timeout: float) -> T:
@@ -114,33 +105,19 @@ class SqliteDatabase:
         self._writing = ThreadPoolExecutor(1, "store-writer")
         self._reading = ThreadPoolExecutor(_READERS, "store-reader")
 
-    async def write(
-        self,
-        work: Callable[[sa.Connection], T],
-        timeout: float,
-        alone: Callable[[sa.Connection], T | None] | None = None,
-    ) -> T:
-        """Run `work` in a transaction that is committed on return, unless `alone` has done it."""
+    async def write(self, work: Callable[[sa.Connection], T], timeout: float) -> T:
+        """Run `work` in a transaction that is committed on return."""
 
-        def run() -> T:
-            if alone is not None and (done := alone(self._own_connection())) is not None:
-                return done
-            return self._transact(work)
-
-        return await _in_thread(self._writing, run, timeout)
-
-    def _own_connection(self) -> sa.Connection:
-        if self._connection is None:
-            self._connection = self._writer.connect()
-        return self._connection
+        return await _in_thread(self._writing, lambda: self._transact(work), timeout)
 
     def _transact(self, work: Callable[[sa.Connection], T]) -> T:
         """One transaction, begun and ended by the driver itself, on a connection that stays.
 
         What SQLAlchemy does around each one took longer than a small one's commit.
         """
-        connection = self._own_connection()
-        driver = raw(connection)
+        if self._connection is None:
+            self._connection = self._writer.connect()
+        connection, driver = self._connection, raw(self._connection)
         driver.execute("BEGIN IMMEDIATE")
         try:
             result = work(connection)
@@ -211,14 +188,8 @@ class PostgresDatabase:
             connect_args=_connect_args(),
         )
 
-    async def write(
-        self,
-        work: Callable[[sa.Connection], T],
-        timeout: float,
-        alone: Callable[[sa.Connection], T | None] | None = None,
-    ) -> T:
-        """Run `work` in a transaction that is committed on return; it has no use for `alone`."""
-        del alone
+    async def write(self, work: Callable[[sa.Connection], T], timeout: float) -> T:
+        """Run `work` in a transaction that is committed on return."""
 
         async def run() -> T:
             for _ in range(_TRIES - 1):

@@ -23,8 +23,6 @@ _ROW = f"({', '.join('?' * len(_FIELDS))})"
 # The most rows that one statement stores; up to _EXACT it is one made for just so many.
 _MANY = 512
 _EXACT = 64
-# Events that more follows from than a row.
-_MOVING = frozenset(("turn_started", *TURN_ENDS))
 # Rows beyond so many bytes make a page, whatever was asked for.
 _PAGE_BYTES = 4 * 1024 * 1024
 
@@ -83,23 +81,6 @@ def append(
     return refused
 
 
-def append_alone(
-    connection: sa.Connection, node_id: str, rows: Sequence[EventRow], tokens: Mapping[str, int]
-) -> set[str] | None:
-    """As `append`, in one statement that is a transaction of its own; None where nothing was stored.
-
-    For SQLite. Most groups hold only what is said in the middle of turns, and each step of each statement
-    gives Python's lock up and has to fight for it again.
-    """
-    if not 0 < len(rows) <= _EXACT or not _MOVING.isdisjoint([row.kind for row in rows]):
-        return None
-    values = [each for row in rows for each in msgspec.structs.astuple(row)]
-    values += (msgspec.json.encode(tokens).decode(), node_id, len(tokens))
-    done = raw(connection).execute(_insertion_if_held(len(rows)), values)
-    # A lease is lost, or some of it was stored before: the whole transaction tells which.
-    return set() if done.rowcount == len(rows) else None
-
-
 def _insert(connection: sa.Connection, rows: Sequence[EventRow]) -> None:
     # The one statement that every delta goes through: on SQLite without what SQLAlchemy adds to it.
     if connection.dialect.name == "sqlite":
@@ -129,16 +110,6 @@ def _insertion(count: int) -> str:
     rows = ", ".join([_ROW] * count)
     names = ", ".join(_FIELDS)
     return f"INSERT INTO events ({names}) VALUES {rows} ON CONFLICT DO NOTHING"  # noqa: S608  # names of ours
-
-
-@functools.cache
-def _insertion_if_held(count: int) -> str:
-    rows = ", ".join([_ROW] * count)
-    names = ", ".join(_FIELDS)
-    return (
-        f"INSERT INTO events ({names}) SELECT * FROM (VALUES {rows}) "  # noqa: S608  # names of ours
-        f"WHERE ({_leases.COUNT_HELD}) = ? ON CONFLICT DO NOTHING"
-    )
 
 
 def _follow_turns(connection: sa.Connection, rows: Sequence[EventRow]) -> None:

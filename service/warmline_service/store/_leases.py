@@ -19,11 +19,6 @@ _HELD = (
     "SELECT json_group_object(session_id, epoch) FROM leases "
     "WHERE session_id IN (SELECT value FROM json_each(?)) AND node_id = ?"
 )
-# How many of the sessions in a JSON object, with the epochs that it says, a node has.
-COUNT_HELD = (
-    "SELECT count(*) FROM json_each(?) AS said JOIN leases "
-    "ON leases.session_id = said.key AND leases.epoch = said.value WHERE leases.node_id = ?"
-)
 
 
 def renew(connection: sa.Connection, node_id: str, ttl: float) -> None:

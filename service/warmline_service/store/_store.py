@@ -118,15 +118,7 @@ class Store:
 
         Gives the sessions whose lease is lost. Bodies that are spilled must be in their blobs already.
         """
-
-        def alone(connection: sa.Connection) -> set[str] | None:
-            return _events.append_alone(connection, self.node_id, rows, tokens)
-
-        return await self._database.write(
-            lambda c: _events.append(c, self.node_id, rows, parts, tokens),
-            _TIMEOUT,
-            alone if not parts else None,
-        )
+        return await self._write(lambda c: _events.append(c, self.node_id, rows, parts, tokens))
 
     async def events(
         self, session_id: str, after: int, limit: int, *, turn_id: str = ""

@@ -38,6 +38,15 @@ async def say(
         return [event async for event in turn]
 
 
+def told_before(text: str) -> list[chat_pb.HistoryMessage]:
+    """A conversation that was held elsewhere: the user said this, and the model answered."""
+    user, model = chat_pb.HistoryMessage.ROLE_USER, chat_pb.HistoryMessage.ROLE_ASSISTANT
+    return [
+        chat_pb.HistoryMessage(role=role, content=[chat_pb.HistoryBlock(text=said)])
+        for role, said in ((user, text), (model, "I see."))
+    ]
+
+
 async def end_of_turn(client: Client, session_id: str) -> pb.TurnCompleted:
     """The end of a session's first turn, for who observes it."""
     async with asyncio.timeout(_TURN_TIMEOUT):

@@ -12,7 +12,7 @@ import pytest
 from conversing import Model
 from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.timestamp_pb2 import Timestamp
-from parking import say
+from parking import say, told_before
 from shared import ServiceThread, shared_service
 from tenancies import tenant
 from warmline.v1 import audit_service_pb2 as pb
@@ -190,6 +190,9 @@ async def test_what_becomes_of_a_session(client: Client, operator: Operator) -> 
     told = {name: await operator.events(session_id=name) for name in (session, fork, imported)}
     actions = [event.action for event in told[session] if event.action.startswith("session.")]
     assert actions == ["session.created", "session.exported", "session.deleted"]
+    async with client.chat(history=told_before("Ada")) as chat:
+        (begun,) = await operator.events(session_id=chat.session_id)
+        assert begun.action == "session.created"
     (forked,) = told[fork]
     assert (forked.action, _detail(forked)["from"]) == ("session.forked", session)
     assert [event.action for event in told[imported]] == ["session.imported"]

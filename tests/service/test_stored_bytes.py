@@ -1,14 +1,15 @@
 """What a tenant keeps is bounded: events, transcripts, archives and named workspaces; with the real CLI."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
 from google.rpc import error_details_pb2
-from parking import client_of, failure, kill_cli, parked, say
+from parking import client_of, failure, kill_cli, parked, say, told_before
 from running import running_service
 from tenancies import tenant
+from warmline.v1 import chat_service_pb2 as chat_pb
 from warmline.v1 import session_config_pb2 as config_pb
 from warmline.v1 import session_service_pb2 as pb
 from warmline_client import Client, WarmlineError, connect
@@ -36,10 +37,14 @@ def files(size: int, name: str = "") -> config_pb.SessionConfig:
     return config_pb.SessionConfig(workspace=config_pb.Workspace(name=name, files=[file]))
 
 
-async def refused(client: Client, config: config_pb.SessionConfig) -> WarmlineError:
+async def refused(
+    client: Client,
+    config: config_pb.SessionConfig,
+    history: Sequence[chat_pb.HistoryMessage] = (),
+) -> WarmlineError:
     """Why a session cannot be had."""
     with pytest.raises(WarmlineError) as caught:
-        async with client.chat(config=config):
+        async with client.chat(config=config, history=history):
             pass
     return caught.value
 
@@ -75,6 +80,7 @@ async def test_who_keeps_too_much_gets_nothing_new_until_something_is_deleted() 
             assert [each.subject for each in quota.violations] == ["storage_bytes"]
         for config in (config_pb.SessionConfig(), files(1), files(1, "mine")):
             assert_named(await refused(client, config))
+        assert_named(await refused(client, config_pb.SessionConfig(), told_before("Ada")))
         for attempt in (client.fork(first), client.import_(_one_line())):
             with pytest.raises(WarmlineError) as caught:
                 await attempt

@@ -87,10 +87,9 @@ class Portable:
 
         Raises QUOTA_EXCEEDED, IDEMPOTENCY_CONFLICT, STORAGE_UNAVAILABLE.
         """
-        limit = await self._quota.sessions(tenant)
         row = self._sessions.new_row(tenant, config, "")
         part = await asyncio.to_thread(self._part, row.id, lines)
-        return await self._store.create(row, claim, limit, [part])
+        return await self._sessions.add(row, claim, [part])
 
     async def import_(
         self,

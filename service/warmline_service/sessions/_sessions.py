@@ -112,6 +112,11 @@ class Sessions:
         )
         return await self._create(row, claim, limit, parts)
 
+    async def add(self, row: SessionRow, claim: Claim | None, parts: Sequence[PartRow]) -> str:
+        """Store a session with what it begins with; as `create`."""
+        limit = await self._room(row.tenant, claim, sum(part.size for part in parts))
+        return await self._create(row, claim, limit, parts)
+
     async def _room(self, tenant: str, claim: Claim | None, size: int) -> int:
         """How many sessions a tenant may keep; raises QUOTA_EXCEEDED without room for `size` bytes."""
         try:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from processes import descendants
 from running import until
 from warmline.v1 import chat_service_pb2 as chat_pb
 from warmline.v1 import events_pb2 as pb
@@ -97,23 +98,17 @@ async def work_of(service: Service, session_id: str) -> Path:
 
 def working_in(directory: Path) -> list[psutil.Process]:
     """The processes below this one that work in a directory."""
-    return [each for each in psutil.Process().children(recursive=True) if _cwd(each) == directory]
+    return [each for each, shown in descendants("cwd") if shown["cwd"] == str(directory)]
 
 
 def is_resumed(directory: Path) -> bool:
     """Whether the process that works in a directory began with a transcript."""
     return any(
         word.startswith("--resume=")
-        for each in working_in(directory)
-        for word in each.as_dict(["cmdline"])["cmdline"] or ()
+        for _, shown in descendants("cwd", "cmdline")
+        if shown["cwd"] == str(directory)
+        for word in shown["cmdline"] or ()
     )
-
-
-def _cwd(process: psutil.Process) -> Path | None:
-    try:
-        return Path(process.cwd())
-    except psutil.Error:
-        return None
 
 
 def kill_cli(service: Service, session_id: str) -> None:

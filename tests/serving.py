@@ -12,6 +12,7 @@ from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import psutil
+from processes import runs
 from running import until
 from warmline.v1 import events_pb2 as pb
 from warmline_client import Client, WarmlineError
@@ -41,19 +42,12 @@ class Served:
         children = psutil.Process(self.process.pid).children(recursive=True)
         self.process.kill()
         await self.process.wait()
-        await until(lambda: not any(_runs(child) for child in children))
+        await until(lambda: not any(runs(child) for child in children))
 
     async def drained(self) -> None:
         """SIGTERM it and wait until it has ended well."""
         self.process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(self.process.wait(), _END_TIMEOUT) == 0
-
-
-def _runs(process: psutil.Process) -> bool:
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 @asynccontextmanager

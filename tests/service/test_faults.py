@@ -9,6 +9,7 @@ from typing import Any
 import fake_cli
 import psutil
 import pytest
+from processes import descendants
 from running import events_of, kinds, running_client, running_service, small_settings, text_of
 from stores import forbid_writing
 from warmline.v1 import events_pb2 as pb
@@ -130,8 +131,8 @@ async def test_a_killed_process_is_noticed_between_turns() -> None:
     """A hot process that dies while idle costs the session nothing: another one is told all of it."""
     async with running_client() as client, client.chat() as chat:
         await events_of(chat, "::say hi")
-        for process in psutil.Process().children(recursive=True):
-            if process.name() in ("claude", "unshare"):
+        for process, shown in descendants("name"):
+            if shown["name"] in ("claude", "unshare"):
                 process.kill()
         after = await events_of(chat, "back")
     assert text_of(after) == "You said: back (message 2 of this conversation)"

@@ -15,6 +15,7 @@ import grpc
 import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from processes import descendants, runs
 from running import events_of, kinds, until
 from warmline.v1 import events_pb2 as pb
 from warmline_client import WarmlineError, connect
@@ -118,12 +119,16 @@ async def test_after_sigkill_no_process_survives(tmp_path: Path) -> None:
             async for event in turn:
                 if event.HasField("tool_call"):
                     break
-            service = psutil.Process(process.pid)
-            await until(lambda: any(c.name() == "sleep" for c in service.children(recursive=True)))
-            children = service.children(recursive=True)
+
+            def sleeps() -> bool:
+                started = descendants("name", of=process.pid)
+                return any(shown["name"] == "sleep" for _, shown in started)
+
+            await until(sleeps)
+            children = psutil.Process(process.pid).children(recursive=True)
             process.kill()
             await process.wait()
-            await until(lambda: not any(_runs(child) for child in children))
+            await until(lambda: not any(runs(child) for child in children))
             with pytest.raises(WarmlineError):
                 await turn.completed()
     assert list(data.glob("slots/*/"))
@@ -132,13 +137,6 @@ async def test_after_sigkill_no_process_survives(tmp_path: Path) -> None:
             assert kinds(await events_of(chat, "::say hi"))[-1] == "turn_completed"
         process.terminate()
         assert await stopped(process) == 0
-
-
-def _runs(process: psutil.Process) -> bool:
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 async def test_two_services_do_not_share_a_directory(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import psutil
 import pydantic
 import pytest
+from processes import descendants
 from running import (
     data_directory,
     events_of,
@@ -33,8 +33,8 @@ from warmline_service.sessions.events import ToolCall
 
 def stop_processes(directory: Path) -> None:
     """SIGSTOP every CLI process that was installed in a directory."""
-    for process in psutil.Process().children(recursive=True):
-        if any(str(directory) in word for word in process.cmdline()):
+    for process, shown in descendants("cmdline"):
+        if any(str(directory) in word for word in shown["cmdline"] or ()):
             process.send_signal(signal.SIGSTOP)
 
 

@@ -9,12 +9,12 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from authorization import AuthorizationServer
 from google.protobuf.message import Message
 from key_provider import Provider
 from parking import client_of, failure, say, start_of
+from processes import descendants
 from running import data_directory, kinds, running_client, service_in
 from warmline.v1 import admin_service_pb2 as pb
 from warmline.v1 import events_pb2
@@ -181,13 +181,7 @@ async def test_nothing_ever_shows_it(
 
 def _processes() -> str:
     """The arguments and environments of this process's children."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        try:
-            found.append(f"{process.cmdline()} {process.environ()}")
-        except (psutil.NoSuchProcess, psutil.ZombieProcess):
-            continue
-    return " ".join(found)
+    return " ".join(str(shown) for _, shown in descendants("cmdline", "environ"))
 
 
 async def test_what_is_stored_outlives_a_restart(

@@ -15,7 +15,7 @@ from warmline_service.chat._ports import (
     UpstreamFault,
 )
 from warmline_service.chat._stream import Stream
-from warmline_service.chat._tenancy import check_provider, may_use, not_allowed
+from warmline_service.chat._tenancy import check_provider, may_ask, may_use, not_allowed
 
 __all__ = [
     "Allow",
@@ -36,6 +36,7 @@ __all__ = [
     "UpstreamFault",
     "acceptable_keys",
     "check_provider",
+    "may_ask",
     "may_use",
     "not_allowed",
     "spare_keys",

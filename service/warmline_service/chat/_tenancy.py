@@ -16,9 +16,14 @@ def may_use(policy: TenantPolicy, model: Model) -> bool:
     return policy.models is None or not policy.models.isdisjoint({model.id, *model.aliases})
 
 
+def may_ask(policy: TenantPolicy, provider: ProviderKind) -> bool:
+    """Whether a tenant may use a provider."""
+    return policy.providers is None or provider in policy.providers
+
+
 def check_provider(policy: TenantPolicy, provider: ProviderKind) -> None:
     """Raise POLICY_DENIED where a tenant may not use the service's provider."""
-    if policy.providers is None or provider in policy.providers:
+    if may_ask(policy, provider):
         return
     text = f"This tenant may not use the provider {provider}, which is the one of this service."
     raise WarmlineError(Reason.POLICY_DENIED, text, metadata={"provider": provider})

@@ -6,13 +6,25 @@ from collections.abc import Mapping, Sequence
 
 from google.protobuf.duration_pb2 import Duration
 
-from warmline_service.errors import field_invalid
+from warmline_service.errors import Reason, WarmlineError, field_invalid
 
 
 def check_count(given: Sequence[object] | Mapping[str, object], most: int, field: str) -> None:
     """FIELD_INVALID where there are more entries."""
     if len(given) > most:
         raise field_invalid(field, f"has more than {most} entries")
+
+
+def too_large(field: str, text: str, limit: int) -> WarmlineError:
+    """MESSAGE_TOO_LARGE of a field that may have `limit` bytes."""
+    told = {"limitBytes": str(limit), "field": field}
+    return WarmlineError(Reason.MESSAGE_TOO_LARGE, text, metadata=told)
+
+
+def check_size(size: int, limit: int, field: str) -> None:
+    """MESSAGE_TOO_LARGE where there are more bytes."""
+    if size > limit:
+        raise too_large(field, f"{field} has {size} bytes; {limit} are allowed.", limit)
 
 
 def seconds_of(duration: Duration, bounds: tuple[float, float], field: str) -> float:

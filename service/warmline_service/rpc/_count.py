@@ -6,7 +6,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from warmline_service.errors import Reason, WarmlineError, field_invalid
+from warmline_service.errors import field_invalid
+from warmline_service.rpc._bounds import check_size
 
 
 class TokenCounter(Protocol):
@@ -19,10 +20,7 @@ class TokenCounter(Protocol):
 
 def countable(body: bytes, limit: int) -> dict[str, Any]:
     """The request, which is a JSON object. Raises MESSAGE_TOO_LARGE, FIELD_INVALID."""
-    if len(body) > limit:
-        text = f"body has {len(body)} bytes; {limit} are allowed."
-        told = {"limitBytes": str(limit), "field": "body"}
-        raise WarmlineError(Reason.MESSAGE_TOO_LARGE, text, metadata=told)
+    check_size(len(body), limit, "body")
     try:
         request = msgspec.json.decode(body, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

@@ -11,7 +11,7 @@ import msgspec
 from warmline.v1 import model_service_pb2 as pb
 from warmline.v1 import model_service_pb2_grpc as pb_grpc
 
-from warmline_service.chat import Model, ModelCatalog, check_provider, may_use, not_allowed
+from warmline_service.chat import Model, ModelCatalog, check_provider, may_ask, may_use, not_allowed
 from warmline_service.config import Settings
 from warmline_service.errors import field_invalid
 from warmline_service.quota import Quota
@@ -59,8 +59,7 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         begin = int(token or 0)
         end = begin + size
         policy = await self._quota.policy(principal().tenant)
-        mine = policy.providers is None or self._provider in policy.providers
-        models = self._catalog.models if mine else ()
+        models = self._catalog.models if may_ask(policy, self._provider) else ()
         allowed = [each.id for each in models if may_use(policy, each)]
         return pb.ListModelsResponse(
             models=[self._index[each] for each in allowed[begin:end]],

@@ -11,7 +11,8 @@ from warmline.v1 import events_pb2 as events_pb
 from warmline.v1 import session_config_pb2 as config_pb
 
 from warmline_service.chat import Opening
-from warmline_service.errors import Reason, WarmlineError, field_invalid
+from warmline_service.errors import field_invalid
+from warmline_service.rpc._bounds import check_size
 from warmline_service.rpc._parse_config import config_of
 from warmline_service.rpc._parse_files import files_of
 from warmline_service.rpc._parse_history import history_of, tool_result
@@ -83,13 +84,7 @@ def kinds_of(values: Collection[str], field: str) -> frozenset[str]:
 
 def message_of(message: chat_pb.UserMessage, field: str, limit: int) -> UserMessage:
     """What to say: not empty, at most `limit` bytes."""
-    size = message.ByteSize()
-    if size > limit:
-        raise WarmlineError(
-            Reason.MESSAGE_TOO_LARGE,
-            f"{field} has {size} bytes; {limit} are allowed.",
-            metadata={"limitBytes": str(limit), "field": field},
-        )
+    check_size(message.ByteSize(), limit, field)
     if not message.text.strip() and not message.content:
         raise field_invalid(f"{field}.text", "must not be empty")
     if len(message.content) > _BLOCKS:

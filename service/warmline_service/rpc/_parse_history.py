@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -13,7 +12,7 @@ from warmline.v1 import chat_service_pb2 as pb
 
 from warmline_service.errors import field_invalid
 from warmline_service.rpc._bounds import check_count
-from warmline_service.sessions import CLIENT_SERVER
+from warmline_service.sessions import CLIENT_SERVER, Media
 from warmline_service.worker import imported
 
 _MESSAGES = 10_000
@@ -107,8 +106,4 @@ def tool_result(output: pb.ToolOutput) -> Block:
 
 
 def _media(kind: str, media: pb.Media) -> Block:
-    data = base64.b64encode(media.data).decode()
-    return {
-        "type": kind,
-        "source": {"type": "base64", "media_type": media.media_type, "data": data},
-    }
+    return Media(kind, media.media_type, media.data).block

@@ -13,6 +13,7 @@ import grpc
 from warmline.v1 import session_service_pb2 as pb
 
 from warmline_service.errors import Reason, WarmlineError, field_invalid
+from warmline_service.rpc._bounds import too_large
 from warmline_service.rpc._deserialize import checked
 from warmline_service.rpc._streaming import Context, read
 from warmline_service.sessions import Export
@@ -163,8 +164,4 @@ def _placed(frame: Any, at: int) -> int:
 
 def _bounded(part: str, size: int, limit: int) -> None:
     if size > limit:
-        raise WarmlineError(
-            Reason.MESSAGE_TOO_LARGE,
-            f"{part} has more than {limit} bytes.",
-            metadata={"limitBytes": str(limit), "field": part},
-        )
+        raise too_large(part, f"{part} has more than {limit} bytes.", limit)

@@ -23,6 +23,13 @@ class Media:
     media_type: str
     data: bytes
 
+    @property
+    def block(self) -> Mapping[str, Any]:
+        """As the model's API has it."""
+        data = base64.b64encode(self.data).decode()
+        source = {"type": "base64", "media_type": self.media_type, "data": data}
+        return {"type": self.kind, "source": source}
+
 
 @dataclass(frozen=True)
 class ToolOutput:
@@ -102,8 +109,4 @@ class UserMessage:
 def _block(content: str | Media | ToolOutput) -> Mapping[str, Any]:
     if isinstance(content, str):
         return {"type": "text", "text": content}
-    if isinstance(content, ToolOutput):
-        return content.block
-    data = base64.b64encode(content.data).decode()
-    source = {"type": "base64", "media_type": content.media_type, "data": data}
-    return {"type": content.kind, "source": source}
+    return content.block

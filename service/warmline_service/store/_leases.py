@@ -78,13 +78,12 @@ def acquire(connection: sa.Connection, session_id: str, node_id: str) -> int:
 
 def _locked(connection: sa.Connection, session_id: str, node_id: str) -> sa.Row[Any] | None:
     """A session's lease, which nobody gives up meanwhile; SESSION_ELSEWHERE where another node has it."""
-    mine = leases.c.session_id == session_id
-    found = connection.execute(sa.select(leases).where(mine)).one_or_none()
-    if found is not None and found.node_id != node_id and _lives(connection, found.node_id):
-        raise elsewhere()  # Without a lock: its writer need not wait for who only asks.
-    held = connection.execute(sa.select(leases).where(mine).with_for_update()).one_or_none()
-    if held is not None and held.node_id != node_id and _lives(connection, held.node_id):
-        raise elsewhere()
+    wanted = sa.select(leases).where(leases.c.session_id == session_id)
+    # First without a lock: the writer need not wait for who only asks.
+    for looking in (wanted, wanted.with_for_update()):
+        held = connection.execute(looking).one_or_none()
+        if held is not None and held.node_id != node_id and _lives(connection, held.node_id):
+            raise elsewhere()
     return held
 
 
@@ -134,6 +133,12 @@ def held(connection: sa.Connection, node_id: str, session_ids: Collection[str]) 
         .with_for_update(read=True)
     )
     return {row.session_id: row.epoch for row in rows}
+
+
+def check(connection: sa.Connection, session_id: str, node_id: str, epoch: int) -> None:
+    """Raise SESSION_ELSEWHERE where a node does not have a lease of this epoch; locked as by `held`."""
+    if held(connection, node_id, [session_id]).get(session_id) != epoch:
+        raise elsewhere()
 
 
 def orphaned(connection: sa.Connection, node_id: str) -> list[tuple[str, str]]:

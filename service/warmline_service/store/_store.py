@@ -230,9 +230,7 @@ class Store:
         """A session is set up in this way from now on, under a lease. Raises SESSION_ELSEWHERE."""
 
         def work(connection: sa.Connection) -> None:
-            held = _leases.held(connection, self.node_id, [session_id])
-            if held.get(session_id) != token:
-                raise _leases.elsewhere()
+            _leases.check(connection, session_id, self.node_id, token)
             _sessions.update(connection, session_id, config=config)
 
         await self._write(work)
@@ -241,9 +239,7 @@ class Store:
         """Let a session be found by names, under a lease. Raises SESSION_ELSEWHERE."""
 
         def work(connection: sa.Connection) -> None:
-            held = _leases.held(connection, self.node_id, [session_id])
-            if held.get(session_id) != token:
-                raise _leases.elsewhere()
+            _leases.check(connection, session_id, self.node_id, token)
             _continuations.put(connection, session_id, tenant, names)
 
         await self._write(work)

@@ -112,8 +112,7 @@ def accept(
     """
     mine = Claimed(turn.session_id, turn.id)
     node_id, token = lease
-    if _leases.held(connection, node_id, [turn.session_id]).get(turn.session_id) != token:
-        raise _leases.elsewhere()
+    _leases.check(connection, turn.session_id, node_id, token)
     if not _ADD(connection, msgspec.structs.asdict(turn)).rowcount:
         return mine
     if wanted is not None and (other := claim(connection, wanted, mine)) != mine:

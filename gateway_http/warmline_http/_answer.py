@@ -67,17 +67,22 @@ class Answer:
 
     async def open(self) -> None:
         """Attach to the session and have the message accepted. Raises Failure."""
-        await self._attach(self._talk.opening())
-        if self._talk.said.results and (self.opened.continued or self._talk.session_id):
+        talk = self._talk
+        if not talk.said.results and talk.credential is None:
+            # At once: what is said does not hang on which session it is.
+            await self._say(talk.opening())
+            return
+        await self._attach(talk.opening())
+        if talk.said.results and (self.opened.continued or talk.session_id):
             if await self._deliver():
                 return
-            if self._talk.session_id:
+            if talk.session_id:
                 raise Failure(
                     409, "CALL_NOT_OPEN", "The session waits for no result of these tools."
                 )
             # Its calls are not waited for any more: what was said is told to another process.
             self.close()
-            await self._attach(self._talk.opening(anew=True))
+            await self._attach(talk.opening(anew=True))
         await self._say()
 
     def close(self) -> None:
@@ -110,6 +115,7 @@ class Answer:
                 # As the model wrote it: a Struct keeps neither the order nor whole numbers.
                 for step in self._merging.form(event.turn_completed.result):
                     yield step
+        self._merging.join()
         await self.name()
         for step in self._merging.end():
             yield step
@@ -122,19 +128,20 @@ class Answer:
             text = "The model wrote what is no event of the Messages API."
             raise Failure(502, "PROTOCOL", text) from None
 
-    async def _attach(self, opening: chat_pb.Open) -> None:
+    async def _attach(self, opening: chat_pb.Open, *frames: chat_pb.ChatRequest) -> None:
         self._turn_id = ""
-        self._chat = self._call.chat()
-        self._take(await self._chat.open(opening))
+        self._chat, first = await self._call.chat(opening, *frames)
+        self._take(first)
         if not self.opened.session_id:
             raise Failure(502, "PROTOCOL", "The service did not begin with `session_opened`.")
         if self.opened.continued and self._talk.credential is not None:
             update = chat_pb.Update(credential=self._talk.credential)
             await self._chat.send(chat_pb.ChatRequest(update=update))
 
-    async def _say(self) -> None:
+    async def _say(self, opening: chat_pb.Open | None = None) -> None:
+        """Have the message accepted; with `opening` the stream begins with that."""
         try:
-            await self._submit()
+            await self._submit(opening)
         except Failure as failure:
             # The message was sent before: its turn is told, where it is the same one.
             session_id = failure.metadata.get("sessionId", "")
@@ -144,12 +151,14 @@ class Answer:
             ):
                 raise
             self.close()
-            await self._attach(chat_pb.Open(session_id=session_id, detail=chat_pb.DETAIL_RAW))
-            await self._submit()
+            await self._submit(chat_pb.Open(session_id=session_id, detail=chat_pb.DETAIL_RAW))
 
-    async def _submit(self) -> None:
-        assert self._chat is not None
-        await self._chat.send(self._talk.frame())
+    async def _submit(self, opening: chat_pb.Open | None) -> None:
+        if opening is not None:
+            await self._attach(opening, self._talk.frame())
+        else:
+            assert self._chat is not None
+            await self._chat.send(self._talk.frame())
         # A refusal has its own status while nothing has been answered.
         async with _within(self._call.settings.call_timeout):
             while not self._turn_id:
@@ -250,6 +259,8 @@ class _Merging:
         # By the index in the message at hand: the one in what is told, where it is told.
         self._told: dict[int, int] = {}
         self._input: dict[int, list[str]] = {}
+        # Of blocks that go on, by their place and field.
+        self._pieces: dict[tuple[int, str], list[str]] = {}
         self._last: dict[str, Any] = {}
         self._calls = False
 
@@ -287,6 +298,13 @@ class _Merging:
         yield {"type": "content_block_stop", "index": place}
         self._written.content.append({"type": "text", "text": text})
         self._last = {"stop_reason": "end_turn"}
+
+    def join(self) -> None:
+        """Let `written` have whole texts, also those of a block that was cut."""
+        for (place, name), pieces in self._pieces.items():
+            block = self._written.content[place]
+            block[name] = block.get(name, "") + "".join(pieces)
+        self._pieces.clear()
 
     def end(self) -> Iterable[Step]:
         """The last steps."""
@@ -340,9 +358,9 @@ class _Merging:
         block = self._written.content[place]
         match delta["type"]:
             case "text_delta":
-                block["text"] = block.get("text", "") + delta["text"]
+                self._pieces.setdefault((place, "text"), []).append(delta["text"])
             case "thinking_delta":
-                block["thinking"] = block.get("thinking", "") + delta["thinking"]
+                self._pieces.setdefault((place, "thinking"), []).append(delta["thinking"])
             case "signature_delta":
                 block["signature"] = delta["signature"]
             case "input_json_delta":

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request, WebSocket
 from starlette.requests import HTTPConnection
+from warmline.v1 import chat_service_pb2 as chat_pb
+from warmline.v1 import events_pb2 as events_pb
 
 from warmline_http._caller import Metadata
 from warmline_http._link import Chat, Events, Link
@@ -37,9 +39,11 @@ class Call:
         """As `Link.upload`, in the caller's name."""
         return await self.link.upload(service, method, requests, self.metadata)
 
-    def chat(self) -> Chat:
-        """A Chat stream of the caller's, to be opened."""
-        return self.link.chat(self.metadata)
+    async def chat(
+        self, opening: chat_pb.Open, *more: chat_pb.ChatRequest
+    ) -> tuple[Chat, list[events_pb.Event]]:
+        """As `Link.chat`, in the caller's name."""
+        return await self.link.chat(self.metadata, opening, *more)
 
     async def events(self, method: str, request: Any) -> Events:
         """As `Link.events`, in the caller's name."""

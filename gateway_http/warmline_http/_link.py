@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import grpc
@@ -29,6 +29,8 @@ _OPTIONS = [
     # Otherwise every channel to one address would share a connection.
     ("grpc.use_local_subchannel_pool", 1),
 ]
+# gRPC's own words where it has lost a call's status.
+_STATUS_LOST = "Internal error from Core"
 # A peer that is gone without a word; on one machine there are none.
 _KEEPALIVE = [("grpc.keepalive_time_ms", 30_000), ("grpc.keepalive_timeout_ms", 10_000)]
 
@@ -119,12 +121,33 @@ class Link:
         finally:
             call.cancel()
 
-    def chat(self, metadata: Metadata) -> Chat:
-        """A new Chat stream, to be opened."""
+    async def chat(
+        self, metadata: Metadata, opening: chat_pb.Open, *more: chat_pb.ChatRequest
+    ) -> tuple[Chat, list[events_pb.Event]]:
+        """A Chat stream that begins with an `open` and these frames, and its first events; raises Failure."""
+        frames = (chat_pb.ChatRequest(open=opening), *more)
+        try:
+            return await self._begun(metadata, frames, Chat.begin)
+        except Failure as failure:
+            if failure.message != _STATUS_LOST:
+                raise
+            return await self._begun(metadata, frames, Chat.begin_slowly)
+
+    async def _begun(
+        self,
+        metadata: Metadata,
+        frames: Sequence[chat_pb.ChatRequest],
+        begin: Callable[[Chat, Sequence[chat_pb.ChatRequest]], Awaitable[list[events_pb.Event]]],
+    ) -> tuple[Chat, list[events_pb.Event]]:
         channel = self._free()
         call = channel.chat.Chat(metadata=metadata)
         self._count(channel, call)
-        return Chat(call, self._settings.call_timeout)
+        chat = Chat(call, self._settings.call_timeout)
+        try:
+            return chat, await begin(chat, frames)
+        except BaseException:
+            chat.close()
+            raise
 
     async def events(self, method: str, request: Any, metadata: Metadata) -> Events:
         """A call that tells events (`Ask`, `Watch`), once the service has taken it; raises Failure."""
@@ -200,23 +223,38 @@ class Events:
 class Chat(Events):
     """One Chat stream. One reader, and one writer at a time."""
 
-    async def open(self, opening: chat_pb.Open) -> list[events_pb.Event]:
-        """Send the `open`; gives the first events. Raises Failure."""
+    async def begin(self, frames: Sequence[chat_pb.ChatRequest]) -> list[events_pb.Event]:
+        """Send the first frames at once; gives the first events. Raises Failure.
+
+        A refusal that comes while a frame is written loses its reason on the way (grpc#36066), and is told
+        by the words of `_STATUS_LOST`.
+        """
         try:
             async with asyncio.timeout(self._timeout):
-                # Before the first write: a refusal that comes while writing reaches the caller garbled.
-                await self._call.initial_metadata()
-                await self._call.write(chat_pb.ChatRequest(open=opening))
-                first = await self._call.read()
-        except grpc.aio.AioRpcError as error:
-            raise Failure.of_call(error) from error
-        except asyncio.InvalidStateError:
-            raise await _failure_of(self._call) from None
+                for frame in frames:
+                    await self.send(frame)
+                return await self._first()
         except TimeoutError:
             raise _too_slow() from None
-        if first is grpc.aio.EOF:
-            raise await _failure_of(self._call)
-        return list(first.events)
+
+    async def begin_slowly(self, frames: Sequence[chat_pb.ChatRequest]) -> list[events_pb.Event]:
+        """The same, each frame when the service has taken what came before: no reason is lost."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self.taken()
+                await self.send(frames[0])
+                first = await self._first()
+                for frame in frames[1:]:
+                    await self.send(frame)
+                return first
+        except TimeoutError:
+            raise _too_slow() from None
+
+    async def _first(self) -> list[events_pb.Event]:
+        first = await self.read()
+        if not first:
+            raise Failure(502, "STREAM_ENDED", "The service ended the stream before it began.")
+        return list(first)
 
     async def send(self, frame: chat_pb.ChatRequest) -> None:
         """Send a frame. Raises Failure."""

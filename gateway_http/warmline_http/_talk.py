@@ -42,7 +42,7 @@ class Message:
         """The results of tools in it."""
         return tuple(each for each in self.content if each["type"] == "tool_result")
 
-    @property
+    @cached_property
     def digest(self) -> bytes:
         """Tells it from any other. What callers repeat in another way, or leave out, is no part of it."""
         said = "".join(each["text"] for each in self.content if each["type"] == "text")

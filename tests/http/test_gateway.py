@@ -1,5 +1,6 @@
 """What the gateway says of itself: to everybody, to callers, to operators, to Prometheus."""
 
+import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
@@ -138,6 +139,25 @@ async def test_the_audit_log_is_the_operators(shim: Shim, keys: Keys) -> None:
     bad = {"tenant": "x" * 200}
     named = await shim.http.get(path, params=bad, headers=keys.header("operator"))
     assert named.json()["error"]["fields"].keys() == {"tenant"}
+
+
+async def test_a_refusal_keeps_its_reason(shim: Shim, keys: Keys) -> None:
+    """Although what is said goes out before the service has answered: gRPC often loses the reason then."""
+    said = [{"role": "user", "content": "hi"}]
+
+    async def refused(header: dict[str, str], model: str) -> tuple[int, str]:
+        body = {"model": model, "max_tokens": 9, "messages": said}
+        answer = await shim.http.post("/v1/messages", json=body, headers=header)
+        return answer.status_code, answer.json()["error"]["type"]
+
+    stranger = {"authorization": "Bearer wl_no_no"}
+    for _ in range(10):
+        answers = await asyncio.gather(
+            *(refused(stranger, "haiku") for _ in range(4)),
+            *(refused(keys.header("caller"), "none-such") for _ in range(4)),
+        )
+        assert answers[:4] == [(401, "authentication_error")] * 4
+        assert answers[4:] == [(404, "not_found_error")] * 4
 
 
 async def _samples(shim: Shim) -> dict[tuple[str, ...], float]:

@@ -185,6 +185,32 @@ async def test_a_name_moves_on_with_its_session(client: Client) -> None:
             assert (chat.session_id, chat.opened.continued) == (expected, True)
 
 
+async def test_a_turn_uses_the_names_up(client: Client) -> None:
+    """They stand for what had been said when they were given."""
+    async with client.chat() as chat:
+        await say(chat, "one")
+        await chat.checkpoint("at-one")
+        await noted(chat)
+        await say(chat, "two")
+    async with client.chat(continuation="at-one") as other:
+        assert not other.opened.continued
+
+
+async def test_a_name_is_used_up_for_good(tmp_path: Path) -> None:
+    """Also where nothing was said by whoever found the session, and the service stops then."""
+    with data_directory() as data:
+        for found in (True, False):
+            async with service_in(data, cli=faking(tmp_path)) as service:
+                async with client_of(service) as client:
+                    if found:
+                        async with client.chat() as chat:
+                            await say(chat, "one")
+                            await chat.checkpoint("at-one")
+                            await noted(chat)
+                    async with client.chat(continuation="at-one") as chat:
+                        assert chat.opened.continued == found
+
+
 async def test_a_session_that_is_in_use_is_passed_over(client: Client) -> None:
     """Whoever asks by a name has the whole conversation and begins anew."""
     async with client.chat() as chat:

@@ -229,10 +229,9 @@ async def _config_of(asked: Spoken) -> config_pb.SessionConfig | None:
 
 async def _choose(call: Call, session_id: str, model: str) -> None:
     """Have another model answer from now on."""
-    chat = call.chat()
+    chat, first = await call.chat(pb.Open(session_id=session_id))
     try:
         async with asyncio.timeout(call.settings.call_timeout):
-            first = await chat.open(pb.Open(session_id=session_id))
             opened = first[0].session_opened
             if opened.running_turn_id:
                 text = "A turn runs; the model can be changed after it, or over a WebSocket."

@@ -68,9 +68,8 @@ class _Talk:
 
     async def _serve(self, call: Call) -> None:
         opening = await self._opening()
-        chat = call.chat()
+        chat, first = await call.chat(opening)
         try:
-            first = await chat.open(opening)
             await self._say(await response_of(first))
             await self._converse(chat)
         finally:

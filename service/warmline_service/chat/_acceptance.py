@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from warmline_service.chat._naming import Naming
 from warmline_service.chat._ports import Runtime
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.sessions import Session
@@ -18,8 +19,9 @@ class Acceptance:
     next is stored it is withdrawn, so that the message can be sent again and runs then.
     """
 
-    def __init__(self, session: Session, runtime: Runtime) -> None:
+    def __init__(self, session: Session, runtime: Runtime, naming: Naming) -> None:
         self._session = session
+        self._naming = naming
         self._runtime = runtime
         self._doubtful: set[str] = set()
 
@@ -33,13 +35,17 @@ class Acceptance:
             if self._doubtful:
                 await store.withdraw(self._session.id, self._doubtful)
             try:
-                claimed = await store.accept(row, title, claim, self._session.token)
+                claimed = await store.accept(
+                    row, title, claim, self._session.token, named=self._naming.stored
+                )
             except WarmlineError as error:
                 if error.reason is Reason.STORAGE_UNAVAILABLE:
                     self._doubtful.add(row.id)
                 raise
             if claimed.turn_id not in self._doubtful:
                 self._doubtful.clear()
+                if claimed.turn_id == row.id:
+                    self._naming.gone()
                 return claimed
         raise WarmlineError(
             Reason.STORAGE_UNAVAILABLE, "The store is not itself again yet.", retry_after=1.0

@@ -16,6 +16,7 @@ from warmline_service.chat._answers import Allow, Change, Deny, ToolAnswer
 from warmline_service.chat._desk import Desk
 from warmline_service.chat._drain import Drain
 from warmline_service.chat._endings import abandoned
+from warmline_service.chat._naming import Naming
 from warmline_service.chat._ports import Runtime
 from warmline_service.chat._queue import Queue
 from warmline_service.chat._runner import Runner
@@ -68,13 +69,15 @@ class Conversation:
         spawn: Spawn,
         on_idle: Callable[[Conversation], None],
         drain: Drain,
+        naming: Naming,
     ) -> None:
         self.session = session
         self._runtime = runtime
         self._spawn = spawn
         self._on_idle = on_idle
         self._drain = drain
-        self._acceptance = Acceptance(session, runtime)
+        self.naming = naming
+        self._acceptance = Acceptance(session, runtime, naming)
         self._witness = Witness(session, runtime.audit)
         can, limits = runtime.capabilities, runtime.limits
         self._servers = SessionServers(session, runtime, self._emit)
@@ -234,6 +237,8 @@ class Conversation:
     def settle(self, call_id: str, answer: ToolAnswer, stream: Stream) -> None:
         """Answer a call of the caller's tool; it is told where nobody waits for it any more."""
         stream.may_speak()
+        if self.naming.owes:
+            self._spawn(self.naming.settle())
         if not self._desk.settle(call_id, answer):
             text = "Nobody waits for the result of this call."
             stream.warn("client_call_unknown", text, callId=call_id)
@@ -241,8 +246,7 @@ class Conversation:
     async def checkpoint(self, stream: Stream, names: Collection[str]) -> None:
         """Let the session be found again by names. Raises SESSION_BUSY, STORAGE_UNAVAILABLE."""
         stream.may_speak()
-        session = self.session
-        await self._runtime.store.name(session.id, session.tenant, names, session.token)
+        await self.naming.give(names)
         stream.tell(Checkpointed(tuple(names)))
 
     async def update(self, stream: Stream, change: Change) -> None:
@@ -297,11 +301,13 @@ class Conversation:
 
     def close(self) -> None:
         """It is at work here no more."""
+        self.naming.forget()
         self._servers.close()
 
     async def saved(self) -> None:
-        """Wait, within a bound, until the files of a process that has ended were saved."""
+        """Wait, within a bound, until the store says what is here: the files, and by which names."""
         await self._runner.saved()
+        await self.naming.settle()
 
     async def quiet(self) -> None:
         """Wait until no turn runs or waits."""

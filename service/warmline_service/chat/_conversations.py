@@ -14,6 +14,7 @@ from warmline_service.chat._copies import Copies
 from warmline_service.chat._deferred import parked_turn
 from warmline_service.chat._desk import approval_not_found
 from warmline_service.chat._drain import Drain
+from warmline_service.chat._naming import Names, Naming
 from warmline_service.chat._observers import Observers
 from warmline_service.chat._opening import Opening
 from warmline_service.chat._ports import Runtime
@@ -46,6 +47,7 @@ class Conversations:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._upkeep: set[asyncio.Task[None]] = set()
         self._drain = Drain()
+        self._names = Names()
         self.observers = Observers(runtime, self._drain, self._live)
         self.copies = Copies(runtime, self._drain, self._live, self._wholly)
         runtime.journal.on_outage = self._on_outage
@@ -59,9 +61,7 @@ class Conversations:
         QUOTA_EXCEEDED, IDEMPOTENCY_CONFLICT, STORAGE_UNAVAILABLE, before anything starts.
         """
         self._drain.check()
-        while opening.continuation and (
-            found := await self._runtime.store.take_named(tenant, opening.continuation)
-        ):
+        while opening.continuation and (found := await self._find(tenant, opening.continuation)):
             try:
                 return await self._attach(tenant, found, opening, continued=True)
             except WarmlineError as error:
@@ -70,6 +70,17 @@ class Conversations:
                     raise
         session_id = opening.session_id or await self._choose(tenant, opening)
         return await self._attach(tenant, session_id, opening)
+
+    async def _find(self, tenant: str, name: str) -> str:
+        """The session of a name, which nobody finds by it any more; empty for none."""
+        if (here := self._live.get(self._names.find(tenant, name))) is not None:
+            here.naming.use()
+            return here.session.id
+        while found := await self._runtime.store.take_named(tenant, name):
+            live = self._live.get(found)
+            if live is None or not live.naming.owes:
+                return found
+        return ""
 
     async def _attach(
         self, tenant: str, session_id: str, opening: Opening, *, continued: bool = False
@@ -196,6 +207,7 @@ class Conversations:
             await asyncio.wait(self._tasks, timeout=grace)
         if self._tasks:
             await self._cut(error, list(self._live.values()))
+        await asyncio.gather(*(each.naming.settle() for each in self._live.values()))
 
     async def draining(self) -> WarmlineError:
         """Wait until the service drains; says so as an error."""
@@ -237,9 +249,10 @@ class Conversations:
         if opening.fork_session:
             source = opening.fork_session, opening.fork_turn
             return await self.copies.forked(tenant, *source, claim, opening.config)
-        if opening.history:
+        if opening.history is not None:
+            history = await asyncio.to_thread(opening.history)
             begin = self._runtime.portable.begin
-            return await self._wholly(begin(tenant, opening.config, opening.history, claim))
+            return await self._wholly(begin(tenant, opening.config, history, claim))
         if not opening.files:
             return await sessions.create(tenant, opening.config, claim)
 
@@ -289,7 +302,10 @@ class Conversations:
         session = await runtime.sessions.load(tenant, session_id)
         unfinished = await runtime.store.unfinished(session_id)
         runtime.journal.feed(session_id, session.seq).epoch = session.token
-        conversation = Conversation(session, runtime, self._spawn, self._on_idle, self._drain)
+        naming = Naming(session, runtime.store, self._names)
+        conversation = Conversation(
+            session, runtime, self._spawn, self._on_idle, self._drain, naming
+        )
         found = None
         if runtime.capabilities.goes_on:
             found = await parked_turn(runtime.journal, session, unfinished)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from warmline_service.sessions import PlacedFile, SessionConfig
@@ -13,8 +14,9 @@ class Opening:
     """What a caller wants of a session, checked. Without an id, `latest` and `fork` it is a new one.
 
     `after` is the seq after which events are told; `key` names a new session, `key_hash` what is asked
-    for under it. `files` are there when a new session begins, `history` are the entries of a transcript that
-    it begins with. `continuation` is the name of the session that is meant, if there is one.
+    for under it. `files` are there when a new session begins. `history` gives the entries of a transcript
+    that it begins with, raises FIELD_INVALID, and may block: it is looked at for a new session only.
+    `continuation` is the name of the session that is meant, if there is one.
     """
 
     session_id: str = ""
@@ -29,7 +31,7 @@ class Opening:
     files: tuple[PlacedFile, ...] = ()
     key: str = ""
     key_hash: str = ""
-    history: tuple[bytes, ...] = field(default=(), repr=False)
+    history: Callable[[], tuple[bytes, ...]] | None = field(default=None, repr=False)
     continuation: str = ""
 
     @property

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import partial
 
 from warmline.v1 import chat_service_pb2 as chat_pb
 from warmline.v1 import events_pb2 as events_pb
@@ -29,6 +30,7 @@ _MEDIA = {
 _CALL_ID = re.compile(r"[!-~]{1,256}")
 _BLOCKS = 100
 _NAMES = 4
+_BRIEF_BYTES = 16 * 1024
 _KINDS = frozenset(field.name for field in events_pb.Event.DESCRIPTOR.oneofs_by_name["kind"].fields)
 
 
@@ -176,13 +178,21 @@ def opening_of(request: chat_pb.Open) -> Opening:
     )
 
 
-def _history(request: chat_pb.Open, *, existing: bool) -> tuple[bytes, ...]:
-    if request.history and (existing or request.HasField("fork")):
+def is_brief(config: config_pb.SessionConfig) -> bool:
+    """Whether it is checked in a moment: schemas are what takes long."""
+    has_schemas = bool(config.client_tools) or config.HasField("output_schema")
+    return not has_schemas and config.ByteSize() < _BRIEF_BYTES
+
+
+def _history(request: chat_pb.Open, *, existing: bool) -> Callable[[], tuple[bytes, ...]] | None:
+    if not request.history:
+        return None
+    if existing or request.HasField("fork"):
         raise field_invalid("open.history", "only a new session begins with one")
-    if request.history and request.config.workspace.files:
+    if request.config.workspace.files:
         raise field_invalid("open.history", "must be empty where `config.workspace.files` is not")
     tools = [tool.name for tool in request.config.client_tools]
-    return history_of(request.history, tools, "open.history")
+    return partial(history_of, request.history, tools, "open.history")
 
 
 def ask_opening_of(request: chat_pb.AskRequest) -> Opening:

@@ -8,13 +8,20 @@ from collections.abc import Iterable
 import sqlalchemy as sa
 
 from warmline_service.store._schema import continuations
+from warmline_service.store._statement import Statement
+
+_PUT = Statement(lambda insert: insert(continuations))
+_DROP = Statement(
+    lambda _: sa.delete(continuations).where(continuations.c.session_id == sa.bindparam("of"))
+)
 
 
 def put(connection: sa.Connection, session_id: str, tenant: str, names: Iterable[str]) -> None:
     """Give a session names, in place of those that it has."""
     drop(connection, session_id)
     row = {"session_id": session_id, "tenant": tenant, "given_at": time.time()}
-    connection.execute(sa.insert(continuations), [row | {"name": name} for name in names])
+    for name in names:
+        _PUT(connection, row | {"name": name})
 
 
 def take(connection: sa.Connection, tenant: str, name: str) -> str:
@@ -35,4 +42,4 @@ def take(connection: sa.Connection, tenant: str, name: str) -> str:
 
 def drop(connection: sa.Connection, session_id: str) -> None:
     """Take a session's names away."""
-    connection.execute(sa.delete(continuations).where(continuations.c.session_id == session_id))
+    _DROP(connection, {"of": session_id})

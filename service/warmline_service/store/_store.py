@@ -145,14 +145,17 @@ class Store:
 
     # Turns.
 
-    async def accept(self, turn: TurnRow, title: str, claim: Claim | None, token: int) -> Claimed:
+    async def accept(
+        self, turn: TurnRow, title: str, claim: Claim | None, token: int, *, named: bool = True
+    ) -> Claimed:
         """Store a turn under a lease, unless its key has one already: gives whose it is.
 
+        The names that a session is found by are used up by that; without `named` it has none.
         Raises IDEMPOTENCY_CONFLICT, SESSION_ELSEWHERE.
         """
         try:
             return await self._write(
-                lambda c: _turns.accept(c, turn, title, claim, (self.node_id, token))
+                lambda c: _turns.accept(c, turn, title, claim, (self.node_id, token), named=named)
             )
         except sa.exc.IntegrityError as error:
             # One that had been given up was stored only now, under the same number.

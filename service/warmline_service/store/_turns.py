@@ -9,7 +9,7 @@ import msgspec
 import sqlalchemy as sa
 
 from warmline_service.errors import Reason, WarmlineError
-from warmline_service.store import _leases
+from warmline_service.store import _continuations, _leases
 from warmline_service.store._rows import Claim, Claimed, TurnRow, TurnState
 from warmline_service.store._schema import idempotency_keys, sessions, turns
 from warmline_service.store._statement import Statement
@@ -104,11 +104,13 @@ def accept(
     title: str,
     wanted: Claim | None,
     lease: tuple[str, int],
+    *,
+    named: bool,
 ) -> Claimed:
     """Store a turn before it begins; or give the turn that has its key already.
 
     The same turn again changes nothing. `lease` is the node's and its epoch; raises SESSION_ELSEWHERE
-    where it is not held any more.
+    where it is not held any more. `named`: the session may have names, which say no more what was said.
     """
     mine = Claimed(turn.session_id, turn.id)
     node_id, token = lease
@@ -120,6 +122,8 @@ def accept(
         return other
     values = {"of": turn.session_id, "number": turn.number, "now": turn.created_at}
     _COUNT(connection, values | {"title": title})
+    if named:
+        _continuations.drop(connection, turn.session_id)
     return mine
 
 

@@ -250,8 +250,8 @@ class Open(_message.Message):
     continuation: _builtins.str
     """Go on with the session of the caller's tenant that this name was given to last by a `checkpoint`,
     and that nobody else has; `config` and `history` are not looked at then. Where there is none, a new
-    session begins. All of the session's names are used up by that. At most 128 characters of ASCII without spaces, with
-    neither a session's id nor `fork` nor `continue_latest`.
+    session begins. All of the session's names are used up by that, and by its next turn. At most 128
+    characters of ASCII without spaces, with neither a session's id nor `fork` nor `continue_latest`.
     """
     @_builtins.property
     def config(self) -> _session_config_pb2.SessionConfig:

@@ -13,10 +13,10 @@ from warmline.v1 import events_pb2 as pb
 from warmline_http import _sse
 from warmline_http._answer import Answer, Written
 from warmline_http._call import Asked, Call
+from warmline_http._completion import Key, begun, headers_of
 from warmline_http._failure import Failure
 from warmline_http._shapes import Shape, body_of
 from warmline_http.anthropic._request import KEPT, MessagesBody, ignored_in, talk_of
-from warmline_http.anthropic._routes import Key, begun
 
 router = APIRouter(tags=["anthropic"])
 
@@ -47,9 +47,7 @@ async def keepalive(call: Asked, body: MessagesBody, key: Key = "") -> _sse.Even
     `system` and the subtype `warmline` says which session it is and how its process was had.
     """
     answer = await begun(call, talk_of(body, key, kind=KEPT))
-    headers = {"request-id": call.request_id, "x-session-id": answer.opened.session_id}
-    if ignored := ignored_in(body):
-        headers["x-warmline-ignored"] = ignored
+    headers = {"request-id": call.request_id} | headers_of(answer, ignored_in(body))
     return _sse.EventStream(
         _lines(call, answer), heartbeat=call.settings.heartbeat, headers=headers
     )

@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Response
 from pydantic import BaseModel
 from warmline.v1 import model_service_pb2
 
 from warmline_http import _sse
 from warmline_http._answer import Answer
 from warmline_http._call import Asked, Call
+from warmline_http._completion import ANSWERS, Key, begun, headers_of
 from warmline_http._failure import Failure
 from warmline_http._shapes import Shape, body_of
-from warmline_http._talk import Talk
 from warmline_http.anthropic._request import CountBody, MessagesBody, ignored_in, talk_of
 
 router = APIRouter(tags=["anthropic"])
 
-Key = Annotated[str, Header(alias="idempotency-key", max_length=128, pattern=r"^[!-~]*$")]
 # Clients of the API wait for a `ping` as for anything else, and show it to nobody.
 _PING = _sse.event(b'{"type": "ping"}', "ping")
-_EXAMPLE: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "The answer; with `stream`, server-sent events.",
-        "content": {"text/event-stream": {}},
-    }
-}
 
 
-@router.post("/v1/messages", responses=_EXAMPLE, response_model=None)
+@router.post("/v1/messages", responses=ANSWERS, response_model=None)
 async def create_message(
     call: Asked, body: MessagesBody, key: Key = ""
 ) -> Response | _sse.EventStream:
@@ -41,9 +34,7 @@ async def create_message(
     `tool_result` goes on in the same process.
     """
     answer = await begun(call, talk_of(body, key))
-    headers = {"request-id": call.request_id, "x-session-id": answer.opened.session_id}
-    if ignored := ignored_in(body):
-        headers["x-warmline-ignored"] = ignored
+    headers = {"request-id": call.request_id} | headers_of(answer, ignored_in(body))
     if body.stream:
         return _sse.EventStream(
             _stream(call, answer),
@@ -67,17 +58,6 @@ async def count_tokens(call: Asked, body: CountBody) -> Counted:
     request = model_service_pb2.CountTokensRequest(body=sent)
     answer = await call.unary("models", "CountTokens", request)
     return Counted(input_tokens=answer.input_tokens)
-
-
-async def begun(call: Call, talk: Talk) -> Answer:
-    """An answer whose message has been accepted; whoever gets it closes it. Raises Failure."""
-    answer = Answer(call, talk)
-    try:
-        await answer.open()
-    except BaseException:
-        answer.close()
-        raise
-    return answer
 
 
 async def _whole(answer: Answer) -> bytes:

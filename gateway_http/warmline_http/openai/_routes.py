@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Response
 
 from warmline_http import _sse
 from warmline_http._answer import Answer
 from warmline_http._call import Asked, Call
+from warmline_http._completion import ANSWERS, Key, begun, headers_of
 from warmline_http._failure import Failure
 from warmline_http._shapes import Shape, body_of
 from warmline_http.openai._body import CompletionBody
@@ -19,16 +19,8 @@ from warmline_http.openai._request import ignored_in, talk_of
 
 router = APIRouter(tags=["openai"])
 
-Key = Annotated[str, Header(alias="idempotency-key", max_length=128, pattern=r"^[!-~]*$")]
-_EXAMPLE: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "The answer; with `stream`, server-sent events.",
-        "content": {"text/event-stream": {}},
-    }
-}
 
-
-@router.post("/v1/chat/completions", responses=_EXAMPLE, response_model=None)
+@router.post("/v1/chat/completions", responses=ANSWERS, response_model=None)
 async def create_completion(
     call: Asked, body: CompletionBody, key: Key = ""
 ) -> Response | _sse.EventStream:
@@ -37,15 +29,8 @@ async def create_completion(
     `tools` run on the caller's side: the answer stops with `tool_calls`, and the next request with the
     `tool` messages goes on in the same process.
     """
-    answer = Answer(call, talk_of(body, key))
-    try:
-        await answer.open()
-    except BaseException:
-        answer.close()
-        raise
-    headers = {"x-session-id": answer.opened.session_id}
-    if ignored := ignored_in(body):
-        headers["x-warmline-ignored"] = ignored
+    answer = await begun(call, talk_of(body, key))
+    headers = headers_of(answer, ignored_in(body))
     options = body.stream_options
     reply = Reply(
         answer.opened.model, with_usage=options is not None and bool(options.include_usage)

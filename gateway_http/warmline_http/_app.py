@@ -153,7 +153,7 @@ def _failure_of(error: Exception, request_id: str) -> Failure:
         return _invalid(error)
     if isinstance(error, _UNSPEAKABLE):
         return Failure.field("body", "has text that is no Unicode, or is nested too deeply")
-    return Failure(500, "INTERNAL", f"A fault of the gateway; the request's id is {request_id}.")
+    return Failure.fault(request_id)
 
 
 def _invalid(error: RequestValidationError) -> Failure:

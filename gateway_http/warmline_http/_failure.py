@@ -63,6 +63,12 @@ class Failure(Exception):  # noqa: N818  # what it is
         """A field of the body that is not acceptable."""
         return cls(400, "FIELD_INVALID", f"{name}: {wrong}", fields={name: wrong})
 
+    @classmethod
+    def fault(cls, request_id: str) -> Self:
+        """A fault of the gateway's own; what it was is in its log alone."""
+        text = f"A fault of the gateway; the request's id is {request_id}."
+        return cls(500, "INTERNAL", text)
+
     def without(self, prefix: str) -> Failure:
         """The same, for a caller who does not put this before the names of fields."""
         fields = {name.removeprefix(prefix): wrong for name, wrong in self.fields.items()}

@@ -7,15 +7,12 @@ import ipaddress
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from warmline_http._caller import metadata_of, request_id_of
 from warmline_http._failure import Failure
 from warmline_http._settings import HttpSettings
 from warmline_http._shapes import response_of, shape_of
-
-_log = structlog.get_logger(__name__)
 
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 _PREFLIGHT = {
@@ -69,12 +66,6 @@ class Guard:
                 if sending.begun:
                     raise
                 await response_of(shape, failure, request_id)(scope, receive, sending)
-            except Exception:
-                if sending.begun:
-                    raise
-                _log.exception("request failed", request_id=request_id)
-                fault = Failure(500, "INTERNAL", f"A fault of the gateway; its id is {request_id}.")
-                await response_of(shape, fault, request_id)(scope, receive, sending)
         except Failure as failure:
             await self._refuse(scope, receive, send, failure)
 

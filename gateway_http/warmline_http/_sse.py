@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 
+import msgspec
+import structlog
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+
+from warmline_http._call import Call
+from warmline_http._failure import Failure
+from warmline_http._shapes import body_of
+
+_log = structlog.get_logger(__name__)
 
 # More than proxies keep in a buffer before they pass it on (nginx: 4 or 8 KiB).
 _PADDING = b" " * 8192
@@ -33,12 +41,37 @@ def event(data: bytes, name: str = "", identifier: str = "") -> bytes:
     return head.encode() + b"data: " + data + b"\n\n"
 
 
+def failure_event(call: Call, failure: Failure, name: str = "") -> bytes:
+    """A failure as one event, in the shape of the call's API."""
+    return event(msgspec.json.encode(body_of(call.shape, failure, call.request_id)), name)
+
+
+async def to_the_end(
+    call: Call,
+    chunks: AsyncGenerator[bytes, None],
+    tell: Callable[[Failure], bytes],
+    last: Callable[[], bytes] | None = None,
+) -> AsyncGenerator[bytes, None]:
+    """What a generator yields, what it failed with as `tell` says it, and `last`: no end is silent."""
+    try:
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                yield chunk
+    except Failure as failure:
+        yield tell(failure)
+    except Exception as error:  # noqa: BLE001  # whoever waits must learn of it
+        _log.error("stream failed", request_id=call.request_id, exc_info=error)
+        yield tell(Failure.fault(call.request_id))
+    if last is not None:
+        yield last()
+
+
 class EventStream(Response):
     """A response that sends what a generator yields, and closes it when the client is gone.
 
-    The generator tells failures itself: once it runs, the status has been said. `beat` is sent after
-    every `heartbeat` seconds of silence. What is ready together is sent together: much of what a chunk
-    costs is the sending.
+    Failures are told by the generator (`to_the_end`): once it runs, the status has been said. `beat` is
+    sent after every `heartbeat` seconds of silence. What is ready together is sent together: much of what
+    a chunk costs is the sending.
     """
 
     def __init__(

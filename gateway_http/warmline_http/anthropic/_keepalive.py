@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -12,10 +13,8 @@ from warmline.v1 import events_pb2 as pb
 
 from warmline_http import _sse
 from warmline_http._answer import Answer, Written
-from warmline_http._call import Asked, Call
+from warmline_http._call import Asked
 from warmline_http._completion import Key, begun, headers_of
-from warmline_http._failure import Failure
-from warmline_http._shapes import Shape, body_of
 from warmline_http.anthropic._request import KEPT, MessagesBody, ignored_in, talk_of
 
 router = APIRouter(tags=["anthropic"])
@@ -48,12 +47,15 @@ async def keepalive(call: Asked, body: MessagesBody, key: Key = "") -> _sse.Even
     """
     answer = await begun(call, talk_of(body, key, kind=KEPT))
     headers = {"request-id": call.request_id} | headers_of(answer, ignored_in(body))
+    tell = partial(_sse.failure_event, call)
     return _sse.EventStream(
-        _lines(call, answer), heartbeat=call.settings.heartbeat, headers=headers
+        _sse.to_the_end(call, _lines(answer), tell, lambda: _DONE),
+        heartbeat=call.settings.heartbeat,
+        headers=headers,
     )
 
 
-async def _lines(call: Call, answer: Answer) -> AsyncGenerator[bytes, None]:
+async def _lines(answer: Answer) -> AsyncGenerator[bytes, None]:
     try:
         yield _sse.comment("warmline")
         async for event in answer.events():
@@ -63,11 +65,8 @@ async def _lines(call: Call, answer: Answer) -> AsyncGenerator[bytes, None]:
                 _keep(answer.written, event.raw.json)
                 yield _sse.event(event.raw.json.encode())
         await answer.name()
-    except Failure as failure:
-        yield _sse.event(msgspec.json.encode(body_of(Shape.ANTHROPIC, failure, call.request_id)))
     finally:
         answer.close()
-    yield _DONE
 
 
 def _receipt(event: pb.Event, answer: Answer) -> bytes:

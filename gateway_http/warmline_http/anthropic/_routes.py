@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -12,10 +13,8 @@ from warmline.v1 import model_service_pb2
 
 from warmline_http import _sse
 from warmline_http._answer import Answer
-from warmline_http._call import Asked, Call
+from warmline_http._call import Asked
 from warmline_http._completion import ANSWERS, Key, begun, headers_of
-from warmline_http._failure import Failure
-from warmline_http._shapes import Shape, body_of
 from warmline_http.anthropic._request import CountBody, MessagesBody, ignored_in, talk_of
 
 router = APIRouter(tags=["anthropic"])
@@ -37,7 +36,7 @@ async def create_message(
     headers = {"request-id": call.request_id} | headers_of(answer, ignored_in(body))
     if body.stream:
         return _sse.EventStream(
-            _stream(call, answer),
+            _sse.to_the_end(call, _steps(answer), partial(_sse.failure_event, call, name="error")),
             heartbeat=call.settings.heartbeat,
             headers=headers,
             beat=_sse.comment("still here") + _PING,
@@ -79,14 +78,11 @@ async def _whole(answer: Answer) -> bytes:
     return msgspec.json.encode(message | told)
 
 
-async def _stream(call: Call, answer: Answer) -> AsyncGenerator[bytes, None]:
+async def _steps(answer: Answer) -> AsyncGenerator[bytes, None]:
     try:
         # Before the model answers: that it was heard.
         yield _sse.comment("warmline") + _PING
         async for step in answer.steps():
             yield _sse.event(msgspec.json.encode(step), step["type"])
-    except Failure as failure:
-        told = body_of(Shape.ANTHROPIC, failure, call.request_id)
-        yield _sse.event(msgspec.json.encode(told), "error")
     finally:
         answer.close()

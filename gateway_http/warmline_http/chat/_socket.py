@@ -61,8 +61,7 @@ class _Talk:
             await self._refuse(failure)
         except Exception as error:  # noqa: BLE001  # whoever waits must learn of it
             _log.error("socket failed", request_id=self._call.request_id, exc_info=error)
-            text = f"A fault of the gateway; the request's id is {self._call.request_id}."
-            await self._refuse(Failure(500, "INTERNAL", text))
+            await self._refuse(Failure.fault(self._call.request_id))
         else:
             await self._close(_NORMAL, "done")
 

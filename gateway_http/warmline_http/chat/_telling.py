@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
 from dataclasses import replace
 
 import msgspec
-import structlog
 from warmline.v1 import events_pb2 as events_pb
 
 from warmline_http import _sse
 from warmline_http._call import Call
 from warmline_http._failure import Failure
 from warmline_http._link import Events
-from warmline_http._shapes import Shape, body_of
 from warmline_http.chat._json import json_of
 from warmline_http.chat._place import ENDS, Place
 
-_log = structlog.get_logger(__name__)
 
-
-async def told(
+def told(
     call: Call, events: Events, first: Sequence[events_pb.Event], place: Place
 ) -> AsyncGenerator[bytes, None]:
     """What is told after a place: `first`, then what `events` has, to the end of the place's turn.
@@ -29,20 +24,7 @@ async def told(
     What fails is told; the last event is always `done`. Closes `events`.
     """
     telling = _Telling(call, events, place)
-    try:
-        yield _sse.comment("events follow")
-        async with aclosing(telling.chunks(first)) as chunks:
-            async for chunk in chunks:
-                yield chunk
-    except Failure as failure:
-        yield telling.failure(failure)
-    except Exception as error:  # noqa: BLE001  # whoever waits must learn of it
-        _log.error("stream failed", request_id=call.request_id, exc_info=error)
-        text = f"A fault of the gateway; the request's id is {call.request_id}."
-        yield telling.failure(Failure(500, "INTERNAL", text))
-    finally:
-        events.close()
-    yield telling.done()
+    return _sse.to_the_end(call, telling.chunks(first), telling.failure, telling.done)
 
 
 class _Telling:
@@ -52,22 +34,25 @@ class _Telling:
         self._place = place
 
     async def chunks(self, batch: Sequence[events_pb.Event]) -> AsyncGenerator[bytes, None]:
-        while True:
-            parts = [await self._tell(event) for event in batch if self._is_of_it(event)]
-            if parts:
-                yield b"".join(parts)
-            if self._place.ended:
-                return
-            batch = await self._events.read()
-            if not batch:
-                raise Failure(502, "STREAM_ENDED", "The stream ended before its turn.")
+        try:
+            yield _sse.comment("events follow")
+            while True:
+                parts = [await self._tell(event) for event in batch if self._is_of_it(event)]
+                if parts:
+                    yield b"".join(parts)
+                if self._place.ended:
+                    return
+                batch = await self._events.read()
+                if not batch:
+                    raise Failure(502, "STREAM_ENDED", "The stream ended before its turn.")
+        finally:
+            self._events.close()
 
     def failure(self, failure: Failure) -> bytes:
         """How it failed; where it may be tried again, with the time after which `EventSource` does so."""
-        data = msgspec.json.encode(body_of(Shape.OWN, failure, self._call.request_id))
         wait = failure.retry_after
         retry = f"retry: {max(1000, round(wait * 1000))}\n".encode() if wait is not None else b""
-        return retry + _sse.event(data, "error")
+        return retry + _sse.failure_event(self._call, failure, "error")
 
     def done(self) -> bytes:
         """The last event; a turn that has not `ended` goes on, and so may the stream."""

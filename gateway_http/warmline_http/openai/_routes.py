@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from functools import partial
 
-import msgspec
 from fastapi import APIRouter, Response
 
 from warmline_http import _sse
 from warmline_http._answer import Answer
-from warmline_http._call import Asked, Call
+from warmline_http._call import Asked
 from warmline_http._completion import ANSWERS, Key, begun, headers_of
-from warmline_http._failure import Failure
-from warmline_http._shapes import Shape, body_of
 from warmline_http.openai._body import CompletionBody
 from warmline_http.openai._reply import Reply
 from warmline_http.openai._request import ignored_in, talk_of
@@ -37,7 +35,9 @@ async def create_completion(
     )
     if body.stream:
         return _sse.EventStream(
-            _stream(call, answer, reply), heartbeat=call.settings.heartbeat, headers=headers
+            _sse.to_the_end(call, _chunks(answer, reply), partial(_sse.failure_event, call)),
+            heartbeat=call.settings.heartbeat,
+            headers=headers,
         )
     return Response(await _whole(answer, reply), headers=headers, media_type="application/json")
 
@@ -51,7 +51,7 @@ async def _whole(answer: Answer, reply: Reply) -> bytes:
     return reply.whole(answer.written)
 
 
-async def _stream(call: Call, answer: Answer, reply: Reply) -> AsyncGenerator[bytes, None]:
+async def _chunks(answer: Answer, reply: Reply) -> AsyncGenerator[bytes, None]:
     try:
         # Before the model answers: that it was heard.
         yield _sse.comment("warmline") + reply.begin()
@@ -60,15 +60,5 @@ async def _stream(call: Call, answer: Answer, reply: Reply) -> AsyncGenerator[by
                 yield chunk
         for chunk in reply.end(answer.written):
             yield chunk
-    except Failure as failure:
-        yield _told(failure, call)
-    except Exception:
-        text = f"A fault of the gateway; the request's id is {call.request_id}."
-        yield _told(Failure(500, "INTERNAL", text), call)
-        raise
     finally:
         answer.close()
-
-
-def _told(failure: Failure, call: Call) -> bytes:
-    return _sse.event(msgspec.json.encode(body_of(Shape.OPENAI, failure, call.request_id)))

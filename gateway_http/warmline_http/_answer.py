@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from warmline.v1 import chat_service_pb2 as chat_pb
 from warmline.v1 import events_pb2 as pb
 
 from warmline_http._call import Call
-from warmline_http._failure import Failure
+from warmline_http._failure import Failure, within
 from warmline_http._link import Chat
 from warmline_http._talk import Talk
 
@@ -160,7 +160,7 @@ class Answer:
             assert self._chat is not None
             await self._chat.send(self._talk.frame())
         # A refusal has its own status while nothing has been answered.
-        async with _within(self._call.settings.call_timeout):
+        async with within(self._call.settings.call_timeout):
             while not self._turn_id:
                 self._take(await self._read())
         for event in self._ready:
@@ -172,7 +172,7 @@ class Answer:
         self._left = self._talk.answers()
         self._turn_id = self.opened.running_turn_id
         await self._settle(self.opened.open_client_calls)
-        async with _within(self._call.settings.call_timeout):
+        async with within(self._call.settings.call_timeout):
             while self._left and self._turn_id:
                 events, self._ready = self._ready or await self._read(), []
                 if any(event.WhichOneof("kind") in _ENDS for event in events):
@@ -209,7 +209,7 @@ class Answer:
         assert self._chat is not None
         events = await self._chat.read()
         if not events:
-            raise Failure(502, "STREAM_ENDED", "The service ended the stream before the turn.")
+            raise Failure.stream_ended()
         return list(events)
 
     def _take(self, events: list[pb.Event]) -> None:
@@ -234,15 +234,6 @@ def _keys(event: pb.Event) -> tuple[str, ...]:
         case "turn_failed":
             return (event.turn_failed.idempotency_key,)
     return ()
-
-
-@asynccontextmanager
-async def _within(seconds: float) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError:
-        raise Failure(504, "TIMEOUT", "The service did not answer in time.") from None
 
 
 class _Merging:

@@ -18,7 +18,7 @@ from warmline.v1 import session_service_pb2 as pb
 
 from warmline_http._call import Asked, Call
 from warmline_http._download import Download
-from warmline_http._failure import Failure
+from warmline_http._failure import Failure, within
 from warmline_http._proto import FAILURES, UINT64, answer, dict_of, told
 
 router = APIRouter(tags=["sessions"], responses=FAILURES)
@@ -66,11 +66,8 @@ async def list_events(
         session_id=session_id, detail=_DETAIL[detail], kinds=kinds or (), replay_only=True
     )
     request.after.seq = after
-    try:
-        async with asyncio.timeout(call.settings.call_timeout):
-            page, more = await _page(call, request, limit)
-    except TimeoutError:
-        raise Failure(504, "TIMEOUT", "The service did not answer in time.") from None
+    async with within(call.settings.call_timeout):
+        page, more = await _page(call, request, limit)
     body = await asyncio.to_thread(_page_text, page, more)
     return Response(body, media_type="application/json")
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from warmline_http._failure import Failure
+from warmline_http._failure import within
 
 T = TypeVar("T")
 
@@ -63,11 +63,8 @@ class Download(Response):
 
 
 async def _next(source: AsyncIterator[T], timeout: float) -> T | None:
-    try:
-        async with asyncio.timeout(timeout):
-            return await anext(source, None)
-    except TimeoutError:
-        raise Failure(504, "TIMEOUT", "The service did not answer in time.") from None
+    async with within(timeout):
+        return await anext(source, None)
 
 
 async def _gone(receive: Receive) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Self
 
 import grpc
@@ -69,6 +71,11 @@ class Failure(Exception):  # noqa: N818  # what it is
         text = f"A fault of the gateway; the request's id is {request_id}."
         return cls(500, "INTERNAL", text)
 
+    @classmethod
+    def stream_ended(cls) -> Self:
+        """A stream of events that ended, and should have told of more."""
+        return cls(502, "STREAM_ENDED", "The service ended the stream before the turn.")
+
     def without(self, prefix: str) -> Failure:
         """The same, for a caller who does not put this before the names of fields."""
         fields = {name.removeprefix(prefix): wrong for name, wrong in self.fields.items()}
@@ -116,3 +123,13 @@ class Failure(Exception):  # noqa: N818  # what it is
         if status is None:
             status = status_pb2.Status(code=error.code().value[0], message=error.details() or "")
         return cls.of_status(status)
+
+
+@asynccontextmanager
+async def within(seconds: float) -> AsyncIterator[None]:
+    """Bounds what the service is waited for; raises Failure where it takes longer."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise Failure(504, "TIMEOUT", "The service did not answer in time.") from None

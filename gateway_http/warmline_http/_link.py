@@ -19,7 +19,7 @@ from warmline.v1 import chat_service_pb2 as chat_pb
 from warmline.v1 import events_pb2 as events_pb
 
 from warmline_http._caller import Metadata
-from warmline_http._failure import Failure
+from warmline_http._failure import Failure, within
 from warmline_http._settings import HttpSettings
 
 _MESSAGE_BYTES = 128 * 1024 * 1024
@@ -194,12 +194,9 @@ class Events:
 
     async def taken(self) -> None:
         """Wait until the service has taken the call. Raises Failure where it refuses it."""
-        try:
-            async with asyncio.timeout(self._timeout):
-                await self._call.initial_metadata()
-                refused = self._call.done() and await self._call.code() is not grpc.StatusCode.OK
-        except TimeoutError:
-            raise _too_slow() from None
+        async with within(self._timeout):
+            await self._call.initial_metadata()
+            refused = self._call.done() and await self._call.code() is not grpc.StatusCode.OK
         if refused:
             raise await _failure_of(self._call)
 
@@ -229,31 +226,25 @@ class Chat(Events):
         A refusal that comes while a frame is written loses its reason on the way (grpc#36066), and is told
         by the words of `_STATUS_LOST`.
         """
-        try:
-            async with asyncio.timeout(self._timeout):
-                for frame in frames:
-                    await self.send(frame)
-                return await self._first()
-        except TimeoutError:
-            raise _too_slow() from None
+        async with within(self._timeout):
+            for frame in frames:
+                await self.send(frame)
+            return await self._first()
 
     async def begin_slowly(self, frames: Sequence[chat_pb.ChatRequest]) -> list[events_pb.Event]:
         """The same, each frame when the service has taken what came before: no reason is lost."""
-        try:
-            async with asyncio.timeout(self._timeout):
-                await self.taken()
-                await self.send(frames[0])
-                first = await self._first()
-                for frame in frames[1:]:
-                    await self.send(frame)
-                return first
-        except TimeoutError:
-            raise _too_slow() from None
+        async with within(self._timeout):
+            await self.taken()
+            await self.send(frames[0])
+            first = await self._first()
+            for frame in frames[1:]:
+                await self.send(frame)
+            return first
 
     async def _first(self) -> list[events_pb.Event]:
         first = await self.read()
         if not first:
-            raise Failure(502, "STREAM_ENDED", "The service ended the stream before it began.")
+            raise Failure.stream_ended()
         return list(first)
 
     async def send(self, frame: chat_pb.ChatRequest) -> None:
@@ -285,7 +276,3 @@ async def _failure_of(call: Any) -> Failure:
             details=await call.details(),
         )
     )
-
-
-def _too_slow() -> Failure:
-    return Failure(504, "TIMEOUT", "The service did not answer in time.")

@@ -16,7 +16,7 @@ from warmline.v1 import session_service_pb2 as session_pb
 from warmline.v1 import usage_service_pb2 as usage_pb
 
 from warmline_http._call import Asked, Call
-from warmline_http._failure import Failure
+from warmline_http._failure import Failure, within
 from warmline_http._proto import FAILURES, dict_of
 
 router = APIRouter(tags=["gateway"], responses=FAILURES)
@@ -128,7 +128,7 @@ async def _last_turn(
     request.after.seq = max(0, session.last_seq - _LOOK_BACK)
     last: events_pb.Event | None = None
     try:
-        async with few, asyncio.timeout(call.settings.call_timeout):
+        async with few, within(call.settings.call_timeout):
             async with aclosing(call.stream("chat", "Watch", request)) as replies:
                 async for reply in replies:
                     last = reply.events[-1]
@@ -136,8 +136,6 @@ async def _last_turn(
         # It may have been removed since.
         if failure.status != 404:
             raise
-    except TimeoutError:
-        raise Failure(504, "TIMEOUT", "The service did not answer in time.") from None
     return None if last is None else _turn(last, session.config.model or default)
 
 

@@ -15,7 +15,7 @@ from warmline.v1 import session_config_pb2 as config_pb
 from warmline.v1 import session_service_pb2 as session_pb
 
 from warmline_http._call import Asked, Call
-from warmline_http._failure import Failure
+from warmline_http._failure import Failure, within
 from warmline_http._link import Events
 from warmline_http._sse import EventStream
 from warmline_http.chat._json import filled
@@ -144,11 +144,8 @@ async def _said(call: Call, asked: Spoken) -> Response:
         await _choose(call, asked.session_id, asked.model)
     events = await call.events("Ask", request)
     try:
-        async with asyncio.timeout(call.settings.call_timeout):
+        async with within(call.settings.call_timeout):
             first = await _until_named(events)
-    except TimeoutError:
-        events.close()
-        raise Failure(504, "TIMEOUT", "The service did not answer in time.") from None
     except BaseException:
         events.close()
         raise
@@ -161,7 +158,7 @@ async def _until_named(events: Events) -> list[events_pb.Event]:
     while not any(event.turn_id for event in first):
         batch = await events.read()
         if not batch:
-            raise Failure(502, "STREAM_ENDED", "The stream ended before its turn.")
+            raise Failure.stream_ended()
         first += batch
     return first
 
@@ -231,7 +228,7 @@ async def _choose(call: Call, session_id: str, model: str) -> None:
     """Have another model answer from now on."""
     chat, first = await call.chat(pb.Open(session_id=session_id))
     try:
-        async with asyncio.timeout(call.settings.call_timeout):
+        async with within(call.settings.call_timeout):
             opened = first[0].session_opened
             if opened.running_turn_id:
                 text = "A turn runs; the model can be changed after it, or over a WebSocket."
@@ -242,8 +239,6 @@ async def _choose(call: Call, session_id: str, model: str) -> None:
             # To its end: a session that somebody has is busy.
             while events := await chat.read():
                 _check_update(events)
-    except TimeoutError:
-        raise Failure(504, "TIMEOUT", "The service did not answer in time.") from None
     finally:
         chat.close()
 

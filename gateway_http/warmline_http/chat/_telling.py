@@ -44,7 +44,7 @@ class _Telling:
                     return
                 batch = await self._events.read()
                 if not batch:
-                    raise Failure(502, "STREAM_ENDED", "The stream ended before its turn.")
+                    raise Failure.stream_ended()
         finally:
             self._events.close()
 

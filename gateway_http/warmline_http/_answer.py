@@ -14,6 +14,7 @@ from warmline.v1 import chat_service_pb2 as chat_pb
 from warmline.v1 import events_pb2 as pb
 
 from warmline_http._call import Call
+from warmline_http._events import ENDS
 from warmline_http._failure import Failure, within
 from warmline_http._link import Chat
 from warmline_http._talk import Talk
@@ -175,7 +176,7 @@ class Answer:
         async with within(self._call.settings.call_timeout):
             while self._left and self._turn_id:
                 events, self._ready = self._ready or await self._read(), []
-                if any(event.WhichOneof("kind") in _ENDS for event in events):
+                if any(event.WhichOneof("kind") in ENDS for event in events):
                     return False
                 calls = [e.client_tool_called for e in events if e.HasField("client_tool_called")]
                 await self._settle(calls)
@@ -219,9 +220,6 @@ class Answer:
             elif self._talk.key in _keys(event):
                 self._turn_id = event.turn_id
         self._ready = events
-
-
-_ENDS = ("turn_completed", "turn_failed")
 
 
 def _keys(event: pb.Event) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Query, Request
@@ -18,16 +18,12 @@ from warmline.v1 import session_service_pb2 as pb
 
 from warmline_http._call import Asked, Call
 from warmline_http._download import Download
+from warmline_http._events import DETAIL, Detail
 from warmline_http._failure import Failure, within
 from warmline_http._proto import FAILURES, UINT64, answer, dict_of, told
 
 router = APIRouter(tags=["sessions"], responses=FAILURES)
 
-_DETAIL = {
-    "text": chat_pb.DETAIL_TEXT,
-    "blocks": chat_pb.DETAIL_BLOCKS,
-    "raw": chat_pb.DETAIL_RAW,
-}
 # A page of events ends with the first that goes beyond it.
 _PAGE_BYTES = 4 * 1024 * 1024
 _BYTES: dict[int | str, dict[str, Any]] = {
@@ -58,12 +54,12 @@ async def list_events(
     session_id: str,
     after: Annotated[int, Query(ge=0, le=UINT64)] = 0,
     kinds: Annotated[list[str] | None, Query(max_length=50)] = None,
-    detail: Literal["text", "blocks", "raw"] = "blocks",
+    detail: Detail = "blocks",
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
 ) -> Response:
     """What happened in a session after the event with this `seq`; `next_after` begins the next page."""
     request = chat_pb.WatchRequest(
-        session_id=session_id, detail=_DETAIL[detail], kinds=kinds or (), replay_only=True
+        session_id=session_id, detail=DETAIL[detail], kinds=kinds or (), replay_only=True
     )
     request.after.seq = after
     async with within(call.settings.call_timeout):

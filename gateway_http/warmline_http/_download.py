@@ -11,6 +11,7 @@ from urllib.parse import quote
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from warmline_http._asgi import gone
 from warmline_http._failure import within
 
 T = TypeVar("T")
@@ -50,23 +51,18 @@ class Download(Response):
         async with aclosing(self._source):
             chunk = await _next(self._source, self._timeout)
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            gone = asyncio.create_task(_gone(receive))
+            leaving = asyncio.create_task(gone(receive))
             try:
-                while chunk is not None and not gone.done():
+                while chunk is not None and not leaving.done():
                     async with asyncio.timeout(self._timeout):
                         await send({"type": "http.response.body", "body": chunk, "more_body": True})
                     chunk = await _next(self._source, self._timeout)
                 await send({"type": "http.response.body", "body": b""})
             finally:
-                gone.cancel()
-                await asyncio.wait({gone})
+                leaving.cancel()
+                await asyncio.wait({leaving})
 
 
 async def _next(source: AsyncIterator[T], timeout: float) -> T | None:
     async with within(timeout):
         return await anext(source, None)
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from warmline_http._addresses import is_loopback
 from warmline_http._caller import metadata_of, request_id_of
 from warmline_http._failure import Failure
 from warmline_http._settings import HttpSettings
@@ -37,7 +37,6 @@ class Guard:
         self._app = app
         self._settings = settings
         self._hosts = {
-            "localhost",
             settings.host.lower(),
             *(name.lower() for name in settings.hosts),
         }
@@ -94,13 +93,8 @@ class Guard:
 
     def _is_own_host(self, host: str) -> bool:
         name = _hostname(host)
-        if name in self._hosts or not name:
-            # HTTP/1.0 has none; no browser speaks that.
-            return bool(name)
-        try:
-            return ipaddress.ip_address(name).is_loopback
-        except ValueError:
-            return False
+        # HTTP/1.0 has none; no browser speaks that.
+        return bool(name) and (name in self._hosts or is_loopback(name))
 
     def _is_own_origin(self, origin: str, host: str) -> bool:
         return urlsplit(origin).netloc == host.lower() and origin.startswith(

@@ -11,6 +11,7 @@ import structlog
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from warmline_http._asgi import gone
 from warmline_http._call import Call
 from warmline_http._failure import Failure
 from warmline_http._shapes import body_of
@@ -103,7 +104,7 @@ class EventStream(Response):
             work = {
                 asyncio.create_task(self._pump(send)),
                 asyncio.create_task(self._beating(send)),
-                asyncio.create_task(_gone(receive)),
+                asyncio.create_task(gone(receive)),
             }
             try:
                 done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
@@ -154,8 +155,3 @@ class EventStream(Response):
         async with self._sending:
             await send({"type": "http.response.body", "body": chunk, "more_body": more})
         self._said = asyncio.get_running_loop().time()
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

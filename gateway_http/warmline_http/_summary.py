@@ -16,6 +16,7 @@ from warmline.v1 import session_service_pb2 as session_pb
 from warmline.v1 import usage_service_pb2 as usage_pb
 
 from warmline_http._call import Asked, Call
+from warmline_http._events import ENDS
 from warmline_http._failure import Failure, within
 from warmline_http._proto import FAILURES, dict_of
 
@@ -24,7 +25,6 @@ router = APIRouter(tags=["gateway"], responses=FAILURES)
 # A turn that wrote more events since is not looked for.
 _LOOK_BACK = 500
 _AT_ONCE = 8
-_ENDS = ("turn_completed", "turn_failed")
 _MOST_MODELS = 1000
 
 
@@ -124,7 +124,7 @@ async def _recent(call: Call, count: int, default: str) -> list[Turn]:
 async def _last_turn(
     call: Call, few: asyncio.Semaphore, session: session_pb.Session, default: str
 ) -> Turn | None:
-    request = chat_pb.WatchRequest(session_id=session.id, kinds=_ENDS, replay_only=True)
+    request = chat_pb.WatchRequest(session_id=session.id, kinds=ENDS, replay_only=True)
     request.after.seq = max(0, session.last_seq - _LOOK_BACK)
     last: events_pb.Event | None = None
     try:

@@ -9,6 +9,7 @@ from typing import Self
 from warmline.v1 import chat_service_pb2 as chat_pb
 from warmline.v1 import events_pb2 as events_pb
 
+from warmline_http._events import ENDS
 from warmline_http._failure import Failure
 
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
@@ -52,7 +53,3 @@ class Place:
     def cursor(self) -> chat_pb.Cursor:
         """As the service has it."""
         return chat_pb.Cursor(epoch=self.epoch, seq=self.seq)
-
-
-# The kinds of event that end a turn.
-ENDS = ("turn_completed", "turn_failed")

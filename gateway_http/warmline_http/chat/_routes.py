@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 from warmline.v1 import chat_service_pb2 as pb
 from warmline.v1 import events_pb2 as events_pb
@@ -15,8 +15,10 @@ from warmline.v1 import session_config_pb2 as config_pb
 from warmline.v1 import session_service_pb2 as session_pb
 
 from warmline_http._call import Asked, Call
+from warmline_http._events import DETAIL, Detail
 from warmline_http._failure import Failure, within
 from warmline_http._link import Events
+from warmline_http._proto import Text
 from warmline_http._sse import EventStream
 from warmline_http.chat._json import filled
 from warmline_http.chat._place import Place
@@ -24,11 +26,6 @@ from warmline_http.chat._telling import told
 
 router = APIRouter(tags=["chat"])
 
-_DETAIL = {
-    "text": pb.DETAIL_TEXT,
-    "blocks": pb.DETAIL_BLOCKS,
-    "raw": pb.DETAIL_RAW,
-}
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": (
@@ -42,46 +39,30 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _encodable(value: str) -> str:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError("holds what is no Unicode") from None
-    return value
+class _Said(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    message: Text = ""
+    session_id: Text = ""
+    model: Text = ""
+    system: Text = ""
+    idempotency_key: Text = ""
+    detail: Detail = "blocks"
 
 
-Text = Annotated[str, AfterValidator(_encodable)]
-
-
-class Spoken(BaseModel):
+class Spoken(_Said):
     """A message to a session, a new one where `session_id` is empty, and how that is set up.
 
     `config` is a `SessionConfig` as protobuf JSON; `model` and `system` are short for fields of it.
     `model` may be set for a session that goes on, too.
     """
 
-    model_config = ConfigDict(extra="forbid")
-
-    message: Text = ""
-    session_id: Text = ""
-    model: Text = ""
-    system: Text = ""
-    idempotency_key: Text = ""
     config: dict[str, Any] = {}
-    detail: Literal["text", "blocks", "raw"] = "blocks"
 
 
-class Asking(BaseModel):
+class Asking(_Said):
     """The same, as `EventSource` can say it."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    message: Text = ""
-    session_id: Text = ""
-    model: Text = ""
-    system: Text = ""
-    idempotency_key: Text = ""
-    detail: Literal["text", "blocks", "raw"] = "blocks"
     last_event_id: Text = ""
 
 
@@ -138,7 +119,7 @@ async def _said(call: Call, asked: Spoken) -> Response:
         message=pb.UserMessage(text=asked.message, idempotency_key=asked.idempotency_key),
         session_id=asked.session_id,
         config=await _config_of(asked),
-        detail=_DETAIL[asked.detail],
+        detail=DETAIL[asked.detail],
     )
     if asked.session_id and asked.model:
         await _choose(call, asked.session_id, asked.model)
@@ -193,7 +174,7 @@ async def _goes_on(
     call: Call, asked: Spoken, place: Place, first: tuple[events_pb.Event, ...]
 ) -> Response:
     request = pb.WatchRequest(
-        session_id=place.session_id, after=place.cursor, detail=_DETAIL[asked.detail]
+        session_id=place.session_id, after=place.cursor, detail=DETAIL[asked.detail]
     )
     return _stream(call, await call.events("Watch", request), list(first), place)
 

@@ -10,10 +10,11 @@ from warmline.v1 import events_pb2 as events_pb
 
 from warmline_http import _sse
 from warmline_http._call import Call
+from warmline_http._events import ENDS
 from warmline_http._failure import Failure
 from warmline_http._link import Events
 from warmline_http.chat._json import json_of
-from warmline_http.chat._place import ENDS, Place
+from warmline_http.chat._place import Place
 
 
 def told(

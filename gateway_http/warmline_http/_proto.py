@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from google.protobuf.json_format import MessageToDict, MessageToJson
-from google.protobuf.message import DecodeError, EncodeError, Message
-from google.protobuf.struct_pb2 import Struct
+from google.protobuf.json_format import MessageToDict, MessageToJson, ParseDict, ParseError
+from google.protobuf.message import EncodeError, Message
 from pydantic import AfterValidator, AwareDatetime
 from starlette.responses import Response
 
-from warmline_http._failure import Failure
+M = TypeVar("M", bound=Message)
 
 # What takes longer than a moment to write is written beside the loop.
 _LARGE = 16 * 1024
+# Of what is wrong with a value.
+_SHOWN = 500
 _FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
 INT32, UINT64 = 2**31 - 1, 2**64 - 1
 
@@ -88,14 +89,24 @@ def dict_of(message: Message) -> dict[str, Any]:
     return MessageToDict(message, preserving_proto_field_name=True)
 
 
-def fill_struct(out: Struct, value: dict[str, Any], request: Message, field: str) -> None:
-    """Put a JSON object into a part of a request; raises Failure where that could not be sent so."""
+def filled(message: M, value: object, *, ignore_unknown_fields: bool = False) -> M:
+    """The message, with what a JSON value says. Raises ValueError, whose text may be shown."""
+    if not isinstance(value, dict):
+        raise ValueError("must be a JSON object")  # noqa: TRY004  # a value, to whoever sent it
     try:
-        out.update(value)
-        # Whoever reads it bounds how deep it goes.
-        type(request).FromString(request.SerializeToString())
-    except (ValueError, TypeError, RecursionError, EncodeError, DecodeError):
-        raise Failure.field(field, "is nested too deeply, or holds what is no Unicode") from None
+        ParseDict(value, message, ignore_unknown_fields=ignore_unknown_fields)
+        # Text that is no Unicode, or that is nested too deeply, is seen only now.
+        message.SerializeToString()
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+    except (UnicodeEncodeError, SystemError):
+        # By the second protobuf says that it cannot look up a name.
+        raise ValueError("holds what is no Unicode") from None
+    except (ParseError, EncodeError, ValueError, TypeError, OverflowError) as error:
+        # It may quote what is no Unicode.
+        text = str(error)[:_SHOWN].encode(errors="replace").decode()
+        raise ValueError(text) from None
+    return message
 
 
 def _text(message: Message) -> str:

@@ -12,7 +12,8 @@ from warmline.v1 import usage_service_pb2 as usage_pb
 
 from warmline_http._call import Asked
 from warmline_http._failure import Failure
-from warmline_http._proto import FAILURES, INT32, Moment, Text, answer, fill_struct, told
+from warmline_http._proto import FAILURES, INT32, Moment, Text, answer, told
+from warmline_http._struct import fill_within
 
 router = APIRouter(tags=["sessions"], responses=FAILURES)
 
@@ -139,7 +140,7 @@ async def answer_approval(
         if body.allow.updated_input is not None:
             place = decision.allow.updated_input
             place.SetInParent()
-            fill_struct(place, body.allow.updated_input, request, "allow.updated_input")
+            fill_within(request, place, body.allow.updated_input, "allow.updated_input")
     return await answer(await call.unary("sessions", "AnswerApproval", request))
 
 

@@ -262,6 +262,7 @@ async def test_a_bad_body_is_named(shim: Shim) -> None:
         ({"allow": {"remember": "perhaps"}}, "allow.remember"),
         ({"allow": {"more": 1}}, "allow.more"),
         ({"allow": {"updated_input": deep}}, "allow.updated_input"),
+        ({"allow": {"updated_input": {"x": 10**400}}}, "allow.updated_input"),
         ({"deny": {"message": 7}}, "deny.message"),
     ):
         assert field_of(await shim.http.post(path, json=body)) == field
@@ -269,6 +270,8 @@ async def test_a_bad_body_is_named(shim: Shim) -> None:
     for text in ('{"allow":{"updated_input":{"a":"\\ud800"}}}', '{"deny":{"message":"\\ud800"}}'):
         answer = await shim.http.post(path, content=text, headers=json)
         assert field_of(answer) in ("allow.updated_input", "deny.message")
-    for text in ("[" * 100_000, '{"parts":[1]}', "7", ""):
+    large = '{"session":{"config":{"limits":{"maxBudgetUsd":1%s}}}}' % ("0" * 400)
+    parts = ("1", '{"\\ud800":{}}', '{"session":{"title":"\\ud800"}}', large)
+    for text in ("[" * 100_000, "7", "", *(f'{{"parts":[{part}]}}' for part in parts)):
         answer = await shim.http.post("/v1/sessions/import", content=text, headers=json)
         assert field_of(answer) in ("body", "parts", "parts[0]")

@@ -11,7 +11,8 @@ from warmline.v1 import chat_service_pb2 as pb
 from warmline.v1 import events_pb2 as events_pb
 
 from warmline_http._failure import Failure
-from warmline_http.chat._json import filled, json_of
+from warmline_http._proto import filled
+from warmline_http.chat._json import json_of
 
 # What takes longer than a moment is read beside the loop.
 _LARGE = 32 * 1024

@@ -18,9 +18,8 @@ from warmline_http._call import Asked, Call
 from warmline_http._events import DETAIL, Detail
 from warmline_http._failure import Failure, within
 from warmline_http._link import Events
-from warmline_http._proto import Text
+from warmline_http._proto import Text, filled
 from warmline_http._sse import EventStream
-from warmline_http.chat._json import filled
 from warmline_http.chat._place import Place
 from warmline_http.chat._telling import told
 

@@ -94,6 +94,32 @@ def _chat_in_a_terminal(target: str) -> None:
     assert child.exitstatus == 0
 
 
+_HEARD_BY_A_THREAD = """
+import asyncio, signal, threading
+from warmline_client.terminal._run import run
+
+def interrupt():
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+async def main():
+    asyncio.get_running_loop().call_soon(threading.Timer(0.5, interrupt).start)
+    await asyncio.sleep(100)
+
+run(main, interrupted=7)
+"""
+
+
+async def test_ctrl_c_wakes_a_sleeping_loop() -> None:
+    """Also where the kernel gives the signal to a thread of gRPC's: nothing else would wake the loop."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _HEARD_BY_A_THREAD, stdout=PIPE, stderr=PIPE
+    )
+    async with asyncio.timeout(60):
+        _, err = await child.communicate()
+    # What typer makes an exit code of.
+    assert b"Exit: 7" in err
+
+
 async def test_a_new_key_fits_the_settings() -> None:
     """The printed hash is that of the printed key."""
     code, out, _ = await warmline("new-key", "acme")

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import typer
 
 from warmline_client._errors import WarmlineError
+from warmline_client.terminal._interrupts import on_interrupt
 from warmline_client.terminal._options import err
 
 # As a shell says that a command was ended by Ctrl-C.
@@ -17,9 +18,27 @@ _INTERRUPTED = 130
 
 def run(main: Callable[[], Coroutine[Any, Any, None]], *, interrupted: int = _INTERRUPTED) -> None:
     """Run a command; what fails is said in words, with exit code 1. `interrupted` is Ctrl-C's code."""
+    is_interrupted = False
+
+    async def interruptible() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+
+        def interrupt() -> None:
+            nonlocal is_interrupted
+            is_interrupted = True
+            task.cancel()
+
+        with on_interrupt(interrupt):
+            await main()
+
     try:
-        asyncio.run(main())
-    except WarmlineError as error:
+        asyncio.run(interruptible())
+    except (WarmlineError, asyncio.CancelledError) as error:
+        if is_interrupted:
+            raise typer.Exit(interrupted) from None
+        if isinstance(error, asyncio.CancelledError):
+            raise
         complain(error)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:

@@ -113,14 +113,14 @@ class Socket:
     async def ended(self) -> tuple[int | None, str | None]:
         """Read to the end; gives the close frame's code and reason."""
         with contextlib.suppress(ConnectionClosedError):
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(90):
                 async for text in self.wire:
                     self._take(json.loads(text))
         await self.wire.wait_closed()
         return self.wire.close_code, self.wire.close_reason
 
     async def _more(self) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(90):
             self._take(json.loads(await self.wire.recv()))
 
     def _take(self, frame: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from warmline_service.worker import (
     StreamEvent,
 )
 
-_TIMEOUT = 30.0
+_TIMEOUT = 90.0
 
 
 class Ear:

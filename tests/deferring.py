@@ -28,7 +28,7 @@ def config_of(**fields: Any) -> config_pb.SessionConfig:
 
 async def asks(turn: Turn) -> pb.ApprovalRequested:
     """What the turn asks."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(90):
         async for event in turn:
             if event.HasField("approval_requested"):
                 return event.approval_requested
@@ -38,7 +38,7 @@ async def asks(turn: Turn) -> pb.ApprovalRequested:
 async def parks(turn: Turn) -> pb.ApprovalRequested:
     """What the turn asks, once no process waits with it."""
     asked = pb.ApprovalRequested()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(90):
         async for event in turn:
             if event.HasField("approval_requested"):
                 asked = event.approval_requested
@@ -49,7 +49,7 @@ async def parks(turn: Turn) -> pb.ApprovalRequested:
 
 async def rest(turn: Turn) -> list[pb.Event]:
     """The turn's other events."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(90):
         return [event async for event in turn]
 
 

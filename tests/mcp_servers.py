@@ -118,7 +118,7 @@ class Running:
         """Serve no more: connections are refused."""
         if self._server is not None and self._serving is not None:
             self._server.should_exit = True
-            await asyncio.wait_for(self._serving, 10)
+            await asyncio.wait_for(self._serving, 60)
             self._server = None
         self._listening.close()
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _BINARY = "/usr/sbin/nginx"
-_TIMEOUT = 10.0
+_TIMEOUT = 60.0
 _SETTINGS = """
 daemon off;
 pid {root}/pid;

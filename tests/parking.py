@@ -19,7 +19,7 @@ from warmline_service.chat import Conversation as ServedConversation
 from warmline_service.server import Service
 from warmline_service.store import SessionRow
 
-_TURN_TIMEOUT = 30.0
+_TURN_TIMEOUT = 90.0
 RESUMED = pb.START_KIND_RESUMED
 
 
@@ -132,7 +132,7 @@ async def ended(service: Service, session_id: str) -> None:
 async def parked(service: Service, session_id: str, tenant: str = "dev") -> None:
     """Wait until the session has no process, and its files are saved."""
     await ended(service, session_id)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (await row_of(service, session_id, tenant)).slot_id:
             await asyncio.sleep(0.02)
 

@@ -19,9 +19,9 @@ import leaks
 import pytest
 
 _DEBIAN = Path("/usr/lib/postgresql")
-_START_TIMEOUT = 30.0
-_COMMAND_TIMEOUT = 20.0
-_STOP_TIMEOUT = 10.0
+_START_TIMEOUT = 60.0
+_COMMAND_TIMEOUT = 60.0
+_STOP_TIMEOUT = 60.0
 _USER = "warmline"
 _PORT = "5432"  # Only the name of the socket; nothing listens on a port.
 # Nothing has to survive a power cut. Without background workers that come and go by themselves, a

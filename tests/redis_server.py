@@ -16,7 +16,7 @@ import pytest
 import redis
 
 _BINARY = "/usr/bin/redis-check-rdb"
-_TIMEOUT = 10.0
+_TIMEOUT = 60.0
 
 
 class RedisServer:

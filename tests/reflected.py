@@ -18,7 +18,7 @@ from warmline_client import WarmlineError
 from warmline_client._errors import from_rpc_error
 
 OURS = "warmline."
-_TIMEOUT = 20.0
+_TIMEOUT = 60.0
 _KINDS = {
     (False, False): "unary_unary",
     (False, True): "unary_stream",

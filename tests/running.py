@@ -89,7 +89,7 @@ async def running_client(**changes: Any) -> AsyncIterator[Client]:
 async def events_of(conversation: Conversation, text: str) -> list[events_pb2.Event]:
     """Say something and collect the turn's events."""
     turn = await conversation.send(text)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(90):
         return [event async for event in turn]
 
 
@@ -112,7 +112,7 @@ def faking(directory: Path, **cli: Any) -> dict[str, Any]:
     } | cli
 
 
-async def until(condition: Callable[[], bool], timeout: float = 10.0) -> None:
+async def until(condition: Callable[[], bool], timeout: float = 60.0) -> None:
     """Wait for what only the operating system can say, such as that a process is gone."""
     async with asyncio.timeout(timeout):
         while not condition():

@@ -16,8 +16,8 @@ from typing import IO, Any
 import leaks
 import pytest
 
-_START_TIMEOUT = 30.0
-_TIMEOUT = 10.0
+_START_TIMEOUT = 60.0
+_TIMEOUT = 60.0
 _DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 _RUNNING = re.compile(r"Running on http://127\.0\.0\.1:(\d+)")
 

@@ -19,7 +19,7 @@ from warmline_client import Client, WarmlineError
 
 WARMLINE = str(Path(sys.executable).parent / "warmline")
 _START_TIMEOUT = 60.0
-_END_TIMEOUT = 30.0
+_END_TIMEOUT = 90.0
 _ENDS = ("turn_completed", "turn_failed")
 
 

@@ -19,7 +19,7 @@ async def test_every_promise_is_kept_while_things_break(store: str, seed: int) -
         *(sys.executable, "-m", "chaos", *given), cwd=_TESTS, stdout=PIPE, stderr=STDOUT
     )
     try:
-        said, _ = await asyncio.wait_for(process.communicate(), 110)
+        said, _ = await asyncio.wait_for(process.communicate(), 280)
     finally:
         if process.returncode is None:
             process.terminate()

@@ -15,7 +15,7 @@ from chaos.plan import Fault, Kind
 from chaos.world import World
 
 # How long a fault waits for something that it can be done to, in seconds.
-_PATIENCE = 10.0
+_PATIENCE = 30.0
 _LOOK_EVERY = 0.05
 
 # Does a fault; says to what, or nothing where there was nothing.

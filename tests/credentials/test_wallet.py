@@ -199,11 +199,11 @@ async def test_two_services_renew_it_once(
         await put_tokens(one, server, left=0)
         server.open.clear()
         both = [asyncio.create_task(current(each)) for each in (one, two) for _ in range(5)]
-        await asyncio.wait_for(server.came.wait(), 10)
+        await asyncio.wait_for(server.came.wait(), 60)
         _, waiting = await asyncio.wait(both, timeout=0.5)
         assert len(waiting) == len(both)
         server.open.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             found = await asyncio.gather(*both)
     assert {each.secret.value for each in found} == server.access
     assert len(server.asked) == 1
@@ -342,7 +342,7 @@ async def test_what_is_stored_meanwhile_wins(wallet: Wallet, server: Authorizati
     await put_tokens(wallet, server, left=0)
     server.open.clear()
     waiting = asyncio.create_task(current(wallet))
-    await asyncio.wait_for(server.came.wait(), 10)
+    await asyncio.wait_for(server.came.wait(), 60)
     await wallet.put("acme", "max", Secret("k3y"), oauth=False)
     server.open.set()
     assert (await waiting).secret.value == "k3y"
@@ -356,7 +356,7 @@ async def test_who_is_given_up_takes_it_from_nobody(
     await put_tokens(wallet, server, left=0)
     server.open.clear()
     waiting = asyncio.create_task(current(wallet))
-    await asyncio.wait_for(server.came.wait(), 10)
+    await asyncio.wait_for(server.came.wait(), 60)
     waiting.cancel()
     await asyncio.wait({waiting})
     server.open.set()

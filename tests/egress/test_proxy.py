@@ -105,15 +105,15 @@ async def test_nothing_is_held_back(client: ModelClient, upstream: Upstream) -> 
     async def behave(request: web.Request) -> web.StreamResponse:
         response = await begin(request)
         await response.write(start() + delta("one"))
-        await asyncio.wait_for(go.wait(), 5)
+        await asyncio.wait_for(go.wait(), 60)
         await response.write(end(2))
         return response
 
     upstream.behave = behave
     async with client.session.post(MESSAGES, json=request("hi")) as response:
-        assert b"one" in await asyncio.wait_for(response.content.readany(), 5)
+        assert b"one" in await asyncio.wait_for(response.content.readany(), 60)
         go.set()
-        assert b"message_stop" in await asyncio.wait_for(response.content.read(), 5)
+        assert b"message_stop" in await asyncio.wait_for(response.content.read(), 60)
 
 
 async def test_a_client_that_leaves_stops_the_upstream(
@@ -130,7 +130,7 @@ async def test_a_client_that_leaves_stops_the_upstream(
     upstream.behave = behave
     async with client.session.post(MESSAGES, json=request("hi")) as response:
         await response.content.readany()
-    await asyncio.wait_for(upstream.left.wait(), 5)
+    await asyncio.wait_for(upstream.left.wait(), 60)
     assert egress.meter("s1").snapshot() == {"m-2": Tokens(11, 1, 7, 5)}
 
 
@@ -145,9 +145,9 @@ async def test_a_client_that_leaves_before_the_answer_stops_it_too(
 
     upstream.behave = behave
     asking = asyncio.create_task(client.ask("hi"))
-    await asyncio.wait_for(upstream.came.wait(), 5)
+    await asyncio.wait_for(upstream.came.wait(), 60)
     asking.cancel()
-    await asyncio.wait_for(upstream.left.wait(), 5)
+    await asyncio.wait_for(upstream.left.wait(), 60)
 
 
 async def test_the_meter_equals_what_upstream_reported(

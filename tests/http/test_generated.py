@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.shared_service, pytest.mark.timeout(300)]
 
 # Of each route, as its parameters and body may be, and as they may not.
 _EXAMPLES = 10
-_TIMEOUT = 20.0
+_TIMEOUT = 60.0
 _DOCUMENT = routes(HttpSettings()).openapi()
 _SCHEMA: Any = schemathesis.openapi.from_dict(_DOCUMENT)
 _OPERATIONS = {found.ok().label: found.ok() for found in _SCHEMA.get_all_operations()}

@@ -22,7 +22,7 @@ from warmline_http._sse import HEADERS, EventStream, event
 
 pytestmark = pytest.mark.shared_service
 
-_TIMEOUT = 30.0
+_TIMEOUT = 90.0
 _HEARTBEAT = 0.3
 # So many deltas, so many milliseconds apart.
 _SLOWLY = "!deltas 6 200"

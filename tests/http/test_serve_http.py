@@ -62,7 +62,7 @@ async def ended(*command: str, said: bytes = b"", **env: str) -> tuple[int, str]
 
 async def until_ready(http: httpx.AsyncClient) -> None:
     """Wait until something answers, and well."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         while not await is_up(http):
             await asyncio.sleep(0.05)
     assert (await http.get("/readyz")).status_code == 200
@@ -119,21 +119,21 @@ async def test_it_dies_with_a_service_that_is_killed(data: Path, cli: Path) -> N
 async def test_the_drain_comes_first(data: Path, cli: Path) -> None:
     """While running turns get their time, HTTP says that nothing new is taken."""
     async with (
-        served(data, cli, settings={"drain_grace": "4"}, http=FREE) as service,
+        served(data, cli, settings={"drain_grace": "10"}, http=FREE) as service,
         connect(service.address) as client,
         httpx.AsyncClient(base_url=service.http) as http,
     ):
         async with client.chat() as chat:
             turn = await chat.send("!hang")
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(90):
                 while (await anext(aiter(turn))).WhichOneof("kind") != "text_delta":
                     pass
             service.process.send_signal(signal.SIGTERM)
-            async with asyncio.timeout(4):
+            async with asyncio.timeout(10):
                 while (ready := await http.get("/readyz")).status_code == 200:
                     await asyncio.sleep(0.02)
         assert ready.json() == {"status": "unavailable"}
-        assert await asyncio.wait_for(service.process.wait(), 30) == 0
+        assert await asyncio.wait_for(service.process.wait(), 90) == 0
 
 
 async def test_tls_is_between_others(data: Path, cli: Path, tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ async def test_an_interrupt_says_what_it_did(shim: Shim, client: Client) -> None
     async with client.chat() as chat:
         turn = await chat.send("!hang")
         path = f"/v1/sessions/{chat.session_id}"
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while (await anext(aiter(turn))).WhichOneof("kind") != "text_delta":
                 pass
         stopped = (await shim.http.delete(f"{path}/turn")).json()
@@ -145,7 +145,7 @@ async def test_an_approval_is_answered(shim: Shim, client: Client) -> None:
     config.approvals.mode = config_pb.Approvals.MODE_STREAM
     async with client.chat(config=config) as chat:
         turn = await chat.send("!ask")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while (await anext(aiter(turn))).WhichOneof("kind") != "approval_requested":
                 pass
         path = f"/v1/sessions/{chat.session_id}"

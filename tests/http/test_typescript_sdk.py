@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 NODE = ROOT / "build" / "bin" / "node"
 CLIENT = ROOT / "clients" / "typescript"
 SCRIPT = CLIENT / "test" / "anthropic.ts"
-TIMEOUT = 90.0
+TIMEOUT = 240.0
 
 
 async def told_by_node(url: str) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class Watched:
 
     async def until(self, state: State) -> None:
         """Wait for a state."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while self.lease.state.state is not state:
                 self._changed.clear()
                 await self._changed.wait()
@@ -112,9 +112,9 @@ async def test_a_call_that_is_given_up_is_cancelled_at_the_server(
         watched = Watched(broker(), _target(server))
         await watched.until(State.CONNECTED)
         call = asyncio.create_task(watched.call(name="hang", arguments={}))
-        await asyncio.wait_for(server.entered.wait(), 10)
+        await asyncio.wait_for(server.entered.wait(), 60)
         call.cancel()
-        await asyncio.wait_for(server.cancelled.wait(), 10)
+        await asyncio.wait_for(server.cancelled.wait(), 60)
 
 
 async def test_a_call_has_a_bound(broker: Make) -> None:
@@ -156,7 +156,7 @@ async def test_an_unused_connection_is_kept_for_a_while(broker: Make) -> None:
         second = Watched(lender, _target(server))
         assert second.lease.connection is connection
         second.lease.release()
-        await asyncio.wait_for(connection.closed.wait(), 10)
+        await asyncio.wait_for(connection.closed.wait(), 60)
         third = Watched(lender, _target(server))
         assert third.lease.connection is not connection
 
@@ -209,7 +209,7 @@ async def test_many_calls_are_made_at_once(broker: Make) -> None:
             asyncio.create_task(watched.call(name="hang", arguments={})) for _ in range(MOST_CALLS)
         ]
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(90):
                 while server.hanging < MOST_CALLS:
                     await asyncio.sleep(0.02)
             with pytest.raises(Unreachable, match="too many calls"):
@@ -228,7 +228,7 @@ async def test_an_answer_that_is_too_long_fails_its_own_call(broker: Make) -> No
         watched = Watched(broker(message_bytes=256 * 1024), _target(server))
         await watched.until(State.CONNECTED)
         other = asyncio.create_task(watched.call(name="hang", arguments={}))
-        await asyncio.wait_for(server.entered.wait(), 10)
+        await asyncio.wait_for(server.entered.wait(), 60)
         with pytest.raises((Refused, Unreachable)):
             await watched.call(name="flood", arguments={})
         assert not other.done()
@@ -243,7 +243,7 @@ async def test_nothing_is_kept_of_what_nobody_uses(broker: Make) -> None:
         target = Target("http", "http://127.0.0.1:9/", {"authorization": f"Bearer {number}"})
         lease = lender.lease("t", target, lambda: None)
         lease.release()
-        await asyncio.wait_for(lease.connection.closed.wait(), 10)
+        await asyncio.wait_for(lease.connection.closed.wait(), 60)
     assert not lender.connections
 
 
@@ -260,7 +260,7 @@ async def test_a_host_is_looked_up_as_it_is_sent() -> None:
     target = Target("http", "https://xn--fa-hia.de/mcp")
     connection = Connection(target, "t", McpSettings(), resolver)
     connection.watchers.add(changed.set)
-    await asyncio.wait_for(changed.wait(), 10)
+    await asyncio.wait_for(changed.wait(), 60)
     await connection.aclose()
     resolver.close()
     assert set(asked) == {"xn--fa-hia.de"}

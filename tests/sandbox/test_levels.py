@@ -55,7 +55,7 @@ async def serving(command: Sequence[str], data: Path, **env: str) -> AsyncIterat
     finally:
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
-        await asyncio.wait_for(process.wait(), 30)
+        await asyncio.wait_for(process.wait(), 90)
 
 
 async def without_bubblewrap(*arguments: str) -> tuple[int | None, str]:

@@ -67,7 +67,7 @@ async def test_a_result_that_nobody_waits_for_breaks_nothing(tmp_path: Path) -> 
             await asyncio.sleep(0.2)
             first.cancel()
             with pytest.raises(WarmlineError, match="CANCELLED"):
-                await asyncio.wait_for(interrupting, 10)
+                await asyncio.wait_for(interrupting, 60)
         async with again(client, first.session_id) as second:
             assert text_of(await events_of(second, "go on")) == "echo: go on"
 
@@ -77,7 +77,7 @@ async def again(client: Client, session_id: str) -> AsyncIterator[Conversation]:
     """Go on with a session, as soon as the service knows that its last stream is gone."""
     async with AsyncExitStack() as stack:
         opened: list[Conversation] = []
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not opened:
                 with busy():
                     chat = client.chat(session_id=session_id)
@@ -111,7 +111,7 @@ async def test_a_fault_of_the_client_reaches_whoever_waits(
             with pytest.raises(
                 WarmlineError, match="The client failed: ZeroDivisionError"
             ) as caught:
-                await asyncio.wait_for(waiting, 10)
+                await asyncio.wait_for(waiting, 60)
             assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.INTERNAL, "")
         assert chat.broken
 
@@ -125,7 +125,7 @@ async def test_many_may_speak_at_once(tmp_path: Path) -> None:
             turns = [group.create_task(chat.send(text)) for text in texts]
             interrupts = [group.create_task(chat.interrupt()) for _ in range(5)]
         for text, turn in zip(texts, turns, strict=True):
-            completed = await asyncio.wait_for(turn.result().completed(), 30)
+            completed = await asyncio.wait_for(turn.result().completed(), 90)
             if completed.stop_reason != pb.STOP_REASON_INTERRUPTED:
                 assert completed.result == f"echo: {text}"
         assert all(each.result().outcome for each in interrupts)
@@ -187,9 +187,9 @@ async def test_a_refused_message_has_its_turn(tmp_path: Path) -> None:
         await until_text(running)
         waiting, refused = await chat.send("next"), await chat.send("too many")
         with pytest.raises(WarmlineError, match="QUEUE_FULL"):
-            await asyncio.wait_for(refused.completed(), 10)
+            await asyncio.wait_for(refused.completed(), 60)
         await chat.interrupt()
-        assert (await asyncio.wait_for(waiting.completed(), 10)).result == "echo: next"
+        assert (await asyncio.wait_for(waiting.completed(), 60)).result == "echo: next"
 
 
 async def test_events_that_nobody_reads_are_bounded(
@@ -209,7 +209,7 @@ async def test_events_that_nobody_reads_are_bounded(
         await until(lambda: chat.broken)
         assert 1_000_000 < turn.unread_bytes < 1_100_000
         with pytest.raises(WarmlineError, match="1000000 bytes") as caught:
-            await asyncio.wait_for(turn.completed(), 10)
+            await asyncio.wait_for(turn.completed(), 60)
         assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert caught.value.reason == ""
         assert turn.unread_bytes == 0
@@ -227,7 +227,7 @@ async def test_lines_from_a_pipe_are_answered_while_it_is_open(tmp_path: Path) -
         assert chat.stdin is not None
         assert chat.stdout is not None
         chat.stdin.write(b"one\ntwo \xc3\xa9\r\n")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             # Each is echoed with the end of its line.
             seen = await chat.stdout.readuntil(b"one\n\n") + await chat.stdout.readuntil(b"\n\n")
             assert seen.decode() == "echo: one\n\necho: two é\n\n"
@@ -245,7 +245,7 @@ async def test_lines_from_a_file_are_turns(tmp_path: Path) -> None:
             chat = await asyncio.create_subprocess_exec(
                 WARMLINE, *arguments, stdin=file, stdout=PIPE, stderr=PIPE
             )
-        out, err = await asyncio.wait_for(chat.communicate(), 30)
+        out, err = await asyncio.wait_for(chat.communicate(), 90)
     assert (chat.returncode, out) == (0, b"echo: one\n\necho: two\n"), err
 
 

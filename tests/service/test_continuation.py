@@ -66,7 +66,7 @@ async def client(tmp_path: Path) -> AsyncIterator[Client]:
 
 async def noted(chat: Conversation) -> pb.Event:
     """That the session has a name now."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             for event in chat.notices:
                 if event.HasField("checkpointed"):

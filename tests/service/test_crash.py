@@ -40,7 +40,7 @@ async def until_text(turn: Turn) -> None:
 async def end_of(turn: Turn) -> str:
     """How a turn fails."""
     with pytest.raises(WarmlineError) as caught:
-        await asyncio.wait_for(turn.completed(), 30)
+        await asyncio.wait_for(turn.completed(), 90)
     return f"{caught.value.reason} {caught.value.metadata.get('started', '')}".rstrip()
 
 
@@ -74,7 +74,7 @@ async def test_a_service_that_is_killed_in_a_turn(data: Path, cli: Path, store_u
             async with served(data, cli, first.port, on):
                 assert await end_of(running) == LOST
                 assert [await end_of(turn) for turn in waiting] == [NOT_BEGUN] * 2
-                assert (await asyncio.wait_for(meanwhile.completed(), 30)).result
+                assert (await asyncio.wait_for(meanwhile.completed(), 90)).result
                 assert not slots(data) & before
                 work = Path(json.loads(text_of(await say(chat, "!cwd"))))
                 assert (work / "file").read_text() == "kept"
@@ -144,7 +144,7 @@ async def test_a_service_that_drains(data: Path, cli: Path) -> None:
             async with served(data, cli, first.port):
                 rest = [event async for event in turn]
                 assert rest[-1].turn_completed.result == "x" * 320
-                assert (await asyncio.wait_for(waiting.completed(), 30)).result
+                assert (await asyncio.wait_for(waiting.completed(), 90)).result
                 await knows_hot(chat, "!deltas 40 20", "two")
                 found = ends(await journal(client, chat.session_id))
                 assert set(found.values()) == {"done"}

@@ -73,9 +73,9 @@ async def test_a_running_turn_goes_on_with_another(client: Client, provider: Pro
     """Its next request is the first that has it."""
     async with client.chat(config=_own()) as chat:
         turn = await chat.send('::delay 1s\n::tool Bash {"command": "true"}\n::say done')
-        await asyncio.wait_for(provider.asked.wait(), 30)
+        await asyncio.wait_for(provider.asked.wait(), 90)
         await chat.update(credential=config_pb.Credential(api_key=OTHER))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             assert [event async for event in turn][-1].turn_completed.result == "done"
     assert provider.seen == [OURS, OTHER]
 

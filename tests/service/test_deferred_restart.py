@@ -124,7 +124,7 @@ async def test_what_was_answered_is_not_asked_again(data: Path, cli: Path) -> No
             session_id = chat.session_id
             turn = await chat.send(f"{CALL}::hang")
             await chat.allow((await parks(turn)).approval_id)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(90):
                 async for event in turn:
                     if event.HasField("tool_result"):
                         break

@@ -182,7 +182,7 @@ async def test_a_cli_that_stops_starting_fails_turns_and_recovers(tmp_path: Path
             error, _ = await failure(chat, "hi")
             assert error.reason == "CLI_CRASHED"
         scenario.write_text("{}")
-        async with client.chat() as chat, asyncio.timeout(30):
+        async with client.chat() as chat, asyncio.timeout(90):
             while kinds(await events_of(chat, "hi"))[-1] != "turn_completed":
                 await asyncio.sleep(0.1)
 
@@ -197,7 +197,7 @@ async def test_no_place_for_a_slot_is_storage_unavailable(tmp_path: Path) -> Non
             error, _ = await failure(chat, "hi")
             assert error.reason == "STORAGE_UNAVAILABLE"
             moved.rename(slots)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(90):
                 while kinds(await events_of(chat, "hi"))[-1] != "turn_completed":
                     await asyncio.sleep(0.1)
 

@@ -24,7 +24,7 @@ from warmline_service.store import Claimed, Query
 
 
 async def asked(client: Client, text: str, key: str, **more: Any) -> list[events_pb2.Event]:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         return [event async for event in client.ask(text, key=key, **more)]
 
 
@@ -89,13 +89,13 @@ async def test_a_key_with_other_content_is_refused(tmp_path: Path) -> None:
         await (await chat.send("hello", key="k")).completed()
         turn = await chat.send("something else", key="k")
         with pytest.raises(WarmlineError, match="IDEMPOTENCY_CONFLICT"):
-            await asyncio.wait_for(turn.completed(), 10)
+            await asyncio.wait_for(turn.completed(), 60)
         with pytest.raises(WarmlineError, match="IDEMPOTENCY_CONFLICT"):
             await asked(client, "something else", "k")
         async with client.chat() as other:
             turn = await other.send("hello", key="k")
             with pytest.raises(WarmlineError, match="IDEMPOTENCY_CONFLICT"):
-                await asyncio.wait_for(turn.completed(), 10)
+                await asyncio.wait_for(turn.completed(), 60)
             once(await events_of(other, "goes on"), "echo: goes on")
 
 
@@ -214,7 +214,7 @@ async def test_who_goes_while_a_message_is_accepted_leaves_one_that_runs_or_none
         monkeypatch.setattr(store, "accept", slow)
         async with connect(f"127.0.0.1:{service.port}") as client:
             asking = asyncio.create_task(asked(client, "hello", "k"))
-            await asyncio.wait_for(arrived.wait(), 10)
+            await asyncio.wait_for(arrived.wait(), 60)
             (row,) = await store.sessions("dev", Query())
             live = conversations.at_work(row.id)
             assert live is not None

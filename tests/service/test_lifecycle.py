@@ -55,7 +55,7 @@ async def serving(directory: Path, *, fake: bool = False) -> AsyncIterator[tuple
 
 async def stopped(process: Process) -> int:
     """Wait for its end; its exit code."""
-    return await asyncio.wait_for(process.wait(), 30)
+    return await asyncio.wait_for(process.wait(), 90)
 
 
 @pytest.mark.real_cli
@@ -145,7 +145,7 @@ async def test_two_services_do_not_share_a_directory(tmp_path: Path) -> None:
         data = Path(os.environ["TMPDIR"]) / "d"
         command = ("serve", "--listen", "127.0.0.1:0", "--provider", "loopback", "--data-dir", data)
         second = await asyncio.create_subprocess_exec(WARMLINE, *command, stderr=PIPE)
-        _, said = await asyncio.wait_for(second.communicate(), 30)
+        _, said = await asyncio.wait_for(second.communicate(), 90)
         assert second.returncode == 78
         assert b"another service is using" in said
         first.terminate()
@@ -163,7 +163,7 @@ async def test_two_services_do_not_share_a_directory(tmp_path: Path) -> None:
 async def test_a_bad_setting_is_named_and_nothing_starts(arguments: list[str], says: bytes) -> None:
     """Exit code 78 and one message that names the setting."""
     process = await asyncio.create_subprocess_exec(WARMLINE, "serve", *arguments, stderr=PIPE)
-    _, said = await asyncio.wait_for(process.communicate(), 30)
+    _, said = await asyncio.wait_for(process.communicate(), 90)
     assert process.returncode == 78
     assert says in said
     assert b"Traceback" not in said

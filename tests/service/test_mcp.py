@@ -180,11 +180,11 @@ async def test_an_interrupt_reaches_the_server(client: Client, sums: Running) ->
     """The call is taken back there, and the session goes on."""
     async with client.chat(config=config({"sums": remote(sums)})) as chat:
         turn = await chat.send("::tool mcp__sums__hang {}\n::say done")
-        await asyncio.wait_for(sums.entered.wait(), 30)
+        await asyncio.wait_for(sums.entered.wait(), 90)
         await chat.interrupt()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             events = [event async for event in turn]
-        await asyncio.wait_for(sums.cancelled.wait(), 10)
+        await asyncio.wait_for(sums.cancelled.wait(), 60)
         assert events[-1].turn_completed.stop_reason == pb.STOP_REASON_INTERRUPTED
         events = await say(chat, ADD)
     assert events[-1].turn_completed.result == "done"
@@ -338,7 +338,7 @@ async def test_a_running_turn_keeps_its_servers(client: Client, sums: Running) -
             async with client.chat(session_id=chat.session_id):
                 pass
         assert refused.value.reason == "SESSION_BUSY"
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             events = [event async for event in turn]
         assert [failed for _, failed in results(events)] == [False]
         await say(chat, ADD)
@@ -349,9 +349,10 @@ async def test_a_slow_command_is_given_up(model: Model) -> None:
     """The turn begins without it, when it was waited for as long as the session says."""
     servers = {
         "quick": _command(environment={"WORD": "w"}) | {"required": True},
-        "slow": _slow(30),
+        "slow": _slow(60),
     }
-    wait = {"timeout": "4s"}
+    # The quick one has to come up in it, on a machine that is slow itself.
+    wait = {"timeout": "15s"}
     async with running_client(pool=NO_SPARES, **COMMANDS) as client:
         async with client.chat(config=config(servers, mcpWait=wait)) as chat:
             events = await say(chat, "hi")
@@ -376,7 +377,11 @@ async def test_a_required_command_is_tried_again(model: Model, tmp_path: Path) -
             assert (error.reason, error.metadata["server"]) == ("MCP_UNAVAILABLE", "late")
             assert "timed out" in error.message
             (tmp_path / "there").touch()
-            events = await say(chat, "::tool mcp__late__word {}\n::say done")
+            # A slow machine may need more than one turn for it.
+            for _ in range(8):
+                events = await say(chat, "::tool mcp__late__word {}\n::say done")
+                if not events[-1].HasField("turn_failed"):
+                    break
             assert [failed for _, failed in results(events)] == [False]
     assert start_of(events).start == pb.START_KIND_HOT
 

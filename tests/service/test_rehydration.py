@@ -130,7 +130,7 @@ async def test_a_turn_that_was_killed_is_part_of_the_past(data: Path, model: Mod
         await say(chat, "hello")
         turn = await chat.send(f"{_CALL}\n::delay 60s\n::say x")
         events = []
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             async for event in turn:
                 events.append(event)
                 if event.HasField("tool_result"):
@@ -154,7 +154,7 @@ async def test_what_a_killed_process_had_not_yet_told_of_its_turn_is_kept(
         client.chat() as chat,
     ):
         turn = await chat.send(f"{_CALL}\n::delay 60s\n::say x")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             async for event in turn:
                 if event.HasField("tool_call"):
                     kill_cli(service, chat.session_id)
@@ -170,7 +170,7 @@ async def _asked(model: Model, text: str) -> None:
     def results() -> list[Any]:
         return [block for block in model.said()[-1]["content"] if block["type"] == "tool_result"]
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while text not in str(results()):
             await asyncio.sleep(0.02)
 

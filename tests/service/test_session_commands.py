@@ -169,11 +169,11 @@ async def test_what_happens_is_told_until_ctrl_c(tmp_path: Path) -> None:
         await events_of(chat, "before")
         tail = await sh.begin("sessions", "tail", chat.session_id)
         assert tail.stdout is not None
-        assert await asyncio.wait_for(tail.stdout.readline(), 30) == b"echo: before\n"
+        assert await asyncio.wait_for(tail.stdout.readline(), 90) == b"echo: before\n"
         await events_of(chat, "after")
-        assert await asyncio.wait_for(tail.stdout.readline(), 30) == b"echo: after\n"
+        assert await asyncio.wait_for(tail.stdout.readline(), 90) == b"echo: after\n"
         tail.send_signal(signal.SIGINT)
-        _, err = await asyncio.wait_for(tail.communicate(), 30)
+        _, err = await asyncio.wait_for(tail.communicate(), 90)
         assert (tail.returncode, b"Traceback" in err) == (0, False)
 
 

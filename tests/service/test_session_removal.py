@@ -127,7 +127,7 @@ async def test_whoever_is_attached_is_told_of_the_end(tmp_path: Path) -> None:
             watching = asyncio.create_task(watched(client, chat.session_id))
             await asyncio.sleep(0.1)
             await client.delete(chat.session_id)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 for waiting in (turn.completed(), watching):
                     with pytest.raises(WarmlineError, match="SESSION_NOT_FOUND"):
                         await waiting
@@ -158,7 +158,7 @@ async def test_nobody_gets_in_while_a_session_is_deleted(tmp_path: Path) -> None
         deleting = asyncio.create_task(client.delete(chat.session_id))
         await until(lambda: chat.broken)
         assert not deleting.done()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             with pytest.raises(WarmlineError, match="SESSION_NOT_FOUND"):
                 await client.chat(session_id=chat.session_id, takeover=True).__aenter__()
             await deleting
@@ -186,11 +186,11 @@ async def test_who_waits_for_a_session_that_is_deleted_learns_of_it(
             if first == "open":
                 both.reverse()
             waiting = [asyncio.create_task(each) for each in both]
-            await asyncio.wait_for(loading.wait(), 10)
+            await asyncio.wait_for(loading.wait(), 60)
             await asyncio.wait(waiting, timeout=0.2)
             assert not any(task.done() for task in waiting)
             go.set()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await asyncio.gather(*waiting)
             assert [each.id async for each in client.sessions()] == []
             assert service._conversations.at_work(session_id) is None

@@ -65,10 +65,10 @@ async def kept(client: Client) -> float:
 async def test_who_keeps_too_much_gets_nothing_new_until_something_is_deleted() -> None:
     """No turn, session, fork, import or file; what was there before can be read, and deleted."""
     async with held(MIB) as (service, client):
-        async with client.chat(config=files(900 * 1024, "mine")) as chat:
+        async with client.chat(config=files(1000 * 1024, "mine")) as chat:
             first = chat.session_id
             assert (await say(chat, "hello"))[-1].HasField("turn_completed")
-            script = "::say " + "x" * 200_000
+            script = "::say " + "x" * 50_000
             assert (await say(chat, script))[-1].HasField("turn_completed")
             assert service._quota is not None
             service._quota.freed("acme")

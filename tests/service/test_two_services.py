@@ -160,7 +160,7 @@ async def test_a_service_takes_over_from_one_that_is_gone(
         with pytest.raises(WarmlineError, match="SESSION_ELSEWHERE"):
             await opened(second, chat.session_id)
         # Nobody asks for it: the other finds the turn by itself.
-        failed = await asyncio.wait_for(_failure(second, chat.session_id), 30)
+        failed = await asyncio.wait_for(_failure(second, chat.session_id), 90)
         assert failed.reason == "CLI_CRASHED"
         assert failed.metadata["started"] == "true"
         async with second.chat(session_id=chat.session_id) as again:

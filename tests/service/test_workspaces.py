@@ -191,7 +191,7 @@ async def test_a_session_that_comes_back_while_its_files_are_saved_has_them(
 
         monkeypatch.setattr(workspaces, "keep", slow)
         conversations._on_lost(live.session)
-        await asyncio.wait_for(saving.wait(), 10)
+        await asyncio.wait_for(saving.wait(), 60)
         monkeypatch.undo()
         finding = asyncio.create_task(found_by(client, chat.session_id, who))
         await asyncio.wait({finding}, timeout=0.3)

@@ -169,7 +169,7 @@ async def test_what_the_store_refuses_by_itself_costs_one_session(store: Store) 
             journal.append(of, each)
         assert text_of(await take(readers[0], 2)) == "ab"
         with pytest.raises(WarmlineError, match="SESSION_ELSEWHERE"):
-            await asyncio.wait_for(readers[1].get(), 10)
+            await asyncio.wait_for(readers[1].get(), 60)
         assert gone == [bad]
         assert await store.events(bad.id, 0, 10) == []
         journal.check()

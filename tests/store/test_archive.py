@@ -117,7 +117,7 @@ async def test_the_archive_is_one_that_other_tools_read(tmp_path: Path) -> None:
 async def _run_tar(*arguments: str, given: bytes = b"") -> bytes:
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec("tar", *arguments, stdin=pipe, stdout=pipe)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         output, _ = await process.communicate(given)
     assert process.returncode == 0
     return output

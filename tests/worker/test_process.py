@@ -88,9 +88,9 @@ async def test_an_interrupt_ends_the_turn_and_leaks_nothing(start: Start) -> Non
     """The turn ends as interrupted, and the next one is a turn of its own."""
     process = await start()
     ear = await begin(process, "!hang")
-    await asyncio.wait_for(ear.first_text, 10)
+    await asyncio.wait_for(ear.first_text, 60)
     await process.interrupt()
-    end = await asyncio.wait_for(ear.end, 10)
+    end = await asyncio.wait_for(ear.end, 60)
     assert isinstance(end, Result)
     assert end.interrupted
     assert (await turn(process, "next")).result == "echo: next"
@@ -128,7 +128,7 @@ async def test_a_line_that_is_no_json_ends_the_process(start: Start) -> None:
     """What wrote it is not trusted any further; the line itself is still told."""
     process = await start()
     ear = await begin(process, "!garbage")
-    end = await asyncio.wait_for(ear.end, 10)
+    end = await asyncio.wait_for(ear.end, 60)
     assert isinstance(end, Exit)
     assert end.cause == "broke the protocol: a line that is not JSON"
     assert isinstance(ear.messages[-1], Garbage)
@@ -158,7 +158,7 @@ async def test_control_requests_fail_when_the_process_dies(start: Start) -> None
     process = await start(cli={"control_timeout": 60})
     await process.send_user("!die", "u")
     with pytest.raises(WarmlineError) as caught:
-        await asyncio.wait_for(process.control("get_nothing_because_dead"), 10)
+        await asyncio.wait_for(process.control("get_nothing_because_dead"), 60)
     assert caught.value.reason in (Reason.CLI_CRASHED, Reason.INTERNAL)
 
 
@@ -183,7 +183,7 @@ async def test_what_nobody_hears_is_counted(start: Start) -> None:
     """Without a sink lines are dropped, not kept."""
     process = await start()
     await process.send_user("!deltas 5", "u")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while process.dropped < 12:
             await process.ping()
 

@@ -135,8 +135,8 @@ async def test_a_busy_process_can_be_stopped(start: Start) -> None:
     """A turn that would never end does not hold the stop up beyond its rungs."""
     process = await start(cli={"stop_timeout": 0.2})
     ear = await begin(process, "!deaf")
-    await asyncio.wait_for(ear.first_text, 10)
-    await asyncio.wait_for(process.stop(), 5)
+    await asyncio.wait_for(ear.first_text, 60)
+    await asyncio.wait_for(process.stop(), 60)
     assert not process.alive
 
 

@@ -48,7 +48,13 @@ _ABOUT = (
 _START_TIMEOUT = 60.0
 # What JSON can say and no message of the API can: half a character, or what is nested too deeply.
 _UNSPEAKABLE = (UnicodeEncodeError, EncodeError, DecodeError, RecursionError)
+# Routes are tried in this order: those that somebody waits for come first.
 _ROUTERS: tuple[APIRouter, ...] = (
+    anthropic.router,
+    anthropic.keepalive_router,
+    openai.router,
+    chat.stream_router,
+    chat.socket_router,
     _gateway.router,
     _summary.router,
     _health.router,
@@ -56,11 +62,6 @@ _ROUTERS: tuple[APIRouter, ...] = (
     _models.router,
     _sessions.router,
     _content.router,
-    anthropic.router,
-    anthropic.keepalive_router,
-    openai.router,
-    chat.stream_router,
-    chat.socket_router,
     _pages.router,
 )
 

@@ -177,8 +177,8 @@ async def test_a_message_that_was_stored_and_refused_can_be_sent_again(
         assert store is not None
         accept = store.accept
 
-        async def lose_the_answer(*args: Any) -> None:
-            await accept(*args)
+        async def lose_the_answer(*args: Any, **more: Any) -> None:
+            await accept(*args, **more)
             raise WarmlineFault(Reason.STORAGE_UNAVAILABLE, "lost")
 
         async with connect(f"127.0.0.1:{service.port}") as client, client.chat() as chat:
@@ -204,12 +204,12 @@ async def test_who_goes_while_a_message_is_accepted_leaves_one_that_runs_or_none
         assert conversations is not None
         accept, arrived, go = store.accept, asyncio.Event(), asyncio.Event()
 
-        async def slow(*args: Any) -> Claimed:
+        async def slow(*args: Any, **more: Any) -> Claimed:
             arrived.set()
             await go.wait()
             if not stored:
                 raise WarmlineFault(Reason.STORAGE_UNAVAILABLE, "down")
-            return await accept(*args)
+            return await accept(*args, **more)
 
         monkeypatch.setattr(store, "accept", slow)
         async with connect(f"127.0.0.1:{service.port}") as client:

@@ -30,13 +30,13 @@ class Acceptance:
 
         Raises STORAGE_UNAVAILABLE, IDEMPOTENCY_CONFLICT, SESSION_ELSEWHERE.
         """
-        store = self._runtime.store
+        store, token = self._runtime.store, self._session.token
         for _ in range(_TRIES):
             if self._doubtful:
                 await store.withdraw(self._session.id, self._doubtful)
             try:
-                claimed = await store.accept(
-                    row, title, claim, self._session.token, named=self._naming.stored
+                claimed = await self._naming.until_said(
+                    lambda named: store.accept(row, title, claim, token, named=named), row.id
                 )
             except WarmlineError as error:
                 if error.reason is Reason.STORAGE_UNAVAILABLE:
@@ -44,8 +44,6 @@ class Acceptance:
                 raise
             if claimed.turn_id not in self._doubtful:
                 self._doubtful.clear()
-                if claimed.turn_id == row.id:
-                    self._naming.gone()
                 return claimed
         raise WarmlineError(
             Reason.STORAGE_UNAVAILABLE, "The store is not itself again yet.", retry_after=1.0

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 
 import structlog
 
 from warmline_service.errors import WarmlineError
 from warmline_service.sessions import Session
-from warmline_service.store import Store
+from warmline_service.store import Claimed, Store
 
 _log = structlog.get_logger(__name__)
 
@@ -53,7 +53,7 @@ class Naming:
         self._used = False
         self._writing = asyncio.Lock()
         # What an earlier service stored is not known.
-        self.stored = True
+        self._stored = True
 
     async def give(self, names: Collection[str]) -> None:
         """Have these in place of those before. Raises SESSION_ELSEWHERE, STORAGE_UNAVAILABLE."""
@@ -61,7 +61,7 @@ class Naming:
         async with self._writing:
             self.use()
             await self._store.name(session.id, session.tenant, names, session.token)
-            self._used, self.stored = False, True
+            self._used, self._stored = False, True
             self._given = tuple(dict.fromkeys(names))
             for name in self._given:
                 self._names.add(session.tenant, name, session.id)
@@ -77,15 +77,21 @@ class Naming:
             self._names.remove(self._session.tenant, name, self._session.id)
         self._given = ()
 
-    def gone(self) -> None:
-        """A turn was stored, and the names went with that."""
-        self.forget()
-        self._used = self.stored = False
+    async def until_said(
+        self, accept: Callable[[bool], Awaitable[Claimed]], turn_id: str
+    ) -> Claimed:
+        """Have a turn stored, and the names go with that; `accept` is told whether there may be some."""
+        async with self._writing:
+            claimed = await accept(self._stored)
+            if claimed.turn_id == turn_id:
+                self.forget()
+                self._used = self._stored = False
+            return claimed
 
     @property
     def owes(self) -> bool:
         """Whether names that are used up are still stored."""
-        return self._used and self.stored
+        return self._used and self._stored
 
     async def settle(self) -> None:
         """Take from the store what is used up; what fails is done with the next turn."""
@@ -98,4 +104,4 @@ class Naming:
             except WarmlineError as error:
                 _log.info("names not removed", session=session.id, reason=error.reason.value)
             else:
-                self._used = self.stored = False
+                self._used = self._stored = False

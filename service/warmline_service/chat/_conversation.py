@@ -301,7 +301,7 @@ class Conversation:
 
     def close(self) -> None:
         """It is at work here no more."""
-        self.naming.forget()
+        self.naming.close()
         self._servers.close()
 
     async def saved(self) -> None:

@@ -73,9 +73,8 @@ class Conversations:
 
     async def _find(self, tenant: str, name: str) -> str:
         """The session of a name, which nobody finds by it any more; empty for none."""
-        if (here := self._live.get(self._names.find(tenant, name))) is not None:
-            here.naming.use()
-            return here.session.id
+        if here := self._names.take(tenant, name):
+            return here
         while found := await self._runtime.store.take_named(tenant, name):
             live = self._live.get(found)
             if live is None or not live.naming.owes:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Collection
 
 import structlog
 
-from warmline_service.errors import WarmlineError
+from warmline_service.errors import Reason, WarmlineError
 from warmline_service.sessions import Session
 from warmline_service.store import Claimed, Store
 
@@ -18,24 +18,22 @@ class Names:
     """Which session at work here has which name. The store has them too, for all that are not."""
 
     def __init__(self) -> None:
-        # By tenant and name: sessions, that which was given it last at the end.
-        self._found: dict[tuple[str, str], list[str]] = {}
+        # By tenant and name: that which was given it last. The store knows the others.
+        self._found: dict[tuple[str, str], Naming] = {}
 
-    def add(self, tenant: str, name: str, session_id: str) -> None:
-        """A session has this name, too."""
-        self._found.setdefault((tenant, name), []).append(session_id)
+    def add(self, tenant: str, name: str, naming: Naming) -> None:
+        """A session has this name now."""
+        self._found[tenant, name] = naming
 
-    def remove(self, tenant: str, name: str, session_id: str) -> None:
+    def remove(self, tenant: str, name: str, naming: Naming) -> None:
         """It has this name no more."""
-        found = self._found[tenant, name]
-        found.remove(session_id)
-        if not found:
+        if self._found.get((tenant, name)) is naming:
             del self._found[tenant, name]
 
-    def find(self, tenant: str, name: str) -> str:
-        """The session that was given a name last; empty for none."""
-        found = self._found.get((tenant, name))
-        return found[-1] if found else ""
+    def take(self, tenant: str, name: str) -> str:
+        """The session that was given a name last, which has none from now on; empty for none."""
+        naming = self._found.get((tenant, name))
+        return naming.use() if naming is not None else ""
 
 
 class Naming:
@@ -49,8 +47,11 @@ class Naming:
         self._session = session
         self._store = store
         self._names = names
+        # Those that it is found by; those that whoever has found it can be given back.
         self._given: tuple[str, ...] = ()
+        self._taken: tuple[str, ...] = ()
         self._used = False
+        self._closed = False
         self._writing = asyncio.Lock()
         # What an earlier service stored is not known.
         self._stored = True
@@ -59,33 +60,43 @@ class Naming:
         """Have these in place of those before. Raises SESSION_ELSEWHERE, STORAGE_UNAVAILABLE."""
         session = self._session
         async with self._writing:
-            self.use()
+            self._hide()
+            self._taken, self._used = (), True
             await self._store.name(session.id, session.tenant, names, session.token)
             self._used, self._stored = False, True
-            self._given = tuple(dict.fromkeys(names))
-            for name in self._given:
-                self._names.add(session.tenant, name, session.id)
+            self._show(tuple(dict.fromkeys(names)))
 
-    def use(self) -> None:
-        """Nobody else finds it by them."""
-        self.forget()
+    def use(self) -> str:
+        """Whoever finds it uses its names up; gives its id."""
+        self._taken = self._hide()
         self._used = True
+        return self._session.id
 
-    def forget(self) -> None:
-        """It is not at work here any more, or has none."""
-        for name in self._given:
-            self._names.remove(self._session.tenant, name, self._session.id)
-        self._given = ()
+    def close(self) -> None:
+        """It is not at work here any more: nobody finds it here, whatever is still being stored."""
+        self._closed = True
+        self._hide()
 
     async def until_said(
         self, accept: Callable[[bool], Awaitable[Claimed]], turn_id: str
     ) -> Claimed:
-        """Have a turn stored, and the names go with that; `accept` is told whether there may be some."""
+        """Have a turn stored, and the names go with that; `accept` is told whether there may be some.
+
+        Where nothing is stored they are as before: who found the session by one may find it so again.
+        """
         async with self._writing:
-            claimed = await accept(self._stored)
+            shown = self._hide()
+            try:
+                claimed = await accept(self._stored)
+            except WarmlineError as error:
+                if error.reason is Reason.STORAGE_UNAVAILABLE and self._used:
+                    shown, self._used = self._taken, False
+                self._show(shown)
+                raise
             if claimed.turn_id == turn_id:
-                self.forget()
-                self._used = self._stored = False
+                self._taken, self._used, self._stored = (), False, False
+            else:
+                self._show(shown)
             return claimed
 
     @property
@@ -104,4 +115,17 @@ class Naming:
             except WarmlineError as error:
                 _log.info("names not removed", session=session.id, reason=error.reason.value)
             else:
-                self._used = self._stored = False
+                self._taken, self._used, self._stored = (), False, False
+
+    def _show(self, names: tuple[str, ...]) -> None:
+        if self._closed:
+            return
+        self._given = names
+        for name in names:
+            self._names.add(self._session.tenant, name, self)
+
+    def _hide(self) -> tuple[str, ...]:
+        names, self._given = self._given, ()
+        for name in names:
+            self._names.remove(self._session.tenant, name, self)
+        return names

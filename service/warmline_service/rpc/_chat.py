@@ -291,6 +291,6 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
 
 async def _checked(check: Callable[[R], Opening], request: R) -> Opening:
     """What a request asks for; a change of threads takes longer than to check what most callers send."""
-    if is_brief(request.config):
+    if is_brief(request):
         return check(request)
     return await asyncio.to_thread(check, request)

@@ -178,8 +178,11 @@ def opening_of(request: chat_pb.Open) -> Opening:
     )
 
 
-def is_brief(config: config_pb.SessionConfig) -> bool:
-    """Whether it is checked in a moment: schemas are what takes long."""
+def is_brief(request: chat_pb.Open | chat_pb.AskRequest) -> bool:
+    """Whether it is checked in a moment: schemas are what takes long, and what is to be hashed."""
+    config = request.config
+    if isinstance(request, chat_pb.Open) and request.idempotency_key and request.history:
+        return False
     has_schemas = bool(config.client_tools) or config.HasField("output_schema")
     return not has_schemas and config.ByteSize() < _BRIEF_BYTES
 

@@ -1,31 +1,19 @@
-"""Ctrl-C while a loop runs."""
+"""Ctrl-C while a loop sleeps."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-
-# Those that are in force, the innermost last.
-_handlers: list[Callable[[], None]] = []
 
 
-@contextmanager
-def on_interrupt(handler: Callable[[], None]) -> Iterator[None]:
-    """While it lasts, Ctrl-C calls this in the running loop; the innermost one is called.
+def wake_for_signals() -> None:
+    """Have the running loop woken by each signal, so that it is heard at once.
 
-    By the loop's own means, which wake it up. `asyncio.run` has the interpreter told alone: a signal that
-    comes just before the loop goes to sleep is noticed when something else wakes it.
+    `asyncio.run` has the interpreter told of Ctrl-C, which listens when the main thread runs. A signal that
+    another thread is given (gRPC has some), or that comes just before the loop goes to sleep, wakes nothing.
     """
     loop = asyncio.get_running_loop()
-    _handlers.append(handler)
-    loop.add_signal_handler(signal.SIGINT, handler)
-    try:
-        yield
-    finally:
-        _handlers.pop()
-        if _handlers:
-            loop.add_signal_handler(signal.SIGINT, _handlers[-1])
-        else:
-            loop.remove_signal_handler(signal.SIGINT)
+    # Nobody sends this one, and nobody minds it: what counts is that the loop asks to be woken for any.
+    with contextlib.suppress(NotImplementedError, RuntimeError, AttributeError):
+        loop.add_signal_handler(signal.SIGURG, lambda: None)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import stat
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from warmline_client._conversation import Conversation
-from warmline_client.terminal._interrupts import on_interrupt
 from warmline_client.terminal._options import err
 
 # A longer line from a pipe is more than a message can be.
@@ -76,13 +76,24 @@ async def _prompt() -> str | None:
 @asynccontextmanager
 async def interrupting(conversation: Conversation) -> AsyncIterator[None]:
     """Ctrl-C stops the turn, not the program."""
+    loop = asyncio.get_running_loop()
     interrupts: set[asyncio.Task[Any]] = set()
 
     def interrupt() -> None:
         if all(task.done() for task in interrupts):
             interrupts.add(asyncio.create_task(conversation.interrupt()))
 
-    with on_interrupt(interrupt):
+    with _signal(loop, interrupt):
         yield
         if interrupts:
             await asyncio.wait(interrupts, timeout=10)
+
+
+@contextmanager
+def _signal(loop: asyncio.AbstractEventLoop, handler: Callable[[], None]) -> Any:
+    loop.add_signal_handler(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import typer
 
 from warmline_client._errors import WarmlineError
-from warmline_client.terminal._interrupts import on_interrupt
+from warmline_client.terminal._interrupts import wake_for_signals
 from warmline_client.terminal._options import err
 
 # As a shell says that a command was ended by Ctrl-C.
@@ -18,27 +18,14 @@ _INTERRUPTED = 130
 
 def run(main: Callable[[], Coroutine[Any, Any, None]], *, interrupted: int = _INTERRUPTED) -> None:
     """Run a command; what fails is said in words, with exit code 1. `interrupted` is Ctrl-C's code."""
-    is_interrupted = False
 
-    async def interruptible() -> None:
-        task = asyncio.current_task()
-        assert task is not None
-
-        def interrupt() -> None:
-            nonlocal is_interrupted
-            is_interrupted = True
-            task.cancel()
-
-        with on_interrupt(interrupt):
-            await main()
+    async def awake() -> None:
+        wake_for_signals()
+        await main()
 
     try:
-        asyncio.run(interruptible())
-    except (WarmlineError, asyncio.CancelledError) as error:
-        if is_interrupted:
-            raise typer.Exit(interrupted) from None
-        if isinstance(error, asyncio.CancelledError):
-            raise
+        asyncio.run(awake())
+    except WarmlineError as error:
         complain(error)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:

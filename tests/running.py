@@ -19,8 +19,14 @@ from warmline_service.server import Service
 _SMALL: dict[str, Any] = {
     "listen": "127.0.0.1:0",
     "provider": {"kind": "loopback"},
-    "cli": {"max_retries": 0, "interrupt_timeout": 3},
-    "pool": {"min_spares": 1, "max_spares": 1, "max_processes": 6},
+    # What a slow machine needs: nothing here waits for one of these to pass.
+    "cli": {
+        "max_retries": 0,
+        "interrupt_timeout": 3,
+        "start_timeout": 90,
+        "control_timeout": 60,
+    },
+    "pool": {"min_spares": 1, "max_spares": 1, "max_processes": 6, "acquire_timeout": 90},
     "drain_grace": 5,
 }
 

@@ -21,7 +21,7 @@ from warmline_service.chat import (
 )
 from warmline_service.config import SandboxSettings, Settings
 from warmline_service.credentials import TokenEndpoint, Wallet
-from warmline_service.egress import Egress, EgressAccess, make_provider, operator_credential
+from warmline_service.egress import Egress, EgressAccess, Outlet, make_provider, operator_credential
 from warmline_service.errors import WarmlineError
 from warmline_service.mcp import Broker
 from warmline_service.pool import FirstSpares, Pool, capacity, default_memory_budget
@@ -169,7 +169,10 @@ class Service:
                 "provider.stored_credentials."
             )
         provider = await asyncio.to_thread(make_provider, settings.provider, key, wallet)
-        self._egress = Egress(provider)
+        assert self._callers is not None
+        assert self._audit is not None
+        outlet = Outlet(settings.sandbox, self._callers.policies, self._audit)
+        self._egress = Egress(provider, outlet)
         await self._egress.start()
         return self._egress
 
@@ -185,7 +188,7 @@ class Service:
         self, site: Site, egress: Egress, capabilities: Capabilities
     ) -> FirstSpares:
         settings = self.settings
-        self._launcher = Launcher(site, egress.open_endpoint, capabilities)
+        self._launcher = Launcher(site, egress.open_endpoint, capabilities, egress.open_way)
         budget = settings.pool.memory_budget_bytes
         budget = budget or await asyncio.to_thread(default_memory_budget)
         first = FirstSpares(capacity(settings.pool, budget), settings.pool.min_spares)

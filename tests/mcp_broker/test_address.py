@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
-from warmline_service.mcp import AddressRefused, Resolver, permitted
+from warmline_service.addresses import AddressRefused, Resolver, host_among, permitted
 
 PRIVATE = [
     *("127.0.0.1", "127.255.255.254", "0.0.0.0", "10.1.2.3", "172.16.0.1", "192.168.1.1"),
@@ -39,6 +39,19 @@ def test_the_operator_may_allow_a_network() -> None:
     assert permitted("fd00::1", allowed)
     assert not permitted("10.2.0.1", allowed)
     assert not permitted("::1", allowed)
+
+
+def test_a_pattern_stands_for_what_is_below_it() -> None:
+    """Not for the host itself, nor for one whose name only ends alike; a star stands for all."""
+    known = ["*.example.com", "other.example"]
+    assert host_among("a.example.com", known)
+    assert host_among("a.b.example.com", known)
+    assert host_among("other.example", known)
+    assert not host_among("example.com", known)
+    assert not host_among("badexample.com", known)
+    assert not host_among("a.other.example", known)
+    assert host_among("anything", ["*"])
+    assert not host_among("anything", [])
 
 
 @pytest.fixture

@@ -6,16 +6,15 @@ from typing import Any, Literal
 
 import pytest
 from mcp_servers import REACHABLE, TOKEN, Running, mcp_server
+from warmline_service.addresses import AddressRefused, Resolver
 from warmline_service.config import McpSettings
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.mcp import (
     MOST_CALLS,
-    AddressRefused,
     Broker,
     Connection,
     Lease,
     Refused,
-    Resolver,
     State,
     Target,
     Unreachable,

@@ -1,6 +1,7 @@
 """What there is at each level, for root and for others; and that a lack is said, never passed over."""
 
 import asyncio
+import errno
 import os
 import shutil
 import signal
@@ -108,21 +109,22 @@ async def test_none_is_what_the_operator_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.real_cli
-async def test_at_level_network_the_machines_network_is_there_and_no_more() -> None:
-    """Processes and files are as far away as ever."""
+async def test_at_level_network_there_is_one_way_more_and_nothing_else() -> None:
+    """The machine's network is as far away as ever, and so are its processes and files."""
     with socket.create_server(("127.0.0.1", 0)) as here:
         async with running_service(
             pool={"min_spares": 0, "max_spares": 0},
-            sandbox={"level": "network", "readable": TOOLS},
+            sandbox={"level": "network", "readable": TOOLS, "egress_hosts": ["*"]},
         ) as service:
             async with client_of(service) as client, tenant(client, {}, "one") as chat:
                 told = await python(
                     chat,
-                    f"import os, socket\nsocket.create_connection({here.getsockname()!r}, 3)\n"
-                    "print('reached', sorted(each for each in os.listdir('/proc') if each.isdigit())[0])\n"
+                    "import os, socket\nprint([name for _, name in socket.if_nameindex()])\n"
+                    f"print(socket.socket().connect_ex({here.getsockname()!r}), end=' ')\n"
+                    "print(sorted(each for each in os.listdir('/proc') if each.isdigit())[0])\n"
                     f"print(os.listdir({str(service.settings.data_dir)!r}))",
                 )
-    assert "reached" in told
+    assert told.startswith(f"['lo']\n{errno.ECONNREFUSED} 1\n")
     assert "vault.key" not in told
 
 
@@ -146,6 +148,35 @@ async def test_a_service_without_rights_has_the_same_sandbox(data: Path) -> None
     assert f"CapEff:\t{'0' * 16}\nCapBnd:\t{'0' * 16}\nNoNewPrivs:\t1\nSeccomp:\t2" in told
     assert "vault.key" not in told
     assert "apart" in told
+
+
+@pytest.mark.real_cli
+async def test_a_service_without_rights_leads_out_by_policy(data: Path) -> None:
+    """The socket in the sandbox's network is had without being root."""
+    cli = await asyncio.to_thread(_cli_for_all, data)
+    with socket.create_server(("127.0.0.2", 0)) as here:
+        port = here.getsockname()[1]
+        env = {
+            "WARMLINE_CLI__PATH": str(cli),
+            "HOME": str(data),
+            "TMPDIR": str(data),
+            "WARMLINE_SANDBOX__LEVEL": "network",
+            "WARMLINE_SANDBOX__EGRESS_HOSTS": '["127.0.0.2"]',
+            "WARMLINE_SANDBOX__EGRESS_NETWORKS": '["127.0.0.2/32"]',
+            "WARMLINE_SANDBOX__EGRESS_PORTS": f"[{port}]",
+        }
+        curl = f"curl -s -m 5 --proxytunnel http://127.0.0.2:{port} -o /dev/null"
+        async with serving(as_nobody.command(), data / "d", **env) as served:
+            async with connect(served.address) as client, tenant(client, {}, "one") as chat:
+                told = await bash(
+                    chat,
+                    f"{curl} -w '%{{http_connect}}\n'; {curl} --noproxy '*'; echo $?; "
+                    "curl -s https://127.0.0.3 -w '%{http_connect}\n'; id -u",
+                )
+        here.settimeout(1)
+        here.accept()[0].close()
+    assert told.split()[:3] == ["200", "7", "403"]
+    assert told.split()[-1] == str(as_nobody.NOBODY if os.geteuid() == 0 else os.geteuid())
 
 
 async def _uses_a_workspace(client: Client) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from warmline_service.config import SandboxSettings
-from warmline_service.sandbox import Box, Sandbox, Shares
+from warmline_service.sandbox import DOOR_ENVIRONMENT, Box, Sandbox, Shares
 from warmline_service.sandbox._box import owner_of
 from warmline_service.sandbox._cgroups import Cgroups
 from warmline_service.sandbox._filter import DENIED, filter_program, machines
@@ -85,10 +85,43 @@ def test_another_architectures_calls_end_the_process() -> None:
 @pytest.mark.parametrize("kind", _KINDS)
 def test_each_kind_holds(kind: str) -> None:
     """As the kernel tells it: user, capabilities, filter, network."""
-    for level in ("strict", "network"):
-        sandbox = Sandbox(SandboxSettings(level=level), _programs(), kind, None)  # type: ignore[arg-type]
-        assert sandbox.try_out("strict") is None
-        assert "user" in str(sandbox)
+    sandbox = Sandbox(SandboxSettings(), _programs(), kind, None)  # type: ignore[arg-type]
+    assert sandbox.try_out("strict") is None
+    assert sandbox.try_out("network") is None
+    assert "user" in str(sandbox)
+
+
+def test_a_box_begins_when_its_door_is_opened(tmp_path: Path) -> None:
+    """And not before: whoever comes through it comes from that box."""
+    sandbox = Sandbox.find(SandboxSettings())
+    port = int(DOOR_ENVIRONMENT["HTTPS_PROXY"].rpartition(":")[2])
+    ask = ("/bin/bash", "-c", f"exec 3<>/dev/tcp/127.0.0.1/{port}; echo inside >&3; cat <&3")
+    box = Box("0f", tmp_path, ask, {"PATH": "/usr/bin"}, Path("/"), {}, door=True)
+    command = sandbox.command(box)
+    assert command.door is not None
+    with subprocess.Popen(
+        command.argv, env=dict(command.env), pass_fds=command.fds, stdout=subprocess.PIPE
+    ) as process:
+        command.close()
+        with command.door.open() as listener:
+            listener.settimeout(20)
+            with listener.accept()[0] as connection:
+                connection.sendall(connection.recv(100).upper())
+        assert process.communicate(timeout=20)[0] == b"INSIDE\n"
+    command.door.close()
+    command.init.end(5)
+
+
+def test_a_box_that_is_not_there_has_no_door(tmp_path: Path) -> None:
+    """Its launcher has ended without a word: that is an error, and soon."""
+    command = Sandbox.find(SandboxSettings()).command(
+        Box("0f", tmp_path, ("/bin/true",), {}, Path("/"), {}, door=True)
+    )
+    command.close()
+    assert command.door is not None
+    with pytest.raises(OSError, match="did not say where it is"):
+        command.door.open()
+    command.init.end(5)
 
 
 def test_nothing_secret_is_in_the_command_or_its_environment(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Each tenant's processes are at its own level, which the operator says and nobody else."""
 
+import asyncio
 import json
 import re
 import socket
@@ -31,7 +32,7 @@ FREE = config_pb.SessionConfig(tools=config_pb.Tools(allowed=["Bash"]))
 
 @pytest.fixture
 def door() -> Iterator[tuple[str, int]]:
-    """A port of the machine, which is reached over the machine's own network alone."""
+    """A port of the machine, which is reached from its own network, or by who is let through to it."""
     with socket.create_server(("127.0.0.1", 0)) as here:
         yield here.getsockname()
 
@@ -45,7 +46,13 @@ async def levels(*own: str | None, **settings: Any) -> AsyncIterator[tuple[Servi
         each | ({"policy": {"sandbox": level}} if level else {})
         for (each, _), level in zip(made, own, strict=True)
     ]
-    sandbox = {"readable": TOOLS} | settings.pop("sandbox", {})
+    door = settings.pop("door", ("", 443))
+    sandbox = {
+        "readable": TOOLS,
+        "egress_hosts": ["127.0.0.1"],
+        "egress_networks": ["127.0.0.0/8"],
+        "egress_ports": [door[1]],
+    }
     pool = {"min_spares": 1, "max_spares": 1}
     async with running_service(tenants=entries, sandbox=sandbox, pool=pool, **settings) as service:
         yield service, [key for _, key in made]
@@ -57,15 +64,19 @@ def client_with(service: Service, key: str) -> Any:
 
 
 def asked(service: Service, door: tuple[str, int]) -> str:
-    """A command that tells whether it reaches the network, and sees the service's own files."""
+    """A command that tells how it reaches the network, and whether it sees the service's own files."""
     program = f"""
 import os, socket
 print("runs")
 try:
     socket.create_connection({door!r}, 3)
-    print("network")
+    print("machine")
 except OSError:
     pass
+if proxy := os.environ.get("HTTPS_PROXY"):
+    with socket.create_connection(("127.0.0.1", int(proxy.rpartition(":")[2])), 3) as way:
+        way.sendall(b"CONNECT 127.0.0.1:{door[1]} HTTP/1.1\\r\\n\\r\\n")
+        print("network" if b" 200 " in way.recv(100) else "refused")
 if os.path.exists({str(service.settings.data_dir / "vault.key")!r}):
     print("files")
 """
@@ -84,7 +95,7 @@ async def sees(client: Client, command: str) -> tuple[set[str], pb.LatencyReceip
 @real_cli
 async def test_each_tenant_runs_at_its_own_level(door: tuple[str, int]) -> None:
     """At the service's own where it has no other, and on a spare then; no spare of another level is lent."""
-    async with levels(None, "network", "none") as (service, keys):
+    async with levels(None, "network", "none", door=door) as (service, keys):
         command, found = asked(service, door), []
         for key in keys:
             async with client_with(service, key) as client:
@@ -92,7 +103,7 @@ async def test_each_tenant_runs_at_its_own_level(door: tuple[str, int]) -> None:
         assert [seen for seen, _ in found] == [
             {"runs"},
             {"runs", "network"},
-            {"runs", "network", "files"},
+            {"runs", "machine", "files"},
         ]
         assert [start.start for _, start in found] == [
             pb.START_KIND_WARM,
@@ -111,7 +122,8 @@ async def test_each_tenant_runs_at_its_own_level(door: tuple[str, int]) -> None:
 @real_cli
 async def test_a_level_for_all_is_that_of_the_spares(door: tuple[str, int]) -> None:
     """`policy.sandbox` is what tenants have that say nothing; a stricter one has its own."""
-    async with levels(None, "strict", policy={"sandbox": "network"}) as (service, keys):
+    policy = {"sandbox": "network"}
+    async with levels(None, "strict", policy=policy, door=door) as (service, keys):
         command, found = asked(service, door), []
         for key in keys:
             async with client_with(service, key) as client:
@@ -123,7 +135,7 @@ async def test_a_level_for_all_is_that_of_the_spares(door: tuple[str, int]) -> N
 @real_cli
 async def test_a_change_of_level_holds_for_the_next_turn(door: tuple[str, int]) -> None:
     """Also in a session whose process is hot: it goes, with its files kept, and the conversation goes on."""
-    async with levels(None) as (service, (key,)):
+    async with levels(None, door=door) as (service, (key,)):
         async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as channel:
             admin = _Admin(channel, key)
             await admin("CreateTenant", tenant=_tenant("network"))
@@ -141,7 +153,7 @@ async def test_a_change_of_level_holds_for_the_next_turn(door: tuple[str, int]) 
                 assert _told(await say(chat, script)).split() == [
                     "file",
                     "runs",
-                    "network",
+                    "machine",
                     "files",
                 ]
 
@@ -212,15 +224,29 @@ async def test_settings_that_want_more_than_there_is_are_refused(
         await Service(made).start()
 
 
-def test_strict_is_tried_where_the_service_is_laxer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the machine holds less well than the service's own level is no tenant's."""
-    lax = SandboxSettings(level="network")
-    assert levels_of(Sandbox.find(lax)) == {"strict", "network", "none"}
+def test_network_is_tried_where_the_service_is_stricter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the machine cannot hold is no tenant's, and the service's own level is not given up for it."""
+    assert levels_of(Sandbox.find(SandboxSettings())) == {"strict", "network", "none"}
     assert levels_of(None) == {"none"}
-    real = Sandbox.try_out
-    monkeypatch.setattr(
-        Sandbox,
-        "try_out",
-        lambda self, level: "no such namespace" if level == "strict" else real(self, level),
-    )
-    assert levels_of(Sandbox.find(lax)) == {"network", "none"}
+    monkeypatch.setattr("warmline_service.sandbox._door._python", lambda: "/bin/false")
+    assert levels_of(Sandbox.find(SandboxSettings())) == {"strict", "none"}
+    with pytest.raises(SandboxMissing, match="network of a sandbox could not be entered"):
+        Sandbox.find(SandboxSettings(level="network"))
+
+
+@real_cli
+async def test_a_process_whose_way_out_fails_does_not_begin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The turn fails, nothing is left of the start, and others go on."""
+    async with levels("network", None) as (service, keys):
+        with monkeypatch.context() as patch:
+            patch.setattr("warmline_service.sandbox._door._python", lambda: "/bin/false")
+            async with client_with(service, keys[0]) as client, client.chat() as chat:
+                assert failure(await say(chat, "hello")).reason == "CLI_CRASHED"
+        for key in reversed(keys):
+            async with client_with(service, key) as client, client.chat() as chat:
+                async with asyncio.timeout(90):
+                    # After such failures the pool waits before it starts another.
+                    while not (await say(chat, "hello"))[-1].HasField("turn_completed"):
+                        pass

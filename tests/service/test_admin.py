@@ -134,6 +134,7 @@ async def test_a_tenant_has_a_policy_of_its_own(operator: Operator) -> None:
         ({"usd_per_month": float("nan")}, "usd_per_month"),
         ({"permission_modes": {"names": ["default", "root"]}}, "permission_modes.names[1]"),
         ({"mcp_hosts": {"names": ["*.*"]}}, "mcp_hosts.names[0]"),
+        ({"egress_hosts": {"names": ["*", "https://a.example"]}}, "egress_hosts.names[1]"),
         ({"providers": {"names": ["loopback", "openai"]}}, "providers.names[1]"),
         ({"sandbox": "chroot"}, "sandbox"),
         ({"sandbox": "strict"}, "sandbox"),

@@ -89,7 +89,12 @@ class AuditLog:
         self._noted_at = 0.0
         # The end of the table is not the one that was noted: the note stays, for whoever verifies.
         self._cut = False
-        self._tallies = {"auth.failed": Tally(1), "policy.refused": Tally(10)}
+        self._tallies = {
+            "auth.failed": Tally(1),
+            "policy.refused": Tally(10),
+            "egress.refused": Tally(10),
+            "egress.allowed": Tally(100),
+        }
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
+from warmline_service.addresses import host_among
 from warmline_service.chat._catalog import Model
 from warmline_service.config import ProviderKind, TenantPolicy
 from warmline_service.errors import Reason, WarmlineError
@@ -51,13 +52,7 @@ def check_tenant(policy: TenantPolicy, config: SessionConfig, models: Sequence[M
         if policy.mcp_hosts is None or server.kind == "stdio":
             continue
         host = (urlsplit(server.target).hostname or "").lower()
-        if not _is_among(host, policy.mcp_hosts):
+        if not host_among(host, policy.mcp_hosts):
             field = f"config.mcp_servers[{name}]"
             text = f"{field} is at a host that this tenant may not use."
             raise WarmlineError(Reason.POLICY_DENIED, text, metadata={"field": field})
-
-
-def _is_among(host: str, known: Collection[str]) -> bool:
-    return host in known or any(
-        each.startswith("*.") and host.endswith(each[1:]) and host != each[2:] for each in known
-    )

@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints
 
 from warmline_service.config._base import Section
 from warmline_service.config._places import ProviderKind
-from warmline_service.config._sandbox import Level
+from warmline_service.config._sandbox import EgressHost, Level
 
 _Count = Annotated[int, Field(ge=1, le=10**15)]
 _Dollars = Annotated[float, Field(gt=0, le=10**9)]
@@ -79,7 +79,13 @@ class TenantPolicy(Section):
         None,
         description="The hosts of its MCP servers, `*.example.com` for all below one. Not set: any.",
     )
-
+    egress_hosts: frozenset[EgressHost] | None = Field(
+        None,
+        description=(
+            "The hosts that its processes reach at the sandbox level `network`, as in "
+            "`sandbox.egress_hosts`, which holds where this is not set."
+        ),
+    )
     sandbox: Level | None = Field(
         None,
         description=(

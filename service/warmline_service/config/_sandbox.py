@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, IPvAnyNetwork, StringConstraints
 
 from warmline_service.config._base import MIB, Section
 
 Level = Literal["strict", "network", "none"]
+EgressHost = Annotated[
+    str, StringConstraints(pattern=r"^(\*|(\*\.)?[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)$")
+]
+_Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class SandboxSettings(Section):
@@ -18,9 +22,26 @@ class SandboxSettings(Section):
     level: Level = Field(
         "strict",
         description=(
-            "`strict`: no network but the way to the model. `network`: the machine's own network, "
-            "unfiltered. `none`: no sandbox. Where it cannot be had, the service does not start."
+            "`strict`: no network but the way to the model. `network`: the same, and a proxy that lets "
+            "through what policy allows. `none`: no sandbox. Where it cannot be had, the service does "
+            "not start."
         ),
+    )
+    egress_hosts: frozenset[EgressHost] = Field(
+        frozenset(),
+        description=(
+            "At level `network` the hosts that processes reach whose tenants have no "
+            "`policy.egress_hosts`: `*.example.com` for all below one, `*` for all. By default none."
+        ),
+    )
+    egress_networks: tuple[IPvAnyNetwork, ...] = Field(
+        (),
+        description=(
+            "Networks that these hosts may be in beside the public internet, such as `10.1.0.0/16`."
+        ),
+    )
+    egress_ports: frozenset[_Port] = Field(
+        frozenset({443}), description="The ports of these hosts that may be connected to."
     )
     readable: tuple[Path, ...] = Field(
         (),

@@ -8,23 +8,29 @@ from warmline_service.egress._egress import Egress
 from warmline_service.egress._faults import UpstreamError
 from warmline_service.egress._make import make_provider
 from warmline_service.egress._meter import Meter, Tokens
+from warmline_service.egress._outlet import Outlet, Target
 from warmline_service.egress._provider import Provider
 from warmline_service.egress._session_access import EgressAccess
+from warmline_service.egress._way import Bounds, Way
 from warmline_service.egress.loopback import LoopbackBehaviour, LoopbackModel, serve_loopback
 
 __all__ = [
     "Access",
     "AnthropicProvider",
+    "Bounds",
     "Credential",
     "Egress",
     "EgressAccess",
     "LoopbackBehaviour",
     "LoopbackModel",
     "Meter",
+    "Outlet",
     "Provider",
+    "Target",
     "TokenCounter",
     "Tokens",
     "UpstreamError",
+    "Way",
     "make_provider",
     "operator_credential",
     "serve_loopback",

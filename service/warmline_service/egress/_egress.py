@@ -18,7 +18,9 @@ from warmline_service.egress._credential import Credential
 from warmline_service.egress._endpoint import SlotEndpoint, listen_unix
 from warmline_service.egress._faults import UpstreamError, error_response
 from warmline_service.egress._meter import Meter
+from warmline_service.egress._outlet import Outlet
 from warmline_service.egress._provider import Provider, Route, route_of
+from warmline_service.egress._way import Way
 from warmline_service.egress.loopback import answer_warm_up
 from warmline_service.errors import WarmlineError
 from warmline_service.quota import Allowance
@@ -34,11 +36,13 @@ class Egress:
     """One listening socket per slot, one provider behind all of them.
 
     The socket that a request comes in on says whose it is; nothing in the request does. A slot that
-    belongs to nobody yet gets a warm-up answer made here and never reaches the provider.
+    belongs to nobody yet gets a warm-up answer made here and never reaches the provider. `outlet` is what
+    slots connect by that have a way to the network.
     """
 
-    def __init__(self, provider: Provider) -> None:
+    def __init__(self, provider: Provider, outlet: Outlet | None = None) -> None:
         self._provider = provider
+        self._outlet = outlet
         self._accounts: dict[str, Account] = {}
         self._closed: OrderedDict[str, Account] = OrderedDict()
         self._endpoints: dict[str, SlotEndpoint] = {}
@@ -56,6 +60,8 @@ class Egress:
         """Close what is still open, then the provider."""
         await asyncio.gather(*(end.aclose() for end in list(self._endpoints.values())))
         await self._provider.aclose()
+        if self._outlet is not None:
+            self._outlet.close()
 
     async def open_endpoint(self, slot: Slot, listener: socket.socket | None = None) -> Endpoint:
         """Open a slot's way to the model: at `slot.sock`, or where `listener` is bound.
@@ -83,6 +89,20 @@ class Egress:
             await endpoint.aclose()
             raise
         return endpoint
+
+    async def open_way(self, slot: Slot, listener: socket.socket) -> None:
+        """Serve a slot's way to the network where `listener` is bound, until its endpoint is closed.
+
+        Takes the listener in any case. Raises OSError; KeyError for a slot without an endpoint.
+        """
+        assert self._outlet is not None
+        try:
+            endpoint, account = self._endpoints[slot.id], self._accounts[slot.id]
+        except KeyError:
+            listener.close()
+            raise
+        endpoint.way = Way(account, listener, self._outlet)
+        await endpoint.way.start()
 
     def bind(self, slot_id: str, access: Access) -> None:
         """From now on the slot's requests are this session's.

@@ -12,6 +12,7 @@ from pathlib import Path
 from aiohttp import web
 
 from warmline_service.egress._credential import PLACEHOLDER
+from warmline_service.egress._way import Way
 from warmline_service.errors import Reason, WarmlineError
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -59,7 +60,10 @@ def environment(listener: socket.socket) -> Mapping[str, str]:
 
 
 class SlotEndpoint:
-    """A slot's open way to the egress; `on_close` is told once that it has ended."""
+    """A slot's open way to the egress; `on_close` is told once that it has ended.
+
+    `way` is the one to the network, where the slot has one: it ends with this.
+    """
 
     def __init__(
         self, listener: socket.socket, handler: Handler, on_close: Callable[[], None]
@@ -72,6 +76,7 @@ class SlotEndpoint:
         self._server: asyncio.Server | None = None
         self._on_close = on_close
         self._closed = False
+        self.way: Way | None = None
 
     async def start(self) -> None:
         """Begin to accept."""
@@ -91,6 +96,8 @@ class SlotEndpoint:
             return
         self._closed = True
         self._on_close()
+        if self.way is not None:
+            await self.way.aclose()
         if self._server is None:
             self._listener.close()
         else:

@@ -1,6 +1,5 @@
 """MCP servers of callers, connected by the service and lent to their sessions."""
 
-from warmline_service.mcp._address import AddressRefused, Resolver, permitted
 from warmline_service.mcp._bridge import Cancelled, Forward, heard
 from warmline_service.mcp._broker import Broker, Lease
 from warmline_service.mcp._connection import Connection, Unreachable
@@ -24,7 +23,6 @@ __all__ = [
     "METHOD_NOT_FOUND",
     "MOST_CALLS",
     "PROTOCOL",
-    "AddressRefused",
     "Broker",
     "Cancelled",
     "Connection",
@@ -33,7 +31,6 @@ __all__ = [
     "Refused",
     "Reply",
     "Request",
-    "Resolver",
     "ServerState",
     "State",
     "Target",
@@ -42,6 +39,5 @@ __all__ = [
     "failure",
     "heard",
     "nothing",
-    "permitted",
     "result",
 ]

@@ -9,9 +9,9 @@ from hashlib import blake2b
 
 import msgspec
 
+from warmline_service.addresses import Resolver
 from warmline_service.config import McpSettings
 from warmline_service.errors import Reason, WarmlineError
-from warmline_service.mcp._address import Resolver
 from warmline_service.mcp._connection import Connection
 from warmline_service.mcp._state import ServerState, Target
 

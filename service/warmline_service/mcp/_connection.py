@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from warmline_service.addresses import Resolver
 from warmline_service.config import McpSettings
-from warmline_service.mcp._address import Resolver
 from warmline_service.mcp._state import MOST_CALLS, Refused, ServerState, State, Target
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.client.subscriptions import ListenNotSupportedError, SubscriptionLost
 from mcp.shared.exceptions import MCPError
 
+from warmline_service.addresses import AddressRefused, Resolver
 from warmline_service.config import McpSettings
-from warmline_service.mcp._address import AddressRefused, Resolver
 from warmline_service.mcp._bodies import TooMuch
 from warmline_service.mcp._state import Refused, ServerState, State, Target
 from warmline_service.mcp._transport import GuardedTransport

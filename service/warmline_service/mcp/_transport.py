@@ -9,8 +9,8 @@ from typing import Literal
 
 import httpx2
 
+from warmline_service.addresses import AddressRefused, Resolver
 from warmline_service.config import McpSettings
-from warmline_service.mcp._address import AddressRefused, Resolver
 from warmline_service.mcp._bodies import Bounded, Paced
 from warmline_service.mcp._state import MOST_CALLS
 

@@ -11,7 +11,14 @@ from warmline.v1 import admin_service_pb2 as pb
 from warmline_service.config import Level, TenantPolicy
 from warmline_service.errors import field_invalid
 
-_LISTS = ("models", "providers", "permission_modes", "forbidden_tools", "mcp_hosts")
+_LISTS = (
+    "models",
+    "providers",
+    "permission_modes",
+    "forbidden_tools",
+    "mcp_hosts",
+    "egress_hosts",
+)
 
 
 def policy_of(wire: pb.TenantPolicy, field: str, levels: Collection[Level]) -> TenantPolicy:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from warmline_service.config import Level, SandboxSettings
+from warmline_service.config import SandboxSettings
 from warmline_service.sandbox._box import Box, Owner
 
 # Where namespaces of users come from: bubblewrap makes one as the service's user, or is given one in
@@ -31,7 +31,6 @@ _ETC = (
     "services",
     "ssl",
 )
-_ETC_NETWORK = ("gai.conf", "host.conf", "hosts", "resolv.conf")
 # Its own, in memory.
 _SCRATCH = ("/dev/shm", "/tmp", "/var/tmp")  # noqa: S108  # that is the point
 # What root keeps until the process has become its own user: to do that, and to enter its directory.
@@ -49,6 +48,8 @@ class Inherited:
     report: int
     files: Mapping[str, int]
     users: int | None = None
+    # What the command waits for, until it can be read or has no writer any more.
+    door: int | None = None
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ def bubblewrap_arguments(
 ) -> list[str]:
     """All but the program itself and its command. Blocks: looks at what the system has."""
     arguments = [
-        *_namespaces(box.level, users, inherited),
-        *_system(box.level, settings, inherited),
+        *_namespaces(users, inherited),
+        *_system(settings, inherited),
     ]
     for path in (*settings.readable, *box.readable):
         place = path.expanduser().absolute()
@@ -106,11 +107,10 @@ def _folder(path: str) -> tuple[str, ...]:
     return ("--perms", "0755", "--dir", path)
 
 
-def _namespaces(level: Level, users: Users, inherited: Inherited) -> Sequence[str]:
+def _namespaces(users: Users, inherited: Inherited) -> Sequence[str]:
     arguments = ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
-    arguments += ["--hostname", "sandbox", "--die-with-parent", "--cap-drop", "ALL"]
-    if level != "network":
-        arguments.append("--unshare-net")
+    arguments += ["--unshare-net", "--hostname", "sandbox", "--die-with-parent"]
+    arguments += ["--cap-drop", "ALL"]
     if users == "own":
         arguments += ["--unshare-user", "--disable-userns"]
     else:
@@ -120,10 +120,12 @@ def _namespaces(level: Level, users: Users, inherited: Inherited) -> Sequence[st
         # As the second of these it is also closed before the command is started.
         arguments += ["--userns", str(inherited.users), "--sync-fd", str(inherited.users)]
     arguments += ["--info-fd", str(inherited.report)]
+    if inherited.door is not None:
+        arguments += ["--block-fd", str(inherited.door)]
     return (*arguments, "--seccomp", str(inherited.filter))
 
 
-def _system(level: Level, settings: SandboxSettings, inherited: Inherited) -> Sequence[str]:
+def _system(settings: SandboxSettings, inherited: Inherited) -> Sequence[str]:
     size = str(settings.scratch_bytes)
     arguments = ["--ro-bind", "/usr", "/usr"]
     for link in map(Path, _LINKS):
@@ -131,9 +133,8 @@ def _system(level: Level, settings: SandboxSettings, inherited: Inherited) -> Se
             arguments += ["--symlink", str(link.readlink()), str(link)]
         elif link.is_dir():
             arguments += ["--ro-bind", str(link), str(link)]
-    names = (*_ETC, *_ETC_NETWORK) if level == "network" else _ETC
     arguments += [*_folder("/etc"), *_folder("/var")]
-    for name in names:
+    for name in _ETC:
         arguments += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     for place, file in inherited.files.items():
         arguments += ["--perms", "0444", "--file", str(file), place]

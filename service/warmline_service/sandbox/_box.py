@@ -27,7 +27,8 @@ class Box:
 
     `root`: its own directory, which is at the same path inside. `folders`: others that it may write to,
     `readable`: what it may only read, both at their own paths as well. `label`: variables of the
-    launcher, by which it can be found; they are no secret. `level` is not `none`.
+    launcher, by which it can be found; they are no secret. `door`: it does not begin before a door in its
+    network was opened or closed.
     """
 
     id: str
@@ -38,7 +39,7 @@ class Box:
     label: Mapping[str, str]
     folders: tuple[Path, ...] = ()
     readable: tuple[Path, ...] = ()
-    level: Level = "strict"
+    door: bool = False
 
 
 def owner_of(box_id: str, first_uid: int) -> Owner:

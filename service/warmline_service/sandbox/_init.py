@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
 import signal
 import time
 
@@ -18,6 +19,22 @@ class Init:
     def __init__(self, report: int) -> None:
         os.set_blocking(report, False)
         self._report = report
+        self._said = b""
+
+    def pid(self, timeout: float = 0.0) -> int | None:
+        """Its number, where that is told within `timeout` seconds, for which it blocks; not after `end`."""
+        deadline = time.monotonic() + timeout
+        waiting = select.poll()
+        waiting.register(self._report, select.POLLIN)
+        while (found := re.search(rb'"child-pid": (\d+)', self._said)) is None:
+            left = max(deadline - time.monotonic(), 0.0)
+            if not waiting.poll(left * 1000):
+                return None
+            said = os.read(self._report, _LONGEST)
+            if not said:
+                return None
+            self._said += said
+        return int(found[1])
 
     def end(self, timeout: float) -> None:
         """End it, and with it all that is in the box; call when the launcher has ended.
@@ -27,15 +44,12 @@ class Init:
         """
         if self._report < 0:
             return
-        said = b""
-        with contextlib.suppress(BlockingIOError):
-            said = os.read(self._report, _LONGEST)
+        pid = self.pid()
         os.close(self._report)
         self._report = -1
-        found = re.search(rb'"child-pid": (\d+)', said)
-        if found is not None:
+        if pid is not None:
             with contextlib.suppress(ChildProcessError):
-                _end_child(int(found[1]), time.monotonic() + timeout)
+                _end_child(pid, time.monotonic() + timeout)
 
 
 def _end_child(pid: int, deadline: float) -> None:

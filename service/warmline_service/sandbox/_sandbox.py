@@ -24,6 +24,7 @@ from warmline_service.sandbox._arguments import (
 )
 from warmline_service.sandbox._box import Box, Owner, owner_of
 from warmline_service.sandbox._cgroups import Cgroups
+from warmline_service.sandbox._door import Door
 from warmline_service.sandbox._filter import filter_program, machines
 from warmline_service.sandbox._identity import new_user_namespace
 from warmline_service.sandbox._init import Init
@@ -32,7 +33,12 @@ from warmline_service.sandbox._shares import Shares
 _log = structlog.get_logger(__name__)
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_PROGRAMS = {"bwrap": "bubblewrap", "prlimit": "util-linux", "setpriv": "util-linux"}
+_PROGRAMS = {
+    "bwrap": "bubblewrap",
+    "nsenter": "util-linux",
+    "prlimit": "util-linux",
+    "setpriv": "util-linux",
+}
 _ROOTS_PROGRAMS = {"unshare": "util-linux"}
 _TRY_TIMEOUT = 10.0
 _OPEN_FILES = 16 * 1024
@@ -55,7 +61,8 @@ class SandboxMissing(Exception):  # noqa: N818  # named for what is the case
 class Command:
     """What has to be started; `close` when that is done. `umask`: -1 for the service's own.
 
-    `init`, which is to be ended when what was started has ended, makes sure of all that it leaves.
+    `init`, which is to be ended when what was started has ended, makes sure of all that it leaves. `door` is
+    to be opened or closed when it was started: what is in the box waits for that.
     """
 
     argv: tuple[str, ...]
@@ -63,9 +70,10 @@ class Command:
     fds: tuple[int, ...]
     init: Init
     umask: int = -1
+    door: Door | None = None
 
     def close(self) -> None:
-        """Close what the command has inherited; `init` is for who started it."""
+        """Close what the command has inherited; `init` and `door` are for who started it."""
         for fd in self.fds:
             os.close(fd)
 
@@ -87,7 +95,7 @@ class Sandbox:
         self.settings = settings
         self.users = users
         self.shares = shares
-        self.levels: frozenset[Level] = frozenset({"network", settings.level})
+        self.levels: frozenset[Level] = frozenset({settings.level})
         self.cgroups: Cgroups | None = None
         self._programs = programs
         self._filter = filter_program()
@@ -108,10 +116,8 @@ class Sandbox:
         kinds: tuple[Users, ...] = ("mapped", "none") if root else ("own",)
         for users in kinds:
             sandbox = cls(settings, programs, users, None)
-            lack = sandbox.try_out(settings.level)
+            lack = sandbox._try_levels()
             if lack is None:
-                if settings.level == "network" and sandbox.try_out("strict") is None:
-                    sandbox.levels |= {"strict"}
                 sandbox.shares = shares if root else None
                 sandbox.cgroups = Cgroups.find(name)
                 return sandbox
@@ -185,7 +191,8 @@ class Sandbox:
             if self.users == "mapped" and owner is not None:
                 users = keep(new_user_namespace(self._programs["unshare"], owner))
             heard, report = map(keep, os.pipe())
-            inherited = Inherited(keep(_memory(self._filter)), report, files, users)
+            waits, held = map(keep, os.pipe()) if box.door else (None, None)
+            inherited = Inherited(keep(_memory(self._filter)), report, files, users, waits)
             shared = None
             if self.shares is not None:
                 shared = self.shares.make(box.id)
@@ -195,16 +202,31 @@ class Sandbox:
             arguments = bubblewrap_arguments(box, self.settings, self.users, inherited, shared)
             told = keep(_memory(b"".join(each.encode() + b"\0" for each in arguments)))
             fds = [told, inherited.filter, report, *files.values()]
-            fds += [] if users is None else [users]
+            fds += [each for each in (users, waits) if each is not None]
             if self.cgroups is not None:
                 self.cgroups.make(box.id, self.settings)
             opened.pop_all()
         # It is there before anything else: what starts the service may end at any time.
         start = (self._programs["setpriv"], "--pdeathsig", "KILL", "--", self._programs["bwrap"])
         argv = (*start, "--args", str(told), "--", *self._limited(owner), *box.argv)
+        init = Init(heard)
+        door = None if held is None else Door(self._programs["nsenter"], init, held)
         return Command(
-            argv, dict(box.label), tuple(fds), Init(heard), -1 if owner is None else _UMASK
+            argv, dict(box.label), tuple(fds), init, -1 if owner is None else _UMASK, door
         )
+
+    def _try_levels(self) -> str | None:
+        """Find out which levels there can be; what is wrong where that of the settings cannot be."""
+        lack = self.try_out("network")
+        if lack is None:
+            # It is the other, and a door.
+            self.levels |= {"strict", "network"}
+        if lack is None or self.settings.level == "network":
+            return lack
+        also = self.try_out("strict")
+        if also is None:
+            _log.warning("the sandbox level network cannot be had", error=lack)
+        return also
 
     def try_out(self, level: Level) -> str | None:
         """What is wrong with such a sandbox at a level; None where the kernel says that all of it holds."""
@@ -213,29 +235,14 @@ class Sandbox:
             root = Path(folder) / box_id
             root.mkdir()
             argv = (shutil.which("cat", path=_PATH) or "cat", "/proc/self/status", "/proc/net/dev")
-            box = Box(box_id, root, argv, {"PATH": _PATH}, root, {}, level=level)
+            box = Box(box_id, root, argv, {"PATH": _PATH}, root, {}, door=level == "network")
             try:
-                command = self.command(box)
-            except OSError as error:
-                return f"{error.strerror or error}"
-            try:
-                done = subprocess.run(
-                    command.argv,
-                    env=dict(command.env),
-                    pass_fds=command.fds,
-                    stdin=subprocess.DEVNULL,
-                    capture_output=True,
-                    timeout=_TRY_TIMEOUT,
-                    check=False,
-                )
+                code, said, errors = _run(self.command(box))
             except (OSError, subprocess.TimeoutExpired) as error:
-                return str(error)
-            finally:
-                command.close()
-                command.init.end(_TRY_TIMEOUT)
-        if done.returncode:
-            return done.stderr.decode("utf-8", "replace").strip() or f"exit code {done.returncode}"
-        return self._judge(done.stdout.decode("utf-8", "replace"), box)
+                return f"{getattr(error, 'strerror', None) or error}"
+        if code:
+            return errors.decode("utf-8", "replace").strip() or f"exit code {code}"
+        return self._judge(said.decode("utf-8", "replace"), box)
 
     def _judge(self, said: str, box: Box) -> str | None:
         """Hold against what the kernel says of a process in a box what has to be so."""
@@ -255,7 +262,7 @@ class Sandbox:
         wrong = [f"{name} is {found[name]}" for name in wanted if found[name] != wanted[name]]
         devices = [name.strip() for name in facts if "|" not in name and name.strip() == "lo"]
         others = said.count("\n", said.find("|bytes")) - 1
-        if box.level == "strict" and (not devices or others != 1):
+        if not devices or others != 1:
             wrong.append("there is more than a loopback device")
         return ", ".join(wrong) or None
 
@@ -276,6 +283,37 @@ class Sandbox:
             start += [f"--regid={owner.gid}", "--clear-groups", "--no-new-privs"]
             start += ["--inh-caps=-all", "--bounding-set=-all"]
         return [*start, "--"]
+
+
+def _run(command: Command) -> tuple[int, bytes, bytes]:
+    """Run a command to its end, and through its door: its code, and what it wrote.
+
+    Raises OSError and TimeoutExpired; nothing is left then either.
+    """
+    try:
+        try:
+            process = subprocess.Popen(
+                command.argv,
+                env=dict(command.env),
+                pass_fds=command.fds,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        finally:
+            command.close()
+        with process:
+            try:
+                if command.door is not None:
+                    command.door.open().close()
+                said, errors = process.communicate(timeout=_TRY_TIMEOUT)
+            finally:
+                process.kill()
+            return process.returncode, said, errors
+    finally:
+        if command.door is not None:
+            command.door.close()
+        command.init.end(_TRY_TIMEOUT)
 
 
 def _programs() -> dict[str, str]:

@@ -56,7 +56,7 @@ from warmline_service.worker._pending import Pending, unanswered
 from warmline_service.worker._probe import probe, read_version
 from warmline_service.worker._process import CliProcess
 from warmline_service.worker._salvage import Salvage
-from warmline_service.worker._slot import Endpoint, OpenEndpoint, Slot
+from warmline_service.worker._slot import Endpoint, OpenEndpoint, OpenWay, Slot
 from warmline_service.worker._slots import Slots, SlotsInUse, hand_over
 from warmline_service.worker._state import LEGAL_MOVES, IllegalMove, Life, ProcessState
 from warmline_service.worker._stop import stop_by_ladder
@@ -114,6 +114,7 @@ __all__ = [
     "ModelInfo",
     "ModelUsage",
     "OpenEndpoint",
+    "OpenWay",
     "Options",
     "Pending",
     "PermissionMode",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import structlog
 
 from warmline_service.errors import Reason, WarmlineError
-from warmline_service.sandbox import Init, Sandbox
+from warmline_service.sandbox import Command, Door, Init, Sandbox
 from warmline_service.worker._slot import Slot
 from warmline_service.worker._usage import tree
 from warmline_service.worker._watch import Watch, Watched
@@ -32,10 +33,28 @@ class Enclosure:
         self._watch = watch
         self._held: Watched | None = None
         self._init: Init | None = None
+        self._door: Door | None = None
 
-    def begin(self, init: Init) -> None:
-        """A process was started in it, of which `init` is to be ended at last."""
-        self._init = init
+    def begin(self, command: Command) -> None:
+        """A process is started in it by a command, which may have a door."""
+        self._init, self._door = command.init, command.door
+
+    async def open_door(self) -> socket.socket | None:
+        """Let what is in it begin: a socket that listens in its network, where it has a door.
+
+        Raises OSError.
+        """
+        if self._door is None:
+            return None
+        opening = asyncio.ensure_future(asyncio.to_thread(self._door.open))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # What a thread has opened is known when it is done, and not before.
+            await asyncio.wait({opening})
+            if opening.exception() is None:
+                opening.result().close()
+            raise
 
     def hold(self, process: Watched) -> None:
         """This is its process: look after what it uses."""
@@ -66,6 +85,8 @@ class Enclosure:
 
     async def empty(self, timeout: float) -> None:
         """The process has ended: end what is left in the sandbox, in `timeout` seconds at most."""
+        if self._door is not None:
+            self._door.close()
         if self._init is not None:
             await asyncio.to_thread(self._init.end, timeout)
 

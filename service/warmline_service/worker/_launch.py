@@ -13,7 +13,7 @@ import structlog
 
 from warmline_service.config import CliSettings, Level
 from warmline_service.errors import Reason, WarmlineError
-from warmline_service.sandbox import Box, Sandbox, level_missing, levels_of
+from warmline_service.sandbox import DOOR_ENVIRONMENT, Box, Sandbox, level_missing, levels_of
 from warmline_service.worker._argv import Files, build_argv
 from warmline_service.worker._binary import find_cli
 from warmline_service.worker._child import Child
@@ -34,7 +34,7 @@ from warmline_service.worker._prime import prime, warm
 from warmline_service.worker._priority import give_way, go_first
 from warmline_service.worker._process import CliProcess
 from warmline_service.worker._salvage import Salvage
-from warmline_service.worker._slot import Endpoint, OpenEndpoint, Slot
+from warmline_service.worker._slot import Endpoint, OpenEndpoint, OpenWay, Slot
 from warmline_service.worker._slots import Slots, hand_over, make, wipe
 from warmline_service.worker._transcript import Transcript
 from warmline_service.worker._watch import Watch
@@ -132,11 +132,21 @@ class Site:
 
 
 class Launcher:
-    """Starts processes: `open_endpoint` gives each slot its way to the model."""
+    """Starts processes: `open_endpoint` gives each slot its way to the model.
 
-    def __init__(self, site: Site, open_endpoint: OpenEndpoint, can: Capabilities) -> None:
+    `open_way` gives those at level `network` one to the network; without it they have none.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        open_endpoint: OpenEndpoint,
+        can: Capabilities,
+        open_way: OpenWay | None = None,
+    ) -> None:
         self._site = site
         self._open_endpoint = open_endpoint
+        self._open_way = open_way
         self._can = can
         self._abandoned: set[asyncio.Task[None]] = set()
 
@@ -146,7 +156,7 @@ class Launcher:
         Raises CLI_CRASHED with what the CLI said, within cli.start_timeout; STORAGE_UNAVAILABLE
         where there is no place for a slot. Nothing is left of a start that failed or was cancelled.
         """
-        attempt = _Attempt(self._site, key, self._can)
+        attempt = _Attempt(self._site, key, self._can, self._open_way)
         timeout = self._site.settings.start_timeout
         try:
             async with asyncio.timeout(timeout):
@@ -176,10 +186,13 @@ class Launcher:
 class _Attempt:
     """One start, and what there is to undo of it."""
 
-    def __init__(self, site: Site, key: SpawnKey, can: Capabilities) -> None:
+    def __init__(
+        self, site: Site, key: SpawnKey, can: Capabilities, open_way: OpenWay | None
+    ) -> None:
         self._site = site
         self._key = key
         self._can = can
+        self._open_way = open_way
         self._made: asyncio.Future[Slot] | None = None
         self._endpoint: Endpoint | None = None
         self._enclosure: Enclosure | None = None
@@ -200,6 +213,7 @@ class _Attempt:
             child, self._key, slot, endpoint, settings, self._can, enclosure
         )
         await enclosure.settle(process.pid)
+        await self._lead_out(slot, enclosure)
         if self._key.debug is not None:
             process.debug_log = DebugLog(debug_file(slot), endpoint.env.values())
         await asyncio.gather(
@@ -250,6 +264,13 @@ class _Attempt:
         why = f"The CLI could not be started: {error.strerror or error}."
         return WarmlineError(Reason.CLI_CRASHED, why)
 
+    async def _lead_out(self, slot: Slot, enclosure: Enclosure) -> None:
+        """Give the process its way to the network, where it has one; it begins when that is there."""
+        listener = await enclosure.open_door()
+        if listener is not None:
+            assert self._open_way is not None
+            await self._open_way(slot, listener)
+
     def _make(self, slot: Slot) -> Slot:
         try:
             make(slot)
@@ -294,15 +315,17 @@ class _Attempt:
             mirror=self._can.mirror,
             sandboxed=sandbox is not None,
         )
-        env = build_environment(slot, endpoint.env, self._site.settings.max_retries)
+        door = self._open_way is not None and (key.sandbox or self._site.level) == "network"
+        ways = {**endpoint.env, **(DOOR_ENVIRONMENT if door else {})}
+        env = build_environment(slot, ways, self._site.settings.max_retries)
         if key.pending is not None:
             env["CLAUDE_CODE_RESUME_PROMPT"] = RESUME_PROMPT
         place = key.workspace or (slot.home if key.waits_apart(self._can) else slot.work)
         if sandbox is None:
             return await Child.spawn((*self._site.guard, *argv), env, place)
         seen = (self._site.binary, *files.plugins)
-        level, label = key.sandbox or self._site.level, {MARKER: slot.id}
-        box = Box(slot.id, slot.root, argv, env, place, label, key.folders, seen, level)
+        label = {MARKER: slot.id}
+        box = Box(slot.id, slot.root, argv, env, place, label, key.folders, seen, door)
         return await self._spawn_in(sandbox, box, enclosure)
 
     async def _spawn_in(self, sandbox: Sandbox, box: Box, enclosure: Enclosure) -> Child:
@@ -314,9 +337,9 @@ class _Attempt:
             await asyncio.wait({making})
             if making.exception() is None:
                 making.result().close()
-                enclosure.begin(making.result().init)
+                enclosure.begin(making.result())
             raise
-        enclosure.begin(command.init)
+        enclosure.begin(command)
         try:
             return await Child.spawn(
                 command.argv, command.env, Path("/"), fds=command.fds, umask=command.umask

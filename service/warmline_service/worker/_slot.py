@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,3 +62,6 @@ class Endpoint(Protocol):
 
 
 OpenEndpoint = Callable[[Slot], Awaitable[Endpoint]]
+
+# Serves a way to the network on a socket that listens inside; the slot's endpoint closes it.
+OpenWay = Callable[[Slot, socket.socket], Awaitable[None]]

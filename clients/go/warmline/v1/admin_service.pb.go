@@ -213,7 +213,10 @@ type TenantPolicy struct {
 	// machine can have it.
 	Sandbox *string `protobuf:"bytes,15,opt,name=sandbox,proto3,oneof" json:"sandbox,omitempty"`
 	// The providers of models that it may use, by the names that `Model.provider` has.
-	Providers     *TenantPolicy_Names `protobuf:"bytes,16,opt,name=providers,proto3" json:"providers,omitempty"`
+	Providers *TenantPolicy_Names `protobuf:"bytes,16,opt,name=providers,proto3" json:"providers,omitempty"`
+	// The hosts that its processes reach where their sandbox is `network`, in place of those that the service has:
+	// `*.example.com` for all below one, `*` for all.
+	EgressHosts   *TenantPolicy_Names `protobuf:"bytes,17,opt,name=egress_hosts,json=egressHosts,proto3" json:"egress_hosts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -356,6 +359,13 @@ func (x *TenantPolicy) GetSandbox() string {
 func (x *TenantPolicy) GetProviders() *TenantPolicy_Names {
 	if x != nil {
 		return x.Providers
+	}
+	return nil
+}
+
+func (x *TenantPolicy) GetEgressHosts() *TenantPolicy_Names {
+	if x != nil {
+		return x.EgressHosts
 	}
 	return nil
 }
@@ -2288,7 +2298,7 @@ const file_warmline_v1_admin_service_proto_rawDesc = "" +
 	"\vcreate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12\x14\n" +
 	"\x05fixed\x18\x06 \x01(\bR\x05fixed\x121\n" +
-	"\x06policy\x18\a \x01(\v2\x19.warmline.v1.TenantPolicyR\x06policy\"\xe3\a\n" +
+	"\x06policy\x18\a \x01(\v2\x19.warmline.v1.TenantPolicyR\x06policy\"\xa7\b\n" +
 	"\fTenantPolicy\x123\n" +
 	"\x13requests_per_minute\x18\x01 \x01(\x04H\x00R\x11requestsPerMinute\x88\x01\x01\x12.\n" +
 	"\x10concurrent_turns\x18\x02 \x01(\x04H\x01R\x0fconcurrentTurns\x88\x01\x01\x12&\n" +
@@ -2307,7 +2317,8 @@ const file_warmline_v1_admin_service_proto_rawDesc = "" +
 	"\rstorage_bytes\x18\x0e \x01(\x04H\tR\fstorageBytes\x88\x01\x01\x12\x1d\n" +
 	"\asandbox\x18\x0f \x01(\tH\n" +
 	"R\asandbox\x88\x01\x01\x12=\n" +
-	"\tproviders\x18\x10 \x01(\v2\x1f.warmline.v1.TenantPolicy.NamesR\tproviders\x1a\x1d\n" +
+	"\tproviders\x18\x10 \x01(\v2\x1f.warmline.v1.TenantPolicy.NamesR\tproviders\x12B\n" +
+	"\fegress_hosts\x18\x11 \x01(\v2\x1f.warmline.v1.TenantPolicy.NamesR\vegressHosts\x1a\x1d\n" +
 	"\x05Names\x12\x14\n" +
 	"\x05names\x18\x01 \x03(\tR\x05namesB\x16\n" +
 	"\x14_requests_per_minuteB\x13\n" +
@@ -2538,69 +2549,70 @@ var file_warmline_v1_admin_service_proto_depIdxs = []int32{
 	34, // 4: warmline.v1.TenantPolicy.forbidden_tools:type_name -> warmline.v1.TenantPolicy.Names
 	34, // 5: warmline.v1.TenantPolicy.mcp_hosts:type_name -> warmline.v1.TenantPolicy.Names
 	34, // 6: warmline.v1.TenantPolicy.providers:type_name -> warmline.v1.TenantPolicy.Names
-	37, // 7: warmline.v1.ApiKey.scopes:type_name -> warmline.v1.Scope
-	36, // 8: warmline.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
-	36, // 9: warmline.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
-	36, // 10: warmline.v1.ApiKey.revoke_time:type_name -> google.protobuf.Timestamp
-	36, // 11: warmline.v1.ApiKey.last_use_time:type_name -> google.protobuf.Timestamp
-	1,  // 12: warmline.v1.CreateTenantRequest.tenant:type_name -> warmline.v1.Tenant
-	1,  // 13: warmline.v1.CreateTenantResponse.tenant:type_name -> warmline.v1.Tenant
-	1,  // 14: warmline.v1.GetTenantResponse.tenant:type_name -> warmline.v1.Tenant
-	1,  // 15: warmline.v1.ListTenantsResponse.tenants:type_name -> warmline.v1.Tenant
-	1,  // 16: warmline.v1.UpdateTenantRequest.tenant:type_name -> warmline.v1.Tenant
-	38, // 17: warmline.v1.UpdateTenantRequest.update_mask:type_name -> google.protobuf.FieldMask
-	1,  // 18: warmline.v1.UpdateTenantResponse.tenant:type_name -> warmline.v1.Tenant
-	37, // 19: warmline.v1.CreateApiKeyRequest.scopes:type_name -> warmline.v1.Scope
-	36, // 20: warmline.v1.CreateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
-	3,  // 21: warmline.v1.CreateApiKeyResponse.api_key:type_name -> warmline.v1.ApiKey
-	3,  // 22: warmline.v1.ListApiKeysResponse.api_keys:type_name -> warmline.v1.ApiKey
-	39, // 23: warmline.v1.RotateApiKeyRequest.overlap:type_name -> google.protobuf.Duration
-	36, // 24: warmline.v1.RotateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
-	3,  // 25: warmline.v1.RotateApiKeyResponse.api_key:type_name -> warmline.v1.ApiKey
-	3,  // 26: warmline.v1.RotateApiKeyResponse.replaced:type_name -> warmline.v1.ApiKey
-	3,  // 27: warmline.v1.RevokeApiKeyResponse.api_key:type_name -> warmline.v1.ApiKey
-	0,  // 28: warmline.v1.StoredCredential.kind:type_name -> warmline.v1.StoredCredential.Kind
-	36, // 29: warmline.v1.StoredCredential.expire_time:type_name -> google.protobuf.Timestamp
-	36, // 30: warmline.v1.StoredCredential.create_time:type_name -> google.protobuf.Timestamp
-	36, // 31: warmline.v1.StoredCredential.update_time:type_name -> google.protobuf.Timestamp
-	36, // 32: warmline.v1.OAuthTokens.expire_time:type_name -> google.protobuf.Timestamp
-	23, // 33: warmline.v1.SetCredentialRequest.oauth:type_name -> warmline.v1.OAuthTokens
-	22, // 34: warmline.v1.SetCredentialResponse.credential:type_name -> warmline.v1.StoredCredential
-	22, // 35: warmline.v1.ListCredentialsResponse.credentials:type_name -> warmline.v1.StoredCredential
-	35, // 36: warmline.v1.GetPoolResponse.processes:type_name -> warmline.v1.GetPoolResponse.ProcessesEntry
-	4,  // 37: warmline.v1.AdminService.CreateTenant:input_type -> warmline.v1.CreateTenantRequest
-	6,  // 38: warmline.v1.AdminService.GetTenant:input_type -> warmline.v1.GetTenantRequest
-	8,  // 39: warmline.v1.AdminService.ListTenants:input_type -> warmline.v1.ListTenantsRequest
-	10, // 40: warmline.v1.AdminService.UpdateTenant:input_type -> warmline.v1.UpdateTenantRequest
-	12, // 41: warmline.v1.AdminService.DeleteTenant:input_type -> warmline.v1.DeleteTenantRequest
-	14, // 42: warmline.v1.AdminService.CreateApiKey:input_type -> warmline.v1.CreateApiKeyRequest
-	16, // 43: warmline.v1.AdminService.ListApiKeys:input_type -> warmline.v1.ListApiKeysRequest
-	18, // 44: warmline.v1.AdminService.RotateApiKey:input_type -> warmline.v1.RotateApiKeyRequest
-	20, // 45: warmline.v1.AdminService.RevokeApiKey:input_type -> warmline.v1.RevokeApiKeyRequest
-	24, // 46: warmline.v1.AdminService.SetCredential:input_type -> warmline.v1.SetCredentialRequest
-	26, // 47: warmline.v1.AdminService.ListCredentials:input_type -> warmline.v1.ListCredentialsRequest
-	28, // 48: warmline.v1.AdminService.DeleteCredential:input_type -> warmline.v1.DeleteCredentialRequest
-	30, // 49: warmline.v1.AdminService.GetPool:input_type -> warmline.v1.GetPoolRequest
-	32, // 50: warmline.v1.AdminService.Drain:input_type -> warmline.v1.DrainRequest
-	5,  // 51: warmline.v1.AdminService.CreateTenant:output_type -> warmline.v1.CreateTenantResponse
-	7,  // 52: warmline.v1.AdminService.GetTenant:output_type -> warmline.v1.GetTenantResponse
-	9,  // 53: warmline.v1.AdminService.ListTenants:output_type -> warmline.v1.ListTenantsResponse
-	11, // 54: warmline.v1.AdminService.UpdateTenant:output_type -> warmline.v1.UpdateTenantResponse
-	13, // 55: warmline.v1.AdminService.DeleteTenant:output_type -> warmline.v1.DeleteTenantResponse
-	15, // 56: warmline.v1.AdminService.CreateApiKey:output_type -> warmline.v1.CreateApiKeyResponse
-	17, // 57: warmline.v1.AdminService.ListApiKeys:output_type -> warmline.v1.ListApiKeysResponse
-	19, // 58: warmline.v1.AdminService.RotateApiKey:output_type -> warmline.v1.RotateApiKeyResponse
-	21, // 59: warmline.v1.AdminService.RevokeApiKey:output_type -> warmline.v1.RevokeApiKeyResponse
-	25, // 60: warmline.v1.AdminService.SetCredential:output_type -> warmline.v1.SetCredentialResponse
-	27, // 61: warmline.v1.AdminService.ListCredentials:output_type -> warmline.v1.ListCredentialsResponse
-	29, // 62: warmline.v1.AdminService.DeleteCredential:output_type -> warmline.v1.DeleteCredentialResponse
-	31, // 63: warmline.v1.AdminService.GetPool:output_type -> warmline.v1.GetPoolResponse
-	33, // 64: warmline.v1.AdminService.Drain:output_type -> warmline.v1.DrainResponse
-	51, // [51:65] is the sub-list for method output_type
-	37, // [37:51] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	34, // 7: warmline.v1.TenantPolicy.egress_hosts:type_name -> warmline.v1.TenantPolicy.Names
+	37, // 8: warmline.v1.ApiKey.scopes:type_name -> warmline.v1.Scope
+	36, // 9: warmline.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
+	36, // 10: warmline.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
+	36, // 11: warmline.v1.ApiKey.revoke_time:type_name -> google.protobuf.Timestamp
+	36, // 12: warmline.v1.ApiKey.last_use_time:type_name -> google.protobuf.Timestamp
+	1,  // 13: warmline.v1.CreateTenantRequest.tenant:type_name -> warmline.v1.Tenant
+	1,  // 14: warmline.v1.CreateTenantResponse.tenant:type_name -> warmline.v1.Tenant
+	1,  // 15: warmline.v1.GetTenantResponse.tenant:type_name -> warmline.v1.Tenant
+	1,  // 16: warmline.v1.ListTenantsResponse.tenants:type_name -> warmline.v1.Tenant
+	1,  // 17: warmline.v1.UpdateTenantRequest.tenant:type_name -> warmline.v1.Tenant
+	38, // 18: warmline.v1.UpdateTenantRequest.update_mask:type_name -> google.protobuf.FieldMask
+	1,  // 19: warmline.v1.UpdateTenantResponse.tenant:type_name -> warmline.v1.Tenant
+	37, // 20: warmline.v1.CreateApiKeyRequest.scopes:type_name -> warmline.v1.Scope
+	36, // 21: warmline.v1.CreateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
+	3,  // 22: warmline.v1.CreateApiKeyResponse.api_key:type_name -> warmline.v1.ApiKey
+	3,  // 23: warmline.v1.ListApiKeysResponse.api_keys:type_name -> warmline.v1.ApiKey
+	39, // 24: warmline.v1.RotateApiKeyRequest.overlap:type_name -> google.protobuf.Duration
+	36, // 25: warmline.v1.RotateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
+	3,  // 26: warmline.v1.RotateApiKeyResponse.api_key:type_name -> warmline.v1.ApiKey
+	3,  // 27: warmline.v1.RotateApiKeyResponse.replaced:type_name -> warmline.v1.ApiKey
+	3,  // 28: warmline.v1.RevokeApiKeyResponse.api_key:type_name -> warmline.v1.ApiKey
+	0,  // 29: warmline.v1.StoredCredential.kind:type_name -> warmline.v1.StoredCredential.Kind
+	36, // 30: warmline.v1.StoredCredential.expire_time:type_name -> google.protobuf.Timestamp
+	36, // 31: warmline.v1.StoredCredential.create_time:type_name -> google.protobuf.Timestamp
+	36, // 32: warmline.v1.StoredCredential.update_time:type_name -> google.protobuf.Timestamp
+	36, // 33: warmline.v1.OAuthTokens.expire_time:type_name -> google.protobuf.Timestamp
+	23, // 34: warmline.v1.SetCredentialRequest.oauth:type_name -> warmline.v1.OAuthTokens
+	22, // 35: warmline.v1.SetCredentialResponse.credential:type_name -> warmline.v1.StoredCredential
+	22, // 36: warmline.v1.ListCredentialsResponse.credentials:type_name -> warmline.v1.StoredCredential
+	35, // 37: warmline.v1.GetPoolResponse.processes:type_name -> warmline.v1.GetPoolResponse.ProcessesEntry
+	4,  // 38: warmline.v1.AdminService.CreateTenant:input_type -> warmline.v1.CreateTenantRequest
+	6,  // 39: warmline.v1.AdminService.GetTenant:input_type -> warmline.v1.GetTenantRequest
+	8,  // 40: warmline.v1.AdminService.ListTenants:input_type -> warmline.v1.ListTenantsRequest
+	10, // 41: warmline.v1.AdminService.UpdateTenant:input_type -> warmline.v1.UpdateTenantRequest
+	12, // 42: warmline.v1.AdminService.DeleteTenant:input_type -> warmline.v1.DeleteTenantRequest
+	14, // 43: warmline.v1.AdminService.CreateApiKey:input_type -> warmline.v1.CreateApiKeyRequest
+	16, // 44: warmline.v1.AdminService.ListApiKeys:input_type -> warmline.v1.ListApiKeysRequest
+	18, // 45: warmline.v1.AdminService.RotateApiKey:input_type -> warmline.v1.RotateApiKeyRequest
+	20, // 46: warmline.v1.AdminService.RevokeApiKey:input_type -> warmline.v1.RevokeApiKeyRequest
+	24, // 47: warmline.v1.AdminService.SetCredential:input_type -> warmline.v1.SetCredentialRequest
+	26, // 48: warmline.v1.AdminService.ListCredentials:input_type -> warmline.v1.ListCredentialsRequest
+	28, // 49: warmline.v1.AdminService.DeleteCredential:input_type -> warmline.v1.DeleteCredentialRequest
+	30, // 50: warmline.v1.AdminService.GetPool:input_type -> warmline.v1.GetPoolRequest
+	32, // 51: warmline.v1.AdminService.Drain:input_type -> warmline.v1.DrainRequest
+	5,  // 52: warmline.v1.AdminService.CreateTenant:output_type -> warmline.v1.CreateTenantResponse
+	7,  // 53: warmline.v1.AdminService.GetTenant:output_type -> warmline.v1.GetTenantResponse
+	9,  // 54: warmline.v1.AdminService.ListTenants:output_type -> warmline.v1.ListTenantsResponse
+	11, // 55: warmline.v1.AdminService.UpdateTenant:output_type -> warmline.v1.UpdateTenantResponse
+	13, // 56: warmline.v1.AdminService.DeleteTenant:output_type -> warmline.v1.DeleteTenantResponse
+	15, // 57: warmline.v1.AdminService.CreateApiKey:output_type -> warmline.v1.CreateApiKeyResponse
+	17, // 58: warmline.v1.AdminService.ListApiKeys:output_type -> warmline.v1.ListApiKeysResponse
+	19, // 59: warmline.v1.AdminService.RotateApiKey:output_type -> warmline.v1.RotateApiKeyResponse
+	21, // 60: warmline.v1.AdminService.RevokeApiKey:output_type -> warmline.v1.RevokeApiKeyResponse
+	25, // 61: warmline.v1.AdminService.SetCredential:output_type -> warmline.v1.SetCredentialResponse
+	27, // 62: warmline.v1.AdminService.ListCredentials:output_type -> warmline.v1.ListCredentialsResponse
+	29, // 63: warmline.v1.AdminService.DeleteCredential:output_type -> warmline.v1.DeleteCredentialResponse
+	31, // 64: warmline.v1.AdminService.GetPool:output_type -> warmline.v1.GetPoolResponse
+	33, // 65: warmline.v1.AdminService.Drain:output_type -> warmline.v1.DrainResponse
+	52, // [52:66] is the sub-list for method output_type
+	38, // [38:52] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_warmline_v1_admin_service_proto_init() }

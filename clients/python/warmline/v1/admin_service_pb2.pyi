@@ -121,6 +121,7 @@ class TenantPolicy(_message.Message):
     STORAGE_BYTES_FIELD_NUMBER: _builtins.int
     SANDBOX_FIELD_NUMBER: _builtins.int
     PROVIDERS_FIELD_NUMBER: _builtins.int
+    EGRESS_HOSTS_FIELD_NUMBER: _builtins.int
     requests_per_minute: _builtins.int
     """Calls, and messages of a Chat after its first, in a minute; at least 1, as all bounds here."""
     concurrent_turns: _builtins.int
@@ -165,6 +166,12 @@ class TenantPolicy(_message.Message):
     def providers(self) -> Global___TenantPolicy.Names:
         """The providers of models that it may use, by the names that `Model.provider` has."""
 
+    @_builtins.property
+    def egress_hosts(self) -> Global___TenantPolicy.Names:
+        """The hosts that its processes reach where their sandbox is `network`, in place of those that the service has:
+        `*.example.com` for all below one, `*` for all.
+        """
+
     def __init__(
         self,
         *,
@@ -184,10 +191,11 @@ class TenantPolicy(_message.Message):
         storage_bytes: _builtins.int | None = ...,
         sandbox: _builtins.str | None = ...,
         providers: Global___TenantPolicy.Names | None = ...,
+        egress_hosts: Global___TenantPolicy.Names | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_concurrent_turns", b"_concurrent_turns", "_open_streams", b"_open_streams", "_processes", b"_processes", "_requests_per_minute", b"_requests_per_minute", "_sandbox", b"_sandbox", "_sessions", b"_sessions", "_storage_bytes", b"_storage_bytes", "_tokens_per_day", b"_tokens_per_day", "_usd_per_day", b"_usd_per_day", "_usd_per_month", b"_usd_per_month", "_waiting", b"_waiting", "concurrent_turns", b"concurrent_turns", "forbidden_tools", b"forbidden_tools", "mcp_hosts", b"mcp_hosts", "models", b"models", "open_streams", b"open_streams", "permission_modes", b"permission_modes", "processes", b"processes", "providers", b"providers", "requests_per_minute", b"requests_per_minute", "sandbox", b"sandbox", "sessions", b"sessions", "storage_bytes", b"storage_bytes", "tokens_per_day", b"tokens_per_day", "usd_per_day", b"usd_per_day", "usd_per_month", b"usd_per_month", "waiting", b"waiting"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_concurrent_turns", b"_concurrent_turns", "_open_streams", b"_open_streams", "_processes", b"_processes", "_requests_per_minute", b"_requests_per_minute", "_sandbox", b"_sandbox", "_sessions", b"_sessions", "_storage_bytes", b"_storage_bytes", "_tokens_per_day", b"_tokens_per_day", "_usd_per_day", b"_usd_per_day", "_usd_per_month", b"_usd_per_month", "_waiting", b"_waiting", "concurrent_turns", b"concurrent_turns", "egress_hosts", b"egress_hosts", "forbidden_tools", b"forbidden_tools", "mcp_hosts", b"mcp_hosts", "models", b"models", "open_streams", b"open_streams", "permission_modes", b"permission_modes", "processes", b"processes", "providers", b"providers", "requests_per_minute", b"requests_per_minute", "sandbox", b"sandbox", "sessions", b"sessions", "storage_bytes", b"storage_bytes", "tokens_per_day", b"tokens_per_day", "usd_per_day", b"usd_per_day", "usd_per_month", b"usd_per_month", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_concurrent_turns", b"_concurrent_turns", "_open_streams", b"_open_streams", "_processes", b"_processes", "_requests_per_minute", b"_requests_per_minute", "_sandbox", b"_sandbox", "_sessions", b"_sessions", "_storage_bytes", b"_storage_bytes", "_tokens_per_day", b"_tokens_per_day", "_usd_per_day", b"_usd_per_day", "_usd_per_month", b"_usd_per_month", "_waiting", b"_waiting", "concurrent_turns", b"concurrent_turns", "forbidden_tools", b"forbidden_tools", "mcp_hosts", b"mcp_hosts", "models", b"models", "open_streams", b"open_streams", "permission_modes", b"permission_modes", "processes", b"processes", "providers", b"providers", "requests_per_minute", b"requests_per_minute", "sandbox", b"sandbox", "sessions", b"sessions", "storage_bytes", b"storage_bytes", "tokens_per_day", b"tokens_per_day", "usd_per_day", b"usd_per_day", "usd_per_month", b"usd_per_month", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_concurrent_turns", b"_concurrent_turns", "_open_streams", b"_open_streams", "_processes", b"_processes", "_requests_per_minute", b"_requests_per_minute", "_sandbox", b"_sandbox", "_sessions", b"_sessions", "_storage_bytes", b"_storage_bytes", "_tokens_per_day", b"_tokens_per_day", "_usd_per_day", b"_usd_per_day", "_usd_per_month", b"_usd_per_month", "_waiting", b"_waiting", "concurrent_turns", b"concurrent_turns", "egress_hosts", b"egress_hosts", "forbidden_tools", b"forbidden_tools", "mcp_hosts", b"mcp_hosts", "models", b"models", "open_streams", b"open_streams", "permission_modes", b"permission_modes", "processes", b"processes", "providers", b"providers", "requests_per_minute", b"requests_per_minute", "sandbox", b"sandbox", "sessions", b"sessions", "storage_bytes", b"storage_bytes", "tokens_per_day", b"tokens_per_day", "usd_per_day", b"usd_per_day", "usd_per_month", b"usd_per_month", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__concurrent_turns: _TypeAlias = _typing.Literal["concurrent_turns"]  # noqa: Y015
     _WhichOneofArgType__concurrent_turns: _TypeAlias = _typing.Literal["_concurrent_turns", b"_concurrent_turns"]  # noqa: Y015

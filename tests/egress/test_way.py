@@ -8,15 +8,17 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from egress.outlets import Told, Upstream, reaching, way_out
+from egress.outlets import ACCESS, Told, Upstream, reaching, way_out
 from hypothesis import example, given
 from hypothesis import strategies as st
 from warmline_service.addresses import is_own
-from warmline_service.config import TenantPolicy
-from warmline_service.egress import Access, Bounds
+from warmline_service.config import SandboxSettings, TenantPolicy
+from warmline_service.egress import Access, Bounds, Egress, Way
+from warmline_service.egress._account import Account
 from warmline_service.egress._outlet import _KNOWN, Outlet, Target, Turned
 from warmline_service.egress._tunnel import BUFFER, parse_target
 from warmline_service.errors import Reason, WarmlineError
+from warmline_service.worker import Slot
 
 pytestmark = pytest.mark.usefixtures("tasks_end")
 
@@ -321,6 +323,42 @@ async def test_all_ends_with_the_way(told: Told, upstream: Upstream) -> None:
         with pytest.raises(ConnectionError):
             await slot.connect()
         assert not slot.way._tasks
+
+
+async def test_a_way_ends_with_its_slots_endpoint(
+    told: Told, upstream: Upstream, egress: Egress, slot: Slot
+) -> None:
+    """And there is none for a slot whose endpoint is closed; its socket is closed in any case."""
+    outlet = Outlet(SandboxSettings(**reaching(upstream)), told, told)
+    egress._outlet = outlet
+    endpoint = await egress.open_endpoint(slot)
+    listener = socket.create_server(("127.0.0.1", 0))
+    await egress.open_way(slot, listener)
+    egress.bind(slot.id, ACCESS)
+    reader, writer = await asyncio.open_connection(*listener.getsockname())
+    writer.write(f"CONNECT 127.0.0.1:{upstream.port} HTTP/1.1\r\n\r\n".encode())
+    assert (await reader.readline()).split()[1] == b"200"
+    await endpoint.aclose()
+    await asyncio.wait_for(upstream.ended.acquire(), 30)
+    writer.close()
+    late = socket.create_server(("127.0.0.1", 0))
+    with pytest.raises(ConnectionAbortedError):
+        await egress.open_way(slot, late)
+    assert late.fileno() == listener.fileno() == -1
+
+
+async def test_a_way_that_is_closed_while_it_opens_stays_closed(
+    told: Told, upstream: Upstream
+) -> None:
+    """Nothing goes on to listen that nobody owns."""
+    outlet = Outlet(SandboxSettings(**reaching(upstream)), told, told)
+    way = Way(Account("s1"), socket.create_server(("127.0.0.1", 0)), outlet)
+    opening = asyncio.create_task(way.start())
+    await asyncio.sleep(0)
+    await way.aclose()
+    with pytest.raises(OSError, match="closed"):
+        await opening
+    outlet.close()
 
 
 async def test_what_the_log_is_spared_is_bounded(told: Told, upstream: Upstream) -> None:

@@ -112,6 +112,27 @@ def test_a_box_begins_when_its_door_is_opened(tmp_path: Path) -> None:
     command.init.end(5)
 
 
+def test_a_door_that_does_not_open_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In time, and the box is not held any longer: its starter ends it."""
+    slow = tmp_path / "slow"
+    slow.write_text("#!/bin/sh\nexec sleep 60\n")
+    slow.chmod(0o755)
+    monkeypatch.setattr("warmline_service.sandbox._door._python", lambda: str(slow))
+    command = Sandbox(SandboxSettings(), _programs(), _KINDS[0], None).command(  # type: ignore[arg-type]
+        Box("0f", tmp_path, ("/bin/true",), {"PATH": "/usr/bin"}, Path("/"), {}, door=True)
+    )
+    assert command.door is not None
+    with subprocess.Popen(command.argv, env=dict(command.env), pass_fds=command.fds) as process:
+        command.close()
+        monkeypatch.setattr("warmline_service.sandbox._door._TIMEOUT", 1.0)
+        with pytest.raises(OSError, match="in time"):
+            command.door.open()
+        assert process.wait(20) == 0
+    command.init.end(5)
+
+
 def test_a_box_that_is_not_there_has_no_door(tmp_path: Path) -> None:
     """Its launcher has ended without a word: that is an error, and soon."""
     command = Sandbox.find(SandboxSettings()).command(

@@ -93,15 +93,14 @@ class Egress:
     async def open_way(self, slot: Slot, listener: socket.socket) -> None:
         """Serve a slot's way to the network where `listener` is bound, until its endpoint is closed.
 
-        Takes the listener in any case. Raises OSError; KeyError for a slot without an endpoint.
+        Takes the listener in any case. Raises OSError, also where the endpoint has been closed already.
         """
         assert self._outlet is not None
-        try:
-            endpoint, account = self._endpoints[slot.id], self._accounts[slot.id]
-        except KeyError:
+        endpoint = self._endpoints.get(slot.id)
+        if endpoint is None:
             listener.close()
-            raise
-        endpoint.way = Way(account, listener, self._outlet)
+            raise ConnectionAbortedError(f"slot {slot.id} has no endpoint any more")
+        endpoint.way = Way(self._accounts[slot.id], listener, self._outlet)
         await endpoint.way.start()
 
     def bind(self, slot_id: str, access: Access) -> None:

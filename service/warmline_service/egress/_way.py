@@ -35,7 +35,10 @@ class Bounds:
 
 
 class Way:
-    """Serves CONNECT for the session that has the slot, and for nobody before; owns its listener."""
+    """Serves CONNECT for the session that has the slot, and for nobody before.
+
+    Owns its listener from `start` on.
+    """
 
     def __init__(
         self,
@@ -51,18 +54,26 @@ class Way:
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._known: set[Target] = set()
+        self._closed = False
 
     async def start(self) -> None:
-        """Begin to accept."""
-        self._server = await asyncio.start_server(
-            self._accept, sock=self._listener, limit=BUFFER, backlog=_BACKLOG
-        )
+        """Begin to accept. Raises OSError, also where it is closed meanwhile."""
+        try:
+            server = await asyncio.start_server(
+                self._accept, sock=self._listener, limit=BUFFER, backlog=_BACKLOG
+            )
+        except BaseException:
+            self._listener.close()
+            raise
+        if self._closed:
+            server.close()
+            raise ConnectionAbortedError("the way was closed while it was opened")
+        self._server = server
 
     async def aclose(self) -> None:
         """Refuse further connections, end those that there are. May be called twice."""
-        if self._server is None:
-            self._listener.close()
-        else:
+        self._closed = True
+        if self._server is not None:
             self._server.close()
         for task in self._tasks:
             task.cancel()
@@ -70,6 +81,9 @@ class Way:
             await asyncio.wait(self._tasks)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._closed:
+            writer.transport.abort()
+            return
         if len(self._tasks) >= self._bounds.tunnels:
             many = f"More than {self._bounds.tunnels} connections of one process at once."
             writer.write(answer(Turned(503, many)))

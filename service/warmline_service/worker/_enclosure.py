@@ -34,6 +34,7 @@ class Enclosure:
         self._held: Watched | None = None
         self._init: Init | None = None
         self._door: Door | None = None
+        self._opening: asyncio.Future[socket.socket] | None = None
 
     def begin(self, command: Command) -> None:
         """A process is started in it by a command, which may have a door."""
@@ -47,6 +48,7 @@ class Enclosure:
         if self._door is None:
             return None
         opening = asyncio.ensure_future(asyncio.to_thread(self._door.open))
+        self._opening = opening
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
@@ -85,6 +87,9 @@ class Enclosure:
 
     async def empty(self, timeout: float) -> None:
         """The process has ended: end what is left in the sandbox, in `timeout` seconds at most."""
+        if self._opening is not None:
+            # Both are a thread's until it is done, which with the process gone is soon.
+            await asyncio.wait({self._opening})
         if self._door is not None:
             self._door.close()
         if self._init is not None:

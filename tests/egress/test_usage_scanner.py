@@ -4,7 +4,7 @@ import itertools
 import json
 
 from egress.upstream import USAGE, delta, end, frame, start
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from warmline_service.egress import Tokens, UpstreamError
 from warmline_service.egress._account import Account
@@ -35,6 +35,7 @@ def test_any_split_gives_the_same(cuts: set[int], crlf: bool) -> None:
 
 
 @given(st.lists(st.binary()))
+@example([b'"content_block_delta"'])
 def test_no_bytes_raise(pieces: list[bytes]) -> None:
     """An upstream that talks nonsense is metered as nothing."""
     assert scanned(*pieces, b'\n\nevent: message_start"\ndata: {{\n\n').meter.snapshot() == {}

@@ -57,16 +57,17 @@ class Reading:
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
         self._model = ""
+        self._begun = False
         self.tokens = Tokens()
 
     def begin(self, model: str, tokens: Tokens) -> None:
         """The answer has begun: who gives it, and what has been used until now."""
-        self._model = model
+        self._model, self._begun = model, True
         self.report(tokens)
 
     def wrote(self, least: int) -> None:
-        """The answer has so many tokens at the least; how many it has is said at its end."""
-        if least > self.tokens.output:
+        """The answer has so many tokens at the least, if it is one; how many it has is said at its end."""
+        if self._begun and least > self.tokens.output:
             self.report(replace(self.tokens, output=least))
 
     def report(self, tokens: Tokens) -> None:

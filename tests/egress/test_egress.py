@@ -157,7 +157,7 @@ async def test_closing_ends_requests_and_removes_the_socket(egress: Egress, slot
         client.session.post(MESSAGES, json=request("::text 3\n::hang")) as response,
     ):
         await response.content.readany()
-        await asyncio.wait_for(endpoint.aclose(), 60)
+        await asyncio.wait_for(endpoint.aclose(), 5)
         with pytest.raises(aiohttp.ClientError):
             await response.content.read()
     await endpoint.aclose()

@@ -202,5 +202,5 @@ async def test_whoever_waits_for_a_slots_files_is_told_when_they_are_saved(place
     await asyncio.wait(waiting, timeout=0.05)
     assert not any(task.done() for task in waiting)
     saving.set_result(None)
-    await asyncio.wait_for(asyncio.gather(*waiting), 60)
-    await asyncio.wait_for(place.workspaces.settled(SLOT), 60)
+    await asyncio.wait_for(asyncio.gather(*waiting), 5)
+    await asyncio.wait_for(place.workspaces.settled(SLOT), 5)

@@ -59,7 +59,7 @@ async def test_saving_has_a_deadline(tmp_path: Path) -> None:
     """It is cancelled when its time is over."""
     slot = Slot("slot", tmp_path)
     leave(slot)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(5):
         await offer(Saved(hang=True), slot, timeout=0.05)
 
 

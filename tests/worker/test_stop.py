@@ -136,7 +136,7 @@ async def test_a_busy_process_can_be_stopped(start: Start) -> None:
     process = await start(cli={"stop_timeout": 0.2})
     ear = await begin(process, "!deaf")
     await asyncio.wait_for(ear.first_text, 60)
-    await asyncio.wait_for(process.stop(), 60)
+    await asyncio.wait_for(process.stop(), 5)
     assert not process.alive
 
 

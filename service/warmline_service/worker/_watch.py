@@ -14,12 +14,7 @@ import structlog
 
 from warmline_service.config import MIB, SandboxSettings
 from warmline_service.worker._slot import Slot
-from warmline_service.worker._usage import (
-    Stored,
-    stored_below,
-    stored_unnamed,
-    tree_private,
-)
+from warmline_service.worker._usage import Stored, private, stored_below, stored_unnamed, tree
 
 _log = structlog.get_logger(__name__)
 
@@ -28,8 +23,9 @@ _TICK = 0.2
 # Each process is, when the machine has lost a good part of what one may have, or so long after the last time.
 _PART = 8
 _ROUND = 5.0
-# Looking at a process may take so much of the time.
+# Looking at a process may take so much of the time, and looking at all of them so many seconds of each tick.
 _SHARE, _URGENT_SHARE = 0.02, 0.25
+_BUDGET = 0.01
 
 
 class Watched(Protocol):
@@ -110,15 +106,15 @@ class Watch:
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        before, looked = await asyncio.to_thread(_Machine.now, self.root), loop.time()
+        before, since = await asyncio.to_thread(_Machine.now, self.root), loop.time()
         while True:
             await asyncio.sleep(_TICK)
             with _logged():
                 now = await asyncio.to_thread(_Machine.now, self.root)
                 urgent = self._fell(before, now)
-                if urgent or loop.time() - looked >= _ROUND:
-                    await self._look(urgent, loop.time)
-                    before, looked = now, loop.time()
+                await self._look(urgent, loop.time)
+                if urgent or loop.time() - since >= _ROUND:
+                    before, since = now, loop.time()
 
     def _fell(self, before: _Machine, now: _Machine) -> bool:
         own = self.settings
@@ -129,13 +125,16 @@ class Watch:
         )
 
     async def _look(self, urgent: bool, time: Callable[[], float]) -> None:
+        stop = time() + _BUDGET
         for process, record in list(self._records.items()):
             begun = time()
+            if begun >= stop and not urgent:
+                return  # The others have their turn with the next tick.
             if begun < (record.urgent_rest if urgent else record.rest):
                 continue
             cause = await asyncio.to_thread(self._judge, process)
             took = time() - begun
-            record.rest = time() + took / _SHARE
+            record.rest = time() + max(took / _SHARE, _ROUND)
             record.urgent_rest = time() + took / _URGENT_SHARE
             if cause and process in self._records:
                 _log.warning("process ended for what it used", slot=process.slot.id, cause=cause)
@@ -143,14 +142,14 @@ class Watch:
 
     def _judge(self, process: Watched) -> str:
         """Why a process has to end; empty where it has not. Blocks."""
-        own = self.settings
-        if tree_private(process.pid) > own.memory_bytes:
+        own, pids = self.settings, tree(process.pid)
+        if private(pids) > own.memory_bytes:
             return f"used more than {own.memory_bytes // MIB} MiB of memory"
         most = Stored(own.disk_bytes, own.files)
         # Each for itself: a named workspace is the tenant's, and was there before.
         for folder in (process.slot.root, *process.folders):
             stored = stored_below([folder], most)
-            unnamed = stored_unnamed(process.pid) if folder == process.slot.root else 0
+            unnamed = stored_unnamed(pids) if folder == process.slot.root else 0
             if stored.bytes + unnamed > most.bytes:
                 return f"stored more than {own.disk_bytes // MIB} MiB"
             if stored.files > most.files:

@@ -96,6 +96,23 @@ def tell_sqlite(store: Store, pragma: str) -> None:
     database._writing.submit(run).result(20)
 
 
+def tell_log(store: Store, *, usable: bool) -> None:
+    """Let the log of events fail, or be used again. Blocks."""
+    log = store._events._log
+    assert log is not None
+    folder = log._directory
+    aside = folder.with_name("aside")
+    log._thread.submit(log._close).result(20)
+    if usable:
+        folder.unlink()
+        if aside.exists():
+            aside.rename(folder)
+    else:
+        if folder.exists():
+            folder.rename(aside)
+        folder.touch()
+
+
 def forbid_writing(store: Store, *, forbid: bool) -> None:
     """Let every write to SQLite fail, or let them pass again. Blocks."""
     tell_sqlite(store, f"query_only={'ON' if forbid else 'OFF'}")

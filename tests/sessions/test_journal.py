@@ -1,6 +1,7 @@
 """Every event is stored before it is told, whatever the store does meanwhile."""
 
 import asyncio
+import threading
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -8,12 +9,12 @@ from random import Random
 import pytest
 from msgspec import structs
 from running import until
-from stores import TENANT, event, journal_of, opened, session, tell_sqlite
+from stores import TENANT, event, journal_of, opened, session, tell_log, tell_sqlite
 from warmline_service.config import LimitSettings, StoreSettings
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.sessions import Journal, Session, Subscription
 from warmline_service.sessions.events import Event, StopReason, TextDelta, TurnCompleted, Usage
-from warmline_service.store import Store
+from warmline_service.store import SqliteDatabase, Store
 
 DONE = TurnCompleted(StopReason.END_TURN, "", Usage(), None)
 
@@ -56,14 +57,61 @@ async def test_many_sessions_are_stored_in_groups_and_each_in_order(store: Store
         for of in sessions:
             journal.feed(of.id, 0)
             readers.append(subscribe(journal, of))
-        for _ in range(400):
+        said: dict[str, str] = {}
+        for n in range(400):
             of = chance.choice(sessions)
-            journal.append(of, event(of, TextDelta(f"{of.seq};", 0)))
+            if chance.random() < 0.05:
+                # It goes another way than content does.
+                journal.append(of, event(of, DONE))
+            else:
+                said[of.id] = said.get(of.id, "") + f"{n};"
+                journal.append(of, event(of, TextDelta(f"{n};", 0)))
             if chance.random() < 0.1:
-                await asyncio.sleep(0)
+                await asyncio.sleep(chance.choice((0, 0, 0.002)))
         for of, reader in zip(sessions, readers, strict=True):
             told = await take(reader, of.seq)
-            assert text_of(told) == "".join(f"{n};" for n in range(of.seq))
+            assert text_of(told) == said[of.id]
+            assert [each.seq for each in told] == sorted({each.seq for each in told})
+            again = await take(subscribe(journal, of), of.seq)
+            assert text_of(again) == said[of.id]
+
+
+async def test_content_does_not_wait_for_what_the_database_is_at(tmp_path: Path) -> None:
+    """While it stores the end of one session's turn, another session's text is stored and told."""
+    async with opened("", tmp_path) as store, journal_of(store) as journal:
+        ended, going = await session(store), await session(store)
+        for of in (ended, going):
+            journal.feed(of.id, 0)
+        readers = subscribe(journal, ended), subscribe(journal, going)
+        database = store._database
+        assert isinstance(database, SqliteDatabase)
+        gate = threading.Event()
+        database._writing.submit(gate.wait, 20)
+        journal.append(ended, event(ended, TextDelta("last", 0)))
+        journal.append(ended, event(ended, DONE))
+        journal.append(going, event(going, TextDelta("a", 0)))
+        assert text_of(await take(readers[1], 1)) == "a"
+        journal.append(ended, event(ended, TextDelta("later", 0)))
+        journal.append(going, event(going, TextDelta("b", 0)))
+        assert text_of(await take(readers[1], 2)) == "b"
+        assert readers[0].cursor == 0
+        gate.set()
+        assert text_of(await take(readers[0], 3)) == "lastlater"
+
+
+async def test_a_log_that_fails_costs_nothing(tmp_path: Path) -> None:
+    """What it refused goes to the database, in its order, and new turns are not refused."""
+    async with opened("", tmp_path) as store, journal_of(store) as journal:
+        of = await session(store)
+        journal.feed(of.id, 0)
+        reader = subscribe(journal, of)
+        await asyncio.to_thread(tell_log, store, usable=False)
+        for n in range(3):
+            journal.append(of, event(of, TextDelta(f"{n}", 0)))
+        assert text_of(await take(reader, 3)) == "012"
+        journal.check()
+        assert [row.seq for row in await store.events(of.id, 0, 10)] == [1, 2, 3]
+        await asyncio.to_thread(tell_log, store, usable=True)
 
 
 async def test_a_transcript_is_stored_with_the_events_around_it(store: Store) -> None:
@@ -179,7 +227,8 @@ async def test_what_the_store_refuses_by_itself_costs_one_session(store: Store) 
 
 
 def fill(store: Store, pages: int) -> None:
-    """Let SQLite's file grow no further; with 0, without a bound. Blocks."""
+    """Let SQLite's file grow no further, nor the log; with 0, without a bound. Blocks."""
+    tell_log(store, usable=not pages)
     tell_sqlite(store, f"max_page_count={pages or 2**30}")
 
 

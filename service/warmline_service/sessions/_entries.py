@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 
 from msgspec import Struct
 
 from warmline_service.sessions._session import Session
-from warmline_service.sessions.events import Event, decode_body, kind_of
+from warmline_service.sessions.events import (
+    Event,
+    TurnCompleted,
+    TurnFailed,
+    TurnStarted,
+    decode_body,
+    kind_of,
+)
 from warmline_service.store import Blobs, EventRow, PartRow, blob_key, event_name
+
+# What these say is also in the rows of turns and sessions.
+_OF_TURNS = (TurnStarted, TurnCompleted, TurnFailed)
+# Of an event that is stored in the log first: content beyond so many bytes is not to be written twice.
+_SMALL = 16 * 1024
+# More than so many of each session get their rows at once: they fill the pages that they change.
+_RUN = 4
 
 
 class Entry(Struct):
@@ -23,8 +39,12 @@ class Entry(Struct):
     turn_id: str = ""
 
 
-def take(pending: deque[Entry], limit: int) -> tuple[list[Entry], deque[Entry], bool]:
+def take(
+    pending: deque[Entry], limit: int, busy: AbstractSet[str] = frozenset()
+) -> tuple[list[Entry], deque[Entry], bool]:
     """What can be stored now: in a session nothing overtakes content that is not there yet.
+
+    Nor what is being stored at the moment, of the sessions that are `busy`.
 
     What was said of one session under two leases goes in two groups. Gives the group, of at most
     `limit` entries, what is left, and whether some of that can be stored right after it; `pending` is
@@ -32,7 +52,7 @@ def take(pending: deque[Entry], limit: int) -> tuple[list[Entry], deque[Entry], 
     """
     group: list[Entry] = []
     left: deque[Entry] = deque()
-    held: set[str] = set()
+    held = set(busy)
     writers: dict[str, Session] = {}
     more = False
     while pending and len(group) < limit:
@@ -48,6 +68,37 @@ def take(pending: deque[Entry], limit: int) -> tuple[list[Entry], deque[Entry], 
     more = more or bool(pending)
     left.extend(pending)
     return group, left, more
+
+
+def divide(
+    group: list[Entry], held: Callable[[str, int], bool], *, waits: bool
+) -> tuple[list[Entry], list[Entry]]:
+    """What of a group is better stored in the log, and what has to go to the database at once.
+
+    The former is small content, of sessions of which there is nothing else, where it comes piece by piece; or
+    all of it, where it would have to wait for the database (`waits`). Sessions whose lease is not known to be
+    `held` go to the database, which knows.
+    """
+    other = {
+        entry.session.id
+        for entry in group
+        if not (_is_small_content(entry) and held(entry.session.id, entry.session.token))
+    }
+    content = [entry for entry in group if entry.session.id not in other]
+    sessions = len({entry.session.id for entry in content})
+    if not waits and len(content) > _RUN * sessions:
+        return [], group
+    return content, [entry for entry in group if entry.session.id in other]
+
+
+def _is_small_content(entry: Entry) -> bool:
+    event = entry.event
+    return (
+        event is not None
+        and entry.spill is None
+        and len(entry.body) <= _SMALL
+        and not isinstance(event.body, _OF_TURNS)
+    )
 
 
 def part_of(entry: Entry) -> PartRow:

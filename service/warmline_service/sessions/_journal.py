@@ -6,14 +6,15 @@ import asyncio
 import contextlib
 import zlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import structlog
 
 from warmline_service.config import LimitSettings, StoreSettings
 from warmline_service.errors import WarmlineError
-from warmline_service.sessions._entries import Entry, event_of, part_of, row_of, take
+from warmline_service.sessions._entries import Entry, divide, event_of, part_of, row_of, take
 from warmline_service.sessions._feed import Feed, Subscription
 from warmline_service.sessions._outage import Outage, store_down
 from warmline_service.sessions._session import Session
@@ -24,8 +25,9 @@ _log = structlog.get_logger(__name__)
 
 _PAGE = 1000
 _GROUP = 5000
-# Between the beginnings of two groups, in seconds: more, smaller ones would cost more than they win.
-_INTERVAL = 0.003
+# Between the beginnings of two groups, in seconds: more, smaller ones would cost more than they win. Where
+# the machine is busy it is three times what the last one took, up to a bound.
+_INTERVAL, _TIMES, _LONGEST = 0.002, 3, 0.004
 _FIRST_RETRY = 0.1
 _LAST_RETRY = 2.0
 _CLOSE_TIMEOUT = 10.0
@@ -40,8 +42,9 @@ _LEVEL = 1
 class Journal:
     """Takes events without waiting and stores them in order; then their streams are told.
 
-    Whatever was added while one group was being stored is the next group. While the store is down they
-    wait in memory, and `check` refuses new turns; past `store.outage_grace` or `store.pending_bytes`
+    Whatever was added while one group was being stored is the next group. What has to go to the database
+    itself does so beside, so that content of other sessions need not wait for it. While the store is down
+    they wait in memory, and `check` refuses new turns; past `store.outage_grace` or `store.pending_bytes`
     `on_outage` is called, once. `on_lost` is called for a session that another server has taken over.
     """
 
@@ -63,7 +66,11 @@ class Journal:
         self._wanted = asyncio.Event()
         self._stored = asyncio.Event()
         self._outage = Outage(settings)
-        self._storing: list[Entry] = []
+        self._storing: list[list[Entry]] = []
+        # What goes to the database itself does so one group at a time; its sessions are busy meanwhile.
+        self._busy: set[str] = set()
+        self._storer: asyncio.Task[None] | None = None
+        self._delay = _FIRST_RETRY
         self._spills: set[asyncio.Task[None]] = set()
         self._writer: asyncio.Task[None] | None = None
         self.on_outage: Callable[[WarmlineError], None] = lambda error: None
@@ -82,7 +89,7 @@ class Journal:
                 await self._drained()
         if self._pending:
             _log.error("events were not stored", events=len(self._pending))
-        tasks = {self._writer, *self._spills}
+        tasks = {self._writer, *self._spills} | ({self._storer} if self._storer else set())
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
@@ -135,7 +142,7 @@ class Journal:
         """
         try:
             async with asyncio.timeout(timeout):
-                while any(e.session is session for e in (*self._storing, *self._pending)):
+                while any(e.session is session for e in chain(*self._storing, self._pending)):
                     self._stored.clear()
                     await self._stored.wait()
         except TimeoutError:
@@ -221,60 +228,99 @@ class Journal:
             delay = min(2 * delay, _LAST_RETRY)
 
     async def _write(self) -> None:
-        delay, loop, began = _FIRST_RETRY, asyncio.get_running_loop(), 0.0
+        loop, began, took = asyncio.get_running_loop(), 0.0, 0.0
         while True:
             await self._wanted.wait()
             # Only while many events come: one that comes alone is stored at once.
-            if (early := began + _INTERVAL - loop.time()) > 0:
+            pause = (
+                _FIRST_RETRY if self._outage.down else max(_INTERVAL, min(_TIMES * took, _LONGEST))
+            )
+            if (early := began + pause - loop.time()) > 0:
                 await asyncio.sleep(early)
+            if self._storer is not None and not self._store.has_log:
+                await asyncio.wait({self._storer})
             began = loop.time()
             self._wanted.clear()
-            group = self._take()
-            if not group:
-                continue  # Large content is waited for; its task sets the event again.
-            try:
-                await self._store_group(group)
-            except WarmlineError as error:
-                self._put_back(group)
-                self._failed(_ROWS, error)
-                await asyncio.sleep(delay)
-                delay = min(2 * delay, _LAST_RETRY)
-                continue
-            except Exception:  # noqa: BLE001  # one session's events must not keep the others' waiting
-                _log.exception("a group of events was refused")
-                await self._store_apart(group)
-            delay = _FIRST_RETRY
-            self._outage.recovered(_ROWS)
+            group, self._pending, more = take(self._pending, _GROUP, self._busy)
+            if more:
+                self._wanted.set()
+            # Nothing may be left: large content is waited for, and its task sets the event again.
+            await self._store_group(group)
+            took = loop.time() - began
 
-    def _take(self) -> list[Entry]:
-        group, self._pending, more = take(self._pending, _GROUP)
-        if more:
+    async def _store_group(self, group: list[Entry]) -> None:
+        """Store what goes by the log; see that the rest is stored, now or when the database is free."""
+        logged: list[Entry] = []
+        if self._store.has_log:
+            waits = self._storer is not None
+            logged, group = divide(group, self._store.has_lease, waits=waits)
+        if group and self._storer is not None:
+            self._put_back(group)
+        elif group:
+            self._busy.update(entry.session.id for entry in group)
+            self._storer = asyncio.create_task(self._store_rows(group), name="journal's rows")
+        if logged:
+            await self._store_log(logged)
+
+    async def _store_log(self, group: list[Entry]) -> None:
+        try:
+            with self._under_way(group):
+                rows = [row_of(entry, entry.event) for entry in group if entry.event is not None]
+                await self._store.log(rows)
+                self._tell(group, set())
+        except WarmlineError:
+            # The log is not used for a while: whether the database can be is what counts.
+            self._put_back(group)
             self._wanted.set()
-        return group
+        except Exception:  # noqa: BLE001  # as below
+            _log.exception("a group of events was refused")
+            await self._store_apart(group)
+
+    async def _store_rows(self, group: list[Entry]) -> None:
+        try:
+            await self._append(group)
+        except WarmlineError as error:
+            self._put_back(group)
+            self._failed(_ROWS, error)
+            await asyncio.sleep(self._delay)
+            self._delay = min(2 * self._delay, _LAST_RETRY)
+        except Exception:  # noqa: BLE001  # one session's events must not keep the others' waiting
+            _log.exception("a group of events was refused")
+            await self._store_apart(group)
+        else:
+            self._delay = _FIRST_RETRY
+            self._outage.recovered(_ROWS)
+        finally:
+            self._storer = None
+            self._busy.clear()
+            self._wanted.set()
 
     def _put_back(self, group: list[Entry]) -> None:
         self._pending.extendleft(reversed(group))
-        self._wanted.set()
 
-    async def _store_group(self, group: list[Entry]) -> None:
-        self._storing = group
+    async def _append(self, group: list[Entry]) -> None:
+        with self._under_way(group):
+            tokens = {entry.session.id: entry.session.token for entry in group}
+            rows = [row_of(entry, entry.event) for entry in group if entry.event is not None]
+            parts = [part_of(entry) for entry in group if entry.event is None]
+            self._tell(group, await self._store.append(rows, parts, tokens))
+
+    @contextlib.contextmanager
+    def _under_way(self, group: list[Entry]) -> Iterator[None]:
+        self._storing.append(group)
         try:
-            await self._store_and_tell(group)
+            yield
         finally:
-            self._storing = []
+            self._storing = [each for each in self._storing if each is not group]
 
-    async def _store_and_tell(self, group: list[Entry]) -> None:
-        tokens = {entry.session.id: entry.session.token for entry in group}
-        rows = [row_of(entry, entry.event) for entry in group if entry.event is not None]
-        parts = [part_of(entry) for entry in group if entry.event is None]
-        lost = await self._store.append(rows, parts, tokens)
+    def _tell(self, group: list[Entry], lost: set[str]) -> None:
+        """The group is stored but for sessions that are lost."""
         told: dict[Session, list[Event]] = {}
         for entry in group:
             self._pending_bytes -= len(entry.body)
             events = told.setdefault(entry.session, [])
             if entry.event is not None:
                 events.append(entry.event)
-        self._storing = []
         for session, events in told.items():
             if session.id in lost:
                 self._lose(session)
@@ -289,7 +335,7 @@ class Journal:
             apart.setdefault(entry.session, []).append(entry)
         for session, entries in apart.items():
             try:
-                await self._store_group(entries)
+                await self._append(entries)
             except WarmlineError:
                 self._put_back(entries)
             except Exception:  # noqa: BLE001  # as above
@@ -316,6 +362,6 @@ class Journal:
             self.on_outage(store_down())
 
     async def _drained(self) -> None:
-        while self._pending or self._storing:
+        while self._pending or self._storing or self._storer is not None:
             self._stored.clear()
             await self._stored.wait()

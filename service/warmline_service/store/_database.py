@@ -8,6 +8,7 @@ by SQLAlchemy's asyncio engine.
 from __future__ import annotations
 
 import asyncio
+import errno
 import importlib.util
 import sqlite3
 from collections.abc import Awaitable, Callable
@@ -98,7 +99,7 @@ class SqliteDatabase:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._writer = _sqlite_engine(path, read_only=False)
         self._reader = _sqlite_engine(path, read_only=True)
         self._connection: sa.Connection | None = None
@@ -108,7 +109,7 @@ class SqliteDatabase:
     async def write(self, work: Callable[[sa.Connection], T], timeout: float) -> T:
         """Run `work` in a transaction that is committed on return."""
 
-        return await _in_thread(self._writing, lambda: self._transact(work), timeout)
+        return await in_thread(self._writing, lambda: self._transact(work), timeout)
 
     def _transact(self, work: Callable[[sa.Connection], T]) -> T:
         """One transaction, begun and ended by the driver itself, on a connection that stays.
@@ -145,7 +146,7 @@ class SqliteDatabase:
             with self._reader.connect() as connection:
                 return work(connection)
 
-        return await _in_thread(self._reading, run, timeout)
+        return await in_thread(self._reading, run, timeout)
 
     async def prepare(self, work: Callable[[sa.Connection], None], timeout: float) -> None:
         """As `write`, which has a thread anyway."""
@@ -153,13 +154,13 @@ class SqliteDatabase:
         def run() -> None:
             with self._writer.connect() as connection:
                 # What is made beside it gets the same mode: nobody else's business.
-                self._path.chmod(0o600)
+                self.path.chmod(0o600)
                 # Ended by way of SQLAlchemy, as who prepares expects it.
                 raw(connection).execute("BEGIN IMMEDIATE")
                 with connection.begin():
                     work(connection)
 
-        await _in_thread(self._writing, run, timeout)
+        await in_thread(self._writing, run, timeout)
 
     async def aclose(self) -> None:
         """Close every connection, after what runs has ended."""
@@ -252,12 +253,15 @@ def now(connection: sa.Connection) -> float:
 
 def unavailable(error: BaseException | None = None) -> WarmlineError:
     """STORAGE_UNAVAILABLE, by a sentence that names no host and no path."""
-    full = "full" in str(getattr(error, "orig", error) or "").lower()
+    full = "full" in str(getattr(error, "orig", error) or "").lower() or (
+        isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    )
     why = "The disk of the store is full." if full else "The store cannot be used at the moment."
     return WarmlineError(Reason.STORAGE_UNAVAILABLE, why, retry_after=_RETRY_AFTER)
 
 
-async def _in_thread(pool: ThreadPoolExecutor, run: Callable[[], T], timeout: float) -> T:
+async def in_thread(pool: ThreadPoolExecutor, run: Callable[[], T], timeout: float) -> T:
+    """Run what blocks. Raises STORAGE_UNAVAILABLE for its OSError, and after `timeout` seconds."""
     return await _bounded(asyncio.get_running_loop().run_in_executor(pool, run), timeout)
 
 

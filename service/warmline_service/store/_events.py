@@ -25,6 +25,7 @@ _MANY = 512
 _EXACT = 64
 # Rows beyond so many bytes make a page, whatever was asked for.
 _PAGE_BYTES = 4 * 1024 * 1024
+_STARTED = "turn_started"
 
 _OPEN = sa.and_(turns.c.id == sa.bindparam("turn"), turns.c.ended_at.is_(None))
 _START = Statement(lambda _: sa.update(turns).where(_OPEN).values(state=TurnState.RUNNING.value))
@@ -76,18 +77,32 @@ def append(
         if part.session_id not in refused:
             _sessions.add_part(connection, part)
     if good:
-        _insert(connection, good)
+        insert(connection, good)
         _follow_turns(connection, good)
     return refused
 
 
-def _insert(connection: sa.Connection, rows: Sequence[EventRow]) -> None:
+def settle(connection: sa.Connection, rows: Sequence[EventRow]) -> None:
+    """Give events rows that were stored before, in the log. Not where their sessions have been deleted."""
+    wanted = {row.session_id for row in rows}
+    found = connection.execute(sa.select(sessions.c.id).where(sessions.c.id.in_(wanted)))
+    living = set(found.scalars())
+    insert(connection, [row for row in rows if row.session_id in living])
+
+
+def follows(row: EventRow) -> bool:
+    """Whether an event says something of its turn, whose row then follows it."""
+    return row.kind == _STARTED or row.kind in TURN_ENDS
+
+
+def insert(connection: sa.Connection, rows: Sequence[EventRow]) -> None:
+    """Give events their rows; those that have one keep it."""
     # The one statement that every delta goes through: on SQLite without what SQLAlchemy adds to it.
     if connection.dialect.name == "sqlite":
         _insert_many(raw(connection), rows)
     else:
-        insert = postgresql.insert(events).on_conflict_do_nothing()
-        connection.execute(insert, [msgspec.structs.asdict(row) for row in rows])
+        statement = postgresql.insert(events).on_conflict_do_nothing()
+        connection.execute(statement, [msgspec.structs.asdict(row) for row in rows])
 
 
 def _insert_many(connection: sqlite3.Connection, rows: Sequence[EventRow]) -> None:
@@ -115,7 +130,7 @@ def _insertion(count: int) -> str:
 def _follow_turns(connection: sa.Connection, rows: Sequence[EventRow]) -> None:
     """Keep the rows of turns and sessions in step with their events."""
     for row in rows:
-        if row.kind == "turn_started":
+        if row.kind == _STARTED:
             _started(connection, row)
         elif row.kind in TURN_ENDS:
             _ended(connection, row)

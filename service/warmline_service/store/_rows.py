@@ -20,8 +20,11 @@ class TurnState(StrEnum):
 TURN_ENDS = {"turn_completed": TurnState.COMPLETED, "turn_failed": TurnState.FAILED}
 
 
-class EventRow(Struct, frozen=True):
-    """One event. `body` is empty where it is `spilled` to a blob; `size` is the body's in bytes."""
+class EventRow(Struct, frozen=True, array_like=True):
+    """One event. `body` is empty where it is `spilled` to a blob; `size` is the body's in bytes.
+
+    Groups of them are stored as they stand: a new field goes last, and has a default.
+    """
 
     session_id: str
     seq: int

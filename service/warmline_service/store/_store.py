@@ -11,12 +11,13 @@ import sqlalchemy as sa
 from alembic.util import CommandError
 
 from warmline_service.errors import Reason, WarmlineError
-from warmline_service.store import _continuations, _events, _leases, _sessions, _turns
+from warmline_service.store import _continuations, _leases, _sessions, _turns
 from warmline_service.store._audit_store import AuditStore
 from warmline_service.store._blob_key import blob_key, blob_prefix
 from warmline_service.store._blobs import Blobs
 from warmline_service.store._credential_store import CredentialStore
 from warmline_service.store._database import Database, unavailable
+from warmline_service.store._event_store import EventStore
 from warmline_service.store._faults import StoreMisconfigured
 from warmline_service.store._ledger import Ledger
 from warmline_service.store._migrate import migrate
@@ -59,6 +60,8 @@ class Store:
         self.ledger = Ledger(database, node_id)
         self.roots = Roots(database)
         self._database = database
+        self._leases: dict[str, int] = {}
+        self._events = EventStore(database, node_id)
 
     async def open(self) -> None:
         """Get the blobs ready and bring the database to this version.
@@ -72,9 +75,11 @@ class Store:
             raise StoreMisconfigured(
                 f"store: the database is of another version: {error}"
             ) from error
+        await self._events.open()
 
     async def aclose(self) -> None:
         """Close what is open."""
+        await self._events.aclose()
         await self._database.aclose()
         await self.blobs.aclose()
 
@@ -94,11 +99,19 @@ class Store:
 
     async def acquire(self, session_id: str) -> int:
         """Become the session's writer; the new epoch. Raises SESSION_ELSEWHERE, SESSION_NOT_FOUND."""
-        return await self._write(lambda c: _leases.acquire(c, session_id, self.node_id))
+        epoch = await self._write(lambda c: _leases.acquire(c, session_id, self.node_id))
+        self._leases[session_id] = epoch
+        return epoch
 
     async def release(self, session_id: str, epoch: int) -> None:
         """Give the session up."""
+        if self.has_lease(session_id, epoch):
+            del self._leases[session_id]
         await self._write(lambda c: _leases.release(c, session_id, self.node_id, epoch))
+
+    def has_lease(self, session_id: str, epoch: int) -> bool:
+        """Whether this is the lease that was acquired last, and not given up: to ask before `log`."""
+        return self._leases.get(session_id) == epoch
 
     async def check_here(self, session_id: str) -> None:
         """Raise SESSION_ELSEWHERE where another living node has a session, and knows more of it."""
@@ -118,29 +131,38 @@ class Store:
 
         Gives the sessions whose lease is lost. Bodies that are spilled must be in their blobs already.
         """
-        return await self._write(lambda c: _events.append(c, self.node_id, rows, parts, tokens))
+        return await self._events.append(rows, parts, tokens)
+
+    @property
+    def has_log(self) -> bool:
+        """Whether `log` may be used at the moment."""
+        return self._events.has_log
+
+    async def log(self, rows: Sequence[EventRow]) -> None:
+        """Store events beside the database, which gets them later; all or none.
+
+        Not those that say how far a turn is, and only under leases by `has_lease`. In each session in the
+        order in which `append` is used, too.
+        """
+        await self._events.log(rows)
 
     async def events(
         self, session_id: str, after: int, limit: int, *, turn_id: str = ""
     ) -> list[EventRow]:
         """Events after a seq, in order, of one turn if it is named; bodies may be spilled."""
-        return await self._read(
-            lambda c: _events.read(c, session_id, after, limit, turn_id=turn_id)
-        )
+        return await self._events.read(session_id, after, limit, turn_id=turn_id)
 
     async def position(self, session_id: str) -> tuple[int, int]:
         """Epoch and seq of the last stored event."""
-        return await self._read(lambda c: _events.position(c, session_id))
+        return await self._events.position(session_id)
 
     async def first_seq(self, session_id: str) -> int:
         """The seq of the first event that is kept; 0 where none is."""
-        return await self._read(lambda c: _events.first_seq(c, session_id))
+        return await self._events.first_seq(session_id)
 
     async def expire(self, row: SessionRow, upto: int) -> None:
         """Forget a session's events up to the end of a turn, and their blobs."""
-        spilled = await self._read(lambda c: _events.spilled(c, row.id, upto))
-        await self._write(lambda c: _events.expire(c, row.id, upto))
-        for seq, turn_id in spilled:
+        for seq, turn_id in await self._events.expire(row.id, upto):
             await self.blobs.delete(blob_key(row.tenant, row.id, event_name(seq, turn_id)))
 
     # Turns.
@@ -271,6 +293,8 @@ class Store:
         still has its row, by which it can be tried again."""
         await self.blobs.delete_prefix(blob_prefix(row.tenant, row.id))
         await self._write(lambda c: _sessions.delete(c, row.id))
+        self._leases.pop(row.id, None)
+        self._events.forget(row.id)
         # Files that were being saved meanwhile: whoever saves later finds no row, and takes them back.
         await self.blobs.delete_prefix(blob_prefix(row.tenant, row.id))
 

@@ -16,7 +16,7 @@ from warmline_client import Client, Conversation
 from warmline_service.config import MIB
 
 pytestmark = [pytest.mark.real_cli, pytest.mark.shared_service]
-_PROCESSES, _FILES, _DISK = 160, 3000, 64 * MIB
+_PROCESSES, _FILES, _DISK, _CPU = 160, 3000, 64 * MIB, 15
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +28,7 @@ def limits() -> dict[str, int]:
         "disk_bytes": _DISK,
         "files": _FILES,
         "scratch_bytes": 8 * MIB,
+        "cpu_seconds": _CPU,
     }
 
 
@@ -138,6 +139,18 @@ for number in range(20_000):
     assert "stored more than" in crash(events)
     assert "SURVIVED" not in results(events)
     await until(lambda: shutil.disk_usage(data).free > before.free - 100 * MIB)
+
+
+async def test_who_spins_without_end_is_stopped(attacker: Conversation, victim: Conversation) -> None:
+    """Its program is killed when its time is up, cannot have more, and the session goes on."""
+    assert await bash(attacker, "ulimit -t; ulimit -t 20 2>&1 | grep -o cannot") == f"{_CPU}\ncannot"
+    spinning = asyncio.create_task(
+        bash(attacker, "timeout 120 sh -c 'while :; do :; done'; echo code $?")
+    )
+    assert "fine" in await bash(victim, "echo fine")
+    # 128 and SIGKILL: the limit that cannot be raised is the same as the one that only warns.
+    assert "code 137" in await spinning
+    assert await bash(attacker, "echo still here") == "still here"
 
 
 async def test_one_file_is_no_larger_than_all_may_be(attacker: Conversation) -> None:

@@ -58,6 +58,15 @@ class SandboxSettings(Section):
     cpus: float = Field(
         0.0, ge=0, le=1024, description="Cores that a tree may use; 0: any. Needs cgroup v2."
     )
+    cpu_seconds: int = Field(
+        7200,
+        ge=0,
+        le=2**31 - 1,
+        description=(
+            "Time of a processor that one process may use, the CLI itself too, in seconds; 0: any. "
+            "What takes more is ended."
+        ),
+    )
     disk_bytes: int = Field(
         2048 * MIB,
         ge=16 * MIB,

@@ -276,6 +276,8 @@ class Sandbox:
             "nofile": (resource.RLIMIT_NOFILE, _OPEN_FILES),
             "nproc": (resource.RLIMIT_NPROC, settings.processes),
         }
+        if settings.cpu_seconds:
+            limits["cpu"] = (resource.RLIMIT_CPU, settings.cpu_seconds)
         start = [self._programs["prlimit"]]
         start += [f"--{name}={_lower(number, most)}" for name, (number, most) in limits.items()]
         if owner is not None:

@@ -27,7 +27,7 @@ _PAGE = 1000
 _GROUP = 5000
 # Between the beginnings of two groups, in seconds: more, smaller ones would cost more than they win. Where
 # the machine is busy it is three times what the last one took, up to a bound.
-_INTERVAL, _TIMES, _LONGEST = 0.002, 3, 0.004
+_INTERVAL, _TIMES, _LONGEST = 0.002, 3, 0.003
 _FIRST_RETRY = 0.1
 _LAST_RETRY = 2.0
 _CLOSE_TIMEOUT = 10.0

@@ -8,7 +8,7 @@ import uuid
 
 import uvloop
 from warmline_service.config import LimitSettings, StoreSettings
-from warmline_service.host import settle_memory, share_time
+from warmline_service.host import be_prompt, settle_memory, share_time
 from warmline_service.sessions import Journal, Session, SessionConfig, Subscription
 from warmline_service.sessions.events import Event, TextDelta
 from warmline_service.store import Blobs, SessionRow, Store, open_database
@@ -44,6 +44,7 @@ async def _run(plan: Plan, report: Report) -> None:
     await store.renew(3600.0)
     journal = Journal(store, StoreSettings(), LimitSettings(), exclusive=True)
     await journal.start()
+    be_prompt()
     try:
         sessions = [await _session(store, journal) for _ in range(_SESSIONS)]
         await _paced(journal, sessions[:1], seconds, alone)

@@ -20,7 +20,14 @@ from warmline_service.config import Settings
 from warmline_service.doctor import examine
 from warmline_service.egress import serve_loopback
 from warmline_service.errors import WarmlineError
-from warmline_service.host import adopt_orphans, hide_memory, run_service, settle_memory, share_time
+from warmline_service.host import (
+    adopt_orphans,
+    be_prompt,
+    hide_memory,
+    run_service,
+    settle_memory,
+    share_time,
+)
 from warmline_service.options import EX_CONFIG, ConfigFile, DataDir, err, fail, settings_of
 from warmline_service.server import Service, Unsafe
 from warmline_service.shim import NotStarted, Shim
@@ -97,6 +104,7 @@ async def _serve(settings: Settings) -> None:
     starting.result()
     settle_memory()
     share_time()
+    be_prompt()
     host = settings.listen.rpartition(":")[0]
     print(f"warmline: serving on {host}:{service.port}", flush=True)  # noqa: T201  # for scripts
     shim = Shim(settings, service.private) if service.private else None

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
+import platform
+import struct
 import sys
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any, TypeVar
 
 import uvloop
 
 _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 4, 36
+# The number of sched_setattr, which the C library has no function for before glibc 2.41.
+_SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
+# struct sched_attr: size, policy, flags, nice, priority, runtime, deadline, period.
+_SCHED_ATTR = struct.Struct("=IIQiIQQQ")
+_SCHED_FLAG_RESET_ON_FORK = 1
+# In nanoseconds; the kernel takes 0.1 to 100 ms.
+_SLICE = 200_000
 _SWITCH_INTERVAL = 0.0005
 # Objects before the young are searched, and how many searches before the older are.
 _GC_THRESHOLDS = (20_000, 20, 20)
@@ -58,3 +69,29 @@ def share_time() -> None:
     By default a busy event loop keeps them waiting for 5 ms.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL)
+
+
+def be_prompt() -> None:
+    """Have the kernel run the service's threads soon when there is something to do, for short times each.
+
+    A thread that wakes up waits for the slice of the one that runs, 1 to 3 ms, unless its own is shorter:
+    Linux 6.12 and newer. On two cores the first text of a hot turn was told 2.7 ms after the CLI had written it,
+    instead of 4.0. Processes that are started do not inherit it. Call when all is started; others ignore it.
+    """
+    number = _SCHED_SETATTR.get(platform.machine())
+    if number is None:
+        return
+    call = ctypes.CDLL(None).syscall
+    for thread in Path("/proc/self/task").iterdir():
+        tid = int(thread.name)
+        try:
+            nice = os.getpriority(os.PRIO_PROCESS, tid)
+            policy = os.sched_getscheduler(tid) & ~os.SCHED_RESET_ON_FORK
+        except ProcessLookupError:
+            continue
+        if policy != os.SCHED_OTHER:
+            continue  # Somebody wants it otherwise.
+        size, flags = _SCHED_ATTR.size, _SCHED_FLAG_RESET_ON_FORK
+        attributes = _SCHED_ATTR.pack(size, policy, flags, nice, 0, _SLICE, 0, 0)
+        # What refuses has no such slices.
+        call(ctypes.c_long(number), tid, attributes, 0)

@@ -141,9 +141,13 @@ for number in range(20_000):
     await until(lambda: shutil.disk_usage(data).free > before.free - 100 * MIB)
 
 
-async def test_who_spins_without_end_is_stopped(attacker: Conversation, victim: Conversation) -> None:
+async def test_who_spins_without_end_is_stopped(
+    attacker: Conversation, victim: Conversation
+) -> None:
     """Its program is killed when its time is up, cannot have more, and the session goes on."""
-    assert await bash(attacker, "ulimit -t; ulimit -t 20 2>&1 | grep -o cannot") == f"{_CPU}\ncannot"
+    assert (
+        await bash(attacker, "ulimit -t; ulimit -t 20 2>&1 | grep -o cannot") == f"{_CPU}\ncannot"
+    )
     spinning = asyncio.create_task(
         bash(attacker, "timeout 120 sh -c 'while :; do :; done'; echo code $?")
     )

@@ -74,9 +74,9 @@ def share_time() -> None:
 def be_prompt() -> None:
     """Have the kernel run the service's threads soon when there is something to do, for short times each.
 
-    A thread that wakes up waits for the slice of the one that runs, 1 to 3 ms, unless its own is shorter:
-    Linux 6.12 and newer. On two cores the first text of a hot turn was told 2.7 ms after the CLI had written it,
-    instead of 4.0. Processes that are started do not inherit it. Call when all is started; others ignore it.
+    A thread that wakes up waits for the slice of the one that runs, 1 to 3 ms, unless its own is shorter
+    (Linux 6.12 and newer). On two cores the first text of a hot turn was told 2.7 ms after the CLI had
+    written it, instead of 4.0. Processes that are started do not inherit it. Call when all is started.
     """
     number = _SCHED_SETATTR.get(platform.machine())
     if number is None:

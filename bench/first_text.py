@@ -121,7 +121,8 @@ class Subjects:
             site.warm, _TEXT, model=site.other_model, append_system=_SYSTEM
         ) as (conversation, first):
             self._keep(self.warm, first, "WARM")
-            await rest()
+            # The spare that was taken has been replaced, so that nothing else starts meanwhile.
+            await self._full_pool(beside=1)
             for _ in range(_STEADY):
                 self._keep(self.hot, await calls.turn(conversation, _TEXT), "HOT")
                 await asyncio.sleep(_PAUSE)
@@ -147,8 +148,8 @@ class Subjects:
         async with calls.first_turn(self._site.cold, _TEXT) as (_, first):
             self._keep(self.cold_plain, first, "COLD")
 
-    async def _full_pool(self) -> None:
-        await self._site.pooled.has_processes(_SPARES)
+    async def _full_pool(self, beside: int = 0) -> None:
+        await self._site.pooled.has_processes(_SPARES + beside)
         await rest()
 
     def _keep(self, series: Series, timed: calls.Timed, wanted: str) -> None:

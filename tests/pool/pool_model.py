@@ -8,7 +8,17 @@ from random import Random
 import pytest
 from warmline_service.config import MIB, PoolSettings
 from warmline_service.errors import Reason, WarmlineError
-from warmline_service.pool._actions import Action, Grant, Launch, Ping, Refuse, Stop, Weigh, Why
+from warmline_service.pool._actions import (
+    Action,
+    Grant,
+    Launch,
+    Ping,
+    Refuse,
+    Stop,
+    Wake,
+    Weigh,
+    Why,
+)
 from warmline_service.pool._books import Member
 from warmline_service.pool._core import Core
 from warmline_service.pool._want import SessionHasLease, Start, Waiter, Want
@@ -60,6 +70,8 @@ class PoolModel:
     answers: Counter[Waiter] = field(default_factory=Counter)
     owners: dict[str, str] = field(default_factory=dict)
     rows: dict[SpawnKey, Row] = field(default_factory=dict)
+    taken: dict[SpawnKey, float] = field(default_factory=dict)
+    wakes: list[float] = field(default_factory=list)
     pings: set[Member] = field(default_factory=set)
     generation: int = 0
     draining: bool = False
@@ -181,6 +193,14 @@ class PoolModel:
         self.check_ages()
         self.check_pressure()
 
+    def pause(self, seconds: float) -> None:
+        """Time passes, and nobody says so but whoever asked for it."""
+        self.now += seconds
+        due = [at for at in self.wakes if at <= self.now]
+        self.wakes = [at for at in self.wakes if at > self.now]
+        if due:
+            self.perform(self.core.tick(self.now))
+
     def retire(self) -> None:
         self.generation += 1
         for seen in self.live():
@@ -220,6 +240,9 @@ class PoolModel:
                     self.pings.add(member)
                 case Weigh(members):
                     assert all(self.seen[each].state in IDLE | LENT for each in members)
+                case Wake(at):
+                    assert at == self.now + self.settings.refill_delay
+                    self.wakes.append(at)
         self.check_evictions(stops)
 
     def on_grant(self, grant: Grant, arrival: Seen | None) -> None:
@@ -234,6 +257,8 @@ class PoolModel:
         else:
             self.check_new_grant(seen, waiter)
             assert (grant.start is Start.COLD) == (seen is arrival and grant.member.on_demand)
+        if grant.start is Start.WARM:
+            self.taken[grant.member.key] = self.now
         assert self.owners.setdefault(want.session_id, want.tenant) == want.tenant
         del self.pending[waiter]
         self.answers[waiter] += 1
@@ -386,6 +411,8 @@ class PoolModel:
         if len(self.those("starting")) >= self.settings.max_starting:
             return
         for key in (PRIMED, FRESH):
+            if self.now < self.taken.get(key, -math.inf) + self.settings.refill_delay:
+                continue
             have = [each for each in self.those("spare", "starting") if each.member.key == key]
             assert key in self.rows or len(have) >= self.settings.min_spares, "no spare was made"
             assert len(have) <= self.settings.max_spares + len(self.answers)

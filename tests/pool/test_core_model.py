@@ -28,9 +28,12 @@ class PoolMachine(RuleBasedStateMachine):
         budget=st.sampled_from([150 * MIB, 350 * MIB, 600 * MIB]),
         starting=st.integers(1, 3),
         least=st.integers(0, 1),
+        delay=st.sampled_from([0.0, 0.3]),
         drains=st.sampled_from([False, False, False, True]),
     )
-    def begin(self, most: int, budget: int, starting: int, least: int, drains: bool) -> None:
+    def begin(
+        self, most: int, budget: int, starting: int, least: int, delay: float, drains: bool
+    ) -> None:
         """A pool of some size."""
         self.drains = drains
         limits = PoolSettings(
@@ -39,6 +42,7 @@ class PoolMachine(RuleBasedStateMachine):
             process_limit_bytes=300 * MIB,
             min_spares=least,
             max_spares=2,
+            refill_delay=delay,
             max_starting=starting,
             max_waiting=6,
             max_waiting_per_tenant=3,

@@ -21,6 +21,7 @@ class Walk:
             process_limit_bytes=300 * MIB,
             min_spares=self.random.randint(0, 1),
             max_spares=2,
+            refill_delay=self.random.choice((0.0, 0.3)),
             max_starting=self.random.randint(1, 3),
             max_waiting=6,
             max_waiting_per_tenant=3,
@@ -119,7 +120,7 @@ class Walk:
 
     def moment_passes(self) -> None:
         """Time that the keeper has not seen."""
-        self.model.now += self.random.choice([0.1, 2.0])
+        self.model.pause(self.random.choice([0.1, 2.0]))
 
     def weigh(self) -> None:
         """Processes grow."""

@@ -31,6 +31,27 @@ def test_spread_arrivals_need_no_more_spares() -> None:
     assert demand.target(95.0) == 1
 
 
+def test_who_took_a_spare_has_the_machine_for_a_moment() -> None:
+    """Then the spare is replaced; whoever comes meanwhile puts that off no further."""
+    demand = Demand(1, 4)
+    assert not demand.rests(10.0)
+    assert demand.taken(10.0, 0.3) == 10.3
+    assert demand.rests(10.29)
+    assert demand.taken(10.29, 0.3) is None
+    assert not demand.rests(10.3)
+
+
+def test_where_more_come_spares_are_replaced_at_once() -> None:
+    """As they are where nobody wants the moment."""
+    demand = Demand(1, 4)
+    assert demand.taken(10.0, 0.0) is None
+    assert demand.taken(10.0, 0.3) == 10.3
+    for _ in range(2):
+        demand.arrived(10.1, spawn_seconds=0.3)
+    assert not demand.rests(10.1)
+    assert demand.taken(10.5, 0.3) is None
+
+
 def test_back_off_doubles_up_to_a_minute() -> None:
     """Each failure in a row doubles the wait, and a success ends it."""
     failures, key = StartFailures(1.0), SpawnKey()

@@ -45,6 +45,25 @@ async def test_a_spare_is_warm_and_the_second_turn_is_hot() -> None:
         assert await one_turn(pool, "a") is Start.HOT
 
 
+async def test_a_spare_is_replaced_when_its_taker_has_had_the_machine_for_a_moment() -> None:
+    """Not before, not only with the next look around, and not at all once the pool is closed."""
+    factory = Factory()
+    async with pool_of(factory, min_spares=1, refill_delay=0.3) as pool:
+        await asyncio.sleep(1)
+        lease = await pool.acquire(want("a"), soon())
+        lease.begin_turn()
+        await asyncio.sleep(0.29)
+        assert pool.stats().processes[ProcessState.STARTING] == 0
+        await asyncio.sleep(0.02)
+        assert pool.stats().processes[ProcessState.STARTING] == 1
+        await asyncio.sleep(1)
+        other = await pool.acquire(want("b"), soon())
+        lease.release()
+        other.release()
+    await asyncio.sleep(1)
+    assert len(factory.made) == 2
+
+
 async def test_an_empty_pool_starts_cold_and_says_what_it_took() -> None:
     """A cold lease tells its wait, its start, and the inputs that no spare has."""
     factory = Factory()
@@ -357,6 +376,7 @@ async def test_the_pool_describes_itself_in_the_words_of_its_states() -> None:
         await asyncio.sleep(1)
         lease = await pool.acquire(want("a"), soon())
         lease.begin_turn()
+        await asyncio.sleep(0.31)
         assert repr(pool) == (
             "<Pool starting=1 spare=0 reserved=0 busy=1 hot=0 stopping=0 waiting=0 max=3>"
         )

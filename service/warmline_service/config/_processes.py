@@ -67,6 +67,15 @@ class PoolSettings(Section):
         1, ge=0, le=1000, description="Spares kept of each kind when nobody comes."
     )
     max_spares: int = Field(4, ge=0, le=1000, description="Spares kept of each kind at the most.")
+    refill_delay: float = Field(
+        0.3,
+        ge=0,
+        le=60,
+        description=(
+            "A spare that was given away is replaced so many seconds later, so that its first turn has the "
+            "machine; at once where more come."
+        ),
+    )
     bare_spares: bool | None = Field(
         None,
         description=(

@@ -76,4 +76,11 @@ class Weigh:
     members: tuple[Member, ...]
 
 
-Action = Grant | Refuse | Launch | Stop | Ping | Weigh
+@dataclass(frozen=True)
+class Wake:
+    """Let the core see the time again at this moment of the loop."""
+
+    at: float
+
+
+Action = Grant | Refuse | Launch | Stop | Ping | Weigh | Wake

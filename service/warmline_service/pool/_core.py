@@ -9,7 +9,17 @@ from random import Random
 from warmline_service.config import PoolSettings
 from warmline_service.errors import WarmlineError
 from warmline_service.pool import _refusals, _upkeep
-from warmline_service.pool._actions import Action, Grant, Launch, Ping, Refuse, Stop, Weigh, Why
+from warmline_service.pool._actions import (
+    Action,
+    Grant,
+    Launch,
+    Ping,
+    Refuse,
+    Stop,
+    Wake,
+    Weigh,
+    Why,
+)
 from warmline_service.pool._books import HELD, IDLE, Books, Member
 from warmline_service.pool._budget import capacity
 from warmline_service.pool._demand import Demand
@@ -290,6 +300,10 @@ class Core:
         member.granted_at = now
         self.books.move(member, ProcessState.RESERVED, now)
         self._out.append(Grant(waiter, member, start, self._misses(waiter, member, start)))
+        if start is Start.WARM and member.key in self.demand:
+            at = self.demand[member.key].taken(now, self._settings.refill_delay)
+            if at is not None:
+                self._out.append(Wake(at))
 
     def _misses(self, waiter: Waiter, member: Member, start: Start) -> tuple[str, ...]:
         """What kept a waiter from its best kind, or from every kind of spare."""

@@ -16,6 +16,7 @@ class Demand:
         self._most = max(least, most)
         self._peak = 0.0
         self._peak_at = 0.0
+        self._rests_until = 0.0
         # More than `most` arrivals cannot raise the target further.
         self._arrivals: deque[float] = deque(maxlen=max(1, self._most))
 
@@ -26,6 +27,21 @@ class Demand:
         together = sum(now - at <= window for at in self._arrivals)
         self._peak = max(self._level(now), float(together))
         self._peak_at = now
+
+    def taken(self, now: float, rest: float) -> float | None:
+        """A spare has been given away: from when on it may be replaced; None where it may be now.
+
+        `rest` is in seconds. While one rest lasts there is no other, and where more spares than usual are
+        wanted there is none.
+        """
+        if rest <= 0 or now < self._rests_until or self.target(now) > max(1, self._least):
+            return None
+        self._rests_until = now + rest
+        return self._rests_until
+
+    def rests(self, now: float) -> bool:
+        """Whether nothing is to be started, so that who took a spare has the machine for a moment."""
+        return now < self._rests_until and self.target(now) <= max(1, self._least)
 
     def target(self, now: float) -> int:
         """Spares to keep now."""

@@ -119,6 +119,8 @@ class Planner:
         have = Counter(each.key for each in self.books.all_in(ProcessState.SPARE))
         have.update(each.key for each in unclaimed)
         for key, demand in self.demand.items():
+            if demand.rests(now):
+                continue
             for _ in range(demand.target(now) - have[key]):
                 fits = self.room.fits(len(plan.births) + kept + 1)
                 if slots <= 0 or not fits or not self._may_start(plan, key, now):

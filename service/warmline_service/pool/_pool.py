@@ -12,7 +12,7 @@ from typing import Generic
 import structlog
 
 from warmline_service.config import PoolSettings
-from warmline_service.pool._actions import Action, Grant, Launch, Ping, Refuse, Stop, Weigh
+from warmline_service.pool._actions import Action, Grant, Launch, Ping, Refuse, Stop, Wake, Weigh
 from warmline_service.pool._books import Member
 from warmline_service.pool._core import Core
 from warmline_service.pool._events import PoolEvents, SilentEvents
@@ -70,6 +70,7 @@ class Pool(Generic[P]):
         self._stops: dict[Member, asyncio.Task[None]] = {}
         self._pending: deque[Action] = deque()
         self._performing = False
+        self._timers: list[asyncio.TimerHandle] = []
         self._lives = Tasks()
         self._care = Tasks()
 
@@ -115,6 +116,9 @@ class Pool(Generic[P]):
     async def aclose(self) -> None:
         """Stop every process and wait for the ends, within a bound; leaves no task behind."""
         self._apply(self._core.close(self._now()))
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
         await self._care.cancelled()
         if not await self._lives.ended(self._now() + self._stop_timeout + 1.0):
             _log.error("pool_close_timeout", pool=repr(self))
@@ -179,6 +183,8 @@ class Pool(Generic[P]):
                 self._care.spawn(self._ping(member), f"pool-ping-{member.number}")
             case Weigh(members):
                 self._care.spawn(self._weigh(members), "pool-weigh")
+            case Wake(at):
+                self._wake_at(at)
 
     def _grant(self, grant: Grant) -> None:
         seconds = self._now() - grant.waiter.since
@@ -197,6 +203,15 @@ class Pool(Generic[P]):
         else:
             self._events.granted(grant.start, grant.misses, seconds)
             promise.set_result(lease)
+
+    def _wake_at(self, at: float) -> None:
+        def wake() -> None:
+            self._timers.remove(timer)
+            # A timer may fire a clock tick early.
+            self._apply(self._core.tick(max(self._now(), at)))
+
+        timer = asyncio.get_running_loop().call_at(at, wake)
+        self._timers.append(timer)
 
     def _stop(self, member: Member) -> None:
         process = self._processes.get(member)

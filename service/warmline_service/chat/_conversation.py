@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 import structlog
 
-from warmline_service.chat._acceptance import Acceptance
+from warmline_service.chat._acceptance import Acceptance, refuse
 from warmline_service.chat._answers import Allow, Change, Deny, ToolAnswer
 from warmline_service.chat._desk import Desk
 from warmline_service.chat._drain import Drain
@@ -38,10 +38,9 @@ from warmline_service.sessions.events import (
     SessionOpened,
     SessionUpdated,
     Start,
-    TurnFailed,
     TurnQueued,
 )
-from warmline_service.store import Claimed, TurnRow, TurnState
+from warmline_service.store import TurnRow
 
 _log = structlog.get_logger(__name__)
 
@@ -77,7 +76,6 @@ class Conversation:
         self._on_idle = on_idle
         self._drain = drain
         self.naming = naming
-        self._acceptance = Acceptance(session, runtime, naming)
         self._witness = Witness(session, runtime.audit)
         can, limits = runtime.capabilities, runtime.limits
         self._servers = SessionServers(session, runtime, self._emit)
@@ -86,6 +84,7 @@ class Conversation:
             session, runtime, self._emit, self._desk, self._servers, lambda: on_idle(self)
         )
         self._queue = Queue(session, runtime, self._runner, self._emit, drain)
+        self._acceptance = Acceptance(session, runtime, naming, self._queue)
         self._stream: Stream | None = None
         self._accepting = asyncio.Lock()
         # One change of the configuration at a time, so that what is stored last is what holds.
@@ -204,16 +203,16 @@ class Conversation:
     async def _submit(self, stream: Stream, turn: Turn, *, counted: bool) -> str:
         async with self._accepting:
             try:
-                claimed = await self._claim(turn, counted=counted)
+                claimed = await self._acceptance.claim(turn, counted=counted)
                 if self._lost is not None:
                     raise self._lost
                 if claimed.turn_id == turn.id:
                     self._accept(turn)
                 else:
                     turn.leave_place()
-                    await self._attach_turn(stream, claimed, turn.message.key)
+                    await self._acceptance.attach(stream, claimed, turn.message.key)
             except WarmlineError as error:
-                self._refuse(stream, turn, error)
+                refuse(stream, turn, error)
                 await slow_down(error)
                 return turn.id
             return claimed.turn_id
@@ -348,59 +347,6 @@ class Conversation:
         """End the turns that an earlier service left without an end."""
         for row in turns:
             self._emit(abandoned(row), row.id)
-
-    async def _claim(self, turn: Turn, *, counted: bool) -> Claimed:
-        """Make the message durable as `turn`, or find the turn that it has already."""
-        session, message = self.session, turn.message
-        claim = self._runtime.sessions.claim(session.tenant, message.key, message.content_hash())
-        try:
-            self._queue.check(message)
-            self._runtime.journal.check()
-            if counted:
-                await self._runtime.quota.request(session.tenant)
-            turn.place = await self._runtime.quota.admit(session.tenant)
-        except WarmlineError:
-            # A message that was sent before is not refused: it has its turn already.
-            found = await self._runtime.store.claimed(claim) if claim is not None else None
-            if found is None:
-                raise
-            return found
-        # Whether one that begins at once had asked the model when the service ended cannot be known
-        # afterwards; of one that waits it is stored when it begins.
-        turn.waits = not self._queue.quiet
-        row = TurnRow(
-            id=turn.id,
-            session_id=session.id,
-            number=session.turns + 1,
-            key=message.key,
-            state=TurnState.QUEUED if turn.waits else TurnState.RUNNING,
-            first_seq=session.seq + 1,
-            last_seq=0,
-            created_at=time.time(),
-        )
-        return await self._acceptance.accept(row, message.title, claim)
-
-    def _refuse(self, stream: Stream, turn: Turn, error: WarmlineError) -> None:
-        turn.phase = Phase.ENDED
-        turn.leave_place()
-        # Never stored: whoever loses the stream before hearing of it sends the message again, and
-        # must not be told of a failure by a replay while it runs.
-        stream.tell(TurnFailed(error, key=turn.message.key), turn.id)
-
-    async def _attach_turn(self, stream: Stream, claimed: Claimed, key: str) -> None:
-        if claimed.session_id != self.session.id:
-            raise WarmlineError(
-                Reason.IDEMPOTENCY_CONFLICT,
-                "This idempotency key was used before, in another session.",
-                metadata={"sessionId": claimed.session_id, "turnId": claimed.turn_id},
-            )
-        await self._runtime.journal.flushed(self.session)
-        store = self._runtime.store
-        turn = await store.turn(self.session.id, claimed.turn_id)
-        gone = turn is not None and not await store.kept(turn)
-        stream.attach_turn(claimed.turn_id, key)
-        if turn is not None and gone:
-            stream.tell_gone(turn)
 
     def _accept(self, turn: Turn) -> None:
         self.session.turns += 1

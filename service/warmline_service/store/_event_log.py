@@ -89,7 +89,9 @@ class EventLog:
         self._size += len(record)
 
     def _open(self) -> None:
-        self._directory.mkdir(mode=0o700, exist_ok=True)
+        if not self._directory.is_dir():
+            self._directory.mkdir(mode=0o700)
+            _flush(self._directory.parent)
         self._number = max([self._number, *map(_number, self._files())]) + 1
         path = self._directory / f"{self._number:016d}{_SUFFIX}"
         self._file, self._size = os.open(path, _FLAGS, 0o600), 0

@@ -46,6 +46,7 @@ class EventStore:
         if isinstance(database, SqliteDatabase):
             self._log = EventLog(database.path.with_name("events"))
         self._rests_until = 0.0
+        self._unsettled = False
         self._fresh = Fresh()
         self._wanted = asyncio.Event()
         self._settler: asyncio.Task[None] | None = None
@@ -156,8 +157,12 @@ class EventStore:
             try:
                 await self._settle(log)
             except Exception as error:  # noqa: BLE001  # they stay in the log, and are tried again
-                _log.warning("events were not settled", error=repr(error), left=self._fresh.count)
+                if not self._unsettled:
+                    _log.warning("events cannot be settled", error=repr(error))
+                self._unsettled = True
                 self._wanted.set()
+            else:
+                self._unsettled = False
 
     async def _settle(self, log: EventLog) -> None:
         """Give all that is in the log now rows of its own."""

@@ -99,6 +99,27 @@ async def test_content_does_not_wait_for_what_the_database_is_at(tmp_path: Path)
         assert text_of(await take(readers[0], 3)) == "lastlater"
 
 
+async def test_what_is_on_its_way_to_the_store_is_waited_for(tmp_path: Path) -> None:
+    """At whatever moment one begins to wait: it is never nowhere."""
+    async with opened("", tmp_path) as store, journal_of(store) as journal:
+        of = await session(store)
+        journal.feed(of.id, 0)
+        database = store._database
+        assert isinstance(database, SqliteDatabase)
+        gate = threading.Event()
+        database._writing.submit(gate.wait, 20)
+        journal.append(of, event(of, DONE))
+        waiting = []
+        for _ in range(10):
+            waiting.append(asyncio.create_task(journal.flushed(of)))
+            await asyncio.sleep(0)
+        done, _ = await asyncio.wait(waiting, timeout=0.1)
+        assert not done
+        gate.set()
+        await asyncio.gather(*waiting)
+        assert (await store.position(of.id))[1] == of.seq
+
+
 async def test_a_log_that_fails_costs_nothing(tmp_path: Path) -> None:
     """What it refused goes to the database, in its order, and new turns are not refused."""
     async with opened("", tmp_path) as store, journal_of(store) as journal:

@@ -142,11 +142,15 @@ class Journal:
         """
         try:
             async with asyncio.timeout(timeout):
-                while any(e.session is session for e in chain(*self._storing, self._pending)):
+                while self._has_yet_to_store(session):
                     self._stored.clear()
                     await self._stored.wait()
         except TimeoutError:
             raise store_down() from None
+
+    def _has_yet_to_store(self, session: Session) -> bool:
+        waiting = chain(*self._storing, self._pending)
+        return session.id in self._busy or any(each.session is session for each in waiting)
 
     def discard(self, session: Session) -> None:
         """Store nothing more of a session: it is another's, or gone."""
@@ -293,6 +297,7 @@ class Journal:
         finally:
             self._storer = None
             self._busy.clear()
+            self._stored.set()
             self._wanted.set()
 
     def _put_back(self, group: list[Entry]) -> None:

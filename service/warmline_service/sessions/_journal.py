@@ -25,9 +25,8 @@ _log = structlog.get_logger(__name__)
 
 _PAGE = 1000
 _GROUP = 5000
-# Between the beginnings of two groups, in seconds: more, smaller ones would cost more than they win. Where
-# the machine is busy it is three times what the last one took, up to a bound.
-_INTERVAL, _TIMES, _LONGEST = 0.002, 3, 0.003
+# Between the beginnings of two groups, in seconds: more, smaller ones would cost more than they win.
+_INTERVAL = 0.002
 _FIRST_RETRY = 0.1
 _LAST_RETRY = 2.0
 _CLOSE_TIMEOUT = 10.0
@@ -232,13 +231,11 @@ class Journal:
             delay = min(2 * delay, _LAST_RETRY)
 
     async def _write(self) -> None:
-        loop, began, took = asyncio.get_running_loop(), 0.0, 0.0
+        loop, began = asyncio.get_running_loop(), 0.0
         while True:
             await self._wanted.wait()
             # Only while many events come: one that comes alone is stored at once.
-            pause = (
-                _FIRST_RETRY if self._outage.down else max(_INTERVAL, min(_TIMES * took, _LONGEST))
-            )
+            pause = _FIRST_RETRY if self._outage.down else _INTERVAL
             if (early := began + pause - loop.time()) > 0:
                 await asyncio.sleep(early)
             if self._storer is not None and not self._store.has_log:
@@ -250,7 +247,6 @@ class Journal:
                 self._wanted.set()
             # Nothing may be left: large content is waited for, and its task sets the event again.
             await self._store_group(group)
-            took = loop.time() - began
 
     async def _store_group(self, group: list[Entry]) -> None:
         """Store what goes by the log; see that the rest is stored, now or when the database is free."""

@@ -12,16 +12,11 @@ from msgspec import Struct
 from warmline_service.sessions._session import Session
 from warmline_service.sessions.events import (
     Event,
-    TurnCompleted,
-    TurnFailed,
-    TurnStarted,
     decode_body,
     kind_of,
 )
-from warmline_service.store import Blobs, EventRow, PartRow, blob_key, event_name
+from warmline_service.store import Blobs, EventRow, PartRow, blob_key, event_name, follows
 
-# What these say is also in the rows of turns and sessions.
-_OF_TURNS = (TurnStarted, TurnCompleted, TurnFailed)
 # Of an event that is stored in the log first: content beyond so many bytes is not to be written twice.
 _SMALL = 16 * 1024
 # More than so many of each session get their rows at once: they fill the pages that they change.
@@ -97,7 +92,7 @@ def _is_small_content(entry: Entry) -> bool:
         event is not None
         and entry.spill is None
         and len(entry.body) <= _SMALL
-        and not isinstance(event.body, _OF_TURNS)
+        and not follows(kind_of(event.body))
     )
 
 

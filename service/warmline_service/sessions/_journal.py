@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import zlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from itertools import chain
 from typing import Any
 
@@ -65,8 +65,10 @@ class Journal:
         self._wanted = asyncio.Event()
         self._stored = asyncio.Event()
         self._outage = Outage(settings)
-        self._storing: list[list[Entry]] = []
-        # What goes to the database itself does so one group at a time; its sessions are busy meanwhile.
+        # From when it is taken until it is told, or put back: what goes by the log, and what goes to the
+        # database itself, one group at a time, whose sessions are busy meanwhile.
+        self._logging: list[Entry] = []
+        self._storing: list[Entry] = []
         self._busy: set[str] = set()
         self._storer: asyncio.Task[None] | None = None
         self._delay = _FIRST_RETRY
@@ -148,8 +150,8 @@ class Journal:
             raise store_down() from None
 
     def _has_yet_to_store(self, session: Session) -> bool:
-        waiting = chain(*self._storing, self._pending)
-        return session.id in self._busy or any(each.session is session for each in waiting)
+        entries = chain(self._logging, self._storing, self._pending)
+        return any(each.session is session for each in entries)
 
     def discard(self, session: Session) -> None:
         """Store nothing more of a session: it is another's, or gone."""
@@ -257,17 +259,18 @@ class Journal:
         if group and self._storer is not None:
             self._put_back(group)
         elif group:
+            self._storing = group
             self._busy.update(entry.session.id for entry in group)
             self._storer = asyncio.create_task(self._store_rows(group), name="journal's rows")
         if logged:
             await self._store_log(logged)
 
     async def _store_log(self, group: list[Entry]) -> None:
+        self._logging = group
         try:
-            with self._under_way(group):
-                rows = [row_of(entry, entry.event) for entry in group if entry.event is not None]
-                await self._store.log(rows)
-                self._tell(group, set())
+            rows = [row_of(entry, entry.event) for entry in group if entry.event is not None]
+            await self._store.log(rows)
+            self._tell(group, set())
         except WarmlineError:
             # The log is not used for a while: whether the database can be is what counts.
             self._put_back(group)
@@ -275,6 +278,9 @@ class Journal:
         except Exception:  # noqa: BLE001  # as below
             _log.exception("a group of events was refused")
             await self._store_apart(group)
+        finally:
+            self._logging = []
+            self._stored.set()
 
     async def _store_rows(self, group: list[Entry]) -> None:
         try:
@@ -292,6 +298,7 @@ class Journal:
             self._outage.recovered(_ROWS)
         finally:
             self._storer = None
+            self._storing = []
             self._busy.clear()
             self._stored.set()
             self._wanted.set()
@@ -300,19 +307,10 @@ class Journal:
         self._pending.extendleft(reversed(group))
 
     async def _append(self, group: list[Entry]) -> None:
-        with self._under_way(group):
-            tokens = {entry.session.id: entry.session.token for entry in group}
-            rows = [row_of(entry, entry.event) for entry in group if entry.event is not None]
-            parts = [part_of(entry) for entry in group if entry.event is None]
-            self._tell(group, await self._store.append(rows, parts, tokens))
-
-    @contextlib.contextmanager
-    def _under_way(self, group: list[Entry]) -> Iterator[None]:
-        self._storing.append(group)
-        try:
-            yield
-        finally:
-            self._storing = [each for each in self._storing if each is not group]
+        tokens = {entry.session.id: entry.session.token for entry in group}
+        rows = [row_of(entry, entry.event) for entry in group if entry.event is not None]
+        parts = [part_of(entry) for entry in group if entry.event is None]
+        self._tell(group, await self._store.append(rows, parts, tokens))
 
     def _tell(self, group: list[Entry], lost: set[str]) -> None:
         """The group is stored but for sessions that are lost."""
@@ -363,6 +361,6 @@ class Journal:
             self.on_outage(store_down())
 
     async def _drained(self) -> None:
-        while self._pending or self._storing or self._storer is not None:
+        while self._pending or self._logging or self._storing:
             self._stored.clear()
             await self._stored.wait()

@@ -48,6 +48,7 @@ from warmline_service.store._rows import (
     TenantRow,
     TurnRow,
     TurnState,
+    follows,
 )
 from warmline_service.store._store import Store, event_name, part_name
 from warmline_service.store._tenant_store import TenantStore
@@ -102,6 +103,7 @@ __all__ = [
     "credential_not_found",
     "elsewhere",
     "event_name",
+    "follows",
     "key_not_found",
     "new_batch",
     "open_database",

@@ -17,6 +17,7 @@ import msgspec
 
 from warmline_service.store._database import in_thread
 from warmline_service.store._faults import StoreMisconfigured
+from warmline_service.store._file_blobs import sync_directory
 from warmline_service.store._rows import EventRow
 
 _SUFFIX = ".log"
@@ -66,9 +67,10 @@ class EventLog:
         """
         data = await in_thread(self._thread, file.read_bytes, timeout)
         try:
-            return [row for body in _records(data) for row in _decode(body)]
+            groups = [msgspec.msgpack.decode(each, type=list[EventRow]) for each in _records(data)]
         except msgspec.MsgspecError:
             raise StoreMisconfigured(f"store: {file} is of another version") from None
+        return [row for group in groups for row in group]
 
     def shut_down(self) -> None:
         """Close the file and end the thread, after what it does. Blocks."""
@@ -91,20 +93,19 @@ class EventLog:
     def _open(self) -> None:
         if not self._directory.is_dir():
             self._directory.mkdir(mode=0o700)
-            _flush(self._directory.parent)
+            sync_directory(self._directory.parent)
         self._number = max([self._number, *map(_number, self._files())]) + 1
         path = self._directory / f"{self._number:016d}{_SUFFIX}"
         self._file, self._size = os.open(path, _FLAGS, 0o600), 0
         try:
-            _flush(self._directory)
+            sync_directory(self._directory)
         except OSError:
             self._give_up()
             raise
 
     def _give_up(self) -> None:
         """Write no more to a file whose end may be no whole record."""
-        if self._file is None:
-            return
+        assert self._file is not None
         try:
             os.ftruncate(self._file, self._size)
         except OSError:
@@ -142,16 +143,3 @@ def _records(data: bytes) -> Iterator[bytes]:
             return
         yield body
         at += length
-
-
-def _decode(body: bytes) -> list[EventRow]:
-    return msgspec.msgpack.decode(body, type=list[EventRow])
-
-
-def _flush(directory: Path) -> None:
-    """Make the directory's entries last."""
-    opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

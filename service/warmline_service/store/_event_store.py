@@ -34,7 +34,7 @@ _REST = 5.0
 
 
 class EventStore:
-    """Stores events, and reads them. Beside SQLite those that are spread over many sessions go by a log.
+    """Stores events, and reads them. Beside SQLite small ones may go by a log.
 
     Everything raises STORAGE_UNAVAILABLE while the database cannot be used.
     """

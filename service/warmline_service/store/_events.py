@@ -13,7 +13,7 @@ from sqlalchemy.dialects import postgresql
 
 from warmline_service.store import _leases, _sessions
 from warmline_service.store._database import raw
-from warmline_service.store._rows import TURN_ENDS, EventRow, PartRow, TurnState
+from warmline_service.store._rows import TURN_ENDS, TURN_STARTED, EventRow, PartRow, TurnState
 from warmline_service.store._schema import events, sessions, turns
 from warmline_service.store._statement import Statement
 
@@ -25,7 +25,6 @@ _MANY = 512
 _EXACT = 64
 # Rows beyond so many bytes make a page, whatever was asked for.
 _PAGE_BYTES = 4 * 1024 * 1024
-_STARTED = "turn_started"
 
 _OPEN = sa.and_(turns.c.id == sa.bindparam("turn"), turns.c.ended_at.is_(None))
 _START = Statement(lambda _: sa.update(turns).where(_OPEN).values(state=TurnState.RUNNING.value))
@@ -90,11 +89,6 @@ def settle(connection: sa.Connection, rows: Sequence[EventRow]) -> None:
     insert(connection, [row for row in rows if row.session_id in living])
 
 
-def follows(row: EventRow) -> bool:
-    """Whether an event says something of its turn, whose row then follows it."""
-    return row.kind == _STARTED or row.kind in TURN_ENDS
-
-
 def insert(connection: sa.Connection, rows: Sequence[EventRow]) -> None:
     """Give events their rows; those that have one keep it."""
     # The one statement that every delta goes through: on SQLite without what SQLAlchemy adds to it.
@@ -130,7 +124,7 @@ def _insertion(count: int) -> str:
 def _follow_turns(connection: sa.Connection, rows: Sequence[EventRow]) -> None:
     """Keep the rows of turns and sessions in step with their events."""
     for row in rows:
-        if row.kind == _STARTED:
+        if row.kind == TURN_STARTED:
             _started(connection, row)
         elif row.kind in TURN_ENDS:
             _ended(connection, row)

@@ -35,7 +35,7 @@ class FileBlobs:
         if self._aside.exists():
             shutil.rmtree(self._aside)
         self._aside.mkdir(mode=0o700)
-        _sync(self._root)
+        sync_directory(self._root)
 
     def put(self, key: str, data: bytes | Path, timeout: float) -> None:
         """Write beside, sync, rename, sync the directory: never half of it, and not lost after."""
@@ -43,7 +43,7 @@ class FileBlobs:
         with self._written_aside(data) as made, self._tree:
             path = self._make_parents(key)
             made.replace(path)
-            _sync(path.parent)
+            sync_directory(path.parent)
 
     def get(self, key: str, timeout: float) -> bytes:
         """Read the file."""
@@ -64,7 +64,7 @@ class FileBlobs:
         with self._tree:
             if path.exists():
                 path.unlink()
-                _sync(path.parent)
+                sync_directory(path.parent)
 
     def delete_prefix(self, prefix: str, timeout: float) -> None:
         """Move the directory out of sight in one step, then remove it."""
@@ -76,7 +76,7 @@ class FileBlobs:
                 self._check_root()
                 return
             folder.rename(doomed)
-            _sync(folder.parent)
+            sync_directory(folder.parent)
         shutil.rmtree(doomed)
 
     def exists(self, key: str, timeout: float) -> bool:
@@ -109,7 +109,7 @@ class FileBlobs:
             path /= folder
             if not path.exists():
                 path.mkdir(mode=0o700)
-                _sync(path.parent)
+                sync_directory(path.parent)
         return path / name
 
     @contextmanager
@@ -151,7 +151,7 @@ def _open_to_read(path: Path) -> BinaryIO:
     return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
 
 
-def _sync(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
     """What was made, renamed or removed in it outlives a power cut."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

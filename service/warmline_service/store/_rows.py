@@ -16,8 +16,14 @@ class TurnState(StrEnum):
     FAILED = "failed"
 
 
-# The kinds of events that end a turn, and how far it is then.
+# The kinds of events that begin and end a turn, and how far it is then.
+TURN_STARTED = "turn_started"
 TURN_ENDS = {"turn_completed": TurnState.COMPLETED, "turn_failed": TurnState.FAILED}
+
+
+def follows(kind: str) -> bool:
+    """Whether an event of this kind says how far its turn is, whose row then follows it."""
+    return kind == TURN_STARTED or kind in TURN_ENDS
 
 
 class EventRow(Struct, frozen=True, array_like=True):

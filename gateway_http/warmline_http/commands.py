@@ -6,13 +6,12 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-import uvloop
-from pydantic import ValidationError
 
-from warmline_http._settings import HttpSettings, checked, load
+if TYPE_CHECKING:
+    from warmline_http._settings import HttpSettings
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -45,6 +44,8 @@ def http(
     settings = _settings(config, follow=follow, listen=listen, target=target)
     try:
         # Late: whoever has installed Warmline without the extra `http` has every other command.
+        import uvloop
+
         from warmline_http._serve import configure_logging, run
     except ImportError as error:
         _fail(f"{error.name} is missing: install `warmline[http]`.", 1)
@@ -60,6 +61,11 @@ def http(
 def _settings(
     config: Path | None, *, follow: bool, listen: str | None, target: str | None
 ) -> HttpSettings:
+    # Late: every command of `warmline` would wait for these.
+    from pydantic import ValidationError
+
+    from warmline_http._settings import checked, load
+
     if not follow and config is None and Path("warmline.toml").is_file():
         config = Path("warmline.toml")
     try:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 
-from warmline_service.config import Settings, load
+if TYPE_CHECKING:
+    from warmline_service.config import Settings
 
 # For people; what scripts read goes to standard output.
 err = Console(stderr=True, highlight=False)
@@ -34,6 +34,11 @@ def settings_of(
     http: str | None = None,
 ) -> Settings:
     """The settings, from the file and from flags that win over it; ends the command where they are bad."""
+    # Late: most commands have no settings.
+    from pydantic import ValidationError
+
+    from warmline_service.config import load
+
     if config is None and Path("warmline.toml").is_file():
         config = Path("warmline.toml")
     given: dict[str, object] = {"listen": listen, "data_dir": data_dir}

@@ -90,3 +90,16 @@ def test_the_wheel_holds_nothing_else(wheel: Path) -> None:
         "warmline_http",
         "warmline_service",
     }
+
+
+def test_commands_do_not_wait_for_what_only_the_service_needs() -> None:
+    """What `warmline` imports before it knows the command; all of the service takes ten times as long."""
+    code = (
+        "import sys\n"
+        "from importlib.metadata import entry_points\n"
+        "import warmline_service.cli\n"
+        "for entry in entry_points(group='warmline.commands'): entry.load()\n"
+        "print(*{'sqlalchemy', 'aiohttp', 'pydantic', 'fastapi', 'redis'} & set(sys.modules))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == ""

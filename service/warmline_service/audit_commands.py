@@ -53,8 +53,10 @@ def list_events(
     """The latest events, one a line: number, moment, tenant, actor, action, outcome, and the rest."""
     settings = settings_of(config, data_dir=data_dir)
     from warmline_service.audit_reading import show_latest
+    from warmline_service.store import AuditQuery
 
-    show_latest(settings, tenant=tenant, action=action, session_id=session, limit=limit)
+    query = AuditQuery(tenant=tenant, action=action, session_id=session, limit=limit)
+    show_latest(settings, query)
 
 
 @app.command("export")
@@ -67,11 +69,15 @@ def export_events(
     action: Action = "",
 ) -> None:
     """Write events to standard output as JSON lines, the oldest first, with their hashes."""
-    moments = {"since": _moment(since, "--since"), "before": _moment(until, "--until")}
+    first, end = _moment(since, "--since"), _moment(until, "--until")
     settings = settings_of(config, data_dir=data_dir)
     from warmline_service.audit_reading import export
+    from warmline_service.store import AuditQuery
 
-    export(settings, tenant=tenant, action=action, **moments)
+    query = AuditQuery(
+        descending=False, limit=_PAGE, tenant=tenant, action=action, since=first, before=end
+    )
+    export(settings, query)
 
 
 def _moment(text: str, option: str) -> float | None:

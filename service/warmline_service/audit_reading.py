@@ -23,7 +23,6 @@ from warmline_service.vault import SealBroken, Vault, read_master
 
 T = TypeVar("T")
 
-_PAGE = 1000
 _TOLD_EVERY = 100_000
 _SHOWN = 120
 
@@ -39,18 +38,16 @@ def tell_verdict(settings: Settings) -> None:
     )
 
 
-def show_latest(settings: Settings, **wanted: Any) -> None:
-    """Print the latest events, as `AuditQuery` has them wanted."""
-    query = AuditQuery(**wanted)
+def show_latest(settings: Settings, query: AuditQuery) -> None:
+    """Print the events that are asked for, one a line."""
     for row in _run(settings, lambda store, _, __: store.select(query)):
         moment = datetime.fromtimestamp(row.time, UTC).isoformat(timespec="seconds")
         about = (row.tenant or "-", row.actor, row.action, row.outcome, row.session_id or "-")
         print(_plain(f"{row.seq} {moment} {' '.join(about)} {row.detail[:_SHOWN]}"))  # noqa: T201  # the command's output
 
 
-def export(settings: Settings, **wanted: Any) -> None:
-    """Print every event, as `AuditQuery` has them wanted, as JSON lines, and say how many there were."""
-    query = AuditQuery(descending=False, limit=_PAGE, **wanted)
+def export(settings: Settings, query: AuditQuery) -> None:
+    """Print every event that is asked for, page by page, as JSON lines, and say how many there were."""
     count = _run(settings, lambda store, _, __: _exported(store, query))
     err.print(f"warmline: {count} events")
 

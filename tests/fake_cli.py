@@ -182,8 +182,14 @@ class FakeCli(Speaker):
         if act is not None:
             act(asked, rest)
             return
-        self.ask_model()
-        self.say(asked, f"echo: {text}")
+        self.answer_with(asked, f"echo: {text}")
+
+    def answer_with(self, asked: str | None, *pieces: str, pause: float = 0) -> None:
+        """Ask the model; say these pieces where it answers."""
+        if wrong := self.ask_model():
+            self.fail(asked, wrong)
+        else:
+            self.say(asked, *pieces, pause=pause)
 
     def say(self, asked: str | None, *pieces: str, pause: float = 0) -> None:
         """Answer with these text deltas and end the turn."""
@@ -239,6 +245,12 @@ class FakeCli(Speaker):
             done = "cancelled" if self.interrupted.is_set() else "completed"
             self.emit({"type": "command_lifecycle", "command_uuid": asked, "state": done})
 
+    def fail(self, asked: str | None, wrong: str) -> None:
+        """The result of a turn whose model request failed: a status, or words for want of one."""
+        status = int(wrong) if wrong.isdecimal() else None
+        how = {"is_error": True, "terminal_reason": "api_error", "api_error_status": status}
+        self.end(asked, f"API Error: {wrong}", 0, **how)
+
     def end_interrupted(self, asked: str | None) -> None:
         """The result of a turn that was interrupted."""
         reason = {"terminal_reason": "aborted_streaming", "stop_reason": None}
@@ -256,8 +268,7 @@ class FakeCli(Speaker):
         text = " ".join(args[3:] * times)
         cuts = [len(text) * each // count for each in range(count + 1)]
         pieces = [text[begin:end] for begin, end in itertools.pairwise(cuts)]
-        self.ask_model()
-        self.say(asked, *pieces, pause=pause / 1000)
+        self.answer_with(asked, *pieces, pause=pause / 1000)
 
     def do_die(self, asked: str | None, args: list[str]) -> None:
         """CODE."""
@@ -334,10 +345,7 @@ class FakeCli(Speaker):
 
     def do_error(self, asked: str | None, args: list[str]) -> None:
         """STATUS."""
-        status = int(args[0]) if args else 529
-        text = f"API Error: {status}"
-        how = {"is_error": True, "terminal_reason": "api_error", "api_error_status": status}
-        self.end(asked, text, 0, **how)
+        self.fail(asked, args[0] if args else "529")
 
     def do_env(self, asked: str | None, args: list[str]) -> None:
         """No arguments."""
@@ -372,14 +380,14 @@ class FakeCli(Speaker):
             asked, json.dumps({"prompt": self.prompt, "model": self.model, "history": history})
         )
 
-    def ask_model(self) -> None:
-        """Make the turn's model request; its answer is read and not used."""
+    def ask_model(self) -> str:
+        """Make the turn's model request; its answer is read and not used. Gives why there is none."""
         path = os.environ.get("ANTHROPIC_UNIX_SOCKET")
         if not path or not self.scenario.get("ask_model", True):
-            return
+            return ""
         system = [{"type": "text", "text": self.prompt}]
         asked = {"model": self.resolved(), "system": system, "messages": self.transcript.messages}
-        post(path, {**asked, "max_tokens": 99, "stream": True})
+        return post(path, {**asked, "max_tokens": 99, "stream": True})
 
 
 def main() -> None:

@@ -134,8 +134,8 @@ class Speaker:
         )
 
 
-def post(path: str, asked: dict[str, Any]) -> None:
-    """Ask the model at a socket; its answer is read and not used."""
+def post(path: str, asked: dict[str, Any]) -> str:
+    """Ask the model at a socket; its answer is read and not used. Gives why there is none."""
     body = json.dumps(asked).encode()
     head = (
         "POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
@@ -146,7 +146,12 @@ def post(path: str, asked: dict[str, Any]) -> None:
         with socket.socket(socket.AF_UNIX) as sock:
             sock.connect(path)
             sock.sendall(head.encode() + body)
-            while sock.recv(65536):
-                pass
+            with sock.makefile("rb") as answer:
+                status = answer.readline().split()[1:2]
+                while answer.read(65536):
+                    pass
     except OSError as error:
-        os.write(2, f"fake: no model: {error}\n".encode())
+        return f"Connection error: {error}"
+    if status == [b"200"]:
+        return ""
+    return b"".join(status).decode() or "Connection closed"

@@ -47,6 +47,19 @@ async def test_a_process_that_breaks_mid_turn_is_cli_crashed(tmp_path: Path, tex
     assert told["history"][0] == text
 
 
+async def test_a_turn_whose_model_cannot_be_reached_fails(tmp_path: Path) -> None:
+    """UPSTREAM_UNAVAILABLE, not an answer of nobody; the session stays with its process."""
+    key = tmp_path / "key"
+    key.write_text("no-key", encoding="utf-8")
+    provider = {"kind": "anthropic", "base_url": "http://127.0.0.1:9", "api_key_file": key}
+    cli = faking(tmp_path)
+    async with running_client(cli=cli, provider=provider) as client, client.chat() as chat:
+        error, failed = await failure(chat, "anybody there?")
+        assert (error.reason, failed.context_lost) == ("UPSTREAM_UNAVAILABLE", False)
+        told = await events_of(chat, "!bound")
+    assert told[-1].turn_completed.latency.start == pb.START_KIND_HOT
+
+
 async def test_a_crash_carries_the_last_words(tmp_path: Path) -> None:
     """What the CLI wrote to stderr is in the error, and no more than its end."""
     async with running_client(cli=faking(tmp_path)) as client, client.chat() as chat:

@@ -98,10 +98,18 @@ async def _checked(world: World, last: list[Callable[[], Message]]) -> AsyncIter
         for line, message in zip(world.lines, last, strict=True):
             async with asyncio.timeout(_CALL):
                 journal = await replay(client, line.id) if line.id else []
+            _keep(world, line, journal)
             await _caught_up(line, journal)
             check = SessionCheck(line, journal, world.model, sessions.get(line.id))
             for violation in (*check.violations(), *goes_on(line, message(), world.model)):
                 yield violation
+
+
+def _keep(world: World, line: Line, journal: list[Seen]) -> None:
+    """Write down what there was of a session, for who looks for the cause of a violation."""
+    path = world.data_dir.with_name(f"session-{line.number}.txt")
+    told = [f"{each.mark} {each.key} {each.end}" for each in line.messages]
+    path.write_text("\n".join([line.id, *told, *map(str, journal)]), encoding="utf-8")
 
 
 async def _caught_up(line: Line, journal: list[Seen]) -> None:

@@ -10,8 +10,16 @@ import fake_cli
 import psutil
 import pytest
 from processes import descendants
-from running import events_of, kinds, running_client, running_service, small_settings, text_of
-from stores import forbid_writing
+from running import (
+    events_of,
+    kinds,
+    running_client,
+    running_service,
+    small_settings,
+    text_of,
+    until,
+)
+from stores import forbid_writing, tell_log
 from warmline.v1 import events_pb2 as pb
 from warmline_client import Conversation, WarmlineError, connect
 from warmline_service.errors import Reason
@@ -243,6 +251,29 @@ async def test_an_outage_of_the_database_costs_no_session(
             assert (await asyncio.wait_for(turn.completed(), 20)).result == "x" * 160
             assert not chat.broken
             assert kinds(await events_of(chat, "hi"))[-1] == "turn_completed"
+
+
+async def test_a_cursor_is_of_what_is_stored(tmp_path: Path) -> None:
+    """What waits for a store that is down can still be lost: who comes back must not be ahead of it."""
+    async with running_service(cli=faking(tmp_path)) as service:
+        store, conversations = service._store, service._conversations
+        assert store is not None
+        assert conversations is not None
+        async with connect(f"127.0.0.1:{service.port}") as client, client.chat() as first:
+            turn = await first.send("!deltas 200 10")
+            async for event in turn:
+                if event.HasField("text_delta"):
+                    break
+            await asyncio.to_thread(forbid_writing, store, forbid=True)
+            await asyncio.to_thread(tell_log, store, usable=False)
+            session = conversations._live[first.session_id].session
+            await until(lambda: session.seq > session.stored + 20)
+            async with client.chat(session_id=session.id, takeover=True) as second:
+                _, last = await store.position(session.id)
+                assert second.cursor.seq == last < session.seq
+            await asyncio.to_thread(tell_log, store, usable=True)
+            await asyncio.to_thread(forbid_writing, store, forbid=False)
+            assert (await asyncio.wait_for(turn.completed(), 20)).result == "x" * 1600
 
 
 async def test_a_full_pool_says_when_to_come_back(tmp_path: Path) -> None:

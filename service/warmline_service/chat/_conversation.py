@@ -316,7 +316,7 @@ class Conversation:
         """Tell the stream that the service is going away; a turn that only waits is left to the next one."""
         self._desk.hurry(error)
         if self._stream is not None:
-            self._stream.drain(error.retry_after or 1.0, self.session.seq)
+            self._stream.drain(error.retry_after or 1.0, self.session.stored)
 
     async def cut(self, error: WarmlineError, *, spare_parked: bool = False) -> None:
         """End what runs and what waits with this error; a turn that no process has, unless it is spared."""

@@ -114,5 +114,5 @@ class Stream:
 
 
 def opened_position(session: Session) -> tuple[int, int]:
-    """Epoch and seq of the last event that a session has had."""
-    return max(session.epoch, 1), session.seq
+    """A session's epoch, and the seq of the last event that it will still have had after a crash."""
+    return max(session.epoch, 1), session.stored

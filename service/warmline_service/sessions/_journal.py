@@ -323,8 +323,10 @@ class Journal:
         for session, events in told.items():
             if session.id in lost:
                 self._lose(session)
-            elif events and (feed := self._feeds.get(session.id)) is not None:
-                feed.publish(events)
+            elif events:
+                session.stored = events[-1].seq
+                if (feed := self._feeds.get(session.id)) is not None:
+                    feed.publish(events)
         self._stored.set()
 
     async def _store_apart(self, group: list[Entry]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from warmline_service.sessions._config import SessionConfig
 from warmline_service.store import SessionRow
@@ -14,7 +14,8 @@ class Session:
 
     `token` is the epoch of the lease, under which its events are stored. `epoch` rises with every process
     that the session gets, `seq` with every event, `turns` with every message. `parts` counts the
-    pieces of its transcript.
+    pieces of its transcript. `stored` is the seq of the last event that is in the store: what comes after it
+    may still be lost, so no cursor that is given away may say more.
     """
 
     tenant: str
@@ -26,6 +27,10 @@ class Session:
     turns: int
     parts: int
     workspace_key: str
+    stored: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.stored = self.seq
 
     def next_seq(self) -> int:
         """Count one more event."""

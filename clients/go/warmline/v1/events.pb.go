@@ -1114,7 +1114,7 @@ type SessionOpened struct {
 	Model string `protobuf:"bytes,3,opt,name=model,proto3" json:"model,omitempty"`
 	// The version of the CLI behind the session.
 	CliVersion string `protobuf:"bytes,4,opt,name=cli_version,json=cliVersion,proto3" json:"cli_version,omitempty"`
-	// The highest `seq` that the session had before this stream.
+	// The highest `seq` of the session that was stored before this stream.
 	LastSeq uint64 `protobuf:"varint,5,opt,name=last_seq,json=lastSeq,proto3" json:"last_seq,omitempty"`
 	// The session's epoch at that moment.
 	Epoch uint64 `protobuf:"varint,6,opt,name=epoch,proto3" json:"epoch,omitempty"`
@@ -1247,7 +1247,7 @@ type ServerDraining struct {
 	// How far the session has come: `open` with the cursor of the last event that you have had tells the
 	// rest, here or at the server that has the session then.
 	Epoch uint64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	// The same: the session's highest `seq`.
+	// The same: the session's highest `seq` that is stored.
 	Seq           uint64 `protobuf:"varint,3,opt,name=seq,proto3" json:"seq,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

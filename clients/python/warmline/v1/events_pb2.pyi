@@ -336,7 +336,7 @@ class SessionOpened(_message.Message):
     cli_version: _builtins.str
     """The version of the CLI behind the session."""
     last_seq: _builtins.int
-    """The highest `seq` that the session had before this stream."""
+    """The highest `seq` of the session that was stored before this stream."""
     epoch: _builtins.int
     """The session's epoch at that moment."""
     running_turn_id: _builtins.str
@@ -392,7 +392,7 @@ class ServerDraining(_message.Message):
     rest, here or at the server that has the session then.
     """
     seq: _builtins.int
-    """The same: the session's highest `seq`."""
+    """The same: the session's highest `seq` that is stored."""
     @_builtins.property
     def retry_after(self) -> _duration_pb2.Duration:
         """Wait so long before connecting again."""

@@ -336,7 +336,7 @@ export type SessionOpened = Message$1<"warmline.v1.SessionOpened"> & {
   cliVersion: string;
 
   /**
-   * The highest `seq` that the session had before this stream.
+   * The highest `seq` of the session that was stored before this stream.
    *
    * @generated from field: uint64 last_seq = 5;
    */
@@ -414,7 +414,7 @@ export type ServerDraining = Message$1<"warmline.v1.ServerDraining"> & {
   epoch: bigint;
 
   /**
-   * The same: the session's highest `seq`.
+   * The same: the session's highest `seq` that is stored.
    *
    * @generated from field: uint64 seq = 3;
    */

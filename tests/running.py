@@ -26,7 +26,14 @@ _SMALL: dict[str, Any] = {
         "start_timeout": 90,
         "control_timeout": 60,
     },
-    "pool": {"min_spares": 1, "max_spares": 1, "max_processes": 6, "acquire_timeout": 90},
+    # A spare that was taken is not replaced within a test that does not ask for it.
+    "pool": {
+        "min_spares": 1,
+        "max_spares": 1,
+        "max_processes": 6,
+        "acquire_timeout": 90,
+        "refill_delay": 60,
+    },
     "drain_grace": 5,
 }
 

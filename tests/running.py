@@ -26,7 +26,8 @@ _SMALL: dict[str, Any] = {
         "start_timeout": 90,
         "control_timeout": 60,
     },
-    # A spare that was taken is not replaced within a test that does not ask for it.
+    # A spare that was taken is not replaced within a test that does not ask for it: half of the processes
+    # that a test started were not used by anybody.
     "pool": {
         "min_spares": 1,
         "max_spares": 1,

@@ -53,7 +53,13 @@ async def cold(cold_thread: ServiceThread, model: Model) -> AsyncIterator[Client
 @pytest.fixture(scope="module")
 def warm_thread(shared_model: Model) -> Iterator[ServiceThread]:
     """One with spares of all kinds; a session's process soon makes room for them."""
-    pool = {"bare_spares": True, "max_processes": 12, "max_starting": 4, "idle_ttl": 5.0}
+    pool = {
+        "bare_spares": True,
+        "max_processes": 12,
+        "max_starting": 4,
+        "idle_ttl": 5.0,
+        "refill_delay": 0,
+    }
     with shared_service(shared_model, pool=pool) as thread:
         yield thread
 

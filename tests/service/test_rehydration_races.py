@@ -1,5 +1,6 @@
 """A conversation goes on with all that was said, whatever happens while it is given to a process."""
 
+import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -71,6 +72,33 @@ async def test_a_process_that_dies_as_it_is_asked_for(
             monkeypatch.setattr(service.pool, "acquire", too_late)
             resumed(await knows(chat, "one"))
             assert is_resumed(await work_of(service, chat.session_id)) == (way == "resumed")
+
+
+async def test_a_process_that_dies_as_it_is_given_the_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing waits for files that nobody saves: another process has them at once, and all of them."""
+    async with running_service(cli=faking(tmp_path)) as service:
+        async with client_of(service) as client, client.chat() as chat:
+            await say(chat, "!write kept")
+            await _gone(service, chat.session_id)
+            store = service._store
+            assert store is not None
+            place = store.place_workspace
+
+            async def too_late(session_id: str, slot_id: str) -> None:
+                monkeypatch.setattr(store, "place_workspace", place)
+                await place(session_id, slot_id)
+                slot = (await work_of(service, session_id)).parent
+                kill_cli(service, session_id)
+                await until(lambda: not slot.exists())
+
+            monkeypatch.setattr(store, "place_workspace", too_late)
+            async with asyncio.timeout(20):
+                events = await say(chat, "!read")
+            resumed(events)
+            assert text_of(events) == "kept"
+            assert notices(events) == []
 
 
 @pytest.mark.parametrize("scenario", ["die_when_told", "untaken"])

@@ -47,6 +47,8 @@ class Context:
         self._on_gone = on_gone
         self._slot_id = ""
         self._saving: asyncio.Future[None] | None = None
+        # Whether some of the files could not be had, and nobody has been told.
+        self._files_lost = False
 
     @property
     def saving(self) -> bool:
@@ -138,16 +140,20 @@ class Context:
     async def place(self, process: CliProcess) -> Notice | None:
         """Make a fresh process the keeper of the session's own files; says so where some are lost.
 
-        Raises STORAGE_UNAVAILABLE.
+        Raises STORAGE_UNAVAILABLE, and CLI_CRASHED where it has ended meanwhile.
         """
-        session = self._session
+        session, store = self._session, self._runtime.store
         process.exited.add_done_callback(lambda _: self._on_gone())
         if session.config.workspace:
             return None
-        whole = await self._look()
+        self._files_lost |= not await self._look()
         if session.workspace_key:
-            whole &= await self._restore(process)
-        await self._runtime.store.place_workspace(session.id, process.slot.id)
+            self._files_lost |= not await self._restore(process)
+        await store.place_workspace(session.id, process.slot.id)
+        if process.wiping:
+            # Nobody has written anything there: the files are where they were.
+            await store.replace_workspace(session.id, process.slot.id, session.workspace_key)
+            raise (await process.exited).error()
         workspaces = self._runtime.workspaces
         saving = workspaces.expect(process.slot.id)
         saving.add_done_callback(lambda _: self._on_gone())
@@ -161,7 +167,8 @@ class Context:
                     saving.set_result(None)
 
         process.before_wipe = save
-        return None if whole else _files_lost()
+        lost, self._files_lost = self._files_lost, False
+        return _files_lost() if lost else None
 
     async def saved(self) -> None:
         """Wait, within a bound, until the files of a process that has ended were saved."""

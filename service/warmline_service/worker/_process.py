@@ -65,7 +65,8 @@ class _NotJson(Exception):  # noqa: N818  # named for the line
 class CliProcess:
     """A running process in its slot. Whoever holds it must `stop` it; it cleans up by itself.
 
-    `before_wipe`, once set, is offered the slot when nothing runs in it any more. `on_question`, once
+    `before_wipe`, once set, is offered the slot when nothing runs in it any more; set when `wiping`, it
+    comes too late. `on_question`, once
     set, is given what the CLI asks, and what it asks no more; each question wants an `answer`. What one
     that goes on from a call asks before that is kept for it.
     `debug_log` is there where its key has `debug`; it can still be read when the process has ended.
@@ -92,6 +93,7 @@ class CliProcess:
         self.spawn_seconds = 0.0
         self.dropped = 0
         self.before_wipe: Salvage | None = None
+        self.wiping = False
         self._questions = Questions(self.refuse, keeps=key.pending is not None)
         self.debug_log: DebugLog | None = None
         self.control_timeout = settings.control_timeout
@@ -371,6 +373,7 @@ class CliProcess:
         except (TimeoutError, OSError):
             _log.exception("endpoint could not be closed", process=self.id)
         await self._enclosure.aclose()
+        self.wiping = True
         if self.before_wipe is not None:
             await offer(self.before_wipe, self.slot)
         if not await asyncio.to_thread(wipe, self.slot):

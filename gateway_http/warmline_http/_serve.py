@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -34,6 +35,12 @@ def configure_logging() -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+def open_many_files() -> None:
+    """Have as many files open as the machine allows: each stream takes one, and 1,024 is usual."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def bound(settings: HttpSettings) -> socket.socket:
@@ -121,6 +128,7 @@ async def run(settings: HttpSettings, *, follow: bool) -> bool:
 
     Raises OSError where the port cannot be had.
     """
+    open_many_files()
     server, listening = server_of(settings), bound(settings)
     port = listening.getsockname()[1]
     running = asyncio.create_task(server.serve([listening]))

@@ -6,6 +6,7 @@ import ctypes
 import gc
 import os
 import platform
+import resource
 import struct
 import sys
 from collections.abc import Coroutine
@@ -50,6 +51,12 @@ def adopt_orphans() -> None:
     """
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "PR_SET_CHILD_SUBREAPER")
+
+
+def open_many_files() -> None:
+    """Have as many files open as the machine allows: a CLI process takes half a dozen, and 1,024 is usual."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def settle_memory() -> None:

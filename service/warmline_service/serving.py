@@ -13,6 +13,7 @@ from warmline_service.host import (
     adopt_orphans,
     be_prompt,
     hide_memory,
+    open_many_files,
     run_service,
     settle_memory,
     share_time,
@@ -46,6 +47,7 @@ def serve_model(host: str, port: int) -> None:
 
 async def _serve(settings: Settings) -> None:
     hide_memory()
+    open_many_files()
     if settings.sandbox.level != "none":
         adopt_orphans()
     service = Service(settings, _show_key)

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 _PROGRAM = """
 import ctypes, os, struct, subprocess, sys, threading
 from warmline_service.host import be_prompt
@@ -37,3 +39,20 @@ def test_the_threads_of_the_service_have_short_slices_and_its_processes_have_not
     assert (main, thread) == ((200_000, 200_000) if before else (0, 0))
     assert child == before
     assert nice == 3
+
+
+@pytest.mark.parametrize("module", ["warmline_service.host", "warmline_http._serve"])
+def test_as_many_files_as_the_machine_allows(module: str) -> None:
+    """A shell's usual bound is below what many processes, or streams of HTTP, take."""
+    program = f"""
+import resource
+from {module} import open_many_files
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, most))
+open_many_files()
+print(resource.getrlimit(resource.RLIMIT_NOFILE) == (most, most))
+"""
+    said = subprocess.run(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, timeout=60, check=True
+    ).stdout
+    assert said == b"True\n"

@@ -271,6 +271,7 @@ async def test_a_cursor_is_of_what_is_stored(tmp_path: Path) -> None:
             async with client.chat(session_id=session.id, takeover=True) as second:
                 _, last = await store.position(session.id)
                 assert second.cursor.seq == last < session.seq
+                assert (await client.session(session.id)).last_seq == last
             await asyncio.to_thread(tell_log, store, usable=True)
             await asyncio.to_thread(forbid_writing, store, forbid=False)
             assert (await asyncio.wait_for(turn.completed(), 20)).result == "x" * 1600

@@ -181,4 +181,4 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
         state = pb.SESSION_STATE_HOT if live.hot else pb.SESSION_STATE_PARKED
         if live.running:
             state = pb.SESSION_STATE_DEFERRED if live.deferred else pb.SESSION_STATE_RUNNING
-        return wire_session(row, state, live.session.seq)
+        return wire_session(row, state, live.session.stored)

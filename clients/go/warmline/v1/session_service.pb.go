@@ -100,7 +100,7 @@ type Session struct {
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	// Its epoch; see `Event.epoch`.
 	Epoch uint64 `protobuf:"varint,7,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	// The `seq` of its last event.
+	// The `seq` of its last event that is stored.
 	LastSeq uint64 `protobuf:"varint,8,opt,name=last_seq,json=lastSeq,proto3" json:"last_seq,omitempty"`
 	// How many messages were accepted so far.
 	TurnCount uint32 `protobuf:"varint,9,opt,name=turn_count,json=turnCount,proto3" json:"turn_count,omitempty"`

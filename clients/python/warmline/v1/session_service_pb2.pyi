@@ -82,7 +82,7 @@ class Session(_message.Message):
     epoch: _builtins.int
     """Its epoch; see `Event.epoch`."""
     last_seq: _builtins.int
-    """The `seq` of its last event."""
+    """The `seq` of its last event that is stored."""
     turn_count: _builtins.int
     """How many messages were accepted so far."""
     forked_from_session_id: _builtins.str

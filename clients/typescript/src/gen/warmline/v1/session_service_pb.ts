@@ -77,7 +77,7 @@ export type Session = Message<"warmline.v1.Session"> & {
   epoch: bigint;
 
   /**
-   * The `seq` of its last event.
+   * The `seq` of its last event that is stored.
    *
    * @generated from field: uint64 last_seq = 8;
    */

@@ -184,6 +184,26 @@ async def test_a_slot_has_so_many_requests_at_once(client: ModelClient) -> None:
     await asyncio.wait(hanging, timeout=5)
 
 
+@pytest.mark.parametrize("stored", [True, False])
+async def test_a_request_waits_until_what_it_is_for_is_stored(
+    egress: Egress, client: ModelClient, slot: Slot, *, stored: bool
+) -> None:
+    """Nothing goes out before; where it is not, nothing ever does, in the next turn neither."""
+    settled: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    egress.hold(slot.id, settled)
+    gone, asking = (asyncio.create_task(client.ask("::text 5")) for _ in range(2))
+    async with asyncio.timeout(60):
+        while egress._accounts[slot.id]._running < 2:
+            await asyncio.sleep(0.01)
+    gone.cancel()
+    assert egress.meter(slot.id).requests == 0
+    settled.set_result(stored)
+    assert ((await asking).status, (await client.ask("::text 5")).status) == (
+        (200, 200) if stored else (403, 403)
+    )
+    assert bool(egress.meter(slot.id).requests) == stored
+
+
 async def test_a_failure_inside_is_an_error_in_the_apis_shape(
     client: ModelClient, model: LoopbackModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

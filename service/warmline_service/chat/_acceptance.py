@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import deque
+from collections.abc import Callable
 
 from warmline_service.chat._naming import Naming
 from warmline_service.chat._ports import Runtime
@@ -16,6 +18,7 @@ from warmline_service.store import Claim, Claimed, TurnRow, TurnState
 
 # A transaction that was given up may still be done after the first withdrawal.
 _TRIES = 3
+_KEYS = 64
 
 
 class Acceptance:
@@ -31,11 +34,18 @@ class Acceptance:
         self._naming = naming
         self._runtime = runtime
         self._doubtful: set[str] = set()
+        # Of the last messages, which somebody may send again.
+        self._keys: deque[str] = deque(maxlen=_KEYS)
 
-    async def claim(self, turn: Turn, *, counted: bool) -> Claimed:
+    def knows(self, key: str) -> bool:
+        """Whether a message with this key was accepted a short while ago."""
+        return bool(key) and key in self._keys
+
+    async def claim(self, turn: Turn, admitted: Callable[[], None], *, counted: bool) -> Claimed:
         """Make the message durable as `turn`, or find the turn that it has already.
 
-        Raises what it is refused with: see `Conversation.submit`.
+        `admitted` is called when nothing but the store can refuse it. Raises what it is refused with: see
+        `Conversation.submit`.
         """
         session, message = self._session, turn.message
         claim = self._runtime.sessions.claim(session.tenant, message.key, message.content_hash())
@@ -64,7 +74,11 @@ class Acceptance:
             last_seq=0,
             created_at=time.time(),
         )
-        return await self._store(row, message.title, claim)
+        admitted()
+        claimed = await self._store(row, message.title, claim)
+        if message.key:
+            self._keys.append(message.key)
+        return claimed
 
     async def attach(self, stream: Stream, claimed: Claimed, key: str) -> None:
         """Let a stream be told of the turn that a message has already.

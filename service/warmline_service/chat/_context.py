@@ -10,7 +10,6 @@ from pathlib import Path
 import structlog
 
 from warmline_service.chat._ports import Runtime
-from warmline_service.chat._turn import Turn
 from warmline_service.sessions import Session
 from warmline_service.sessions.events import Notice, NoticeKind
 from warmline_service.store import ArchiveRefused, ArchiveTooLarge, BlobMissing
@@ -19,6 +18,7 @@ from warmline_service.worker import (
     Capture,
     CliMessage,
     CliProcess,
+    Content,
     Exit,
     History,
     Pending,
@@ -60,10 +60,10 @@ class Context:
         """Whether there is anything that a new process has to be told."""
         return self._session.parts > 0
 
-    def begin(self, turn: Turn, *, going_on: bool = False) -> None:
-        """What is added to the transcript from now on is this turn's; `going_on`: its message is there."""
-        self._turn_id = turn.id
-        self._capture = Capture(turn.id, None if going_on else turn.message.blocks())
+    def begin(self, turn_id: str, content: Content | None) -> None:
+        """What is added to the transcript from now on is this turn's; None: its message is there."""
+        self._turn_id = turn_id
+        self._capture = Capture(turn_id, content)
 
     def keep_lost(self) -> None:
         """The process has ended in the turn: keep what it has shown of it."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Collection, Coroutine
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -15,6 +15,7 @@ from warmline_service.chat._acceptance import Acceptance, refuse
 from warmline_service.chat._answers import Allow, Change, Deny, ToolAnswer
 from warmline_service.chat._desk import Desk
 from warmline_service.chat._drain import Drain
+from warmline_service.chat._emitter import Emitter
 from warmline_service.chat._endings import abandoned
 from warmline_service.chat._naming import Naming
 from warmline_service.chat._ports import Runtime
@@ -29,10 +30,8 @@ from warmline_service.quota import slow_down
 from warmline_service.sessions import Session, SessionConfig, UserMessage
 from warmline_service.sessions.events import (
     ApprovalRequested,
-    Body,
     Checkpointed,
     Detail,
-    Event,
     InterruptOutcome,
     InterruptResult,
     SessionOpened,
@@ -40,7 +39,7 @@ from warmline_service.sessions.events import (
     Start,
     TurnQueued,
 )
-from warmline_service.store import TurnRow
+from warmline_service.store import Claimed, TurnRow
 
 _log = structlog.get_logger(__name__)
 
@@ -77,13 +76,14 @@ class Conversation:
         self._drain = drain
         self.naming = naming
         self._witness = Witness(session, runtime.audit)
-        can, limits = runtime.capabilities, runtime.limits
-        self._servers = SessionServers(session, runtime, self._emit)
-        self._desk = Desk(session, limits, can, self._emit, self._keep_config, self._servers)
+        self._emitter = Emitter(session, runtime.journal, self._witness)
+        can, limits, emit = runtime.capabilities, runtime.limits, self._emitter.emit
+        self._servers = SessionServers(session, runtime, emit)
+        self._desk = Desk(session, limits, can, emit, self._keep_config, self._servers)
         self._runner = Runner(
-            session, runtime, self._emit, self._desk, self._servers, lambda: on_idle(self)
+            session, runtime, emit, self._desk, self._servers, lambda: on_idle(self)
         )
-        self._queue = Queue(session, runtime, self._runner, self._emit, drain)
+        self._queue = Queue(session, runtime, self._runner, emit, drain)
         self._acceptance = Acceptance(session, runtime, naming, self._queue)
         self._stream: Stream | None = None
         self._accepting = asyncio.Lock()
@@ -196,16 +196,14 @@ class Conversation:
         """
         stream.may_speak()
         # Not the caller's own task: whoever goes away now leaves a message behind that is run, or none.
-        turn = Turn(message, self._emit, deadline)
+        turn = Turn(message, self._emitter.emit, deadline)
         accepting = self._spawn(self._submit(stream, turn, counted=counted))
         return await asyncio.shield(accepting)
 
     async def _submit(self, stream: Stream, turn: Turn, *, counted: bool) -> str:
         async with self._accepting:
             try:
-                claimed = await self._acceptance.claim(turn, counted=counted)
-                if self._lost is not None:
-                    raise self._lost
+                claimed = await self._claim(turn, counted=counted)
                 if claimed.turn_id == turn.id:
                     self._accept(turn)
                 else:
@@ -296,7 +294,7 @@ class Conversation:
         config = self.session.config
         self._told_mode = config.permission_mode
         name = self._runtime.catalog.resolve(config.model).id
-        self._emit(SessionUpdated(name, config.permission_mode))
+        self._emitter.emit(SessionUpdated(name, config.permission_mode))
 
     def close(self) -> None:
         """It is at work here no more."""
@@ -330,6 +328,7 @@ class Conversation:
     async def lose(self, error: WarmlineError) -> None:
         """The session is another's: stop without a word, since nothing of it would be stored."""
         self._lost = error
+        self._emitter.fall_silent()
         self.fail_stream(error)
         self._runtime.journal.discard(self.session)
         self._runtime.pool.forget(self.session.id)
@@ -337,21 +336,62 @@ class Conversation:
 
     def take_up(self, row: TurnRow, asked: ApprovalRequested) -> None:
         """Go on waiting with a turn that an earlier service has left parked."""
-        turn = Turn.left(row.id, row.key, self._emit)
+        turn = Turn.left(row.id, row.key, self._emitter.emit)
         self._witness.asked(asked, turn.id)
         self._desk.restore(turn, asked)
-        if self._queue.add(turn):
-            self._spawn(self._work())
+        self._add(turn)
 
     def fail_turns(self, turns: list[TurnRow]) -> None:
         """End the turns that an earlier service left without an end."""
         for row in turns:
-            self._emit(abandoned(row), row.id)
+            self._emitter.emit(abandoned(row), row.id)
+
+    async def _claim(self, turn: Turn, *, counted: bool) -> Claimed:
+        """As the acceptance does; a turn that is not to be has ended, if it had begun."""
+        mine = False
+        try:
+            begin = partial(self._begin_ahead, turn)
+            claimed = await self._acceptance.claim(turn, begin, counted=counted)
+            if self._lost is not None:
+                raise self._lost
+            mine = claimed.turn_id == turn.id
+        finally:
+            if not mine:
+                turn.withdraw()
+                if self._emitter.held:
+                    await self._queue.until_quiet()
+                    self._emitter.go_on(without=turn.id)
+        return claimed
+
+    def _begin_ahead(self, turn: Turn) -> None:
+        """Let the session's process have the message while it is being stored, if nothing comes of it before.
+
+        Not one that the CLI reads for commands, which it may follow without asking the model. A message
+        that was refused costs the process, so none is risked where that is likely.
+        """
+        again = self._acceptance.knows(turn.message.key)
+        if (
+            self._queue.quiet
+            and self._runner.hot
+            and not turn.message.interpret
+            and not again
+            and self._runtime.store.works
+        ):
+            self._emitter.hold()
+            self._add(turn)
 
     def _accept(self, turn: Turn) -> None:
         self.session.turns += 1
         self._witness.accepted(turn.id, turn.message)
-        self._emit(TurnQueued(len(self._queue), turn.message.key, turn.message.shown), turn.id)
+        ahead = self._emitter.held
+        before = 0 if ahead else len(self._queue)
+        turn.settled.set_result(True)
+        queued = TurnQueued(before, turn.message.key, turn.message.shown)
+        self._emitter.go_on((queued, turn.id))
+        if not ahead:
+            self._add(turn)
+
+    def _add(self, turn: Turn) -> None:
         if self._queue.add(turn):
             self._spawn(self._work())
 
@@ -393,12 +433,3 @@ class Conversation:
             _log.warning("config not stored", session=self.session.id, reason=error.reason.value)
         finally:
             self._on_idle(self)
-
-    def _emit(self, body: Body, turn_id: str = "", parent: str = "") -> None:
-        session = self.session
-        if self._lost is not None:
-            return  # Whoever has the session now says how its turns end.
-        self._witness.saw(body, turn_id)
-        seq = session.next_seq()
-        event = Event(session.id, turn_id, max(session.epoch, 1), seq, time.time(), body, parent)
-        self._runtime.journal.append(session, event)

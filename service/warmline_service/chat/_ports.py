@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -72,6 +73,9 @@ class ModelAccess(Protocol):
 
     def allow(self, slot_id: str, allowance: Allowance | None) -> None:
         """What the slot uses from now on is held to an allowance; None: to nothing."""
+
+    def hold(self, slot_id: str, until: asyncio.Future[bool]) -> None:
+        """The slot's requests wait until this says that they may go out; where it says no, none does."""
 
     def metered(self, slot_id: str) -> Mapping[str, Tokens]:
         """What the slot has used since it was bound, by model; without cost."""

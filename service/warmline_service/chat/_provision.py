@@ -94,7 +94,6 @@ class Provision:
             if not lease.bound:
                 told = await self._bind(lease, turn, past)
             await self._servers.prepare(lease.process)
-            self._context.begin(turn, going_on=self._desk.deferral is not None)
             lease.begin_turn()
         except BaseException as error:
             alive = lease.process.alive

@@ -54,8 +54,9 @@ class Queue:
 
     @property
     def running(self) -> Turn | None:
-        """The turn that runs."""
-        return self._running
+        """The turn that runs, once it is stored."""
+        turn = self._running
+        return turn if turn is not None and turn.settled.done() else None
 
     async def until_quiet(self) -> None:
         """Wait until no turn runs or waits."""

@@ -202,9 +202,6 @@ class Runner:
         if starting.cancelled():
             return withheld(turn.denied_by)
         lease, latency = starting.result()
-        if turn.latched.is_set():
-            lease.release()
-            return withheld(turn.denied_by)
         return await self._converse(turn, lease, latency)
 
     async def _converse(
@@ -218,8 +215,13 @@ class Runner:
         except BaseException as failure:
             lease.release(poisoned=not isinstance(failure, WarmlineError))
             raise
+        if turn.latched.is_set():
+            self._bill.close()
+            lease.release()
+            return withheld(turn.denied_by)
         poisoned = True
         try:
+            access.hold(slot, turn.settled)
             before, requests = dict(access.metered(slot)), access.requests(slot)
             self._emit(TurnStarted(latency), turn.id, "")
             end = await self._talk(turn, process)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from msgspec import structs
 
+from warmline_service.chat._early import Early
 from warmline_service.chat._translate import Translator, begins_turn, raw, result_of
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.quota import Place
@@ -29,6 +30,7 @@ from warmline_service.worker import (
     Assistant,
     CliMessage,
     CliProcess,
+    Content,
     Exit,
     MessageStart,
     MessageStop,
@@ -49,6 +51,10 @@ Emit = Callable[[Body, str, str], None]
 
 class Listener(Sink, Protocol):
     """Hears what a process adds to its transcript, in a turn and between turns."""
+
+    def begin(self, turn_id: str, content: Content | None) -> None:
+        """A turn begins with this, or goes on."""
+        ...
 
     def hear(self, message: CliMessage) -> None:
         """One line of a turn that is, or shows, a part of the transcript."""
@@ -99,7 +105,10 @@ class Turn:
         self.deadline = deadline
         self.phase = Phase.WAITING
         self.latched = asyncio.Event()
+        # Whether it is stored: it may have begun before that is known.
+        self.settled: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._rest: Listener | None = None
+        self._goes_on = False
         # Whether somebody wants every line as it was.
         self.raw = False
         # Whether it was accepted behind others, so that its beginning has to be stored.
@@ -128,10 +137,18 @@ class Turn:
     def left(cls, turn_id: str, key: str, emit: Emit) -> Turn:
         """A turn that an earlier service has left parked."""
         turn = cls(UserMessage("", key), emit, None)
+        turn.settled.set_result(True)
         turn.id = turn_id
         turn._begun.set_result(None)
         turn.rest()
         return turn
+
+    def withdraw(self) -> None:
+        """It is not stored: it ends, if it has begun, and so does the process that has its message."""
+        self.settled.set_result(False)
+        self.latched.set()
+        if not self.end.done():
+            self.end.set_result(Exit(None, None, "", "has a message that was not stored"))
 
     def park(self) -> bool:
         """Go on in another process, later; False where it is ending."""
@@ -174,12 +191,14 @@ class Turn:
         """Send the message and wait for the end: an Exit when the process was lost or given up.
 
         `denied_by` says so when a bound ended the turn. `rest` hears what is added to the transcript,
-        and listens when the turn does no longer. With `go_on` the process has the message, and goes on
-        when that is called.
+        and listens when the turn does no longer. What comes before the turn is stored waits. With `go_on`
+        the process has the message, and goes on when that is called.
         """
         self.phase = Phase.RUNNING
-        self._rest = rest
-        process.attach(self)
+        self._rest, self._goes_on = rest, go_on is not None
+        early = None if self.settled.done() else Early(self, process, rest)
+        if early is None:
+            self.begin(process)
         self._last_heard = self._loop.time()
         # By itself: a process that does not read must not keep a bound or an interrupt waiting.
         sending = asyncio.create_task(self._begin(process, go_on))
@@ -196,12 +215,28 @@ class Turn:
                 sending.cancel()
                 await asyncio.wait({sending})
             self.phase = Phase.ENDED
-            process.attach(rest)
+            if early is not None:
+                early.close()
+            if self._stored:
+                process.attach(rest)
+
+    def begin(self, process: CliProcess) -> None:
+        """Listen to the process: what it says from now on is the turn's, and is known to be."""
+        if self._rest is not None:
+            self._rest.begin(self.id, None if self._goes_on else self.message.blocks())
+        process.attach(self)
+
+    @property
+    def _stored(self) -> bool:
+        return self.settled.done() and self.settled.result()
 
     async def interrupt(self, process: CliProcess, timeout: float) -> InterruptOutcome:
         """Stop the turn within `timeout` seconds, or give the process up: FORCED."""
         self._interrupted = True
         ended = self.end
+        # Soon: who stores it gives up after a while.
+        known: set[asyncio.Future[Any]] = {self.settled, ended}
+        await asyncio.wait(known, return_when=asyncio.FIRST_COMPLETED)
         until = self._loop.time() + timeout
         either: set[asyncio.Future[Any]] = {self._begun, ended}
         await asyncio.wait(either, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
@@ -230,7 +265,8 @@ class Turn:
 
     def renew(self) -> bool:
         """Make the turn ready for another process; False where it may have had an effect already."""
-        if self._begun.done() or self._interrupted or self.denied_by is not None:
+        withdrawn = self.settled.done() and not self.settled.result()
+        if withdrawn or self._begun.done() or self._interrupted or self.denied_by is not None:
             return False
         self.phase = Phase.WAITING
         self.end = self._loop.create_future()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from dataclasses import dataclass, replace
 from warmline_service.egress._credential import Credential
 from warmline_service.egress._faults import UpstreamError
 from warmline_service.egress._meter import Meter, Tokens
-from warmline_service.errors import WarmlineError
+from warmline_service.errors import Reason, WarmlineError
 from warmline_service.quota import Allowance
 
 # Of one slot at once: a turn with its subagents stays far below it.
@@ -50,6 +51,7 @@ class Account:
         self._allowance: Allowance | None = None
         self._before: Mapping[str, Tokens] = {}
         self.fault: UpstreamError | None = None
+        self._held_until: asyncio.Future[bool] | None = None
         self._running = 0
 
     def bind(self, access: Access) -> None:
@@ -69,6 +71,21 @@ class Account:
         self._allowance = allowance
         self._before = self.meter.snapshot()
         self.denied = None
+
+    def hold(self, until: asyncio.Future[bool]) -> None:
+        """Requests wait until this says that they may go out; where it says no, none does any more."""
+        self._held_until = until
+
+    async def let_go(self) -> None:
+        """Wait until a request may go out. Raises INTERNAL where none may."""
+        until = self._held_until
+        if until is None:
+            return
+        await asyncio.wait({until})  # Which is not this one's to cancel.
+        if not until.result():
+            raise WarmlineError(
+                Reason.INTERNAL, "What this process was told is not to be answered."
+            )
 
     async def cover(self) -> None:
         """See that what was used is allowed for; nothing goes either way before.

@@ -118,6 +118,13 @@ class Egress:
         """What the slot uses from now on is held to an allowance; KeyError for an unknown slot."""
         self._account(slot_id).allow(allowance)
 
+    def hold(self, slot_id: str, until: asyncio.Future[bool]) -> None:
+        """The slot's requests wait until this says that they may go out; KeyError for an unknown slot.
+
+        Where it says no, none does any more.
+        """
+        self._account(slot_id).hold(until)
+
     def denied(self, slot_id: str) -> WarmlineError | None:
         """Why the slot may ask no more since `allow`, if that is so; KeyError for an unknown slot."""
         return self._account(slot_id).denied
@@ -176,6 +183,7 @@ class Egress:
         if route is Route.ROOT:
             return web.Response()  # The CLI warms its connection with it: no provider is needed.
         if route is Route.MESSAGES:
+            await account.let_go()
             await account.cover()
         return await self._provider.forward(request, route, account)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -50,6 +51,10 @@ class EgressAccess:
             return UpstreamFault(403, denied.retry_after, denied, paid_with)
         error = self.egress.last_error(slot_id)
         return UpstreamFault(error.status, error.retry_after, None, paid_with) if error else None
+
+    def hold(self, slot_id: str, until: asyncio.Future[bool]) -> None:
+        """The slot's requests wait until this says that they may go out."""
+        self.egress.hold(slot_id, until)
 
     def allow(self, slot_id: str, allowance: Allowance | None) -> None:
         """What the slot uses from now on is held to an allowance."""

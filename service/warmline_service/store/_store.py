@@ -62,6 +62,12 @@ class Store:
         self._database = database
         self._leases: dict[str, int] = {}
         self._events = EventStore(database, node_id)
+        self._works = True
+
+    @property
+    def works(self) -> bool:
+        """Whether what was to be written last could be."""
+        return self._works
 
     async def open(self) -> None:
         """Get the blobs ready and bring the database to this version.
@@ -342,7 +348,13 @@ class Store:
         return msgspec.structs.replace(part, lines=b"")
 
     async def _write(self, work: Callable[[sa.Connection], T]) -> T:
-        return await self._database.write(work, _TIMEOUT)
+        try:
+            done = await self._database.write(work, _TIMEOUT)
+        except WarmlineError as error:
+            self._works = error.reason is not Reason.STORAGE_UNAVAILABLE
+            raise
+        self._works = True
+        return done
 
     async def _read(self, work: Callable[[sa.Connection], T]) -> T:
         return await self._database.read(work, _TIMEOUT)

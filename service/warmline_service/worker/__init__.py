@@ -70,7 +70,13 @@ from warmline_service.worker._stream import (
     MessageStop,
     Usage,
 )
-from warmline_service.worker._transcript import FORGOTTEN, Transcript, lasting, transcript
+from warmline_service.worker._transcript import (
+    FORGOTTEN,
+    Transcript,
+    entries_before,
+    lasting,
+    transcript,
+)
 from warmline_service.worker._usage import Stored, stored_below
 
 __all__ = [
@@ -154,6 +160,7 @@ __all__ = [
     "check_model",
     "decode",
     "decode_blocks",
+    "entries_before",
     "find_cli",
     "find_guard",
     "going_on",

@@ -135,6 +135,15 @@ def lasting(mirror: TranscriptMirror) -> list[bytes]:
     return [line for line, _ in read_entries(map(bytes, mirror.entries))]
 
 
+def entries_before(mirror: TranscriptMirror, uuid: str) -> tuple[TranscriptMirror, bool]:
+    """The frame up to the entry with this uuid, without it; and whether it was there."""
+    for at, raw in enumerate(mirror.entries):
+        entry = read_entry(bytes(raw))
+        if entry is not None and entry.uuid == uuid:
+            return TranscriptMirror(mirror.line, mirror.file_path, mirror.entries[:at]), True
+    return mirror, False
+
+
 def without(mirror: TranscriptMirror, uuids: Set[str]) -> tuple[TranscriptMirror, set[str]]:
     """The frame without the entries that have one of these uuids, and those that it had."""
     found: set[str] = set()

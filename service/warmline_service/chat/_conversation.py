@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Coroutine
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
-
-import structlog
 
 from warmline_service.chat._acceptance import Acceptance, refuse
 from warmline_service.chat._answers import Allow, Change, Deny, ToolAnswer
@@ -22,12 +19,13 @@ from warmline_service.chat._ports import Runtime
 from warmline_service.chat._queue import Queue
 from warmline_service.chat._runner import Runner
 from warmline_service.chat._servers import SessionServers
+from warmline_service.chat._setup import Setup
 from warmline_service.chat._stream import Stream, opened_position, wanted
 from warmline_service.chat._turn import Phase, Turn
 from warmline_service.chat._witness import Witness
 from warmline_service.errors import Reason, WarmlineError, field_invalid
 from warmline_service.quota import slow_down
-from warmline_service.sessions import Session, SessionConfig, UserMessage
+from warmline_service.sessions import Session, UserMessage
 from warmline_service.sessions.events import (
     ApprovalRequested,
     Checkpointed,
@@ -35,13 +33,10 @@ from warmline_service.sessions.events import (
     InterruptOutcome,
     InterruptResult,
     SessionOpened,
-    SessionUpdated,
     Start,
     TurnQueued,
 )
 from warmline_service.store import Claimed, TurnRow
-
-_log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -79,23 +74,21 @@ class Conversation:
         self._emitter = Emitter(session, runtime.journal, self._witness)
         can, limits, emit = runtime.capabilities, runtime.limits, self._emitter.emit
         self._servers = SessionServers(session, runtime, emit)
-        self._desk = Desk(session, limits, can, emit, self._keep_config, self._servers)
+        self._desk = Desk(session, limits, can, emit, self._keep_setup, self._servers)
         self._runner = Runner(
             session, runtime, emit, self._desk, self._servers, lambda: on_idle(self)
         )
+        self._setup = Setup(session, runtime, emit, self._runner, self._servers)
         self._queue = Queue(session, runtime, self._runner, emit, drain)
         self._acceptance = Acceptance(session, runtime, naming, self._queue)
         self._stream: Stream | None = None
         self._accepting = asyncio.Lock()
-        # One change of the configuration at a time, so that what is stored last is what holds.
-        self._changing = asyncio.Lock()
-        self._told_mode = session.config.permission_mode
         self._lost: WarmlineError | None = None
 
     @property
     def idle(self) -> bool:
         """Whether nobody has a use for it at the moment: no stream, no turn, no process."""
-        busy = self._accepting.locked() or self._changing.locked() or self._stream is not None
+        busy = self._accepting.locked() or self._setup.changing or self._stream is not None
         return not busy and self._queue.quiet and self._runner.idle
 
     @property
@@ -250,51 +243,12 @@ class Conversation:
         """Set the session up differently. The stream is told how it went."""
         stream.may_speak()
         try:
-            async with self._changing:
-                await self._change(change)
+            await self._setup.change(change, lambda: self.running)
         except WarmlineError as error:
             self._witness.refused(error)
             stream.warn("update_refused", error.message)
         finally:
             self._on_idle(self)
-
-    async def _change(self, change: Change) -> None:
-        """All of it or nothing: what the process may have taken of a change that failed is taken back."""
-        session, before = self.session, self.session.config
-        wanted = self._runtime.sessions.sealed(session.tenant, change.of(before))
-        await self._runtime.check(session.tenant, wanted)
-        session.config = wanted
-        try:
-            await self._runtime.sessions.reconfigure(session)
-            await self._runner.change(before)
-        except WarmlineError:
-            session.config = replace(
-                session.config,
-                model=before.model,
-                permission_mode=before.permission_mode,
-                mcp_servers=before.mcp_servers,
-                credential=before.credential,
-            )
-            await self._take_back(wanted)
-            raise
-        if not self.running:
-            self._servers.open()  # Otherwise when the next turn begins.
-        self._tell_config()
-
-    async def _take_back(self, wanted: SessionConfig) -> None:
-        try:
-            await self._runner.change(wanted)
-            await self._runtime.sessions.reconfigure(self.session)
-        except WarmlineError as error:
-            _log.warning("update not undone", session=self.session.id, reason=error.reason.value)
-            # Its next process is set up as the session is.
-            self._runtime.pool.forget(self.session.id)
-
-    def _tell_config(self) -> None:
-        config = self.session.config
-        self._told_mode = config.permission_mode
-        name = self._runtime.catalog.resolve(config.model).id
-        self._emitter.emit(SessionUpdated(name, config.permission_mode))
 
     def close(self) -> None:
         """It is at work here no more."""
@@ -419,17 +373,12 @@ class Conversation:
             continued,
         )
 
-    def _keep_config(self) -> None:
-        if self.session.config.permission_mode != self._told_mode:
-            self._tell_config()
-        self._spawn(self._store_config())
+    def _keep_setup(self) -> None:
+        self._setup.tell_mode()
+        self._spawn(self._store_setup())
 
-    async def _store_config(self) -> None:
+    async def _store_setup(self) -> None:
         try:
-            async with self._changing:
-                await self._runtime.sessions.reconfigure(self.session)
-        except WarmlineError as error:
-            # It holds as long as the session is at work here.
-            _log.warning("config not stored", session=self.session.id, reason=error.reason.value)
+            await self._setup.store()
         finally:
             self._on_idle(self)

@@ -155,7 +155,9 @@ class Service:
         assert self._vault is not None
         oauth = self.settings.provider.oauth
         endpoint = TokenEndpoint(oauth) if oauth is not None else None
-        return Wallet(self._store.credentials, self._vault, endpoint)
+        # A turn is given up for want of a store after this time, and not earlier for want of a credential.
+        patience = self.settings.store.outage_grace
+        return Wallet(self._store.credentials, self._vault, endpoint, patience=patience)
 
     async def _start_egress(self, wallet: Wallet) -> Egress:
         settings = self.settings

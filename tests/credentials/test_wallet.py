@@ -155,6 +155,25 @@ async def test_an_outage_of_the_store_ends_no_turn(store: Store, clock: Clock) -
     assert (await refused(wallet, name="a")).reason is Reason.STORAGE_UNAVAILABLE
 
 
+async def test_a_turn_waits_through_an_outage(store: Store, clock: Clock) -> None:
+    """It needs to know what to pay with, as far as it is patient; whoever only looks is told at once."""
+    breaking = _Breaking(store._database)
+    wallet = Wallet(breaking, VAULT, None, clock, clock, patience=30)
+    await wallet.put("acme", "a", Secret("k3y-one"), oauth=False)
+    breaking.broken = True
+    with pytest.raises(WarmlineError, match="STORAGE_UNAVAILABLE"):
+        await wallet.find("acme", "a")
+    asking = [asyncio.create_task(current(wallet, "a")) for _ in range(2)]
+    await asyncio.sleep(0)
+    breaking.broken = False
+    assert [each.secret.value for each in await asyncio.gather(*asking)] == ["k3y-one"] * 2
+    breaking.broken = True
+    asked = asyncio.create_task(refused(wallet, name="b"))
+    await asyncio.sleep(0)
+    clock.time += 30
+    assert (await asked).reason is Reason.STORAGE_UNAVAILABLE
+
+
 async def test_another_vault_opens_nothing(store: Store, clock: Clock) -> None:
     """It says so, and what to do."""
     async with wallet_on(store, clock) as wallet:

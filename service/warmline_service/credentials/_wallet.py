@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections import OrderedDict
@@ -20,6 +21,8 @@ _TTL = 3.0
 _KEPT = 10_000
 # While the store cannot be asked, what it said counts for so many seconds.
 _OUTAGE = 600.0
+# A store that is down is asked again after so many seconds.
+_AGAIN = 0.2
 # So many seconds before it expires a token is renewed, or a quarter of its life where that is less.
 _MARGIN = 300.0
 # One that is refused although it is as new as this is not renewed again.
@@ -38,7 +41,8 @@ class _Kept(NamedTuple):
 class Wallet:
     """Stored credentials by tenant and name; an empty name is the tenant's default.
 
-    Everything raises STORAGE_UNAVAILABLE while the store cannot be used. `aclose` before the store.
+    Everything raises STORAGE_UNAVAILABLE while the store cannot be used; what a running turn asks for, only
+    after `patience` seconds. `aclose` before the store.
     """
 
     def __init__(
@@ -48,12 +52,14 @@ class Wallet:
         endpoint: TokenEndpoint | None = None,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
+        patience: float = 0.0,
     ) -> None:
         self._store = store
         self._vault = vault
         self._refresher = Refresher(store, vault, endpoint, now)
         self._now = now
         self._clock = clock
+        self._patience = patience
         self._kept: OrderedDict[_Key, _Kept] = OrderedDict()
         self._generation = 0
 
@@ -128,7 +134,7 @@ class Wallet:
 
         Raises CREDENTIAL_NOT_FOUND, and CREDENTIAL_REJECTED where it has expired and cannot be renewed.
         """
-        stored = await self.find(tenant, name)
+        stored = await self._waited_for(tenant, name)
         if stored is None and name:
             raise credential_not_found(name)
         if stored is None or not self._is_due(stored):
@@ -139,6 +145,17 @@ class Wallet:
             if error.reason is Reason.CREDENTIAL_NOT_FOUND or self._left(stored) <= 0:
                 raise
             return stored  # It is still good, and the next request tries again.
+
+    async def _waited_for(self, tenant: str, name: str) -> Stored | None:
+        """As `find`; of a store that is down a running turn waits to hear."""
+        until = self._clock() + self._patience
+        while True:
+            try:
+                return await self.find(tenant, name)
+            except WarmlineError as error:
+                if error.reason is not Reason.STORAGE_UNAVAILABLE or self._clock() >= until:
+                    raise
+            await asyncio.sleep(_AGAIN)
 
     async def another(self, refused: Stored) -> Stored | None:
         """What to try in place of one that the provider has refused; None where there is nothing.

@@ -10,9 +10,11 @@ from warmline_service.host import settle_memory
 @pytest.fixture
 def collector() -> Iterator[None]:
     """The garbage collector, put back as it was."""
-    thresholds = gc.get_threshold()
-    yield
+    thresholds, frozen = gc.get_threshold(), gc.get_freeze_count()
     gc.unfreeze()
+    yield
+    if not frozen:
+        gc.unfreeze()
     gc.set_threshold(*thresholds)
 
 

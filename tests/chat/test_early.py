@@ -16,12 +16,10 @@ class Process:
     def __init__(self) -> None:
         self.sink: Sink | None = None
         self.cause = ""
-        self.exit: Exit | None = None
+        self.exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
 
     def attach(self, sink: Sink | None) -> None:
         self.sink = sink
-        if sink is not None and self.exit is not None:
-            sink.on_exit(self.exit)
 
     def give_up(self, cause: str) -> None:
         self.cause = cause
@@ -79,17 +77,18 @@ async def test_a_stored_turn_hears_all_of_it_in_order() -> None:
     assert rest.told == []
 
 
-async def test_what_a_process_said_comes_before_its_end() -> None:
-    """It may have ended in between."""
-    _, process, turn, _ = early()
+async def test_a_process_that_ends_first_has_said_nothing() -> None:
+    """It has asked no model, and another one is told the message: it must not be in the past then."""
+    _, process, turn, rest = early()
     assert process.sink is not None
-    process.sink.on_messages([said("a")])
-    process.exit = Exit(1, None, "", "")
-    process.sink.on_exit(process.exit)
+    process.sink.on_messages([mirror("before", "mine"), said("a")])
+    ended = Exit(1, None, "", "")
+    process.exited.set_result(ended)
+    process.sink.on_exit(ended)
     assert turn.told == []
     await settle(turn, stored=True)
-    assert [each for each in turn.told if each != process.exit] == ["begin", said("a")]
-    assert turn.told[-1] == process.exit
+    assert turn.told == [ended]
+    assert rest.told == [mirror("before")]
 
 
 async def test_of_a_turn_that_is_not_stored_only_what_is_earlier_is_heard() -> None:

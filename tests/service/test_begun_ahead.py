@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 from running import events_of, faking, kinds, running_service, text_of, until
 from warmline.v1 import events_pb2
+from warmline.v1 import session_config_pb2 as config_pb
 from warmline_client import Client, Conversation, WarmlineError, connect
 from warmline_service.chat._turn import Phase
 from warmline_service.errors import Reason
 from warmline_service.errors import WarmlineError as WarmlineFault
 from warmline_service.server import Service
+from warmline_service.sessions.events import InterruptOutcome
 from warmline_service.store import Claimed, Store
+from warmline_service.worker import TranscriptMirror
 
 
 class Storing:
@@ -43,10 +46,12 @@ class Storing:
 
 
 @asynccontextmanager
-async def hot(directory: Path) -> AsyncIterator[tuple[Service, Client, Conversation]]:
+async def hot(
+    directory: Path, **changes: Any
+) -> AsyncIterator[tuple[Service, Client, Conversation]]:
     """A conversation whose process has answered "first"."""
     async with (
-        running_service(cli=faking(directory)) as service,
+        running_service(cli=faking(directory), **changes) as service,
         connect(f"127.0.0.1:{service.port}") as client,
         client.chat() as chat,
     ):
@@ -123,15 +128,15 @@ async def test_a_message_that_is_not_stored_was_never_said(
 
 
 async def transcript(service: Service, chat: Conversation) -> list[str]:
-    """What was said to the model, as a process that comes later is told: each entry once."""
+    """What was said to the model, as it is stored."""
     session, runtime = live(service, chat).session, live(service, chat)._runtime
     await runtime.journal.flushed(session)
     lines = await runtime.sessions.transcript(session.tenant, session.id)
-    entries = {each["uuid"]: each for each in map(json.loads, lines) if "message" in each}
-    texts = [(each["type"], json.dumps(each["message"]["content"])) for each in entries.values()]
+    entries = [json.loads(line) for line in lines]
+    said = [(each["type"], json.dumps(each["message"])) for each in entries if "message" in each]
     return [
         word
-        for kind, text in texts
+        for kind, text in said
         for word in ("first", "another", "secret", "second")
         if kind == "user" and word in text
     ]
@@ -174,34 +179,45 @@ async def test_sending_again_costs_no_process(tmp_path: Path) -> None:
         assert text_of(await events_of(chat, "third")) == "echo: third"
 
 
-async def test_who_interrupts_meanwhile_stops_the_turn(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("stored", [True, False])
+async def test_who_interrupts_meanwhile_stops_the_turn_if_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, stored: bool
 ) -> None:
-    """It is stored, and ends as one that was interrupted; the process is not lost."""
+    """Stored, it ends as one that was interrupted, and its process is kept."""
     async with hot(tmp_path) as (service, _, chat):
         slow = storing(service, monkeypatch)
         turn = await chat.send("!hang")
         await slow.arrived.wait()
         running = live(service, chat)._queue._running
         await until(lambda: running.phase is Phase.RUNNING)
+        process = live(service, chat)._runner.process
         stopping = asyncio.create_task(live(service, chat).interrupt(None))
-        await until(lambda: running.stopping)
-        slow.go_on()
-        await stopping
-        events = [event async for event in turn]
-        assert events[-1].turn_completed.stop_reason == events_pb2.STOP_REASON_INTERRUPTED
+        await asyncio.sleep(0)
+        if stored:
+            slow.go_on()
+            assert await stopping == (InterruptOutcome.STOPPED, running.id)
+            ended = (await turn.completed()).stop_reason
+            assert ended == events_pb2.STOP_REASON_INTERRUPTED
+            assert live(service, chat)._runner.process is process
+        else:
+            slow.fail()
+            assert await stopping == (InterruptOutcome.NOTHING_RUNNING, "")
+            with pytest.raises(WarmlineError, match="STORAGE_UNAVAILABLE"):
+                await turn.completed()
+        monkeypatch.undo()
         assert text_of(await events_of(chat, "then")) == "echo: then"
 
 
 async def test_a_process_that_ends_meanwhile_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The turn is run by another one, once it is stored."""
+    """The turn is run by another one, once it is stored; the message was said once."""
     async with hot(tmp_path) as (service, _, chat):
         slow = storing(service, monkeypatch)
         sending = asyncio.create_task(events_of(chat, "second"))
         await until(lambda: slow.arrived.is_set() and asked_by(service, chat) == 2)
         process = live(service, chat)._runner.process
+        await until(lambda: any(isinstance(each, TranscriptMirror) for each in process._sink._kept))
         process.give_up("test")
         await until(process.exited.done)
         slow.go_on()
@@ -211,13 +227,84 @@ async def test_a_process_that_ends_meanwhile_is_replaced(
         assert await transcript(service, chat) == ["first", "second"]
 
 
-async def test_a_command_waits_until_it_is_stored(
+async def test_no_other_process_is_taken_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The CLI may do as it says without asking the model."""
+    """Where the session's own has just ended, the turn waits until it is stored, and so do the spares."""
     async with hot(tmp_path) as (service, _, chat):
         slow = storing(service, monkeypatch)
-        turn = await chat.send("/clear", interpret=True)
+        runner, pool = live(service, chat)._runner, service._pool
+        assert pool is not None
+        own, hold_to_policy = runner.process, runner._provision._hold_to_policy
+
+        async def end_first() -> None:
+            own.give_up("test")
+            await until(own.exited.done)
+            await hold_to_policy()
+
+        monkeypatch.setattr(runner._provision, "_hold_to_policy", end_first)
+        turn = await chat.send("refused")
+        await slow.arrived.wait()
+        await until(own.exited.done)
+        slow.fail()
+        with pytest.raises(WarmlineError, match="STORAGE_UNAVAILABLE"):
+            await turn.completed()
+        assert runner.process is own
+        monkeypatch.undo()
+        assert text_of(await events_of(chat, "second")) == "echo: second"
+        assert await transcript(service, chat) == ["first", "second"]
+
+
+async def test_a_session_that_nobody_uses_any_more_is_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its stream and its process went while the message was on its way into the store."""
+    async with hot(tmp_path) as (service, client, chat):
+        assert service._conversations is not None
+        async with client.chat(session_id=chat.session_id, takeover=True) as other:
+            slow = storing(service, monkeypatch)
+            await other.send("refused")
+            await slow.arrived.wait()
+        conversation = live(service, chat)
+        await until(lambda: conversation._stream is None)
+        process = conversation._runner.process
+        process.give_up("test")
+        await until(process.exited.done)
+        slow.fail()
+        await until(lambda: live(service, chat) is None)
+
+
+async def test_the_store_may_take_longer_than_a_turn_may_be_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it waits for there is not its own silence."""
+    async with hot(tmp_path, limits={"stall_timeout": 1, "turn_timeout": 1}) as (service, _, chat):
+        slow = storing(service, monkeypatch)
+        sending = asyncio.create_task(events_of(chat, "second"))
+        await slow.arrived.wait()
+        await asyncio.sleep(1.2)
+        slow.go_on()
+        assert text_of(await sending) == "echo: second"
+
+
+HOOK = {"hooks": [{"type": "command", "command": "true"}]}
+
+
+@pytest.mark.parametrize("hooks", [True, False])
+async def test_what_acts_without_the_model_waits_until_it_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, hooks: bool
+) -> None:
+    """A command of the CLI's, and hooks."""
+    config = config_pb.SessionConfig()
+    if hooks:
+        config.settings.update({"hooks": {"UserPromptSubmit": [HOOK]}})
+    async with (
+        hot(tmp_path, limits={"caller_commands": True}) as (service, client, _),
+        client.chat(config=config) as chat,
+    ):
+        await events_of(chat, "first")
+        slow = storing(service, monkeypatch)
+        turn = await chat.send("/clear" if not hooks else "second", interpret=not hooks)
         await slow.arrived.wait()
         assert live(service, chat)._queue.quiet
         slow.go_on()

@@ -194,19 +194,26 @@ class Conversation:
         return await asyncio.shield(accepting)
 
     async def _submit(self, stream: Stream, turn: Turn, *, counted: bool) -> str:
-        async with self._accepting:
-            try:
-                claimed = await self._claim(turn, counted=counted)
-                if claimed.turn_id == turn.id:
-                    self._accept(turn)
-                else:
-                    turn.leave_place()
-                    await self._acceptance.attach(stream, claimed, turn.message.key)
-            except WarmlineError as error:
-                refuse(stream, turn, error)
-                await slow_down(error)
-                return turn.id
-            return claimed.turn_id
+        try:
+            async with self._accepting:
+                return await self._admit(stream, turn, counted=counted)
+        finally:
+            # Whoever had no more use for it meanwhile was told that this is under way.
+            self._on_idle(self)
+
+    async def _admit(self, stream: Stream, turn: Turn, *, counted: bool) -> str:
+        try:
+            claimed = await self._claim(turn, counted=counted)
+            if claimed.turn_id == turn.id:
+                self._accept(turn)
+            else:
+                turn.leave_place()
+                await self._acceptance.attach(stream, claimed, turn.message.key)
+        except WarmlineError as error:
+            refuse(stream, turn, error)
+            await slow_down(error)
+            return turn.id
+        return claimed.turn_id
 
     async def interrupt(self, stream: Stream | None) -> tuple[InterruptOutcome, str]:
         """Stop the running turn; what happened is told to who asked, and given with the turn's id."""
@@ -320,17 +327,12 @@ class Conversation:
     def _begin_ahead(self, turn: Turn) -> None:
         """Let the session's process have the message while it is being stored, if nothing comes of it before.
 
-        Not one that the CLI reads for commands, which it may follow without asking the model. A message
-        that was refused costs the process, so none is risked where that is likely.
+        What may act on it without the model has it later: the CLI's commands, and hooks. A message that
+        was refused costs the process, so none is risked where that is likely.
         """
-        again = self._acceptance.knows(turn.message.key)
-        if (
-            self._queue.quiet
-            and self._runner.hot
-            and not turn.message.interpret
-            and not again
-            and self._runtime.store.works
-        ):
+        acts = turn.message.interpret or self.session.config.may_have_hooks
+        risky = self._acceptance.knows(turn.message.key) or not self._runtime.store.works
+        if self._queue.quiet and self._runner.hot and not acts and not risky:
             self._emitter.hold()
             self._add(turn)
 

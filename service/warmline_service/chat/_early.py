@@ -62,7 +62,7 @@ class Early:
             self._process.give_up("said too much before its turn was stored")
 
     def on_exit(self, exit: Exit) -> None:  # noqa: A002  # the sink's own word
-        """Whoever listens next is told again."""
+        """It is told of when the turn is known to be stored."""
 
     def close(self) -> None:
         """Listen no more."""
@@ -78,9 +78,13 @@ class Early:
                     return
 
     def _settled(self, settled: asyncio.Future[bool]) -> None:
-        if self._listening and settled.result():
-            self._listening = False
-            # What it said comes before its end, if it has ended.
-            self._turn.begin(self._process)
-            self._turn.on_messages(self._kept)
-            self._process.attach(self._turn)
+        if not self._listening or not settled.result():
+            return
+        if self._process.exited.done():
+            # It has asked no model: as if it had not had the message, which another one is told.
+            self.close()
+            self._turn.on_exit(self._process.exited.result())
+            return
+        self._listening = False
+        self._turn.begin(self._process)
+        self._turn.on_messages(self._kept)

@@ -56,7 +56,7 @@ class Queue:
     def running(self) -> Turn | None:
         """The turn that runs, once it is stored."""
         turn = self._running
-        return turn if turn is not None and turn.settled.done() else None
+        return turn if turn is not None and turn.stored else None
 
     async def until_quiet(self) -> None:
         """Wait until no turn runs or waits."""
@@ -107,6 +107,9 @@ class Queue:
         """Stop the turn that runs, or is the next to run; what happened, and the turn's id."""
         turn = self._running or (self._waiting[0] if self._waiting else None)
         if turn is None:
+            return InterruptOutcome.NOTHING_RUNNING, ""
+        await asyncio.wait({turn.settled})
+        if turn is not self.running and turn not in self._waiting:
             return InterruptOutcome.NOTHING_RUNNING, ""
         return await self._runner.stop(turn), turn.id
 

@@ -199,12 +199,13 @@ class Turn:
         early = None if self.settled.done() else Early(self, process, rest)
         if early is None:
             self.begin(process)
-        self._last_heard = self._loop.time()
         # By itself: a process that does not read must not keep a bound or an interrupt waiting.
         sending = asyncio.create_task(self._begin(process, go_on))
-        if self._ran_from is None:
-            self._ran_from = self._loop.time()
         try:
+            await self._known()
+            self._last_heard = self._loop.time()
+            if self._ran_from is None:
+                self._ran_from = self._last_heard
             reason = await self._watch(self._ran_from + bounds.turn, bounds.stall, wait)
             if reason is not None:
                 self.denied_by = self.denied_by or reason
@@ -217,7 +218,7 @@ class Turn:
             self.phase = Phase.ENDED
             if early is not None:
                 early.close()
-            if self._stored:
+            if self.stored:
                 process.attach(rest)
 
     def begin(self, process: CliProcess) -> None:
@@ -226,17 +227,27 @@ class Turn:
             self._rest.begin(self.id, None if self._goes_on else self.message.blocks())
         process.attach(self)
 
+    async def _known(self) -> None:
+        """Wait until it is known whether it is stored, or it has ended: soon, as the store gives up."""
+        known: set[asyncio.Future[Any]] = {self.settled, self.end}
+        await asyncio.wait(known, return_when=asyncio.FIRST_COMPLETED)
+
     @property
-    def _stored(self) -> bool:
+    def stored(self) -> bool:
+        """Whether it is known to be stored."""
         return self.settled.done() and self.settled.result()
+
+    @property
+    def _withdrawn(self) -> bool:
+        return self.settled.done() and not self.settled.result()
 
     async def interrupt(self, process: CliProcess, timeout: float) -> InterruptOutcome:
         """Stop the turn within `timeout` seconds, or give the process up: FORCED."""
         self._interrupted = True
         ended = self.end
-        # Soon: who stores it gives up after a while.
-        known: set[asyncio.Future[Any]] = {self.settled, ended}
-        await asyncio.wait(known, return_when=asyncio.FIRST_COMPLETED)
+        await self._known()
+        if self._withdrawn:
+            return InterruptOutcome.NOTHING_RUNNING
         until = self._loop.time() + timeout
         either: set[asyncio.Future[Any]] = {self._begun, ended}
         await asyncio.wait(either, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
@@ -265,8 +276,7 @@ class Turn:
 
     def renew(self) -> bool:
         """Make the turn ready for another process; False where it may have had an effect already."""
-        withdrawn = self.settled.done() and not self.settled.result()
-        if withdrawn or self._begun.done() or self._interrupted or self.denied_by is not None:
+        if self._withdrawn or self._begun.done() or self._interrupted or self.denied_by is not None:
             return False
         self.phase = Phase.WAITING
         self.end = self._loop.create_future()

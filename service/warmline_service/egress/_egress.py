@@ -182,8 +182,8 @@ class Egress:
             return error_response(404, "There is nothing here.")
         if route is Route.ROOT:
             return web.Response()  # The CLI warms its connection with it: no provider is needed.
+        await account.let_go()
         if route is Route.MESSAGES:
-            await account.let_go()
             await account.cover()
         return await self._provider.forward(request, route, account)
 

@@ -93,6 +93,11 @@ class SessionConfig:
     credential: PayingCredential = field(default_factory=PayingCredential)
 
     @property
+    def may_have_hooks(self) -> bool:
+        """Whether something may act on a message before the model is asked."""
+        return bool("hooks" in self.settings or self.setting_sources or self.plugins)
+
+    @property
     def options(self) -> Options:
         """What is bound to each process of the session."""
         return Options(

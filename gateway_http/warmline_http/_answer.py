@@ -3,49 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import AsyncIterator, Iterable, Sequence
 
 import msgspec
 import structlog
 from warmline.v1 import chat_service_pb2 as chat_pb
 from warmline.v1 import events_pb2 as pb
+from warmline.v1 import session_config_pb2 as config_pb
 
 from warmline_http._call import Call
 from warmline_http._events import ENDS
 from warmline_http._failure import Failure, within
 from warmline_http._link import Chat
+from warmline_http._merging import Merging, Step, Written, line_of
 from warmline_http._talk import Talk
 
 _log = structlog.get_logger(__name__)
 
 # What a name is waited for: the answer is whole without it.
 _NAMED_WITHIN = 5.0
-_OWN_TOOL = "mcp__client__"
-
-Step = Mapping[str, Any]
-
-
-class _Line(msgspec.Struct):
-    event: dict[str, Any] = {}  # msgspec copies an empty default
-    parent_tool_use_id: str | None = None
-
-
-_line = msgspec.json.Decoder(_Line)
-
-
-@dataclass
-class Written:
-    """The answer so far: its blocks, as the API has them, and how it ended."""
-
-    id: str = ""
-    model: str = ""
-    content: list[dict[str, Any]] = field(default_factory=list)
-    stop_reason: str = "end_turn"
-    stop_sequence: str | None = None
-    usage: dict[str, int] = field(default_factory=dict)
 
 
 class Answer:
@@ -64,7 +40,7 @@ class Answer:
         self._turn_id = ""
         self.opened = pb.SessionOpened()
         self.written = Written()
-        self._merging = _Merging(self.written, formed=talk.config.HasField("output_schema"))
+        self._merging = Merging(self.written, formed=talk.config.HasField("output_schema"))
 
     async def open(self) -> None:
         """Attach to the session and have the message accepted. Raises Failure."""
@@ -92,7 +68,7 @@ class Answer:
             self._chat.close()
 
     async def events(self) -> AsyncIterator[pb.Event]:
-        """All that happens in the turn, to its end or to a call that the caller has to answer."""
+        """All that happens in the turn, to its end."""
         while True:
             for event in self._ready:
                 if event.turn_id != self._turn_id:
@@ -112,6 +88,8 @@ class Answer:
                     yield step
                 if self._merging.asks:
                     break
+            elif event.turn_completed.stop_reason == pb.STOP_REASON_INTERRUPTED:
+                self._merging.cut()
             elif event.turn_completed.HasField("structured_output"):
                 # As the model wrote it: a Struct keeps neither the order nor whole numbers.
                 for step in self._merging.form(event.turn_completed.result):
@@ -123,7 +101,7 @@ class Answer:
 
     def _steps(self, line: str) -> list[Step]:
         try:
-            return list(self._merging.take(_line.decode(line)))
+            return list(self._merging.take(line_of(line)))
         except (msgspec.MsgspecError, LookupError, TypeError, AttributeError) as error:
             _log.warning("line not understood", error=repr(error)[:200])
             text = "The model wrote what is no event of the Messages API."
@@ -135,9 +113,22 @@ class Answer:
         self._take(first)
         if not self.opened.session_id:
             raise Failure(502, "PROTOCOL", "The service did not begin with `session_opened`.")
-        if self.opened.continued and self._talk.credential is not None:
-            update = chat_pb.Update(credential=self._talk.credential)
-            await self._chat.send(chat_pb.ChatRequest(update=update))
+        known = self.opened.continued or self._talk.session_id
+        if known and self._talk.credential is not None:
+            await self._renew(self._chat, self._talk.credential)
+
+    async def _renew(self, chat: Chat, credential: config_pb.Credential) -> None:
+        """Have the session pay with this from now on; nothing is said to it before it does."""
+        update = chat_pb.Update(credential=credential)
+        await chat.send(chat_pb.ChatRequest(update=update))
+        told = list(self._ready)
+        async with within(self._call.settings.call_timeout):
+            while not any(event.HasField("session_updated") for event in told):
+                refused = [e.notice.message for e in told if e.notice.code == "update_refused"]
+                if refused:
+                    raise Failure(403, "POLICY_DENIED", refused[0])
+                told += await self._read()
+        self._ready = told
 
     async def _say(self, opening: chat_pb.Open | None = None) -> None:
         """Have the message accepted; with `opening` the stream begins with that."""
@@ -192,10 +183,24 @@ class Answer:
 
     async def name(self) -> None:
         """Let the caller's next request find the session."""
-        assert self._chat is not None
-        if self._talk.session_id:
+        if not self._talk.session_id:
+            await self._name(self._talk.names_after(self.written.content))
+
+    async def keep(self) -> None:
+        """Let it find the session although nobody has heard the answer's end, and the stream is gone."""
+        if self._talk.session_id or not self._talk.stays:
             return
-        names = self._talk.names_after(self.written.content)
+        self.close()
+        opening = chat_pb.Open(session_id=self.opened.session_id, takeover=True)
+        try:
+            async with asyncio.timeout(_NAMED_WITHIN):
+                self._chat, _ = await self._call.chat(opening)
+                await self._name([self._talk.name(())])
+        except (Failure, TimeoutError) as error:
+            self._log_unnamed(error)
+
+    async def _name(self, names: Sequence[str]) -> None:
+        assert self._chat is not None
         frame = chat_pb.ChatRequest(checkpoint=chat_pb.Checkpoint(continuations=names))
         try:
             async with asyncio.timeout(_NAMED_WITHIN):
@@ -203,8 +208,11 @@ class Answer:
                 while not any(event.HasField("checkpointed") for event in await self._read()):
                     pass
         except (Failure, TimeoutError) as error:
-            # The next request tells the whole conversation to another process.
-            _log.warning("session not named", request_id=self._call.request_id, error=repr(error))
+            self._log_unnamed(error)
+
+    def _log_unnamed(self, error: Exception) -> None:
+        # The next request tells the whole conversation to another process.
+        _log.warning("session not named", request_id=self._call.request_id, error=repr(error))
 
     async def _read(self) -> list[pb.Event]:
         assert self._chat is not None
@@ -232,137 +240,3 @@ def _keys(event: pb.Event) -> tuple[str, ...]:
         case "turn_failed":
             return (event.turn_failed.idempotency_key,)
     return ()
-
-
-class _Merging:
-    """Makes one message of all that the model writes in a turn; calls of the CLI's own tools are left out.
-
-    `formed`: the session has an output schema, so that the answer's text is `form` alone.
-    """
-
-    def __init__(self, written: Written, *, formed: bool) -> None:
-        self._written = written
-        self._formed = formed
-        self._begun = False
-        self._output_before = 0
-        # By the index in the message at hand: the one in what is told, where it is told.
-        self._told: dict[int, int] = {}
-        self._input: dict[int, list[str]] = {}
-        # Of blocks that go on, by their place and field.
-        self._pieces: dict[tuple[int, str], list[str]] = {}
-        self._last: dict[str, Any] = {}
-        self._calls = False
-
-    @property
-    def asks(self) -> bool:
-        """Whether the model waits for the caller's tools."""
-        return self._calls and self._last.get("stop_reason") == "tool_use"
-
-    def take(self, line: _Line) -> Iterable[Step]:
-        """The steps of a line."""
-        if line.parent_tool_use_id is not None:
-            return ()  # A sub-agent's: no part of the answer.
-        event = line.event
-        match event.get("type"):
-            case "message_start":
-                return self._start(event["message"])
-            case "content_block_start":
-                return self._block(event["index"], event["content_block"])
-            case "content_block_delta":
-                return self._delta(event["index"], event["delta"], event)
-            case "content_block_stop":
-                return self._stop(event["index"])
-            case "message_delta":
-                self._last = event["delta"]
-                self._count(event.get("usage") or {})
-        return ()
-
-    def form(self, text: str) -> Iterable[Step]:
-        """The answer in the form of the schema, as a block of text."""
-        place = len(self._written.content)
-        block = {"type": "text", "text": ""}
-        yield {"type": "content_block_start", "index": place, "content_block": block}
-        delta = {"type": "text_delta", "text": text}
-        yield {"type": "content_block_delta", "index": place, "delta": delta}
-        yield {"type": "content_block_stop", "index": place}
-        self._written.content.append({"type": "text", "text": text})
-        self._last = {"stop_reason": "end_turn"}
-
-    def join(self) -> None:
-        """Let `written` have whole texts, also those of a block that was cut."""
-        for (place, name), pieces in self._pieces.items():
-            block = self._written.content[place]
-            block[name] = block.get(name, "") + "".join(pieces)
-        self._pieces.clear()
-
-    def end(self) -> Iterable[Step]:
-        """The last steps."""
-        written = self._written
-        written.stop_reason = self._last.get("stop_reason") or "end_turn"
-        written.stop_sequence = self._last.get("stop_sequence")
-        delta = {"stop_reason": written.stop_reason, "stop_sequence": written.stop_sequence}
-        yield {"type": "message_delta", "delta": delta, "usage": written.usage}
-        yield {"type": "message_stop"}
-
-    def _start(self, message: dict[str, Any]) -> Iterable[Step]:
-        usage = message.get("usage") or {}
-        self._told, self._calls, self._last = {}, False, {}
-        self._output_before = self._written.usage.get("output_tokens", 0)
-        if self._begun:
-            self._count(usage, more=True)
-            return
-        self._begun = True
-        self._written.id, self._written.model = message["id"], message["model"]
-        self._written.usage = dict(usage)
-        yield {"type": "message_start", "message": {**message, "content": []}}
-
-    def _count(self, usage: Mapping[str, Any], *, more: bool = False) -> None:
-        counted = self._written.usage
-        for name, value in usage.items():
-            if not isinstance(value, int) or isinstance(value, bool):
-                continue
-            if name == "output_tokens":
-                counted[name] = self._output_before + value
-            elif more:
-                counted[name] = counted.get(name, 0) + value
-            else:
-                counted.setdefault(name, value)
-
-    def _block(self, index: int, block: dict[str, Any]) -> Iterable[Step]:
-        if block["type"] == "tool_use":
-            if not block["name"].startswith(_OWN_TOOL):
-                return
-            self._calls = True
-            block = {**block, "name": block["name"].removeprefix(_OWN_TOOL)}
-        elif self._formed and block["type"] == "text":
-            return
-        place = self._told[index] = len(self._written.content)
-        self._written.content.append(dict(block))
-        yield {"type": "content_block_start", "index": place, "content_block": block}
-
-    def _delta(self, index: int, delta: dict[str, Any], event: dict[str, Any]) -> Iterable[Step]:
-        place = self._told.get(index)
-        if place is None:
-            return
-        block = self._written.content[place]
-        match delta["type"]:
-            case "text_delta":
-                self._pieces.setdefault((place, "text"), []).append(delta["text"])
-            case "thinking_delta":
-                self._pieces.setdefault((place, "thinking"), []).append(delta["thinking"])
-            case "signature_delta":
-                block["signature"] = delta["signature"]
-            case "input_json_delta":
-                self._input.setdefault(place, []).append(delta["partial_json"])
-        yield {**event, "index": place}
-
-    def _stop(self, index: int) -> Iterable[Step]:
-        place = self._told.get(index)
-        if place is None:
-            return
-        written = "".join(self._input.pop(place, ()))
-        if written:
-            # Where the answer was cut in its middle, a call has no input.
-            with suppress(msgspec.DecodeError):
-                self._written.content[place]["input"] = msgspec.json.decode(written)
-        yield {"type": "content_block_stop", "index": place}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, WebSocket
@@ -26,6 +26,15 @@ class Call:
     metadata: Metadata = field(repr=False)
     request_id: str
     shape: Shape
+
+    @property
+    def shows_who(self) -> bool:
+        """Whether the caller shows who it is, in a header."""
+        return any(name == "authorization" for name, _ in self.metadata)
+
+    def shown(self, secret: str) -> Call:
+        """The same, of a caller that shows this."""
+        return replace(self, metadata=(*self.metadata, ("authorization", f"Bearer {secret}")))
 
     async def unary(self, service: str, method: str, request: Any) -> Any:
         """As `Link.unary`, in the caller's name."""

@@ -8,6 +8,7 @@ from fastapi import Header
 
 from warmline_http._answer import Answer
 from warmline_http._call import Call
+from warmline_http._failure import Failure
 from warmline_http._talk import Talk
 
 # Under the same one a request that is sent again runs once.
@@ -22,7 +23,19 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
 
 
 async def begun(call: Call, talk: Talk) -> Answer:
-    """An answer whose message has been accepted; whoever gets it closes it. Raises Failure."""
+    """An answer whose message has been accepted; whoever gets it closes it. Raises Failure.
+
+    Who shows nothing else is, where the service takes that, who the credential in the body says.
+    """
+    try:
+        return await _begun(call, talk)
+    except Failure as failure:
+        if failure.status != 401 or call.shows_who or talk.credential is None:
+            raise
+        return await _begun(call.shown(talk.credential.oauth_token), talk)
+
+
+async def _begun(call: Call, talk: Talk) -> Answer:
     answer = Answer(call, talk)
     try:
         await answer.open()

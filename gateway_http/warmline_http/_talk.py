@@ -75,15 +75,17 @@ def regular(messages: Iterable[Message]) -> tuple[Message, ...]:
 class Talk:
     """A conversation up to what the user says now, and how its session is set up.
 
-    `messages` are regular and end with the user. `credential` pays, and is no part of the name that the
-    session is found by. `stays`: a message without any before it goes on with the caller's last conversation
-    that is set up so. `session_id`: the session is known; what was said before is not looked at then.
+    `messages` are regular and end with the user. `credential` pays. `whose` tells the caller's own users
+    from each other: none finds a conversation of another's. `stays`: a message without any before it goes
+    on with the user's last conversation that is set up so. `session_id`: the session is known; what was said
+    before is not looked at then.
     """
 
     config: config_pb.SessionConfig
     messages: tuple[Message, ...]
     kind: str
     credential: config_pb.Credential | None = None
+    whose: str = ""
     session_id: str = ""
     key: str = ""
     stays: bool = False
@@ -96,7 +98,13 @@ class Talk:
     @cached_property
     def _before(self) -> bytes:
         setup = self.config.SerializeToString(deterministic=True)
-        return hashlib.sha256(b"%s\0%d\0%s" % (self.kind.encode(), len(setup), setup)).digest()
+        whose = (
+            hashlib.sha256(self.whose.encode("utf-8", "surrogatepass")).digest()
+            if self.whose
+            else b""
+        )
+        told = b"%s\0%d\0%s%s" % (self.kind.encode(), len(setup), setup, whose)
+        return hashlib.sha256(told).digest()
 
     def name(self, messages: Sequence[Message]) -> str:
         """What the session is found by when so much was said."""

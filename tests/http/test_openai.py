@@ -17,7 +17,7 @@ from shared import ServiceThread, shared_service
 from shimming import Shim, shim_before
 from warmline.v1 import events_pb2 as pb
 from warmline.v1 import session_config_pb2 as config_pb
-from warmline_http._answer import Written
+from warmline_http._merging import Written
 from warmline_http.openai._body import CompletionBody
 from warmline_http.openai._reply import finish_of, usage_of
 from warmline_http.openai._request import ignored_in, talk_of

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from warmline.v1 import session_config_pb2 as config_pb
-from warmline_http._answer import Written, _line, _Merging
+from warmline_http._merging import Merging, Written, line_of
 from warmline_http._talk import Message, Talk, regular
 
 CALL = {"type": "tool_use", "id": "t", "name": "n", "input": {"b": 1, "a": 2}}
@@ -78,11 +78,11 @@ class Merged:
 
     def __init__(self, *events: dict[str, Any], parent: str | None = None) -> None:
         self.written = Written()
-        merging = _Merging(self.written, formed=False)
+        merging = Merging(self.written, formed=False)
         self.steps: list[Any] = []
         for event in events:
             line = json.dumps({"event": event, "parent_tool_use_id": parent})
-            self.steps += merging.take(_line.decode(line))
+            self.steps += merging.take(line_of(line))
         self.asks = merging.asks
         self.steps += merging.end()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from functools import partial
 from typing import Any
@@ -12,9 +13,11 @@ from google.protobuf.json_format import MessageToDict
 from warmline.v1 import events_pb2 as pb
 
 from warmline_http import _sse
-from warmline_http._answer import Answer, Written
+from warmline_http._answer import Answer
 from warmline_http._call import Asked
 from warmline_http._completion import Key, begun, headers_of
+from warmline_http._failure import Failure
+from warmline_http._merging import Written
 from warmline_http.anthropic._request import KEPT, MessagesBody, ignored_in, talk_of
 
 router = APIRouter(tags=["anthropic"])
@@ -42,8 +45,10 @@ async def keepalive(call: Asked, body: MessagesBody, key: Key = "") -> _sse.Even
     """A turn as the CLI tells it: `data: {"type": "system", ...}`, `assistant`, `result`; then `[DONE]`.
 
     The process stays: the next call of the same caller with the same set-up and one message goes on with
-    the conversation, as does one with the conversation so far, or with its `session_id`. A line of the type
-    `system` and the subtype `warmline` says which session it is and how its process was had.
+    the conversation, as does one with the conversation so far, or with its `session_id`. Users of one caller
+    are told apart by `metadata.user_id`, or by `oauth_credentials`. Where the model calls one of `tools`,
+    the lines end, and the next request has the result. A line of the type `system` and the subtype
+    `warmline` says which session it is and how its process was had.
     """
     answer = await begun(call, talk_of(body, key, kind=KEPT))
     headers = {"request-id": call.request_id} | headers_of(answer, ignored_in(body))
@@ -64,7 +69,13 @@ async def _lines(answer: Answer) -> AsyncGenerator[bytes, None]:
             elif event.HasField("raw") and event.raw.type in _TYPES:
                 _keep(answer.written, event.raw.json)
                 yield _sse.event(event.raw.json.encode())
+            elif event.HasField("client_tool_called"):
+                break  # The caller's next request has the result, and goes on with the turn.
         await answer.name()
+    except (Failure, asyncio.CancelledError, GeneratorExit):
+        # What was said stays the user's last conversation, also for one who has gone before its end.
+        await answer.keep()
+        raise
     finally:
         answer.close()
 

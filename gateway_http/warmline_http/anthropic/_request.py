@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
 from warmline.v1 import session_config_pb2 as config_pb
 
 from warmline_http._config import TOOL_TIMEOUT, add_tools, plain_config, remote_servers
@@ -16,7 +16,9 @@ from warmline_http._talk import Message, Talk, regular
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 # Told to the caller by a header: the CLI decides these.
 IGNORED = ("temperature", "top_p", "top_k", "stop_sequences", "tool_choice", "service_tier")
-
+# Fields of a body that Anthropic's API does not know, with a secret in two of them.
+NOT_THE_APIS = {"oauth_credentials", "mcp_servers", "session_id", "agents", "agent_type"}
+_SETS_UP = ("model", "system", "tools", "thinking", "agents", "agent_type", "mcp_servers")
 
 # Kinds of conversation: none goes on with one of another.
 PLAIN, KEPT = "messages", "keepalive"
@@ -129,8 +131,31 @@ class McpServerBody(_Model):
 
     url: Annotated[str, StringConstraints(max_length=2048)]
     transport: Literal["http", "sse"] = "http"
-    auth_type: Literal["none", "bearer"] = "none"
+    auth_type: Literal["none", "bearer"] | None = None
     auth_token: SecretStr | None = None
+
+    @model_validator(mode="after")
+    def _token_fits(self) -> Self:
+        if self.auth_type == "bearer" and self.auth_token is None:
+            raise ValueError("`auth_type` bearer needs an `auth_token`")
+        if self.auth_type == "none" and self.auth_token is not None:
+            raise ValueError("`auth_type` none has no `auth_token`")
+        return self
+
+
+class AgentBody(_Model):
+    """An agent that may be called, or lead."""
+
+    description: Annotated[str, StringConstraints(min_length=1)]
+    prompt: Annotated[str, StringConstraints(min_length=1)]
+    tools: list[_Name] | None = None
+    model: Annotated[str, StringConstraints(max_length=256)] = ""
+
+
+class MetadataBody(_Model):
+    """Whom the caller asks for."""
+
+    user_id: Annotated[str, StringConstraints(max_length=256)] | None = None
 
 
 class OAuthCredentials(_Model):
@@ -158,6 +183,8 @@ class MessagesBody(CountBody):
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     stream: bool = False
     thinking: Thinking | None = None
+    metadata: MetadataBody | None = None
+    agents: Annotated[dict[_Name, AgentBody], Field(max_length=64)] = {}
     agent_type: Annotated[str, StringConstraints(max_length=128)] = ""
     mcp_servers: dict[str, McpServerBody] = {}
     oauth_credentials: OAuthCredentials | None = None
@@ -179,6 +206,7 @@ def talk_of(body: MessagesBody, key: str, *, kind: str = PLAIN) -> Talk:
         messages,
         kind,
         _credential(body),
+        _whose(body),
         body.session_id,
         key or str(uuid.uuid4()),
         stays=kind == KEPT,
@@ -187,7 +215,14 @@ def talk_of(body: MessagesBody, key: str, *, kind: str = PLAIN) -> Talk:
 
 def config_of(body: MessagesBody, *, bare: bool) -> config_pb.SessionConfig:
     """How the session of a request is set up; `bare`: a plain completion, unless an agent leads."""
-    config = plain_config(body.model, _text(body.system), bare=bare and not body.agent_type)
+    led = bool(body.agents or body.agent_type)
+    config = plain_config(body.model, _text(body.system), bare=bare and not led)
+    for name, agent in body.agents.items():
+        told = config.agents[name]
+        told.description, told.prompt, told.model = agent.description, agent.prompt, agent.model
+        if agent.tools is not None:
+            told.tools.names.extend(agent.tools)
+            told.tools.SetInParent()
     config.agent = body.agent_type
     add_tools(
         config,
@@ -208,7 +243,21 @@ def config_of(body: MessagesBody, *, bare: bool) -> config_pb.SessionConfig:
 def ignored_in(body: MessagesBody) -> str:
     """The fields that were given and have no effect."""
     given: Mapping[str, Any] = body.model_extra or {}
-    return ", ".join(name for name in IGNORED if given.get(name) is not None)
+    ignored = [name for name in IGNORED if given.get(name) is not None]
+    if body.max_tokens is not None:
+        ignored.append("max_tokens")
+    if body.session_id:
+        # It was set up before.
+        ignored += [name for name in _SETS_UP if name in body.model_fields_set]
+    return ", ".join(ignored)
+
+
+def _whose(body: MessagesBody) -> str:
+    """Who of the caller's users it is for, as far as the request says it; a token may be renewed."""
+    if body.metadata is not None and body.metadata.user_id:
+        return f"user {body.metadata.user_id}"
+    credential = body.oauth_credentials
+    return "" if credential is None else f"token {credential.access_token.get_secret_value()}"
 
 
 def _credential(body: MessagesBody) -> config_pb.Credential | None:

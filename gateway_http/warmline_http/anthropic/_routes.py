@@ -15,7 +15,13 @@ from warmline_http import _sse
 from warmline_http._answer import Answer
 from warmline_http._call import Asked
 from warmline_http._completion import ANSWERS, Key, begun, headers_of
-from warmline_http.anthropic._request import CountBody, MessagesBody, ignored_in, talk_of
+from warmline_http.anthropic._request import (
+    NOT_THE_APIS,
+    CountBody,
+    MessagesBody,
+    ignored_in,
+    talk_of,
+)
 
 router = APIRouter(tags=["anthropic"])
 
@@ -52,8 +58,11 @@ class Counted(BaseModel):
 
 @router.post("/v1/messages/count_tokens")
 async def count_tokens(call: Asked, body: CountBody) -> Counted:
-    """The input tokens of a request, as the model's provider counts them; nothing is used by that."""
-    sent = body.model_dump_json(exclude_unset=True).encode()
+    """The input tokens of a request, as the model's provider counts them; nothing is used by that.
+
+    What is this service's alone in a body is not sent on, a credential neither.
+    """
+    sent = body.model_dump_json(exclude_unset=True, exclude=NOT_THE_APIS).encode()
     request = model_service_pb2.CountTokensRequest(body=sent)
     answer = await call.unary("models", "CountTokens", request)
     return Counted(input_tokens=answer.input_tokens)

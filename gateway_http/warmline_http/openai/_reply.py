@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from warmline_http import _sse
-from warmline_http._answer import Step, Written
+from warmline_http._merging import Step, Written
 
 # Other reasons are a plain end.
 FINISH = {

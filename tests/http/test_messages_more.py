@@ -1,0 +1,189 @@
+"""What `/v1/messages` takes beside Anthropic's own fields, and how its answers end that are not whole."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx
+import pytest
+from conversing import Model
+from shared import ServiceThread, shared_service
+from shimming import Shim, shim_to
+
+pytestmark = [pytest.mark.real_cli, pytest.mark.shared_service]
+
+KEEPALIVE = "/v1/messages/keepalive"
+TOOL = {"name": "weather", "input_schema": {"type": "object"}}
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    """What the service's model was asked."""
+    return Model()
+
+
+@pytest.fixture(scope="module")
+def thread(model: Model) -> Iterator[ServiceThread]:
+    """The module's service, with a spare for plain completions."""
+    with shared_service(model, pool={"bare_spares": True}) as made:
+        yield made
+
+
+@pytest.fixture
+async def shim(thread: ServiceThread) -> AsyncIterator[Shim]:
+    """A shim in front of it."""
+    async with shim_to(f"127.0.0.1:{thread.port}") as made:
+        yield made
+
+
+def body(content: Any, **more: Any) -> dict[str, Any]:
+    """A request with one message."""
+    asked = {"model": "haiku", "max_tokens": 9} | more
+    return asked | {"messages": [{"role": "user", "content": content}]}
+
+
+def lines(answer: httpx.Response) -> list[Any]:
+    """The CLI's lines."""
+    data = [line[6:] for line in answer.text.split("\n") if line.startswith("data: ")]
+    assert data.pop() == "[DONE]"
+    return [json.loads(each) for each in data]
+
+
+async def test_an_agent_leads(shim: Shim, model: Model) -> None:
+    """One of those that the request brings; another name is refused, by the field."""
+    agent = {"description": "Reviews", "prompt": "You are the reviewer.", "tools": ["Read"]}
+    asked = body("hi", agents={"reviewer": agent}, agent_type="reviewer")
+    answer = await shim.http.post("/v1/messages", json=asked)
+    assert answer.status_code == 200, answer.text
+    sent = model.asked[-1]
+    assert "You are the reviewer." in json.dumps(sent["system"])
+    assert {each["name"] for each in sent["tools"]} >= {"Read"}
+    assert "Bash" not in {each["name"] for each in sent["tools"]}
+    unknown = await shim.http.post("/v1/messages", json=body("hi", agent_type="nobody"))
+    assert unknown.status_code == 400
+    assert "agent" in unknown.json()["error"]["message"]
+
+
+async def test_a_stopped_answer_does_not_look_whole(shim: Shim) -> None:
+    """It ends as one that was cut, in a stream and at once."""
+    for stream in (True, False):
+        asked = body("::pace 20ms\n::text 300", system=f"S{stream}", stream=stream)
+        sending = asyncio.create_task(shim.http.post("/v1/messages", json=asked))
+        await _interrupt(shim)
+        answer = await sending
+        if not stream:
+            assert answer.json()["stop_reason"] == "max_tokens"
+            continue
+        told = [json.loads(x[6:]) for x in answer.text.split("\n") if x.startswith("data: ")]
+        (end,) = [each for each in told if each["type"] == "message_delta"]
+        assert end["delta"]["stop_reason"] == "max_tokens"
+        assert told[-1]["type"] == "message_stop"
+
+
+async def _interrupt(shim: Shim) -> None:
+    """Stop the one turn that runs, once it has said something."""
+    async with asyncio.timeout(60):
+        while True:
+            known = (
+                await shim.http.get("/v1/sessions", params={"order_by": "update_time desc"})
+            ).json()
+            for each in known.get("sessions", []):
+                path = f"/v1/sessions/{each['id']}"
+                events = await shim.http.get(f"{path}/events", params={"kinds": "text_delta"})
+                if not events.json().get("events"):
+                    continue
+                stopped = (await shim.http.delete(f"{path}/turn")).json()
+                if stopped["outcome"] == "OUTCOME_STOPPED":
+                    return
+            await asyncio.sleep(0.05)
+
+
+async def test_keepalive_stops_at_a_call_of_the_callers_tool(shim: Shim) -> None:
+    """And goes on with the turn when the next request has its result."""
+    call = '::tool mcp__client__weather {"city":"Basel"}\n::say done'
+    asked = body(call, system="T", tools=[TOOL])
+    told = lines(await shim.http.post(KEEPALIVE, json=asked))
+    (use,) = [
+        block
+        for each in told
+        if each["type"] == "assistant"
+        for block in each["message"]["content"]
+        if block["type"] == "tool_use"
+    ]
+    messages = [
+        asked["messages"][0],
+        {"role": "assistant", "content": [use]},
+        {
+            "role": "user",
+            "content": [{"type": "tool_result", "tool_use_id": use["id"], "content": "sunny"}],
+        },
+    ]
+    rest = lines(await shim.http.post(KEEPALIVE, json=asked | {"messages": messages}))
+    assert rest[-1]["type"] == "result"
+    assert rest[-1]["num_turns"] == 2
+
+
+async def test_keepalive_goes_on_after_a_failure(shim: Shim) -> None:
+    """The conversation is the caller's last one still."""
+    first = await shim.http.post(KEEPALIVE, json=body("one", system="G"))
+    failed = lines(await shim.http.post(KEEPALIVE, json=body("::error 400", system="G")))
+    assert failed[-1]["type"] == "error"
+    after = await shim.http.post(KEEPALIVE, json=body("three", system="G"))
+    assert after.headers["x-session-id"] == first.headers["x-session-id"]
+    assert "message 1 " not in lines(after)[-1]["result"]
+
+
+async def test_keepalive_goes_on_for_who_went_away(shim: Shim) -> None:
+    """The turn has run to its end."""
+    asked = body("::pace 20ms\n::text 100", system="W")
+    async with shim.http.stream("POST", KEEPALIVE, json=asked) as gone:
+        session = gone.headers["x-session-id"]
+        async for line in gone.aiter_lines():
+            if "warmline" in line and line.startswith("data"):
+                break
+    async with asyncio.timeout(60):
+        ends, path = {"kinds": "turn_completed"}, f"/v1/sessions/{session}/events"
+        while not (await shim.http.get(path, params=ends)).json().get("events"):
+            await asyncio.sleep(0.1)
+    after = await shim.http.post(KEEPALIVE, json=body("after", system="W"))
+    assert after.headers["x-session-id"] == session
+    assert "message 1 " not in lines(after)[-1]["result"]
+
+
+async def test_what_a_session_has_already_is_said_to_have_no_effect(shim: Shim) -> None:
+    """It was set up when it began."""
+    first = await shim.http.post("/v1/messages", json=body("one"))
+    named = {"session_id": first.headers["x-session-id"]}
+    asked = body("two", **named, system="Other.", model="opus")
+    answer = await shim.http.post("/v1/messages", json=asked)
+    assert answer.status_code == 200
+    assert answer.headers["x-warmline-ignored"] == "max_tokens, model, system"
+
+
+@pytest.mark.parametrize(
+    ("auth", "wrong"),
+    [({"auth_type": "bearer"}, "needs"), ({"auth_type": "none", "auth_token": "s3cret"}, "none")],
+)
+async def test_how_a_server_is_shown_a_token_has_to_fit(
+    shim: Shim, auth: dict[str, str], wrong: str
+) -> None:
+    """A token is neither sent nor left out against what was said."""
+    servers = {"here": {"url": "https://mcp.example/mcp"} | auth}
+    answer = await shim.http.post("/v1/messages", json=body("hi", mcp_servers=servers))
+    assert answer.status_code == 400
+    message = answer.json()["error"]["message"]
+    assert "mcp_servers.here" in message
+    assert wrong in message
+    assert "s3cret" not in message
+
+
+async def test_tokens_are_counted_without_what_is_not_the_apis(shim: Shim, model: Model) -> None:
+    """A credential in the body goes nowhere."""
+    more = {"oauth_credentials": {"access_token": "s3cret"}, "session_id": "", "agent_type": ""}
+    answer = await shim.http.post("/v1/messages/count_tokens", json=body("hi", **more))
+    assert answer.json()["input_tokens"] > 0
+    assert "s3cret" not in json.dumps(model.asked)
+    assert not set(model.asked[-1]) & set(more)

@@ -15,6 +15,7 @@ import structlog
 import uvicorn
 
 from warmline_http._app import create_app
+from warmline_http._protocol import protocol_of
 from warmline_http._settings import HttpSettings
 
 # Streams that are open when it stops get so long for what is on its way.
@@ -85,8 +86,8 @@ def server_of(settings: HttpSettings) -> Server:
     """The server, to be run on a bound socket."""
     config = uvicorn.Config(
         create_app(settings),
-        # Strict about what a request is, where others are fast.
-        http="h11",
+        # h11: strict about what a request is, where others are fast.
+        http=protocol_of(settings),
         ws="websockets-sansio",
         ws_max_size=settings.body_bytes,
         ws_ping_interval=settings.heartbeat,

@@ -94,6 +94,13 @@ async def hasty() -> AsyncIterator[Shim]:
         yield made
 
 
+@pytest.fixture
+async def shim() -> AsyncIterator[Shim]:
+    """A shim with nothing behind it."""
+    async with shim_to("127.0.0.1:1") as made:
+        yield made
+
+
 async def test_a_connection_that_says_nothing_is_closed(hasty: Shim) -> None:
     """Without a word, since nothing was asked: browsers open some in advance."""
     async with wire_to(hasty) as wire:
@@ -152,6 +159,95 @@ async def test_a_body_that_nobody_waits_for_is_bounded(hasty: Shim) -> None:
         async with dripping(wire, b" "):
             with contextlib.suppress(ConnectionError):
                 assert await wire.rest() == b""
+
+
+HEADS: list[tuple[bytes, str]] = [
+    (
+        b"GET /livez HTTP/1.1\r\n" + _HOST + b"x: " + b"y" * 33_000 + b"\r\n\r\n",
+        "HEADERS_TOO_LARGE",
+    ),
+    (b"GET /livez?" + b"y" * 40_000 + b" HTTP/1.1\r\n" + _HOST + b"\r\n", "HEADERS_TOO_LARGE"),
+    (b"GET /livez HTTP/1.1\r\n" + _HOST + b"x: y\r\n" * 6000 + b"\r\n", "HEADERS_TOO_LARGE"),
+    (b"GET /livez HTTP/1.1\r\n" + _HOST + b"x: " + b"y" * 3_000_000, "HEADERS_TOO_LARGE"),
+    (b"GET /" + b"y" * 200_000, "HEADERS_TOO_LARGE"),
+    (b"GET /livez\x00 HTTP/1.1\r\n" + _HOST + b"\r\n", "HTTP_INVALID"),
+    (b"GET /livez HTTP/1.1\r\n\r\n", "HTTP_INVALID"),
+    (b"\x16\x03\x01\x02\x00\x01\r\n\r\n", "HTTP_INVALID"),
+]
+
+
+@pytest.mark.parametrize(("said", "reason"), HEADS)
+async def test_a_head_that_cannot_be_served_is_named(shim: Shim, said: bytes, reason: str) -> None:
+    """However much of it comes at a time; the client has the answer, and no reset, also while it sends."""
+    status = 431 if reason == "HEADERS_TOO_LARGE" else 400
+    async with wire_to(shim) as wire:
+        wire.say(said)
+        got, told = await wire.refusal()
+    assert (got, told["error"]["reason"]) == (status, reason)
+    assert told["error"]["status"] == status
+    async with wire_to(shim) as wire:
+        for piece in (said[:1], said[1:900], said[900:]):
+            wire.say(piece)
+            await asyncio.sleep(0.01)
+        assert (await wire.refusal())[0] == status
+
+
+async def test_a_head_is_as_large_as_is_said(shim: Shim) -> None:
+    """Not more than `http.header_bytes` with all that belongs to it, and not less."""
+    head = b"GET /livez HTTP/1.1\r\n" + _HOST + b"x: \r\n\r\n"
+    for more, status in ((0, 200), (1, 431)):
+        filling = b"y" * (32 * 1024 - len(head) + more)
+        async with wire_to(shim) as wire:
+            wire.say(head.replace(b"x: ", b"x: " + filling))
+            assert (await wire.answer())[0] == status
+
+
+async def test_a_large_head_is_refused_in_the_shape_of_its_route(shim: Shim) -> None:
+    """Anthropic's, OpenAI's, and none for `HEAD`; a WebSocket's is no other."""
+    large = b" HTTP/1.1\r\n" + _HOST + b"anthropic-version: 1\r\nx: " + b"y" * 40_000 + b"\r\n"
+    shapes: dict[bytes, Any] = {
+        b"POST /v1/messages": lambda told: told["error"]["type"] == "invalid_request_error",
+        b"GET /v1/models": lambda told: told["error"]["type"] == "invalid_request_error",
+        b"POST /v1/chat/completions": lambda told: told["error"]["code"] == "headers_too_large",
+        b"GET /v1/chat/ws": lambda told: told["error"]["reason"] == "HEADERS_TOO_LARGE",
+    }
+    for line, says in shapes.items():
+        async with wire_to(shim) as wire:
+            wire.say(line + large + b"connection: upgrade\r\nupgrade: websocket\r\n\r\n")
+            status, told = await wire.refusal()
+        assert status == 431
+        assert says(told)
+    async with wire_to(shim) as wire:
+        wire.say(b"HEAD /livez" + large + b"\r\n")
+        assert (await wire.rest()).startswith(b"HTTP/1.1 431 ")
+
+
+@pytest.mark.parametrize(
+    ("more", "status"),
+    [(b"x: " + b"y" * 9000, 431), (b"x: y\r\n" * 200 + b"x: y", 431), (b"content-length: 1", 400)],
+)
+async def test_a_handshake_that_cannot_be_read_is_refused(
+    shim: Shim, more: bytes, status: int
+) -> None:
+    """What reads WebSockets takes less than what reads requests; nobody is left waiting for an answer."""
+    handshake = (
+        b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
+        b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    )
+    async with wire_to(shim) as wire:
+        wire.say(b"GET /v1/chat/ws HTTP/1.1\r\n" + _HOST + handshake + more + b"\r\n\r\n")
+        assert (await wire.refusal())[0] == status
+
+
+async def test_a_body_that_is_framed_badly_ends_the_connection(shim: Shim) -> None:
+    """While its route reads it: the route learns that nobody waits."""
+    head = b"content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+    async with wire_to(shim) as wire:
+        wire.say(b"POST /v1/messages HTTP/1.1\r\n" + _HOST + head + b"2\r\n{ \r\n")
+        await asyncio.sleep(0.1)
+        wire.say(b"no length\r\n")
+        status, told = await wire.refusal()
+    assert (status, told["error"]["type"]) == (400, "invalid_request_error")
 
 
 async def test_what_has_begun_is_not_disturbed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,6 +58,33 @@ async def test_a_page_that_is_allowed_may_read_the_answer(shim: Shim) -> None:
     assert "access-control-allow-origin" not in own.headers
 
 
+async def test_a_page_may_use_an_sdk(shim: Shim) -> None:
+    """The SDKs' own headers are allowed as they are asked for; what only looks like them is not."""
+    asked = {
+        "origin": "https://app.example",
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "x-stainless-os, X-Stainless-Helper-Method,x-other, x-stainless-a_b",
+    }
+    preflight = await shim.http.options("/v1/messages", headers=asked)
+    names = preflight.headers["access-control-allow-headers"].split(", ")
+    assert names[-2:] == ["x-stainless-os", "x-stainless-helper-method"]
+    assert "content-type" in names
+    assert not {"x-other", "*"} & set(names)
+
+
+async def test_a_page_may_read_why_it_is_refused(shim: Shim) -> None:
+    """Also where no route has seen the request; and which headers an answer has that only we know."""
+    origin = {"origin": "https://app.example"}
+    body = b"x" * (BODY + 1)
+    for kind, status in (("text/plain", 415), ("application/json", 413)):
+        headers = origin | {"content-type": kind}
+        answer = await shim.http.post("/v1/messages", content=body, headers=headers)
+        assert answer.status_code == status
+        assert answer.headers["access-control-allow-origin"] == "https://app.example"
+        assert "x-warmline-ignored" in answer.headers["access-control-expose-headers"]
+        assert answer.headers["vary"] == "origin"
+
+
 async def test_a_body_is_json(shim: Shim) -> None:
     """Anything else is 415: what a form can send needs no permission of the browser's."""
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data"):

@@ -15,6 +15,10 @@ from warmline_http._failure import Failure
 from warmline_http._settings import HttpSettings
 from warmline_http._shapes import response_of, shape_of
 
+# No more than a name and a port: a parser of URLs finds a name also after `@` and before `/`.
+_HOST = re.compile(
+    r"(?:\[(?P<bracketed>[0-9A-Fa-f:.]+)\]|(?P<bare>[A-Za-z0-9._-]+))(?::[0-9]{0,5})?"
+)
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 _PREFLIGHT = {
     b"access-control-allow-methods": b"GET, POST, PATCH, DELETE, OPTIONS",
@@ -182,10 +186,8 @@ class _Sending:
 
 
 def _hostname(host: str) -> str:
-    try:
-        return (urlsplit(f"//{host}").hostname or "").lower()
-    except ValueError:
-        return ""
+    found = _HOST.fullmatch(host)
+    return (found["bare"] or found["bracketed"]).lower() if found else ""
 
 
 def _too_large(limit: int) -> Failure:

@@ -19,7 +19,9 @@ async def shim() -> AsyncIterator[Shim]:
 
 async def test_only_its_own_host_is_served(shim: Shim) -> None:
     """A page that points its own name at the shim gets nothing (DNS rebinding)."""
-    for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", "[::2]", "a b"):
+    names = ("evil.example", "evil.example:80", "127.0.0.1.evil.example", "[::2]", "a b")
+    within = ("evil.example:80@localhost", "localhost/x", "localhost?x", "localhost:1:2", "[::1]x")
+    for host in (*names, *within):
         answer = await shim.http.get("/livez", headers={"host": host})
         assert answer.status_code == 403
         assert answer.json()["error"]["reason"] == "HOST_NOT_ALLOWED"
@@ -63,7 +65,9 @@ async def test_a_page_may_use_an_sdk(shim: Shim) -> None:
     asked = {
         "origin": "https://app.example",
         "access-control-request-method": "POST",
-        "access-control-request-headers": "x-stainless-os, X-Stainless-Helper-Method,x-other, x-stainless-a_b",
+        "access-control-request-headers": (
+            "x-stainless-os, X-Stainless-Helper-Method,x-other, x-stainless-a_b"
+        ),
     }
     preflight = await shim.http.options("/v1/messages", headers=asked)
     names = preflight.headers["access-control-allow-headers"].split(", ")
@@ -114,10 +118,15 @@ async def test_failures_have_the_shape_of_their_api(shim: Shim) -> None:
 
 
 async def test_a_service_that_is_gone_is_told() -> None:
-    """`/livez` speaks of the shim alone, `/readyz` of the service."""
+    """`/livez` speaks of the shim alone, `/readyz` of the service; `HEAD` is answered as `GET`."""
     async with running_service() as service:
         async with shim_before(service) as shim:
             assert (await shim.http.get("/readyz")).json() == {"status": "ok"}
+            for path in ("/health", "/gateway/health", "/livez", "/readyz"):
+                head = await shim.http.head(path)
+                assert (head.status_code, head.content) == (200, b"")
+                assert head.headers["content-type"] == "application/json"
             await service.stop()
             assert (await shim.http.get("/readyz")).status_code == 503
+            assert (await shim.http.head("/health")).status_code == 503
             assert (await shim.http.get("/livez")).status_code == 200

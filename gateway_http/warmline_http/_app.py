@@ -95,7 +95,7 @@ def routes(settings: HttpSettings) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _tell)
     for unspeakable in _UNSPEAKABLE:
         app.add_exception_handler(unspeakable, _tell)
-    app.add_exception_handler(Exception, _tell)
+    app.add_exception_handler(Exception, _tell_fault)
     return app
 
 
@@ -141,6 +141,13 @@ async def _tell(request: Request, error: Exception) -> Response:
     if failure.reason == "INTERNAL":
         _log.error("request failed", request_id=request.state.request_id, exc_info=error)
     return response_of(request.state.shape, failure, request.state.request_id)
+
+
+async def _tell_fault(request: Request, error: Exception) -> Response:
+    answer = await _tell(request, error)
+    # Whoever raises it again after this makes the server close the connection.
+    answer.headers["connection"] = "close"
+    return answer
 
 
 def _failure_of(error: Exception, request_id: str) -> Failure:

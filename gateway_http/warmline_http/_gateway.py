@@ -106,6 +106,9 @@ def _routes(document: dict[str, Any]) -> list[Route]:
     ]
 
 
+# Balancers ask by HEAD, too.
+@router.head("/health", include_in_schema=False)
+@router.head("/gateway/health", include_in_schema=False)
 @router.get("/health", response_model_exclude_none=True, responses={503: {"model": Health}})
 @router.get("/gateway/health", response_model_exclude_none=True, responses={503: {"model": Health}})
 async def health(call: Asked) -> Health:

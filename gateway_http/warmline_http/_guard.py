@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -14,16 +15,23 @@ from warmline_http._failure import Failure
 from warmline_http._settings import HttpSettings
 from warmline_http._shapes import response_of, shape_of
 
+# No more than a name and a port: a parser of URLs finds a name also after `@` and before `/`.
+_HOST = re.compile(
+    r"(?:\[(?P<bracketed>[0-9A-Fa-f:.]+)\]|(?P<bare>[A-Za-z0-9._-]+))(?::[0-9]{0,5})?"
+)
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 _PREFLIGHT = {
     b"access-control-allow-methods": b"GET, POST, PATCH, DELETE, OPTIONS",
-    b"access-control-allow-headers": (
-        b"authorization, content-type, x-api-key, x-request-id, last-event-id, anthropic-version, "
-        b"anthropic-beta, anthropic-dangerous-direct-browser-access, idempotency-key"
-    ),
     b"access-control-max-age": b"600",
 }
-_EXPOSED = b"request-id, x-request-id, retry-after, x-session-id"
+_ALLOWED = (
+    b"authorization, content-type, x-api-key, x-request-id, last-event-id, anthropic-version, "
+    b"anthropic-beta, anthropic-dangerous-direct-browser-access, idempotency-key"
+)
+# Official SDKs tell of themselves by headers of their own, newer ones by more of them.
+_OF_SDKS = re.compile(rb"x-stainless-[a-z0-9-]{1,64}")
+_MOST_OF_SDKS = 32
+_EXPOSED = b"request-id, x-request-id, retry-after, x-session-id, x-warmline-ignored"
 
 
 class Guard:
@@ -50,34 +58,37 @@ class Guard:
         request_id, shape = request_id_of(headers), shape_of(scope["path"], headers)
         state = scope.setdefault("state", {})
         state.update(request_id=request_id, metadata=metadata_of(headers, request_id), shape=shape)
-        try:
-            origin = self._check(scope, headers)
-            if scope["type"] == "websocket":
-                await self._app(scope, receive, send)
-                return
-            sending = _Sending(send, request_id, origin)
-            if origin and scope["method"] == "OPTIONS":
-                await sending.preflight()
-                return
+        if scope["type"] == "websocket":
             try:
-                await self._app(scope, self._bounded(scope, headers, receive), sending)
+                self._check(scope, headers)
+                await self._app(scope, receive, send)
             except Failure as failure:
-                if sending.begun:
-                    raise
-                await response_of(shape, failure, request_id)(scope, receive, sending)
+                # Before it is accepted: the server answers the handshake by 403.
+                await send({"type": "websocket.close", "code": 1008, "reason": failure.reason})
+            return
+        origin = headers.get(b"origin", b"").lower()
+        origin = origin if self._is_allowed(origin) else b""
+        sending = _Sending(send, request_id, origin)
+        try:
+            self._check(scope, headers)
+            if origin and scope["method"] == "OPTIONS":
+                await sending.preflight(headers.get(b"access-control-request-headers", b""))
+            else:
+                await self._app(scope, self._bounded(scope, headers, receive), sending)
         except Failure as failure:
-            await self._refuse(scope, receive, send, failure)
+            if sending.begun:
+                raise
+            await response_of(shape, failure, request_id)(scope, receive, sending)
 
-    def _check(self, scope: Scope, headers: Mapping[bytes, bytes]) -> bytes:
-        """Gives the origin that is to be told that it may read the answer; empty for none."""
+    def _check(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
         host = headers.get(b"host", b"").decode("latin-1")
         if not self._is_own_host(host):
             raise Failure(
                 403, "HOST_NOT_ALLOWED", "This host is not served here (setting `http.hosts`)."
             )
-        origin = headers.get(b"origin", b"").decode("latin-1").lower()
-        foreign = bool(origin) and not self._is_own_origin(origin, host)
-        allowed = origin in self._settings.origins
+        origin = headers.get(b"origin", b"").lower()
+        foreign = bool(origin) and not self._is_own_origin(origin.decode("latin-1"), host)
+        allowed = self._is_allowed(origin)
         fetched_by_another = headers.get(b"sec-fetch-site") in (b"cross-site", b"same-site")
         is_page = headers.get(b"sec-fetch-mode") == b"navigate" and scope["path"] in _PAGES
         if (foreign and not allowed) or (fetched_by_another and not (allowed or is_page)):
@@ -89,7 +100,9 @@ class Guard:
             length = headers.get(b"content-length", b"0")
             if kind != b"application/json" and (kind or length != b"0"):
                 raise Failure(415, "MEDIA_TYPE", "The body must be `application/json`.")
-        return origin.encode("latin-1") if allowed else b""
+
+    def _is_allowed(self, origin: bytes) -> bool:
+        return origin.decode("latin-1") in self._settings.origins
 
     def _is_own_host(self, host: str) -> bool:
         name = _hostname(host)
@@ -129,15 +142,6 @@ class Guard:
 
         return bounded
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send, failure: Failure) -> None:
-        if scope["type"] == "websocket":
-            # Before it is accepted: the server answers the handshake by 403.
-            await send({"type": "websocket.close", "code": 1008, "reason": failure.reason})
-            return
-        state = scope["state"]
-        response = response_of(state["shape"], failure, state["request_id"])
-        await response(scope, receive, send)
-
 
 # Where a link from another page may lead.
 _PAGES = frozenset({"/", "/chat", "/dashboard", "/docs", "/redoc"})
@@ -171,18 +175,19 @@ class _Sending:
             message = {**message, "headers": headers}
         await self._send(message)
 
-    async def preflight(self) -> None:
-        """Say that the page may call."""
-        headers = list(_PREFLIGHT.items())
+    async def preflight(self, asked: bytes) -> None:
+        """Say that the page may call; `asked` are the headers that it means to send."""
+        names = (name.strip().lower() for name in asked.split(b","))
+        of_sdks = [name for name in names if _OF_SDKS.fullmatch(name)][:_MOST_OF_SDKS]
+        allowed = b", ".join((_ALLOWED, *of_sdks))
+        headers = [*_PREFLIGHT.items(), (b"access-control-allow-headers", allowed)]
         await self({"type": "http.response.start", "status": 204, "headers": headers})
         await self({"type": "http.response.body", "body": b""})
 
 
 def _hostname(host: str) -> str:
-    try:
-        return (urlsplit(f"//{host}").hostname or "").lower()
-    except ValueError:
-        return ""
+    found = _HOST.fullmatch(host)
+    return (found["bare"] or found["bracketed"]).lower() if found else ""
 
 
 def _too_large(limit: int) -> Failure:

@@ -25,12 +25,14 @@ class Ready(BaseModel):
     status: Literal["ok", "unavailable"]
 
 
+@router.head("/livez", include_in_schema=False)
 @router.get("/livez")
 async def livez() -> Alive:
     """The shim runs; says nothing of the service."""
     return Alive()
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", responses={503: {"model": Ready}})
 async def readyz(call: Asked) -> Ready:
     """200 while the service takes calls, 503 while it cannot be reached or drains."""

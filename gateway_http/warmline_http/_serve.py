@@ -15,6 +15,7 @@ import structlog
 import uvicorn
 
 from warmline_http._app import create_app
+from warmline_http._protocol import Socket, protocol_of
 from warmline_http._settings import HttpSettings
 
 # Streams that are open when it stops get so long for what is on its way.
@@ -85,13 +86,12 @@ def server_of(settings: HttpSettings) -> Server:
     """The server, to be run on a bound socket."""
     config = uvicorn.Config(
         create_app(settings),
-        # Strict about what a request is, where others are fast.
-        http="h11",
-        ws="websockets-sansio",
+        # h11: strict about what a request is, where others are fast.
+        http=protocol_of(settings),
+        ws=Socket,
         ws_max_size=settings.body_bytes,
         ws_ping_interval=settings.heartbeat,
         ws_ping_timeout=settings.heartbeat,
-        h11_max_incomplete_event_size=settings.header_bytes,
         limit_concurrency=settings.connections,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=_GRACE,

@@ -95,6 +95,9 @@ def response_of(shape: Shape, failure: Failure, request_id: str) -> Response:
         headers["retry-after"] = str(max(1, math.ceil(failure.retry_after)))
     if failure.status == 401:
         headers["www-authenticate"] = "Bearer"
+    if failure.status == 408:
+        # The rest may drip in for ever.
+        headers["connection"] = "close"
     status = anthropic_status(failure) if shape is Shape.ANTHROPIC else failure.status
     body = msgspec.json.encode(body_of(shape, failure, request_id))
     return Response(body, status, headers, media_type="application/json")

@@ -19,7 +19,9 @@ async def shim() -> AsyncIterator[Shim]:
 
 async def test_only_its_own_host_is_served(shim: Shim) -> None:
     """A page that points its own name at the shim gets nothing (DNS rebinding)."""
-    for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", "[::2]", "a b"):
+    names = ("evil.example", "evil.example:80", "127.0.0.1.evil.example", "[::2]", "a b")
+    within = ("evil.example:80@localhost", "localhost/x", "localhost?x", "localhost:1:2", "[::1]x")
+    for host in (*names, *within):
         answer = await shim.http.get("/livez", headers={"host": host})
         assert answer.status_code == 403
         assert answer.json()["error"]["reason"] == "HOST_NOT_ALLOWED"
@@ -58,6 +60,35 @@ async def test_a_page_that_is_allowed_may_read_the_answer(shim: Shim) -> None:
     assert "access-control-allow-origin" not in own.headers
 
 
+async def test_a_page_may_use_an_sdk(shim: Shim) -> None:
+    """The SDKs' own headers are allowed as they are asked for; what only looks like them is not."""
+    asked = {
+        "origin": "https://app.example",
+        "access-control-request-method": "POST",
+        "access-control-request-headers": (
+            "x-stainless-os, X-Stainless-Helper-Method,x-other, x-stainless-a_b"
+        ),
+    }
+    preflight = await shim.http.options("/v1/messages", headers=asked)
+    names = preflight.headers["access-control-allow-headers"].split(", ")
+    assert names[-2:] == ["x-stainless-os", "x-stainless-helper-method"]
+    assert "content-type" in names
+    assert not {"x-other", "*"} & set(names)
+
+
+async def test_a_page_may_read_why_it_is_refused(shim: Shim) -> None:
+    """Also where no route has seen the request; and which headers an answer has that only we know."""
+    origin = {"origin": "https://app.example"}
+    body = b"x" * (BODY + 1)
+    for kind, status in (("text/plain", 415), ("application/json", 413)):
+        headers = origin | {"content-type": kind}
+        answer = await shim.http.post("/v1/messages", content=body, headers=headers)
+        assert answer.status_code == status
+        assert answer.headers["access-control-allow-origin"] == "https://app.example"
+        assert "x-warmline-ignored" in answer.headers["access-control-expose-headers"]
+        assert answer.headers["vary"] == "origin"
+
+
 async def test_a_body_is_json(shim: Shim) -> None:
     """Anything else is 415: what a form can send needs no permission of the browser's."""
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data"):
@@ -87,10 +118,15 @@ async def test_failures_have_the_shape_of_their_api(shim: Shim) -> None:
 
 
 async def test_a_service_that_is_gone_is_told() -> None:
-    """`/livez` speaks of the shim alone, `/readyz` of the service."""
+    """`/livez` speaks of the shim alone, `/readyz` of the service; `HEAD` is answered as `GET`."""
     async with running_service() as service:
         async with shim_before(service) as shim:
             assert (await shim.http.get("/readyz")).json() == {"status": "ok"}
+            for path in ("/health", "/gateway/health", "/livez", "/readyz"):
+                head = await shim.http.head(path)
+                assert (head.status_code, head.content) == (200, b"")
+                assert head.headers["content-type"] == "application/json"
             await service.stop()
             assert (await shim.http.get("/readyz")).status_code == 503
+            assert (await shim.http.head("/health")).status_code == 503
             assert (await shim.http.get("/livez")).status_code == 200

@@ -9,12 +9,14 @@ from typing import Any
 import msgspec
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError
 from warmline.v1 import model_service_pb2
 
 from warmline_http import _sse
 from warmline_http._answer import Answer
 from warmline_http._call import Asked
 from warmline_http._completion import ANSWERS, Key, begun, headers_of
+from warmline_http._failure import Failure
 from warmline_http.anthropic._request import (
     NOT_THE_APIS,
     CountBody,
@@ -62,10 +64,29 @@ async def count_tokens(call: Asked, body: CountBody) -> Counted:
 
     What is this service's alone in a body is not sent on, a credential neither.
     """
-    sent = body.model_dump_json(exclude_unset=True, exclude=NOT_THE_APIS).encode()
-    request = model_service_pb2.CountTokensRequest(body=sent)
+    request = model_service_pb2.CountTokensRequest(body=_json(body))
     answer = await call.unary("models", "CountTokens", request)
     return Counted(input_tokens=answer.input_tokens)
+
+
+def _json(body: CountBody) -> bytes:
+    try:
+        return body.model_dump_json(exclude_unset=True, exclude=NOT_THE_APIS).encode()
+    except PydanticSerializationError:
+        # It does not say which; fields that we do not know may hold anything.
+        for name in body.model_fields_set:
+            if not _can_be_said(body, name):
+                wrong = "has text that is no Unicode, or is nested too deeply"
+                raise Failure.field(name[:200], wrong) from None
+        raise
+
+
+def _can_be_said(body: CountBody, name: str) -> bool:
+    try:
+        body.model_dump_json(include={name})
+    except PydanticSerializationError:
+        return False
+    return True
 
 
 async def _whole(answer: Answer) -> bytes:

@@ -81,7 +81,7 @@ class Provision:
         await self._hold_to_policy()
         if not self.hot:
             # Only a process of its own is risked for a turn that may not be stored.
-            await asyncio.wait({turn.settled})
+            await turn.known()
             await self._check(turn)
         # Looked up only where a process will be told it: the session's own knows it.
         past = None if self.hot else await self._recall.past()
@@ -152,7 +152,7 @@ class Provision:
     async def _bind(self, lease: Lease[CliProcess], turn: Turn, past: Past) -> float | None:
         """Make a fresh process the session's; gives how long telling it the past took, if it has one."""
         process, session = lease.process, self._session
-        await asyncio.wait({turn.settled})
+        await turn.known()
         if past is None:
             # The session's own may have died since we looked: the past is needed after all.
             past = await self._recall.past()

@@ -108,7 +108,7 @@ class Queue:
         turn = self._running or (self._waiting[0] if self._waiting else None)
         if turn is None:
             return InterruptOutcome.NOTHING_RUNNING, ""
-        await asyncio.wait({turn.settled})
+        await turn.known()
         if turn is not self.running and turn not in self._waiting:
             return InterruptOutcome.NOTHING_RUNNING, ""
         return await self._runner.stop(turn), turn.id

@@ -202,7 +202,7 @@ class Turn:
         # By itself: a process that does not read must not keep a bound or an interrupt waiting.
         sending = asyncio.create_task(self._begin(process, go_on))
         try:
-            await self._known()
+            await self._known_or_ended()
             self._last_heard = self._loop.time()
             if self._ran_from is None:
                 self._ran_from = self._last_heard
@@ -227,10 +227,16 @@ class Turn:
             self._rest.begin(self.id, None if self._goes_on else self.message.blocks())
         process.attach(self)
 
-    async def _known(self) -> None:
-        """Wait until it is known whether it is stored, or it has ended: soon, as the store gives up."""
-        known: set[asyncio.Future[Any]] = {self.settled, self.end}
-        await asyncio.wait(known, return_when=asyncio.FIRST_COMPLETED)
+    async def known(self) -> None:
+        """Wait until it is known whether it is stored; at once where it is."""
+        if not self.settled.done():
+            await asyncio.wait({self.settled})
+
+    async def _known_or_ended(self) -> None:
+        """The same, or it has ended: soon, as the store gives up."""
+        if not self.settled.done():
+            known: set[asyncio.Future[Any]] = {self.settled, self.end}
+            await asyncio.wait(known, return_when=asyncio.FIRST_COMPLETED)
 
     @property
     def stored(self) -> bool:
@@ -245,7 +251,7 @@ class Turn:
         """Stop the turn within `timeout` seconds, or give the process up: FORCED."""
         self._interrupted = True
         ended = self.end
-        await self._known()
+        await self._known_or_ended()
         if self._withdrawn:
             return InterruptOutcome.NOTHING_RUNNING
         until = self._loop.time() + timeout

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 from google.protobuf import json_format
+from google.protobuf.struct_pb2 import Struct
 from warmline.v1 import chat_service_pb2 as pb
 
 from warmline_service.errors import field_invalid
@@ -85,13 +86,21 @@ def _block(
         case "tool_call":
             call = block.tool_call
             name = f"mcp__{CLIENT_SERVER}__{call.name}" if call.name in tools else call.name
-            given = json_format.MessageToDict(call.input)
+            given = _input(call.input, f"{field}.tool_call.input")
             yield {"type": "tool_use", "id": call.id, "name": name, "input": given}
         case "tool_output":
             yield tool_result(block.tool_output)
         case "thinking" if block.thinking.signature:
             thought = block.thinking
             yield {"type": "thinking", "thinking": thought.text, "signature": thought.signature}
+
+
+def _input(given: Struct, field: str) -> Mapping[str, Any]:
+    try:
+        told: Mapping[str, Any] = json_format.MessageToDict(given)
+    except ValueError:
+        raise field_invalid(field, "holds a number that JSON has not") from None
+    return told
 
 
 def tool_result(output: pb.ToolOutput) -> Block:

@@ -176,6 +176,7 @@ class Protocol(H11Protocol):
             self.transport.close()
             return
         self._answer(failure)
+        self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._timer = self.loop.call_later(_LINGER, self.transport.abort)

@@ -176,7 +176,11 @@ HEADS: list[tuple[bytes, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("said", "reason"), HEADS)
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    HEADS,
+    ids=["header", "path", "headers", "endless", "line", "zero", "no-host", "tls"],
+)
 async def test_a_head_that_cannot_be_served_is_named(shim: Shim, said: bytes, reason: str) -> None:
     """However much of it comes at a time; the client has the answer, and no reset, also while it sends."""
     status = 431 if reason == "HEADERS_TOO_LARGE" else 400
@@ -225,6 +229,7 @@ async def test_a_large_head_is_refused_in_the_shape_of_its_route(shim: Shim) -> 
 @pytest.mark.parametrize(
     ("more", "status"),
     [(b"x: " + b"y" * 9000, 431), (b"x: y\r\n" * 200 + b"x: y", 431), (b"content-length: 1", 400)],
+    ids=["line", "headers", "body"],
 )
 async def test_a_handshake_that_cannot_be_read_is_refused(
     shim: Shim, more: bytes, status: int

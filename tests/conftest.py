@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
@@ -40,6 +41,8 @@ def pytest_configure() -> None:
     quiet = hypothesis.HealthCheck.too_slow
     hypothesis.settings.register_profile("shared", deadline=None, suppress_health_check=[quiet])
     hypothesis.settings.load_profile("shared")
+    # Ignored where the run was begun in the background, and then by every command that is tried here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     leaks.adopt_orphans()
     # Held for the whole run: the last channel to go would wait for gRPC's thread, on the loop.
     grpc.aio.init_grpc_aio()

@@ -15,7 +15,8 @@ from warmline_http._call import Call
 from warmline_http._events import ENDS
 from warmline_http._failure import Failure, within
 from warmline_http._link import Chat
-from warmline_http._merging import Merging, Step, Written, line_of
+from warmline_http._merging import OWN_TOOL, PROGRESS, Merging, Step, Written, line_of
+from warmline_http._progress import progress_of
 from warmline_http._talk import Talk
 
 _log = structlog.get_logger(__name__)
@@ -81,13 +82,15 @@ class Answer:
             self._ready = await self._read()
 
     async def steps(self) -> AsyncIterator[Step]:
-        """What the model writes. Raises Failure."""
+        """What the model writes, and how the turn goes on. Raises Failure."""
         async for event in self.events():
             if event.HasField("raw") and event.raw.type == "stream_event":
                 for step in self._steps(event.raw.json):
                     yield step
                 if self._merging.asks:
                     break
+            elif text := progress_of(event, OWN_TOOL):
+                yield {"type": PROGRESS, "text": text}
             elif event.turn_completed.stop_reason == pb.STOP_REASON_INTERRUPTED:
                 self._merging.cut()
             elif event.turn_completed.HasField("structured_output"):

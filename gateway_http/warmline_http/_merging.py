@@ -9,7 +9,9 @@ from typing import Any
 
 import msgspec
 
-_OWN_TOOL = "mcp__client__"
+OWN_TOOL = "mcp__client__"
+# A step that is no event of the API's: `text` says how the turn goes on.
+PROGRESS = "progress"
 
 Step = Mapping[str, Any]
 
@@ -134,10 +136,10 @@ class Merging:
 
     def _block(self, index: int, block: dict[str, Any]) -> Iterable[Step]:
         if block["type"] == "tool_use":
-            if not block["name"].startswith(_OWN_TOOL):
+            if not block["name"].startswith(OWN_TOOL):
                 return
             self._calls = True
-            block = {**block, "name": block["name"].removeprefix(_OWN_TOOL)}
+            block = {**block, "name": block["name"].removeprefix(OWN_TOOL)}
         elif self._formed and block["type"] == "text":
             return
         place = self._told[index] = len(self._written.content)

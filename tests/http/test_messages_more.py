@@ -67,6 +67,35 @@ async def test_an_agent_leads(shim: Shim, model: Model) -> None:
     assert "agent" in unknown.json()["error"]["message"]
 
 
+async def test_which_tools_run_is_told_beside_the_answer(shim: Shim) -> None:
+    """By comments, which no SDK shows."""
+    agent = {"description": "Lists", "prompt": "You list."}
+    text = '::tool Glob {"pattern":"*"}\n::say done'
+    asked = body(text, agents={"lister": agent}, stream=True)
+    answer = await shim.http.post("/v1/messages", json=asked)
+    assert ": tool Glob" in comments(answer)
+
+
+async def test_what_a_message_waits_for_is_told_beside_the_answer(shim: Shim) -> None:
+    """Whoever left the turn before it may come back at once."""
+    asked = body("::pace 20ms\n::text 200", stream=True)
+    async with shim.http.stream("POST", "/v1/messages", json=asked) as gone:
+        session = gone.headers["x-session-id"]
+        async for line in gone.aiter_lines():
+            if "text_delta" in line:
+                break
+    after = body("next", session_id=session, stream=True)
+    async with asyncio.timeout(60):
+        while (answer := await shim.http.post("/v1/messages", json=after)).status_code == 409:
+            await asyncio.sleep(0.02)
+    assert ": queued, 1 before it" in comments(answer)
+
+
+def comments(answer: httpx.Response) -> list[str]:
+    """What no SDK shows."""
+    return [line.rstrip() for line in answer.text.split("\n") if line.startswith(": ")]
+
+
 async def test_a_stopped_answer_does_not_look_whole(shim: Shim) -> None:
     """It ends as one that was cut, in a stream and at once."""
     for stream in (True, False):

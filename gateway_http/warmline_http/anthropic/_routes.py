@@ -17,6 +17,7 @@ from warmline_http._answer import Answer
 from warmline_http._call import Asked
 from warmline_http._completion import ANSWERS, Key, begun, headers_of
 from warmline_http._failure import Failure
+from warmline_http._merging import PROGRESS
 from warmline_http.anthropic._request import (
     NOT_THE_APIS,
     CountBody,
@@ -113,6 +114,9 @@ async def _steps(answer: Answer) -> AsyncGenerator[bytes, None]:
         # Before the model answers: that it was heard.
         yield _sse.comment("warmline") + _PING
         async for step in answer.steps():
+            if step["type"] == PROGRESS:
+                yield _sse.comment(step["text"])
+                continue
             yield _sse.event(msgspec.json.encode(step), step["type"])
     finally:
         answer.close()

@@ -11,6 +11,7 @@ from warmline_http import _sse
 from warmline_http._answer import Answer
 from warmline_http._call import Asked
 from warmline_http._completion import ANSWERS, Key, begun, headers_of
+from warmline_http._merging import PROGRESS
 from warmline_http.openai._body import CompletionBody
 from warmline_http.openai._reply import Reply
 from warmline_http.openai._request import ignored_in, talk_of
@@ -56,6 +57,8 @@ async def _chunks(answer: Answer, reply: Reply) -> AsyncGenerator[bytes, None]:
         # Before the model answers: that it was heard.
         yield _sse.comment("warmline") + reply.begin()
         async for step in answer.steps():
+            if step["type"] == PROGRESS:
+                yield _sse.comment(step["text"])
             for chunk in reply.take(step):
                 yield chunk
         for chunk in reply.end(answer.written):

@@ -15,7 +15,7 @@ from warmline_http._call import Call
 from warmline_http._events import ENDS
 from warmline_http._failure import Failure, within
 from warmline_http._link import Chat
-from warmline_http._merging import OWN_TOOL, PROGRESS, Merging, Step, Written, line_of
+from warmline_http._merging import PROGRESS, Merging, Step, Written, line_of
 from warmline_http._progress import progress_of
 from warmline_http._talk import Talk
 
@@ -89,7 +89,7 @@ class Answer:
                     yield step
                 if self._merging.asks:
                     break
-            elif text := progress_of(event, OWN_TOOL):
+            elif text := progress_of(event):
                 yield {"type": PROGRESS, "text": text}
             elif event.turn_completed.stop_reason == pb.STOP_REASON_INTERRUPTED:
                 self._merging.cut()
@@ -195,27 +195,21 @@ class Answer:
             return
         self.close()
         opening = chat_pb.Open(session_id=self.opened.session_id, takeover=True)
-        try:
-            async with asyncio.timeout(_NAMED_WITHIN):
-                self._chat, _ = await self._call.chat(opening)
-                await self._name([self._talk.name(())])
-        except (Failure, TimeoutError) as error:
-            self._log_unnamed(error)
+        await self._name([self._talk.name(())], opening)
 
-    async def _name(self, names: Sequence[str]) -> None:
-        assert self._chat is not None
+    async def _name(self, names: Sequence[str], opening: chat_pb.Open | None = None) -> None:
         frame = chat_pb.ChatRequest(checkpoint=chat_pb.Checkpoint(continuations=names))
         try:
             async with asyncio.timeout(_NAMED_WITHIN):
+                if opening is not None:
+                    self._chat, _ = await self._call.chat(opening)
+                assert self._chat is not None
                 await self._chat.send(frame)
                 while not any(event.HasField("checkpointed") for event in await self._read()):
                     pass
         except (Failure, TimeoutError) as error:
-            self._log_unnamed(error)
-
-    def _log_unnamed(self, error: Exception) -> None:
-        # The next request tells the whole conversation to another process.
-        _log.warning("session not named", request_id=self._call.request_id, error=repr(error))
+            # The next request tells the whole conversation to another process.
+            _log.warning("session not named", request_id=self._call.request_id, error=repr(error))
 
     async def _read(self) -> list[pb.Event]:
         assert self._chat is not None

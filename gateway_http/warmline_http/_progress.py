@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from warmline.v1 import events_pb2 as pb
 
+from warmline_http._merging import OWN_TOOL
+
 _MOST = 128
 
 
-def progress_of(event: pb.Event, own_tools: str) -> str:
-    """What an event tells of queue, tools and agents; empty for others, and for tools named `own_tools`..."""
+def progress_of(event: pb.Event) -> str:
+    """What an event tells of queue, tools and agents; empty for others, and for tools of the caller's."""
     match event.WhichOneof("kind"):
         case "turn_queued" if event.turn_queued.position:
             return f"queued, {event.turn_queued.position} before it"
-        case "tool_call" if not event.tool_call.name.startswith(own_tools):
+        case "tool_call" if not event.tool_call.name.startswith(OWN_TOOL):
             return _line(f"tool {event.tool_call.name}")
         case "agent_event":
             state = pb.AgentEvent.State.Name(event.agent_event.state).removeprefix("STATE_")

@@ -98,11 +98,7 @@ class Talk:
     @cached_property
     def _before(self) -> bytes:
         setup = self.config.SerializeToString(deterministic=True)
-        whose = (
-            hashlib.sha256(self.whose.encode("utf-8", "surrogatepass")).digest()
-            if self.whose
-            else b""
-        )
+        whose = self.whose.encode("utf-8", "surrogatepass")
         told = b"%s\0%d\0%s%s" % (self.kind.encode(), len(setup), setup, whose)
         return hashlib.sha256(told).digest()
 

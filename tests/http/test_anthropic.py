@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anthropic
@@ -11,8 +11,8 @@ import httpx
 import pytest
 from anthropic import AsyncAnthropic
 from conversing import PNG, Model
-from shared import ServiceThread, shared_service
-from shimming import Shim, running_shim, shim_to
+from shared import ServiceThread
+from shimming import Shim, running_shim
 
 pytestmark = [pytest.mark.real_cli, pytest.mark.shared_service]
 
@@ -24,26 +24,6 @@ WEATHER: Any = {
 CALLS = (
     '::tool mcp__client__weather {"city":"Basel"}\n::tool mcp__client__weather {"city":"Bern"}\n'
 )
-
-
-@pytest.fixture(scope="module")
-def model() -> Model:
-    """What the service's model was asked."""
-    return Model()
-
-
-@pytest.fixture(scope="module")
-def thread(model: Model) -> Iterator[ServiceThread]:
-    """The module's service, with a spare for plain completions."""
-    with shared_service(model, pool={"bare_spares": True}) as made:
-        yield made
-
-
-@pytest.fixture
-async def shim(thread: ServiceThread) -> AsyncIterator[Shim]:
-    """A shim in front of it."""
-    async with shim_to(f"127.0.0.1:{thread.port}") as made:
-        yield made
 
 
 @pytest.fixture

@@ -4,39 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx
 import pytest
 from conversing import Model
-from shared import ServiceThread, shared_service
-from shimming import Shim, shim_to
+from shimming import Shim
 
 pytestmark = [pytest.mark.real_cli, pytest.mark.shared_service]
 
 KEEPALIVE = "/v1/messages/keepalive"
 TOOL = {"name": "weather", "input_schema": {"type": "object"}}
-
-
-@pytest.fixture(scope="module")
-def model() -> Model:
-    """What the service's model was asked."""
-    return Model()
-
-
-@pytest.fixture(scope="module")
-def thread(model: Model) -> Iterator[ServiceThread]:
-    """The module's service, with a spare for plain completions."""
-    with shared_service(model, pool={"bare_spares": True}) as made:
-        yield made
-
-
-@pytest.fixture
-async def shim(thread: ServiceThread) -> AsyncIterator[Shim]:
-    """A shim in front of it."""
-    async with shim_to(f"127.0.0.1:{thread.port}") as made:
-        yield made
 
 
 def body(content: Any, **more: Any) -> dict[str, Any]:

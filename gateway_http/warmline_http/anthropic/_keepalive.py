@@ -17,7 +17,7 @@ from warmline_http._answer import Answer
 from warmline_http._call import Asked
 from warmline_http._completion import Key, begun, headers_of
 from warmline_http._failure import Failure
-from warmline_http._merging import OWN_TOOL, Written
+from warmline_http._merging import Written
 from warmline_http._progress import progress_of
 from warmline_http.anthropic._request import KEPT, MessagesBody, ignored_in, talk_of
 
@@ -71,7 +71,7 @@ async def _lines(answer: Answer) -> AsyncGenerator[bytes, None]:
                 _keep(answer.written, event.raw.json)
                 yield _sse.event(event.raw.json.encode())
             elif event.turn_queued.position:
-                yield _sse.comment(progress_of(event, OWN_TOOL))
+                yield _sse.comment(progress_of(event))
             elif event.HasField("client_tool_called"):
                 break  # The caller's next request has the result, and goes on with the turn.
         await answer.name()

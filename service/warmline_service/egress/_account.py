@@ -81,7 +81,8 @@ class Account:
         until = self._held_until
         if until is None:
             return
-        await asyncio.wait({until})  # Which is not this one's to cancel.
+        if not until.done():
+            await asyncio.wait({until})  # Which is not this one's to cancel.
         if not until.result():
             raise WarmlineError(
                 Reason.INTERNAL, "What this process was told is not to be answered."

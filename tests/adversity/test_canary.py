@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 from aiohttp import web
+from kept import contents, secret_of
 from mcp_servers import REACHABLE, TOKEN, mcp_server
 from parking import say
 from running import data_directory
@@ -78,11 +79,6 @@ def processes(service: Served) -> Iterator[bytes]:
                 yield path.read_bytes()
 
 
-def files(root: Path) -> Iterator[bytes]:
-    """Every file of a directory."""
-    yield from (path.read_bytes() for path in root.rglob("*") if path.is_file())
-
-
 def found(planted: dict[str, str], texts: Iterable[bytes]) -> set[str]:
     """Whose secret is in one of these."""
     whole = b"\n".join(texts)
@@ -121,7 +117,7 @@ async def test_no_secret_leaves(tmp_path: Path) -> None:
     """Operator's, callers', servers' and the service's own: in no event, error, log, file or process."""
     entry, key = tenant("acme", scopes=["chat", "read"])
     planted = {"operator": canary(), "session": canary(), "refused": f"bad-{canary()}"}
-    planted |= {"server": TOKEN, "key": key.rpartition("_")[2]}
+    planted |= {"server": TOKEN, "key": secret_of(key)}
     provider, log = Provider(), tmp_path / "log"
     told: list[bytes] = []
     async with provider.serving(), mcp_server() as sums:
@@ -162,7 +158,7 @@ async def test_no_secret_leaves(tmp_path: Path) -> None:
                         await stranger.models()
                     told.append(str(caught.value).encode())
                 await asyncio.wait_for(service.drained(), 60)
-            kept = [text for text in files(data) if text.strip() != planted["vault"].encode()]
+            kept = [text for text in contents(data) if text.strip() != planted["vault"].encode()]
     # They did get to where they belong.
     assert {planted["operator"], planted["session"], planted["refused"]} <= set(provider.keys)
     assert sums.calls == ["add", "add"]

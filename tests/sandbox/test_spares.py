@@ -5,6 +5,7 @@ import json
 import pytest
 from conversing import Model
 from inside import bash, python
+from kept import paths
 from parking import say, work_of
 from shared import ServiceThread
 from warmline_client import Client, Conversation
@@ -36,8 +37,9 @@ async def test_nothing_is_left_for_the_next_session(
         assert "::say nothing" in str(model.asked[-1])
         assert "PLANTED" not in str(model.asked[-1])
         slot = (await work_of(thread.service, chat.session_id)).parent
-    found = [path for path in slot.rglob("*") if path.name == "planted"]
-    assert not found
+    names = {path.name for path in paths(slot)}
+    assert ".claude.json" in names
+    assert "planted" not in names
     assert "PLANTED" not in (slot / "config" / ".claude.json").read_text()
 
 

@@ -9,6 +9,7 @@ import pytest
 import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from issuer import AUDIENCE, Issuer
+from kept import contents, secret_of
 from running import (
     data_directory,
     events_of,
@@ -137,8 +138,8 @@ async def test_the_first_key_is_shown_once(tmp_path: Path) -> None:
         async with service_in(data, shown.append, cli=settings["cli"]) as service:
             await _comes_in(service, shown[0])
         assert len(shown) == 1
-        kept = [path.read_bytes() for path in data.rglob("*") if path.is_file()]
-    secret = shown[0].rpartition("_")[2].encode()
+        kept = contents(data)
+    secret = secret_of(shown[0]).encode()
     assert not any(secret in each for each in kept)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kept import contents
 from key_provider import Provider
 from parking import say, start_of
 from running import data_directory, kinds, running_client, service_in
@@ -90,7 +91,7 @@ async def test_it_is_stored_sealed_and_holds_over_a_restart(provider: Provider) 
             session = await client.session(session_id)
             assert session.config.credential.WhichOneof("kind") == "api_key"
             assert session.config.credential.api_key == ""
-        kept = [path.read_bytes() for path in data.rglob("*") if path.is_file()]
+        kept = contents(data)
         assert not any(OURS.encode() in each for each in kept)
         async with _client(data, provider) as client, client.chat(session_id=session_id) as chat:
             await say(chat, "again")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from conversing import Model
 from google.protobuf.json_format import ParseDict
+from kept import contents
 from mcp_servers import REACHABLE, TOKEN, Running, mcp_server
 from parking import say, start_of
 from running import TOOLS, data_directory, running_client, service_in
@@ -230,7 +231,7 @@ async def test_headers_are_stored_sealed_and_hold_over_a_restart(sums: Running) 
                 session_id = chat.session_id
             told = await client.session(session_id)
             assert dict(told.config.mcp_servers["sums"].http.headers) == {"authorization": ""}
-        kept = [path.read_bytes() for path in data.rglob("*") if path.is_file()]
+        kept = contents(data)
         assert not any(TOKEN.encode() in each for each in kept)
         async with _client(data) as client:
             async with client.chat(session_id=session_id) as chat:

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+from kept import contents
 from key_provider import Provider
 from parking import say
 from running import data_directory, service_in
@@ -73,7 +74,7 @@ async def test_a_credential_is_who_one_is_and_pays(
             async with connect(address, api_key=MINE) as me, me.chat(session_id=mine) as chat:
                 await say(chat, "again")
         assert provider.seen == [MINE, YOURS, MINE]
-        kept = [path.read_bytes() for path in data.rglob("*") if path.is_file()]
+        kept = contents(data)
         assert not any(each.encode() in data for each in (MINE, YOURS) for data in kept)
     logged = capsys.readouterr()
     assert "own-" in logged.out

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from authorization import AuthorizationServer
 from google.protobuf.message import Message
+from kept import contents
 from key_provider import Provider
 from parking import client_of, failure, say, start_of
 from processes import descendants
@@ -169,7 +170,7 @@ async def test_nothing_ever_shows_it(
                 bad.api_key = "k3y-of-acme\n"
                 with pytest.raises(WarmlineError) as refused:
                     await admin.set_credential(bad)
-        files = [path.read_bytes() for path in data.rglob("*") if path.is_file()]
+        files = contents(data)
     assert len(secrets) == 7
     assert processes
     shown = " ".join(map(_fields, told)) + str(refused.value) + str(refused.value.fields)

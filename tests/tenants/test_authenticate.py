@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
+from kept import secret_of
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.tenants import (
     Authenticator,
@@ -83,7 +84,7 @@ async def test_anything_else_is_refused(form: str) -> None:
 async def test_a_key_with_anothers_secret_is_refused() -> None:
     """The id alone opens nothing."""
     door, other = Door(), Door()
-    secret = other.key.rpartition("_")[2]
+    secret = secret_of(other.key)
     error = await door.refuses(f"Bearer wl_{door.key_id}_{secret}")
     assert error.reason is Reason.KEY_INVALID
 

@@ -31,6 +31,7 @@ from bench import (
     idle,
     journal,
     litellm,
+    machine,
     memory,
     sandbox,
     tenants,
@@ -42,6 +43,7 @@ from bench.plan import Plan
 from bench.table import show
 
 _PARTS = {
+    "machine": machine.run,
     "first-text": first_text.run,
     "sandbox": sandbox.run,
     "throughput": throughput.run,

@@ -1,4 +1,4 @@
-"""An nginx of Debian's in front of something, as one has it who has set nothing but `proxy_pass`."""
+"""An nginx of Debian's in front of something, as one has it who has set nothing but what is in the docs."""
 
 from __future__ import annotations
 
@@ -28,6 +28,12 @@ http {{
     server {{
         listen 127.0.0.1:{port};
         location / {{ proxy_pass {upstream}; }}
+        location /v1/chat/ws {{
+            proxy_pass {upstream};
+            proxy_http_version 1.1;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection upgrade;
+        }}
     }}
 }}
 """

@@ -169,7 +169,8 @@ def _invalid(error: RequestValidationError) -> Failure:
     for each in error.errors():
         place = [str(part) for part in each["loc"]]
         # `body`, `query` and the like say where, not which.
-        name = ".".join(place[1:]) or place[0]
+        # What is no JSON has no fields, only a place at which it goes wrong.
+        name = place[0] if each["type"] == "json_invalid" else ".".join(place[1:]) or place[0]
         wrong.setdefault(name[:200], str(each["msg"]))
     text = "; ".join(f"{name}: {what}" for name, what in list(wrong.items())[:5])
     return Failure(400, "FIELD_INVALID", text, fields=wrong)

@@ -27,12 +27,13 @@ async def begun(call: Call, talk: Talk) -> Answer:
 
     Who shows nothing else is, where the service takes that, who the credential in the body says.
     """
-    try:
-        return await _begun(call, talk)
-    except Failure as failure:
-        if failure.status != 401 or call.shows_who or talk.credential is None:
-            raise
-        return await _begun(call.shown(talk.credential.oauth_token), talk)
+    if talk.credential is not None and not call.shows_who:
+        try:
+            return await _begun(call.shown(talk.credential.oauth_token), talk)
+        except Failure as failure:
+            if failure.status != 401:
+                raise
+    return await _begun(call, talk)
 
 
 async def _begun(call: Call, talk: Talk) -> Answer:

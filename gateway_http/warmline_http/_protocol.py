@@ -31,6 +31,7 @@ def protocol_of(settings: HttpSettings) -> type[H11Protocol]:
     class Bounded(Protocol):
         read_timeout = settings.read_timeout
         header_bytes = settings.header_bytes
+        most_connections = settings.connections
 
     return Bounded
 
@@ -84,11 +85,13 @@ class Protocol(H11Protocol):
 
     A head has `read_timeout` from the connection's beginning, or from its first byte after an answer; so
     has what is left of a body that nobody waits for. Between requests `timeout_keep_alive` counts, and
-    while an answer is made nothing does.
+    while an answer is made nothing does. Of more connections than `most_connections` all requests are
+    refused.
     """
 
     read_timeout: float
     header_bytes: int
+    most_connections: int
 
     def __init__(
         self,
@@ -115,11 +118,15 @@ class Protocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Take what came, and see whether a head is waited for now."""
         if not self._is_over:
+            self.app = _refuse_all if self._is_one_too_many else self.config.loaded_app
             super().data_received(data)
             self._look()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         """Hand the connection over to another protocol, which is not to be disturbed."""
+        if self._is_one_too_many:
+            self._refuse(_too_many())
+            return
         self._wait_no_more()
         self._is_over = True
         try:
@@ -139,6 +146,10 @@ class Protocol(H11Protocol):
             self._refuse(Failure(_TOO_LARGE, "HEADERS_TOO_LARGE", text))
         else:
             self._refuse(Failure(400, "HTTP_INVALID", "This is no HTTP request."))
+
+    @property
+    def _is_one_too_many(self) -> bool:
+        return len(self.connections) > self.most_connections
 
     def _look(self) -> None:
         if self._is_over:
@@ -205,3 +216,18 @@ class Protocol(H11Protocol):
 
 def _path_of(target: bytes) -> str:
     return unquote(target.partition(b"?")[0].decode("latin-1"))
+
+
+def _too_many() -> Failure:
+    return Failure(
+        503, "TOO_MANY_CONNECTIONS", "There are too many connections already.", retry_after=1.0
+    )
+
+
+async def _refuse_all(scope: Any, receive: Any, send: Any) -> None:
+    """The application of a connection that is one too many."""
+    headers = dict(scope["headers"])
+    shape = shape_of(scope["path"], headers)
+    answer = response_of(shape, _too_many(), request_id_of(headers))
+    answer.headers["connection"] = "close"
+    await answer(scope, receive, send)

@@ -92,7 +92,6 @@ def server_of(settings: HttpSettings) -> Server:
         ws_max_size=settings.body_bytes,
         ws_ping_interval=settings.heartbeat,
         ws_ping_timeout=settings.heartbeat,
-        limit_concurrency=settings.connections,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=_GRACE,
         ssl_certfile=settings.certificate,

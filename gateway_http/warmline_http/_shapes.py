@@ -32,6 +32,17 @@ _OPENAI = {
 }
 
 
+# What becomes of a request's fields, and which they were.
+_OPENAI_NAMES = {
+    "open.config.client_tools": "tools",
+    "open.config.output_schema": "response_format",
+    "open.config.model": "model",
+    "open.config.system_prompt": "messages",
+    "open.history": "messages",
+    "message": "messages",
+}
+
+
 class Shape(Enum):
     """Whose API a route belongs to."""
 
@@ -65,7 +76,7 @@ def body_of(shape: Shape, failure: Failure, request_id: str) -> dict[str, Any]:
             "error": {
                 "message": failure.message,
                 "type": _OPENAI.get(failure.status, kind),
-                "param": next(iter(failure.fields), None),
+                "param": _param(next(iter(failure.fields), "")),
                 "code": failure.reason.lower(),
             }
         }
@@ -81,6 +92,16 @@ def body_of(shape: Shape, failure: Failure, request_id: str) -> dict[str, Any]:
     }
     told = {name: value for name, value in more.items() if value}
     return {"error": own | told | {"request_id": request_id}}
+
+
+def _param(field: str) -> str | None:
+    """The request's own name for a field of the service's."""
+    if field == "body":
+        return None
+    own = field.split(".")[0].split("[")[0]
+    if own not in ("open", "message"):
+        return field or None
+    return next((name for start, name in _OPENAI_NAMES.items() if field.startswith(start)), None)
 
 
 def anthropic_status(failure: Failure) -> int:

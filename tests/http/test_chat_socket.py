@@ -3,11 +3,13 @@
 import base64
 import json
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from chatting import Socket, socket_to
 from conversing import Model
+from golden import Golden
 from running import running_service
 from shared import ServiceThread, shared_service
 from shimming import Shim, shim_before, shim_to
@@ -24,6 +26,8 @@ WEATHER = {
     "description": "Tells the weather",
     "inputSchema": {"type": "object", "properties": {"city": {"type": "string"}}},
 }
+GOLDEN = Path(__file__).parent / "golden"
+TURN = '::think 3\n::say hello **you**\n::tool Bash {"command":"echo hi"}\n::say done'
 NO_SPARES = {"min_spares": 0, "max_spares": 0}
 
 
@@ -60,6 +64,19 @@ async def test_a_conversation_ends_by_a_half_close(socket: Socket) -> None:
     assert opened["sessionId"] == socket.seen[-1]["sessionId"]
     assert socket.seen[-1]["turnCompleted"]["result"] == "hello"
     assert socket.error == {}
+
+
+async def test_the_stream_is_as_it_always_was(socket: Socket) -> None:
+    """Every event of a turn with thinking and a tool, in protobuf's JSON names; a few things apart."""
+    await socket.send(open={})
+    await socket.send(message={"text": TURN})
+    await socket.send(halfClose={})
+    assert await socket.ended() == (1000, "done")
+    golden = Golden()
+    for event in socket.seen:
+        kind = next(name for name, value in event.items() if isinstance(value, dict))
+        golden.take(kind, event, delta=kind.endswith("Delta"))
+    golden.check(GOLDEN / "chat_socket.txt")
 
 
 async def test_approvals_are_asked_and_answered(socket: Socket) -> None:

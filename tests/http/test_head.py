@@ -16,6 +16,7 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 # What a test waits for a connection to be closed: more than the shim takes.
 _PATIENCE = 20.0
@@ -280,3 +281,25 @@ async def test_what_has_begun_is_not_disturbed(monkeypatch: pytest.MonkeyPatch) 
             await wire.reader.readuntil(b"\r\n0\r\n\r\n")
         async with connect(shim.url.replace("http", "ws") + "/socket", proxy=None) as client:
             assert await client.recv() == "still here"
+
+
+async def test_a_connection_that_is_one_too_many_is_refused() -> None:
+    """In the shape of its route, also a WebSocket's; when another goes, it may come again."""
+    request = b"GET /livez HTTP/1.1\r\n" + _HOST + b"\r\n"
+    async with shim_to("127.0.0.1:1", connections=1) as shim:
+        async with wire_to(shim) as first:
+            first.say(request)
+            assert (await first.answer())[0] == 200
+            async with wire_to(shim) as second:
+                second.say(b"GET /v1/models HTTP/1.1\r\n" + _HOST + b"\r\n")
+                status, headers, told = await second.answer()
+                assert (status, headers[b"retry-after"]) == (503, b"1")
+                assert json.loads(told)["error"]["code"] == "too_many_connections"
+                assert await second.rest() == b""
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(f"{shim.url.replace('http', 'ws')}/v1/chat/ws")
+            assert refused.value.response.status_code == 503
+            assert b"TOO_MANY_CONNECTIONS" in (refused.value.response.body or b"")
+        async with wire_to(shim) as third:
+            third.say(request)
+            assert (await third.answer())[0] == 200

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from conversing import Model
+from golden import Golden
 from shimming import Shim
 
 pytestmark = [pytest.mark.real_cli, pytest.mark.shared_service]
@@ -28,6 +30,26 @@ def lines(answer: httpx.Response) -> list[Any]:
     data = [line[6:] for line in answer.text.split("\n") if line.startswith("data: ")]
     assert data.pop() == "[DONE]"
     return [json.loads(each) for each in data]
+
+
+def _plain(line: dict[str, Any]) -> Any:
+    """What a line is for: all else that it has is the affair of the CLI, and of its version."""
+    if line["type"] == "result":
+        return {key: line[key] for key in ("is_error", "num_turns", "result", "stop_reason")}
+    if line["type"] == "system":
+        return sorted(line) if line["subtype"] == "warmline" else "…"
+    return line["message"]["content"]
+
+
+async def test_the_lines_of_keepalive_are_as_they_always_were(shim: Shim) -> None:
+    """Those of the CLI and the service's own, of a turn with thinking and a tool."""
+    told = '::think 3\n::say hello\n::tool Bash {"command":"echo hi"}\n::say done'
+    answer = await shim.http.post(KEEPALIVE, json=body(told, system="golden"))
+    golden = Golden()
+    for line in lines(answer):
+        if line.get("subtype") not in ("status", "thinking_tokens"):  # As many as it takes.
+            golden.take(line["type"], _plain(line))
+    golden.check(Path(__file__).parent / "golden" / "keepalive.txt")
 
 
 async def test_an_agent_leads(shim: Shim, model: Model) -> None:

@@ -292,7 +292,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"modalities": ["audio"]}, "modalities.0"),
     ({"functions": []}, "functions"),
     ({"tools": [{"type": "custom"}]}, "tools.0.type"),
-    ({"tools": [WEATHER, WEATHER]}, "open.config.client_tools[1].name"),
+    ({"tools": [WEATHER, WEATHER]}, "tools"),
     ({"response_format": {"type": "xml"}}, "response_format"),
 ]
 PARTS = (

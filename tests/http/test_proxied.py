@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from chatting import kinds, read, socket_to, until
 from conversing import Model
 from fastapi import APIRouter
 from nginx import running_nginx
@@ -144,3 +145,29 @@ async def test_nginx_keeps_what_it_is_not_told_to_pass_on(proxied: httpx.AsyncCl
     """Without the header nothing arrives: what the tests above show is no accident."""
     with pytest.raises(httpx.ReadTimeout):
         await proxied.get("/test/plain", timeout=1.0)
+
+
+async def test_a_cut_stream_goes_on_through_it(proxied: httpx.AsyncClient) -> None:
+    """By the id of the last event, in the query as in the header; each event once, and none missing."""
+    first = await until(proxied, "POST", 2, json={"message": "!deltas 6 50"})
+    rest = await read(proxied, "GET", params={"last_event_id": first[-1].id})
+    again = await read(proxied, "GET", headers={"last-event-id": first[-1].id})
+    told, retold = ([each.id for each in events if each.id] for events in (rest, again))
+    assert told == retold
+    assert first[-1].id not in told
+    assert kinds(rest)[-1] == "done"
+    whole = await read(proxied, "GET", params={"last_event_id": first[0].id})
+    assert [each.id for each in whole if each.id][-len(told) :] == told
+
+
+async def test_a_web_socket_comes_through(proxied: httpx.AsyncClient) -> None:
+    """Its frames one by one, in both directions."""
+    async with socket_to(str(proxied.base_url).rstrip("/")) as socket:
+        await socket.send(open={})
+        await socket.until("sessionOpened")
+        await socket.send(message={"text": _SLOWLY})
+        await socket.until("textDelta")
+        assert not any("turnCompleted" in event for event in socket.seen)
+        await socket.until("turnCompleted")
+        await socket.send(halfClose={})
+        assert await socket.ended() == (1000, "done")

@@ -13,6 +13,8 @@ from key_provider import Provider
 from running import data_directory, service_in
 from shimming import Shim, shim_before
 from tenancies import tenant
+from warmline_service.server import Service
+from warmline_service.store import AuditQuery
 
 pytestmark = pytest.mark.real_cli
 
@@ -32,10 +34,17 @@ async def provider() -> AsyncIterator[Provider]:
 
 
 @asynccontextmanager
-async def shim_of(
+async def shim_of(provider: Provider, **changes: Any) -> AsyncIterator[Shim]:
+    """A shim before such a service."""
+    async with service_of(provider, **changes) as service, shim_before(service) as shim:
+        yield shim
+
+
+@asynccontextmanager
+async def service_of(
     provider: Provider, *, known: bool = False, **changes: Any
-) -> AsyncIterator[Shim]:
-    """A shim whose service takes credentials and has one; `known`: callers have to show who they are."""
+) -> AsyncIterator[Service]:
+    """A service that takes credentials and has one; `known`: callers have to show who they are."""
     settings = {"kind": "anthropic", "base_url": provider.url, "caller_credentials": True}
     settings |= {} if known else {"api_key": OPERATORS}
     tenants: dict[str, Any] = {"tenants": [tenant("acme")[0]]} if known else {}
@@ -44,8 +53,8 @@ async def shim_of(
         "pool": {"min_spares": 0, "max_spares": 0},
     } | tenants
     with data_directory() as data:
-        async with service_in(data, **more) as service, shim_before(service) as shim:
-            yield shim
+        async with service_in(data, **more) as service:
+            yield service
 
 
 def body(text: str, token: str = "", **more: Any) -> dict[str, Any]:
@@ -130,3 +139,18 @@ async def test_who_shows_nothing_else_is_who_the_credential_says(provider: Provi
     async with shim_of(provider, known=True) as shim:
         assert (await shim.http.post("/v1/messages", json=body("one", ONE))).status_code == 401
     assert provider.seen == [PAID[ONE]]
+
+
+async def test_who_shows_only_a_credential_is_refused_nowhere(provider: Provider) -> None:
+    """It is shown at once, where the service has such tenants: the audit log has no failure."""
+    async with service_of(provider, known=True, caller_tenants=True) as service:
+        async with shim_before(service) as shim:
+            for text in ("one", "two"):
+                assert (await shim.http.post(KEEPALIVE, json=body(text, ONE))).status_code == 200
+        assert service._audit is not None
+        assert service._store is not None
+        assert await service._audit.written()
+        query = AuditQuery(descending=False, limit=100)
+        actions = [each.action for each in await service._store.audit.select(query)]
+    assert "session.created" in actions
+    assert not [each for each in actions if each.startswith("auth")]

@@ -79,7 +79,13 @@ async def test_a_session_begins_with_what_was_said_elsewhere(real: Client, model
     """The model is sent it as if it had been said here: text, images, calls of tools and their results."""
     seen = {"image": {"mediaType": "image/png", "data": PNG}}
     more = {"role": "ROLE_USER", "content": [{"text": "And this?"}, seen]}
-    other = {"toolCall": {"id": "toolu_0", "name": "Read", "input": {"file_path": "/etc/passwd"}}}
+    other = {
+        "toolCall": {
+            "id": "toolu_0",
+            "name": "Read",
+            "input": {"file_path": "/etc/passwd", "limit": 3},
+        }
+    }
     calls = {"role": "ROLE_ASSISTANT", "content": [{"text": "I look."}, other]}
     output = {"toolOutput": {"toolCallId": "toolu_0", "text": "root", "isError": True}}
     gave = {"role": "ROLE_USER", "content": [output]}
@@ -94,7 +100,11 @@ async def test_a_session_begins_with_what_was_said_elsewhere(real: Client, model
     assert [block["type"] for block in said[2]["content"]] == ["text", "image"]
     (call,) = [block for block in said[3]["content"] if block["type"] == "tool_use"]
     # Not the CLI's own tool: it would look after that file.
-    assert (call["name"], call["input"]) == ("earlier_Read", {"file_path": "/etc/passwd"})
+    assert (call["name"], call["input"]) == (
+        "earlier_Read",
+        {"file_path": "/etc/passwd", "limit": 3},
+    )
+    assert isinstance(call["input"]["limit"], int)  # A Struct has doubles.
     assert said[4]["content"][0]["is_error"]
     assert said[6]["content"][-1]["text"] == "Who am I?"
 

@@ -7,17 +7,18 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from google.protobuf import json_format
-from google.protobuf.struct_pb2 import Struct
 from warmline.v1 import chat_service_pb2 as pb
 
 from warmline_service.errors import field_invalid
 from warmline_service.rpc._bounds import check_count
+from warmline_service.rpc._parse_config import json_of
 from warmline_service.sessions import CLIENT_SERVER, Media
 from warmline_service.worker import imported
 
 _MESSAGES = 10_000
 _BLOCKS = 1000
+# As many as a line from the CLI may have.
+_INPUT_BYTES = 64 * 1024 * 1024
 _ROLES = {pb.HistoryMessage.ROLE_USER: "user", pb.HistoryMessage.ROLE_ASSISTANT: "assistant"}
 _KINDS = {
     "user": ("text", "image", "document", "tool_output"),
@@ -86,21 +87,13 @@ def _block(
         case "tool_call":
             call = block.tool_call
             name = f"mcp__{CLIENT_SERVER}__{call.name}" if call.name in tools else call.name
-            given = _input(call.input, f"{field}.tool_call.input")
+            given = json_of(call.input, _INPUT_BYTES, f"{field}.tool_call.input")
             yield {"type": "tool_use", "id": call.id, "name": name, "input": given}
         case "tool_output":
             yield tool_result(block.tool_output)
         case "thinking" if block.thinking.signature:
             thought = block.thinking
             yield {"type": "thinking", "thinking": thought.text, "signature": thought.signature}
-
-
-def _input(given: Struct, field: str) -> Mapping[str, Any]:
-    try:
-        told: Mapping[str, Any] = json_format.MessageToDict(given)
-    except ValueError:
-        raise field_invalid(field, "holds a number that JSON has not") from None
-    return told
 
 
 def tool_result(output: pb.ToolOutput) -> Block:

@@ -216,3 +216,21 @@ async def test_tokens_are_counted_without_what_is_not_the_apis(shim: Shim, model
     assert answer.json()["input_tokens"] > 0
     assert "s3cret" not in json.dumps(model.asked)
     assert not set(model.asked[-1]) & set(more)
+
+
+@pytest.mark.parametrize(
+    ("reason", "told", "texts"),
+    [
+        ("stop_sequence", "stop_sequence", 1),
+        # The CLI asks the model to go on, so that the answer is whole in the end.
+        ("max_tokens", "end_turn", 2),
+        ("refusal", "end_turn", 2),
+    ],
+)
+async def test_the_last_reason_to_stop_is_told(
+    shim: Shim, reason: str, told: str, texts: int
+) -> None:
+    """That of the model's last answer in the turn."""
+    answer = (await shim.http.post("/v1/messages", json=body(f"::say one\n::stop {reason}"))).json()
+    assert answer["stop_reason"] == told
+    assert [block["type"] for block in answer["content"]] == ["text"] * texts

@@ -12,7 +12,7 @@ CODE := service gateway_http clients/python tests scripts bench
 CHECKS := format lint types layers proto generated clients
 # The tests are shared out to one process more than there are cores, since a fifth of their time is
 # waiting; more than four wait for the disk.
-SHARED := --numprocesses $(shell expr $$(nproc) + 2) --maxprocesses 4 --dist worksteal
+SHARED := --numprocesses $(shell expr $$(nproc) + 1) --maxprocesses 4 --dist worksteal
 
 # Ours alone: a caller's settings must not decide what is built.
 export GOTOOLCHAIN := local

@@ -272,3 +272,32 @@ def test_the_limits_of_a_group_are_the_settings(tmp_path: Path) -> None:
         groups.make("0f", SandboxSettings(cpus=1.5, processes=100, memory_bytes=2**31))
     told = [(tmp_path / "boxes" / "0f" / name).read_text() for name in names]
     assert told == ["150000 100000", "2147483648", "1", "100"]
+
+
+def test_a_group_says_whether_its_memory_ran_out(tmp_path: Path) -> None:
+    """By the kernel's own count, and not for a group that is bounded otherwise."""
+    groups = Cgroups(tmp_path, "boxes", ("memory",))
+    group = tmp_path / "boxes" / "0f"
+    group.mkdir(parents=True)
+    assert not groups.ran_out("0f")
+    (group / "memory.events").write_text("low 0\nmax 9\noom 0\noom_kill 0\noom_group_kill 0\n")
+    assert not groups.ran_out("0f")
+    (group / "memory.events").write_text("low 0\nmax 9\noom 1\noom_kill 7\noom_group_kill 1\n")
+    assert groups.ran_out("0f")
+
+
+def test_what_cannot_be_got_ready_leaves_no_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where somebody else is in the group that the service was started in."""
+
+    def tell(file: Path, text: str) -> None:
+        del text
+        if file.name == "cgroup.subtree_control":
+            raise OSError(errno.EBUSY, "Device or resource busy")
+
+    monkeypatch.setattr("warmline_service.sandbox._cgroups.tell_kernel", tell)
+    groups = Cgroups(tmp_path, "boxes", ("memory",))
+    with pytest.raises(OSError, match="busy"):
+        groups.open()
+    assert not groups._boxes.exists()

@@ -87,3 +87,8 @@ class SandboxSettings(Section):
             "16,777,216 from here."
         ),
     )
+
+    @property
+    def memory_exceeded(self) -> str:
+        """What is said of a process that took more memory, after "the process"."""
+        return f"used more than {self.memory_bytes // MIB} MiB of memory"

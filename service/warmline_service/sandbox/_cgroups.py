@@ -46,15 +46,22 @@ class Cgroups:
         return cls(root, name, controllers) if controllers else None
 
     def open(self) -> None:
-        """Get ready: the service moves to a group of its own. Raises OSError where it may not."""
+        """Get ready: the service moves to a group of its own.
+
+        Raises OSError where it may not; EBUSY where others are in the group that it was started in.
+        """
         self.close()
         (self.root / _SERVICE).mkdir(exist_ok=True)
         tell_kernel(self.root / _SERVICE / "cgroup.procs", str(os.getpid()))
         self._boxes.mkdir()
-        for group in (self.root, self._boxes):
-            tell_kernel(
-                group / "cgroup.subtree_control", " ".join(f"+{x}" for x in self.controllers)
-            )
+        try:
+            for group in (self.root, self._boxes):
+                tell_kernel(
+                    group / "cgroup.subtree_control", " ".join(f"+{x}" for x in self.controllers)
+                )
+        except OSError:
+            self.close()
+            raise
 
     def make(self, box_id: str, settings: SandboxSettings) -> None:
         """A group for a box, with its limits. Raises OSError."""
@@ -79,6 +86,15 @@ class Cgroups:
             for pid in new:
                 with contextlib.suppress(ProcessLookupError):
                     tell_kernel(procs, str(pid))
+
+    def ran_out(self, box_id: str) -> bool:
+        """Whether the kernel has ended what was in a group, for its memory. Raises OSError."""
+        try:
+            events = (self._group(box_id) / "memory.events").read_text(encoding="ascii")
+        except FileNotFoundError:
+            return False  # Another controller's group, or none.
+        counts = dict(line.split() for line in events.splitlines())
+        return int(counts["oom_kill"]) > 0
 
     def remove(self, box_id: str) -> None:
         """End whatever is in a group, and remove it. Raises OSError."""

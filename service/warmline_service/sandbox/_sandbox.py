@@ -157,6 +157,15 @@ class Sandbox:
         if self.cgroups is not None:
             self.cgroups.join(box_id, tree)
 
+    def why_ended(self, box_id: str) -> str:
+        """What the kernel ended all of a box for, so as to complete "the process ..."; empty for nothing.
+
+        Raises OSError.
+        """
+        if self.cgroups is None or not self.cgroups.ran_out(box_id):
+            return ""
+        return self.settings.memory_exceeded
+
     def remove(self, box_id: str) -> None:
         """End a box, and take away what there was for it. Raises OSError."""
         if self.cgroups is not None:

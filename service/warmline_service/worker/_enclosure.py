@@ -85,6 +85,16 @@ class Enclosure:
                 f"A workspace cannot be shown to the process: {error.strerror or error}.",
             ) from error
 
+    async def why_ended(self) -> str:
+        """What the kernel ended the process for, to complete "the process ..."; empty for nothing."""
+        if self._sandbox is None:
+            return ""
+        try:
+            return await asyncio.to_thread(self._sandbox.why_ended, self._slot.id)
+        except (OSError, ValueError, KeyError):
+            _log.exception("a control group could not be read", process=self._slot.id)
+            return ""
+
     async def empty(self, timeout: float) -> None:
         """The process has ended: end what is left in the sandbox, in `timeout` seconds at most."""
         if self._opening is not None:

@@ -144,7 +144,7 @@ class Watch:
         """Why a process has to end; empty where it has not. Blocks."""
         own, pids = self.settings, tree(process.pid)
         if private(pids) > own.memory_bytes:
-            return f"used more than {own.memory_bytes // MIB} MiB of memory"
+            return own.memory_exceeded
         most = Stored(own.disk_bytes, own.files)
         # Each for itself: a named workspace is the tenant's, and was there before.
         for folder in (process.slot.root, *process.folders):

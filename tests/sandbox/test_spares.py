@@ -1,16 +1,27 @@
 """Whoever comes next finds a process that nobody had, and a place where nobody was."""
 
 import json
+from collections.abc import Iterator
 
 import pytest
 from conversing import Model
-from inside import bash, python
+from inside import bash, python, sandboxed
 from kept import paths
 from parking import say, work_of
-from shared import ServiceThread
+from running import until
+from shared import ServiceThread, shared_service
 from warmline_client import Client, Conversation
 
 pytestmark = [pytest.mark.real_cli, pytest.mark.shared_service]
+
+
+@pytest.fixture(scope="module")
+def thread(model: Model) -> Iterator[ServiceThread]:
+    """A service that replaces a spare at once."""
+    settings = sandboxed()
+    pool = settings["pool"] | {"refill_delay": 0}
+    with shared_service(model, **settings | {"pool": pool}) as thread:
+        yield thread
 
 
 async def test_nothing_is_left_for_the_next_session(
@@ -46,8 +57,9 @@ async def test_nothing_is_left_for_the_next_session(
 async def test_a_spare_cannot_be_touched(thread: ServiceThread, attacker: Conversation) -> None:
     """Neither those that wait now, whose paths the attacker knows, nor those that are made meanwhile."""
     slots = thread.service.settings.data_dir / "slots"
-    before = sorted(path.name for path in slots.iterdir() if path.is_dir())
-    assert len(before) >= 3
+    # The attacker's, the victim's, and that of one who waits.
+    await until(lambda: sum(1 for _ in slots.glob("*/")) >= 3)
+    before = sorted(path.name for path in slots.glob("*/"))
     told = await python(
         attacker,
         f"""

@@ -9,6 +9,7 @@ import sys
 import time
 from asyncio.subprocess import PIPE
 
+from bench.children import end
 from bench.figures import Report
 from bench.plan import Plan
 
@@ -39,9 +40,7 @@ async def _one(seconds: int) -> list[float]:
         async with asyncio.timeout(seconds + _GRACE):
             out, _ = await child.communicate()
     finally:
-        if child.returncode is None:
-            child.kill()
-            await child.wait()
+        await asyncio.shield(asyncio.ensure_future(end(child, kill=True)))
     if child.returncode:
         raise RuntimeError(f"the measuring process ended with {child.returncode}")
     return [float(each) for each in out.split()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing, contextmanager
@@ -68,3 +69,10 @@ async def running_shim(http: dict[str, Any] | None = None, **changes: Any) -> As
     """A shim and a service of its own; `http` are the shim's settings, `changes` the service's."""
     async with running_service(**changes) as service, shim_before(service, **(http or {})) as shim:
         yield shim
+
+
+def cli_lines(answer: httpx.Response) -> list[Any]:
+    """The lines that `/v1/messages/keepalive` tells, which end by `[DONE]`."""
+    data = [line[6:] for line in answer.text.split("\n") if line.startswith("data: ")]
+    assert data.pop() == "[DONE]"
+    return [json.loads(each) for each in data]

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import h11
+from starlette.responses import Response
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -194,11 +195,10 @@ class Protocol(H11Protocol):
 
     def _answer(self, failure: Failure) -> None:
         path, headers, has_body = self._asked()
-        answer = response_of(shape_of(path, headers), failure, request_id_of(headers))
-        told = [*answer.raw_headers, (b"connection", b"close")]
+        answer = _last_answer(path, headers, failure)
         reason = HTTPStatus(answer.status_code).phrase.encode()
         for event in (
-            h11.Response(status_code=answer.status_code, headers=told, reason=reason),
+            h11.Response(status_code=answer.status_code, headers=answer.raw_headers, reason=reason),
             h11.Data(data=bytes(answer.body) if has_body else b""),
             h11.EndOfMessage(),
         ):
@@ -218,6 +218,13 @@ def _path_of(target: bytes) -> str:
     return unquote(target.partition(b"?")[0].decode("latin-1"))
 
 
+def _last_answer(path: str, headers: dict[bytes, bytes], failure: Failure) -> Response:
+    """A refusal, after which the connection is closed."""
+    answer = response_of(shape_of(path, headers), failure, request_id_of(headers))
+    answer.headers["connection"] = "close"
+    return answer
+
+
 def _too_many() -> Failure:
     return Failure(
         503, "TOO_MANY_CONNECTIONS", "There are too many connections already.", retry_after=1.0
@@ -226,8 +233,5 @@ def _too_many() -> Failure:
 
 async def _refuse_all(scope: Any, receive: Any, send: Any) -> None:
     """The application of a connection that is one too many."""
-    headers = dict(scope["headers"])
-    shape = shape_of(scope["path"], headers)
-    answer = response_of(shape, _too_many(), request_id_of(headers))
-    answer.headers["connection"] = "close"
+    answer = _last_answer(scope["path"], dict(scope["headers"]), _too_many())
     await answer(scope, receive, send)

@@ -7,12 +7,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import anthropic
-import httpx
 import pytest
 from anthropic import AsyncAnthropic
 from conversing import PNG, Model
 from shared import ServiceThread
-from shimming import Shim, running_shim
+from shimming import Shim, cli_lines, running_shim
 
 pytestmark = [pytest.mark.real_cli, pytest.mark.shared_service]
 
@@ -295,17 +294,11 @@ async def test_a_request_that_is_sent_again_runs_once(shim: Shim) -> None:
     assert first.headers["x-session-id"] == second.headers["x-session-id"]
 
 
-def _lines(answer: httpx.Response) -> list[Any]:
-    data = [line[6:] for line in answer.text.split("\n") if line.startswith("data: ")]
-    assert data.pop() == "[DONE]"
-    return [json.loads(each) for each in data]
-
-
 async def test_keepalive_stays_on_its_process(shim: Shim) -> None:
     """The CLI's own lines; the caller's next message finds the process, and the receipt says hot."""
     body = {"model": "sonnet", "system": "K", "messages": [user("one")]}
-    first = _lines(await shim.http.post("/v1/messages/keepalive", json=body))
-    second = _lines(
+    first = cli_lines(await shim.http.post("/v1/messages/keepalive", json=body))
+    second = cli_lines(
         await shim.http.post("/v1/messages/keepalive", json=body | {"messages": [user("two")]})
     )
     assert [each["type"] for each in first if each["type"] != "system"] == ["assistant", "result"]
@@ -313,14 +306,14 @@ async def test_keepalive_stays_on_its_process(shim: Shim) -> None:
     assert [each["start"] for each in receipts] == [receipts[0]["start"], "hot"]
     assert "message 2" in second[-1]["result"]
     known = body | {"session_id": receipts[0]["session_id"], "messages": [user("three")]}
-    third = _lines(await shim.http.post("/v1/messages/keepalive", json=known))
+    third = cli_lines(await shim.http.post("/v1/messages/keepalive", json=known))
     assert "message 3" in third[-1]["result"]
 
 
 async def test_keepalive_tells_a_failure_and_ends(shim: Shim) -> None:
     """Never a silent end."""
     body = {"model": "haiku", "system": "F", "messages": [user("::error 500")]}
-    told = _lines(await shim.http.post("/v1/messages/keepalive", json=body))
+    told = cli_lines(await shim.http.post("/v1/messages/keepalive", json=body))
     assert told[-1]["type"] == "error"
 
 

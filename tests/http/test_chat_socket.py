@@ -3,13 +3,12 @@
 import base64
 import json
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from chatting import Socket, socket_to
 from conversing import Model
-from golden import Golden
+from golden import TURN, Golden
 from running import running_service
 from shared import ServiceThread, shared_service
 from shimming import Shim, shim_before, shim_to
@@ -26,8 +25,6 @@ WEATHER = {
     "description": "Tells the weather",
     "inputSchema": {"type": "object", "properties": {"city": {"type": "string"}}},
 }
-GOLDEN = Path(__file__).parent / "golden"
-TURN = '::think 3\n::say hello **you**\n::tool Bash {"command":"echo hi"}\n::say done'
 NO_SPARES = {"min_spares": 0, "max_spares": 0}
 
 
@@ -76,7 +73,7 @@ async def test_the_stream_is_as_it_always_was(socket: Socket) -> None:
     for event in socket.seen:
         kind = next(name for name, value in event.items() if isinstance(value, dict))
         golden.take(kind, event, delta=kind.endswith("Delta"))
-    golden.check(GOLDEN / "chat_socket.txt")
+    golden.check("chat_socket.txt")
 
 
 async def test_approvals_are_asked_and_answered(socket: Socket) -> None:

@@ -3,21 +3,18 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from chatting import STREAM, Told, events_of, kinds, parsed, read, say, text_of, until
 from conversing import Model
-from golden import Golden
+from golden import TURN, Golden
 from running import running_service
 from shared import ServiceThread, shared_service
 from shimming import Shim, shim_before, shim_to
 
 pytestmark = [pytest.mark.real_cli, pytest.mark.shared_service]
 
-GOLDEN = Path(__file__).parent / "golden"
-TURN = '::think 3\n::say hello **you**\n::tool Bash {"command":"echo hi"}\n::say done'
 NO_SPARES = {"min_spares": 0, "max_spares": 0}
 SLOW = "::pace 20ms\n::text 60"
 
@@ -56,7 +53,7 @@ async def test_the_stream_is_as_it_always_was(shim: Shim) -> None:
     for event in await say(shim.http, TURN):
         told = {"id": event.id, **event.data}
         golden.take(event.kind, told, delta=event.kind.endswith("_delta"))
-    golden.check(GOLDEN / "chat_stream.txt")
+    golden.check("chat_stream.txt")
 
 
 async def test_it_begins_before_the_model_answers_and_says_its_end(shim: Shim) -> None:

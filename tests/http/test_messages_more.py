@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from conversing import Model
 from golden import Golden
-from shimming import Shim
+from shimming import Shim, cli_lines
 from warmline_service.egress._account import Account
 
 pytestmark = [pytest.mark.real_cli, pytest.mark.shared_service]
@@ -24,13 +23,6 @@ def body(content: Any, **more: Any) -> dict[str, Any]:
     """A request with one message."""
     asked = {"model": "haiku", "max_tokens": 9} | more
     return asked | {"messages": [{"role": "user", "content": content}]}
-
-
-def lines(answer: httpx.Response) -> list[Any]:
-    """The CLI's lines."""
-    data = [line[6:] for line in answer.text.split("\n") if line.startswith("data: ")]
-    assert data.pop() == "[DONE]"
-    return [json.loads(each) for each in data]
 
 
 def _plain(line: dict[str, Any]) -> Any:
@@ -47,10 +39,10 @@ async def test_the_lines_of_keepalive_are_as_they_always_were(shim: Shim) -> Non
     told = '::think 3\n::say hello\n::tool Bash {"command":"echo hi"}\n::say done'
     answer = await shim.http.post(KEEPALIVE, json=body(told, system="golden"))
     golden = Golden()
-    for line in lines(answer):
+    for line in cli_lines(answer):
         if line.get("subtype") not in ("status", "thinking_tokens"):  # As many as it takes.
             golden.take(line["type"], _plain(line))
-    golden.check(Path(__file__).parent / "golden" / "keepalive.txt")
+    golden.check("keepalive.txt")
 
 
 async def test_an_agent_leads(shim: Shim, model: Model) -> None:
@@ -135,7 +127,7 @@ async def test_keepalive_stops_at_a_call_of_the_callers_tool(shim: Shim) -> None
     """And goes on with the turn when the next request has its result."""
     call = '::tool mcp__client__weather {"city":"Basel"}\n::say done'
     asked = body(call, system="T", tools=[TOOL])
-    told = lines(await shim.http.post(KEEPALIVE, json=asked))
+    told = cli_lines(await shim.http.post(KEEPALIVE, json=asked))
     (use,) = [
         block
         for each in told
@@ -151,7 +143,7 @@ async def test_keepalive_stops_at_a_call_of_the_callers_tool(shim: Shim) -> None
             "content": [{"type": "tool_result", "tool_use_id": use["id"], "content": "sunny"}],
         },
     ]
-    rest = lines(await shim.http.post(KEEPALIVE, json=asked | {"messages": messages}))
+    rest = cli_lines(await shim.http.post(KEEPALIVE, json=asked | {"messages": messages}))
     assert rest[-1]["type"] == "result"
     assert rest[-1]["num_turns"] == 2
 
@@ -159,11 +151,11 @@ async def test_keepalive_stops_at_a_call_of_the_callers_tool(shim: Shim) -> None
 async def test_keepalive_goes_on_after_a_failure(shim: Shim) -> None:
     """The conversation is the caller's last one still."""
     first = await shim.http.post(KEEPALIVE, json=body("one", system="G"))
-    failed = lines(await shim.http.post(KEEPALIVE, json=body("::error 400", system="G")))
+    failed = cli_lines(await shim.http.post(KEEPALIVE, json=body("::error 400", system="G")))
     assert failed[-1]["type"] == "error"
     after = await shim.http.post(KEEPALIVE, json=body("three", system="G"))
     assert after.headers["x-session-id"] == first.headers["x-session-id"]
-    assert "message 1 " not in lines(after)[-1]["result"]
+    assert "message 1 " not in cli_lines(after)[-1]["result"]
 
 
 async def test_keepalive_goes_on_for_who_went_away(shim: Shim) -> None:
@@ -180,7 +172,7 @@ async def test_keepalive_goes_on_for_who_went_away(shim: Shim) -> None:
             await asyncio.sleep(0.1)
     after = await shim.http.post(KEEPALIVE, json=body("after", system="W"))
     assert after.headers["x-session-id"] == session
-    assert "message 1 " not in lines(after)[-1]["result"]
+    assert "message 1 " not in cli_lines(after)[-1]["result"]
 
 
 async def test_what_a_session_has_already_is_said_to_have_no_effect(shim: Shim) -> None:

@@ -334,8 +334,9 @@ class CliProcess:
                 await self._child.gone(self._settings.stop_timeout)
             # They may hold the pipes open, in which what was written before still counts.
             await self._kill_descendants()
-            why = await self._enclosure.why_ended()
-            self._cause = self._cause or why
+            if not self._cause:
+                why = await self._enclosure.why_ended()
+                self._cause = self._cause or why
             await asyncio.wait({out, err}, timeout=self._settings.stop_timeout)
             if self.debug_log is not None:
                 await asyncio.to_thread(self.debug_log.seal)

@@ -50,7 +50,7 @@ class Arrival:
 
 
 class Reading:
-    """Streams that are ready to run one turn each."""
+    """Streams that are ready to run a turn each, as often as they are told to."""
 
     def __init__(self, child: Process) -> None:
         assert child.stdin is not None
@@ -66,13 +66,13 @@ class Reading:
             raise RuntimeError(f"the reader of the streams said {said!r}, not {word!r}")
 
     async def run(self) -> None:
-        """Begin all turns and wait until the last one has ended."""
+        """Begin a turn on each and wait until the last one has ended."""
         self._in.write(b"\n")
         await self.expect("done")
 
     async def arrivals(self) -> list[Arrival]:
-        """What was received; the streams end."""
-        self._in.write(b"\n")
+        """What was received in all turns; the streams end."""
+        self._in.close()
         async with asyncio.timeout(_TIMEOUT):
             lines = (await self._out.read()).decode().splitlines()
         return [each for line in lines for each in _arrivals(line)]

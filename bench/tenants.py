@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
-from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from warmline_client import Conversation, connect
 from warmline_service.tenants import hash_key, new_key
@@ -21,14 +22,15 @@ from bench.procfs import rest
 
 PART = "a paced tenant beside one that floods"
 _PACE = 0.1
-# Until the flood is under way, in seconds.
+# Until the flood is under way, in seconds; after a pause it is so sooner.
 _BEGIN = 10.0
+_GO_ON = 2.0
 _BOUNDS = {"concurrent_turns": 2, "open_streams": 30, "requests_per_minute": 600}
 _GOAL = Goal(1.5)
 
 
 async def run(plan: Plan, report: Report) -> None:
-    """The same turns alone and beside the flood, in rounds: a machine's slow minutes are in both."""
+    """The same turns alone and beside the flood, by short turns: a machine's slow moments are in both."""
     alone = report.series(PART, "hot turn, to its end: alone", "ms", "fake CLI")
     beside = report.series(PART, "the same beside the flood", "ms", "fake CLI")
     (paced, key), (flooding, flood_key) = _tenant("paced"), _tenant("flooding")
@@ -37,18 +39,20 @@ async def run(plan: Plan, report: Report) -> None:
         "pool__warm_up": False,
         "tenants": json.dumps([paced, flooding | {"policy": _BOUNDS}]),
     }
-    rounds, turns = plan.pick(6, 1), plan.pick(100, 50)
+    rounds, turns = plan.pick(20, 1), 50
     async with service(plan.home, "t", settings) as running:
         async with (
             connect(running.address, api_key=key) as client,
             calls.first_turn(client, "hello") as (chat, _),
+            _flood(running.address, flood_key) as flood,
         ):
+            await asyncio.sleep(_BEGIN)
             for _ in range(rounds):
-                await rest()
-                await _turns(chat, alone, turns)
-                async with _flood(running.address, flood_key):
-                    await asyncio.sleep(_BEGIN)
-                    await _turns(chat, beside, turns)
+                with _paused(flood):
+                    await rest()
+                    await _turns(chat, alone, turns)
+                await asyncio.sleep(_GO_ON)
+                await _turns(chat, beside, turns)
     if alone.values:
         ratio = beside.p99 / alone.p99
         report.findings.append(
@@ -62,7 +66,7 @@ def _tenant(name: str) -> tuple[dict[str, object], str]:
 
 
 @asynccontextmanager
-async def _flood(address: str, key: str) -> AsyncIterator[None]:
+async def _flood(address: str, key: str) -> AsyncIterator[Process]:
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.flood", address), stdin=PIPE, stdout=PIPE
     )
@@ -71,9 +75,19 @@ async def _flood(address: str, key: str) -> AsyncIterator[None]:
         assert child.stdout is not None
         child.stdin.write(f"{key}\n".encode())
         await child.stdout.readline()
-        yield
+        yield child
     finally:
         await end(child)
+
+
+@contextmanager
+def _paused(flood: Process) -> Iterator[None]:
+    """Let it keep its streams and say nothing."""
+    flood.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        flood.send_signal(signal.SIGCONT)
 
 
 async def _turns(conversation: Conversation, into: Series, count: int) -> None:

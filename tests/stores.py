@@ -90,10 +90,10 @@ def tell_sqlite(store: Store, pragma: str) -> None:
     assert isinstance(database, SqliteDatabase)
 
     def run() -> None:
-        with database._writer.connect() as connection:
+        with database._writer.engine.connect() as connection:
             connection.execute(sa.text(f"PRAGMA {pragma}"))
 
-    database._writing.submit(run).result(20)
+    database._writer.thread.submit(run).result(20)
 
 
 def tell_log(store: Store, *, usable: bool) -> None:

@@ -86,7 +86,7 @@ async def test_content_does_not_wait_for_what_the_database_is_at(tmp_path: Path)
         database = store._database
         assert isinstance(database, SqliteDatabase)
         gate = threading.Event()
-        database._writing.submit(gate.wait, 20)
+        database._writer.thread.submit(gate.wait, 20)
         journal.append(ended, event(ended, TextDelta("last", 0)))
         journal.append(ended, event(ended, DONE))
         journal.append(going, event(going, TextDelta("a", 0)))
@@ -107,7 +107,7 @@ async def test_what_is_on_its_way_to_the_store_is_waited_for(tmp_path: Path) -> 
         database = store._database
         assert isinstance(database, SqliteDatabase)
         gate = threading.Event()
-        database._writing.submit(gate.wait, 20)
+        database._writer.thread.submit(gate.wait, 20)
         journal.append(of, event(of, DONE))
         waiting = []
         for _ in range(10):

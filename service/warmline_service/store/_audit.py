@@ -22,6 +22,21 @@ HEAD, BASE = "head", "base"
 _NOTHING = Anchor(HEAD, 0, "", "")
 
 _FIRST_HEAD = Statement(lambda insert: insert(audit_anchors).on_conflict_do_nothing())
+_LOCK_HEAD = Statement(
+    lambda _: sa.select(audit_anchors).where(audit_anchors.c.name == HEAD).with_for_update()
+)
+_LAST = Statement(lambda _: sa.select(audit_events).order_by(audit_events.c.seq.desc()).limit(1))
+_ADD = Statement(lambda insert: insert(audit_events))
+_SET_ANCHOR = Statement(
+    lambda _: (
+        sa.update(audit_anchors)
+        .where(audit_anchors.c.name == sa.bindparam("of"))
+        .values(
+            {each.name: sa.bindparam(each.name) for each in audit_anchors.c if each.name != "name"}
+        )
+    )
+)
+_ADD_ANCHOR = Statement(lambda insert: insert(audit_anchors))
 
 
 def append(
@@ -35,18 +50,17 @@ def append(
     if doubtful is not None and _is_there(connection, *doubtful):
         return []
     rows, new = extend(head, _last(connection))
-    connection.execute(sa.insert(audit_events), [msgspec.structs.asdict(row) for row in rows])
+    _ADD.many(connection, [msgspec.structs.asdict(row) for row in rows])
     _replace(connection, new)
     return list(rows)
 
 
 def _locked(connection: sa.Connection) -> Anchor:
     """The head, which nobody else extends until the transaction ends."""
-    wanted = sa.select(audit_anchors).where(audit_anchors.c.name == HEAD).with_for_update()
-    row = connection.execute(wanted).one_or_none()
+    row = _LOCK_HEAD(connection, {}).fetchone()
     if row is None:
         _FIRST_HEAD(connection, msgspec.structs.asdict(_NOTHING))
-        row = connection.execute(wanted).one()
+        row = _LOCK_HEAD(connection, {}).fetchone()
     return Anchor(*row)
 
 
@@ -58,17 +72,15 @@ def _is_there(connection: sa.Connection, seq: int, digest: str) -> bool:
 
 
 def _last(connection: sa.Connection) -> AuditRow | None:
-    wanted = sa.select(audit_events).order_by(audit_events.c.seq.desc()).limit(1)
-    row = connection.execute(wanted).one_or_none()
+    row = _LAST(connection, {}).fetchone()
     return None if row is None else AuditRow(*row)
 
 
 def _replace(connection: sa.Connection, anchor: Anchor) -> None:
     # Changed in its place: who waits for the row's lock would find no row where it was made anew.
     values = msgspec.structs.asdict(anchor)
-    changed = sa.update(audit_anchors).where(audit_anchors.c.name == anchor.name).values(**values)
-    if not connection.execute(changed).rowcount:
-        connection.execute(sa.insert(audit_anchors).values(**values))
+    if not _SET_ANCHOR(connection, {**values, "of": anchor.name}).rowcount:
+        _ADD_ANCHOR(connection, values)
 
 
 def anchor(connection: sa.Connection, name: str) -> Anchor | None:

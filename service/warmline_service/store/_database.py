@@ -14,7 +14,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -22,6 +22,7 @@ from sqlalchemy.pool import QueuePool, StaticPool
 
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.store._apart import run_apart
+from warmline_service.store._sqlite_writer import SqliteWriter, raw
 
 T = TypeVar("T")
 
@@ -100,44 +101,17 @@ class SqliteDatabase:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._writer = _sqlite_engine(path, read_only=False)
+        self._writer = SqliteWriter(_sqlite_engine(path, read_only=False))
         self._reader = _sqlite_engine(path, read_only=True)
-        self._connection: sa.Connection | None = None
-        self._writing = ThreadPoolExecutor(1, "store-writer")
         self._reading = ThreadPoolExecutor(_READERS, "store-reader")
 
     async def write(self, work: Callable[[sa.Connection], T], timeout: float) -> T:
-        """Run `work` in a transaction that is committed on return."""
-
-        return await in_thread(self._writing, lambda: self._transact(work), timeout)
-
-    def _transact(self, work: Callable[[sa.Connection], T]) -> T:
-        """One transaction, begun and ended by the driver itself, on a connection that stays.
-
-        What SQLAlchemy does around each one took longer than a small one's commit.
-        """
-        if self._connection is None:
-            self._connection = self._writer.connect()
-        connection, driver = self._connection, raw(self._connection)
-        driver.execute("BEGIN IMMEDIATE")
+        """Run `work` in a transaction that is committed on return, maybe with others that waited."""
+        job = self._writer.enlist(work)
         try:
-            result = work(connection)
-            driver.execute("COMMIT")
-        except BaseException:
-            self._undo(driver)
-            raise
-        return result
-
-    def _undo(self, driver: sqlite3.Connection) -> None:
-        """Roll back what some faults have rolled back already; a connection that cannot is given up."""
-        try:
-            if driver.in_transaction:
-                driver.execute("ROLLBACK")
-        except sqlite3.Error:
-            if self._connection is not None:
-                self._connection.invalidate()
-                self._connection.close()
-            self._connection = None
+            return await in_thread(self._writer.thread, job, timeout)
+        finally:
+            job.wanted = False
 
     async def read(self, work: Callable[[sa.Connection], T], timeout: float) -> T:
         """Run `work` on a snapshot."""
@@ -152,7 +126,7 @@ class SqliteDatabase:
         """As `write`, which has a thread anyway."""
 
         def run() -> None:
-            with self._writer.connect() as connection:
+            with self._writer.engine.connect() as connection:
                 # What is made beside it gets the same mode: nobody else's business.
                 self.path.chmod(0o600)
                 # Ended by way of SQLAlchemy, as who prepares expects it.
@@ -160,18 +134,15 @@ class SqliteDatabase:
                 with connection.begin():
                     work(connection)
 
-        await in_thread(self._writing, run, timeout)
+        await in_thread(self._writer.thread, run, timeout)
 
     async def aclose(self) -> None:
         """Close every connection, after what runs has ended."""
 
         def close() -> None:
-            for pool in (self._reading, self._writing):
-                pool.shutdown(wait=True)
-            if self._connection is not None:
-                self._connection.close()
+            self._reading.shutdown(wait=True)
+            self._writer.close()
             self._reader.dispose()
-            self._writer.dispose()
 
         await asyncio.to_thread(close)
 
@@ -228,11 +199,6 @@ class PostgresDatabase:
 
 def _connect_args() -> dict[str, Any]:
     return {"timeout": _CONNECT_TIMEOUT}
-
-
-def raw(connection: sa.Connection) -> sqlite3.Connection:
-    """SQLite's own connection, within the transaction that is under way."""
-    return cast("sqlite3.Connection", connection.connection.dbapi_connection)
 
 
 def alone(connection: sa.Connection, name: str) -> None:

@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from warmline_service.store import _leases, _sessions
-from warmline_service.store._database import raw
 from warmline_service.store._rows import TURN_ENDS, TURN_STARTED, EventRow, PartRow, TurnState
 from warmline_service.store._schema import events, sessions, turns
+from warmline_service.store._sqlite_writer import raw
 from warmline_service.store._statement import Statement
 
 _COLUMNS = tuple(events.c)
@@ -26,6 +26,8 @@ _EXACT = 64
 # Rows beyond so many bytes make a page, whatever was asked for.
 _PAGE_BYTES = 4 * 1024 * 1024
 
+# One row, as `_leases` asks for them.
+_LIVING = "SELECT json_group_array(id) FROM sessions WHERE id IN (SELECT value FROM json_each(?))"
 _OPEN = sa.and_(turns.c.id == sa.bindparam("turn"), turns.c.ended_at.is_(None))
 _START = Statement(lambda _: sa.update(turns).where(_OPEN).values(state=TurnState.RUNNING.value))
 _SIZE = (
@@ -82,10 +84,13 @@ def append(
 
 
 def settle(connection: sa.Connection, rows: Sequence[EventRow]) -> None:
-    """Give events rows that were stored before, in the log. Not where their sessions have been deleted."""
-    wanted = {row.session_id for row in rows}
-    found = connection.execute(sa.select(sessions.c.id).where(sessions.c.id.in_(wanted)))
-    living = set(found.scalars())
+    """Give events rows that were stored before, in the log. Not where their sessions have been deleted.
+
+    For SQLite, as the log is.
+    """
+    wanted = msgspec.json.encode(list({row.session_id for row in rows})).decode()
+    (found,) = raw(connection).execute(_LIVING, (wanted,)).fetchone()
+    living = msgspec.json.decode(found, type=set[str])
     insert(connection, [row for row in rows if row.session_id in living])
 
 

@@ -4,16 +4,49 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
-from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
 from warmline_service.errors import Reason, WarmlineError
-from warmline_service.store._database import now, raw
+from warmline_service.store._database import now
 from warmline_service.store._schema import leases, nodes, sessions, turns
+from warmline_service.store._sqlite_writer import raw
+from warmline_service.store._statement import Statement
 
 _RETRY_AFTER = 1.0
+
+_OF = leases.c.session_id == sa.bindparam("of")
+_LOOK = Statement(lambda _: sa.select(leases.c.node_id, leases.c.epoch).where(_OF))
+_LOCK = Statement(
+    lambda _: sa.select(leases.c.node_id, leases.c.epoch).where(_OF).with_for_update()
+)
+_EPOCH = Statement(
+    lambda _: (
+        sa.select(sessions.c.epoch)
+        .where(sessions.c.id == sa.bindparam("of"))
+        # Not the key: each event that is stored refers to it.
+        .with_for_update(key_share=True)
+    )
+)
+_TAKE = Statement(lambda insert: insert(leases))
+_RETAKE = Statement(
+    lambda _: (
+        sa.update(leases).where(_OF).values(node_id=sa.bindparam("to"), epoch=sa.bindparam("new"))
+    )
+)
+_SET_EPOCH = Statement(
+    lambda _: (
+        sa.update(sessions)
+        .where(sessions.c.id == sa.bindparam("of"))
+        .values(epoch=sa.bindparam("new"), updated_at=sa.bindparam("at"))
+    )
+)
+_RELEASE = Statement(
+    lambda _: sa.delete(leases).where(
+        _OF, leases.c.node_id == sa.bindparam("by"), leases.c.epoch == sa.bindparam("since")
+    )
+)
 # One row: fetching each is a step of its own, after which Python's lock has to be fought for again.
 _HELD = (
     "SELECT json_group_object(session_id, epoch) FROM leases "
@@ -49,42 +82,33 @@ def acquire(connection: sa.Connection, session_id: str, node_id: str) -> int:
     """
     # In the order of who appends events, or each would wait for the other: the lease, then the session.
     held = _locked(connection, session_id, node_id)
-    row = connection.execute(
-        sa.select(sessions.c.epoch)
-        .where(sessions.c.id == session_id)
-        # Not the key: each event that is stored refers to it.
-        .with_for_update(key_share=True)
-    ).one_or_none()
+    row = _EPOCH(connection, {"of": session_id}).fetchone()
     if row is None:
         raise session_not_found()
     if held is None:
         # Somebody may have become the first writer while we waited for the session.
         held = _locked(connection, session_id, node_id)
-    epoch = int(max(row.epoch, held.epoch if held else 0)) + 1
-    values = {"node_id": node_id, "epoch": epoch}
+    epoch = int(max(row[0], held or 0)) + 1
     if held is None:
-        connection.execute(sa.insert(leases).values(session_id=session_id, **values))
+        _TAKE(connection, {"session_id": session_id, "node_id": node_id, "epoch": epoch})
     else:
-        connection.execute(
-            sa.update(leases).where(leases.c.session_id == session_id).values(**values)
-        )
-    connection.execute(
-        sa.update(sessions)
-        .where(sessions.c.id == session_id)
-        .values(epoch=epoch, updated_at=time.time())
-    )
+        _RETAKE(connection, {"of": session_id, "to": node_id, "new": epoch})
+    _SET_EPOCH(connection, {"of": session_id, "new": epoch, "at": time.time()})
     return epoch
 
 
-def _locked(connection: sa.Connection, session_id: str, node_id: str) -> sa.Row[Any] | None:
-    """A session's lease, which nobody gives up meanwhile; SESSION_ELSEWHERE where another node has it."""
-    wanted = sa.select(leases).where(leases.c.session_id == session_id)
+def _locked(connection: sa.Connection, session_id: str, node_id: str) -> int | None:
+    """The epoch of a session's lease, which nobody gives up meanwhile; None without one.
+
+    Raises SESSION_ELSEWHERE where another node has it.
+    """
+    held = None
     # First without a lock: the writer need not wait for who only asks.
-    for looking in (wanted, wanted.with_for_update()):
-        held = connection.execute(looking).one_or_none()
-        if held is not None and held.node_id != node_id and _lives(connection, held.node_id):
+    for look in (_LOOK, _LOCK):
+        held = look(connection, {"of": session_id}).fetchone()
+        if held is not None and held[0] != node_id and _lives(connection, held[0]):
             raise elsewhere()
-    return held
+    return None if held is None else int(held[1])
 
 
 def _lives(connection: sa.Connection, node_id: str) -> bool:
@@ -111,13 +135,7 @@ def elsewhere() -> WarmlineError:
 
 def release(connection: sa.Connection, session_id: str, node_id: str, epoch: int) -> None:
     """Give a lease up, if it is still held."""
-    connection.execute(
-        sa.delete(leases).where(
-            leases.c.session_id == session_id,
-            leases.c.node_id == node_id,
-            leases.c.epoch == epoch,
-        )
-    )
+    _RELEASE(connection, {"of": session_id, "by": node_id, "since": epoch})
 
 
 def held(connection: sa.Connection, node_id: str, session_ids: Collection[str]) -> dict[str, int]:

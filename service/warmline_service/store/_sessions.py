@@ -18,6 +18,15 @@ from warmline_service.store._statement import Statement
 _RETRY_AFTER = 60.0
 
 _ADD_PART = Statement(lambda insert: insert(transcripts).on_conflict_do_nothing())
+_ADD = Statement(lambda insert: insert(sessions))
+_COUNT = Statement(
+    lambda _: sa.select(sa.func.count()).select_from(
+        sa.select(sessions.c.id)
+        .where(sessions.c.tenant == sa.bindparam("by"))
+        .limit(sa.bindparam("most"))
+        .subquery()
+    )
+)
 
 
 def create(
@@ -32,12 +41,8 @@ def create(
     Raises QUOTA_EXCEEDED where the tenant has `limit` sessions already, and as `_turns.claim` does.
     """
     # First: what the key refers to must be there, and is taken back with everything else.
-    count = connection.execute(
-        sa.select(sa.func.count()).select_from(
-            sa.select(sessions.c.id).where(sessions.c.tenant == row.tenant).limit(limit).subquery()
-        )
-    ).scalar_one()
-    connection.execute(sa.insert(sessions).values(**msgspec.structs.asdict(row)))
+    (count,) = _COUNT(connection, {"by": row.tenant, "most": limit}).fetchone()
+    _ADD(connection, msgspec.structs.asdict(row))
     if wanted is not None:
         found = _turns.claim(connection, wanted, Claimed(row.id, ""))
         if found.session_id != row.id:

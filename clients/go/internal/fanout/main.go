@@ -4,9 +4,10 @@
 //	fanout service ADDRESS STREAMS COUNT MS    reads each stream through gRPC, over one connection
 //	fanout pipes BINARY STREAMS COUNT MS       starts the processes itself and reads their pipes
 //
-// It says `ready` when every stream has had a first turn, begins when a line is said to it, says
-// `done` when all turns have ended, and then tells each text that it received: the time of that, the
-// time at which the service saw it (0 on pipes), both in nanoseconds of the time of day, and the text.
+// It says `ready` when every stream has had a first turn, begins a turn on each whenever a line is said
+// to it, and says `done` when all have ended. At the end of its input it tells each text that it received:
+// the time of that, the time at which the service saw it (0 on pipes), both in nanoseconds of the time of
+// day, and the text.
 package main
 
 import (
@@ -66,14 +67,19 @@ func run(arguments []string) error {
 	}
 	said := bufio.NewScanner(os.Stdin)
 	fmt.Println("ready")
-	said.Scan()
-	taken, err := runTurns(opened, fmt.Sprintf("!deltas %s %s", arguments[3], arguments[4]))
-	if err != nil {
+	var all [][]arrival
+	for said.Scan() {
+		taken, err := runTurns(opened, fmt.Sprintf("!deltas %s %s", arguments[3], arguments[4]))
+		if err != nil {
+			return err
+		}
+		all = append(all, taken...)
+		fmt.Println("done")
+	}
+	if err := said.Err(); err != nil {
 		return err
 	}
-	fmt.Println("done")
-	said.Scan()
-	return tell(taken)
+	return tell(all)
 }
 
 func opener(kind, where string) (func() (stream, error), func(), error) {

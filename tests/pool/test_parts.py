@@ -9,6 +9,8 @@ from warmline_service.pool import capacity, default_memory_budget
 from warmline_service.pool._demand import HALF_LIFE, Demand
 from warmline_service.pool._failures import StartFailures
 from warmline_service.pool._pace import Pace
+from warmline_service.pool._queue import WaitQueue
+from warmline_service.pool._want import Share, Waiter, Want
 from warmline_service.worker import SpawnKey
 
 
@@ -99,3 +101,37 @@ def test_capacity_comes_from_the_settings_or_the_budget() -> None:
     assert capacity(PoolSettings(max_processes=7), 0) == 7
     assert capacity(PoolSettings(), 1100 * MIB) == 4
     assert capacity(PoolSettings(), 1) == 1
+
+
+def waiter(tenant: str, session: str, group: str = "", waiting: int | None = None) -> Waiter:
+    """One that waits, in the line of a group where there is one."""
+    key = SpawnKey(model="haiku")
+    return Waiter(Want(tenant, session, (key,), Share(waiting=waiting), group), 0.0, 1.0)
+
+
+def test_a_group_has_one_turn_among_all_who_wait() -> None:
+    """However many its tenants are; within it the first that came is served first."""
+    queue = WaitQueue(100, 100)
+    members = [waiter(f"m{number}", f"m{number}", "group") for number in range(3)]
+    other, alone = waiter("other", "o1"), waiter("other", "o2")
+    for each in (*members, other, alone):
+        queue.add(each)
+    assert list(queue.in_order()) == [members[0], other, members[1], alone, members[2]]
+    served = []
+    while (first := queue.first(lambda _: True)) is not None:
+        served.append(first)
+        queue.served(first)
+    assert served == [members[0], other, members[1], alone, members[2]]
+    assert len(queue) == 0
+
+
+def test_a_line_is_bounded_and_so_is_a_tenant_in_it() -> None:
+    """The group as one tenant would be; a tenant's own bound counts his alone."""
+    queue = WaitQueue(100, 3)
+    queue.add(waiter("m1", "a", "group"))
+    assert queue.exceeded(waiter("m1", "b", "group", waiting=1).want) == 1
+    assert queue.exceeded(waiter("m2", "b", "group", waiting=1).want) is None
+    queue.add(waiter("m2", "b", "group"))
+    queue.add(waiter("m3", "c", "group"))
+    assert queue.exceeded(waiter("m4", "d", "group").want) == 3
+    assert queue.exceeded(waiter("m4", "d").want) is None

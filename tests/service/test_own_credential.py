@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,14 @@ import pytest
 from kept import contents
 from key_provider import Provider
 from parking import say
-from running import data_directory, service_in
+from running import data_directory, service_in, until
 from tenancies import tenant
 from warmline.v1 import chat_service_pb2 as chat_pb
 from warmline.v1 import model_service_pb2 as model_pb
 from warmline.v1 import model_service_pb2_grpc as model_grpc
 from warmline.v1 import session_config_pb2 as config_pb
 from warmline_client import Client, WarmlineError, connect
+from warmline_service.server import Service
 
 pytestmark = pytest.mark.real_cli
 
@@ -27,12 +30,14 @@ MINE, YOURS, TOKEN = (
     "sk-ant-api03-y0urs-y0urs",
     "sk-ant-oat01-t0ken-t0ken",
 )
+LENT = "sk-ant-api03-l3nt-l3nt"
+KNOWN = (MINE, YOURS, TOKEN, LENT)
 
 
 @pytest.fixture
 async def provider() -> AsyncIterator[Provider]:
     """It knows these."""
-    made = Provider((MINE, YOURS, TOKEN))
+    made = Provider(KNOWN)
     async with made.serving():
         yield made
 
@@ -40,12 +45,27 @@ async def provider() -> AsyncIterator[Provider]:
 @asynccontextmanager
 async def serving(data: Path, provider: Provider, **changes: Any) -> AsyncIterator[str]:
     """The address of a service that has no credential of its own."""
-    settings = {"kind": "anthropic", "base_url": provider.url, "caller_credentials": True}
-    settings |= {"caller_tenants": True} | changes
-    acme, _ = tenant("acme")
-    pool = {"min_spares": 0, "max_spares": 0}
-    async with service_in(data, tenants=[acme], provider=settings, pool=pool) as service:
+    async with serving_all(data, provider, changes) as (service, _):
         yield f"127.0.0.1:{service.port}"
+
+
+@asynccontextmanager
+async def serving_all(
+    data: Path, provider: Provider, changes: Mapping[str, Any], **settings: Any
+) -> AsyncIterator[tuple[Service, str]]:
+    """The service itself, and the key of a tenant that has one."""
+    provided = {"kind": "anthropic", "base_url": provider.url, "caller_credentials": True}
+    provided |= {"caller_tenants": True, **changes}
+    acme, key = tenant("acme")
+    settings.setdefault("pool", {"min_spares": 0, "max_spares": 0})
+    async with service_in(data, tenants=[acme], provider=provided, **settings) as service:
+        yield service, key
+
+
+def pays(shown: str) -> config_pb.SessionConfig:
+    """Who has a key brings a credential all the same: the service has none."""
+    own = None if shown in KNOWN else config_pb.Credential(api_key=LENT)
+    return config_pb.SessionConfig(credential=own)
 
 
 async def first_turn(client: Client) -> str:
@@ -109,6 +129,59 @@ async def test_one_that_the_provider_refuses_is_said_so(provider: Provider) -> N
                 events = await say(chat, "hi")
     assert WarmlineError(events[-1].turn_failed.status).reason == "CREDENTIAL_REJECTED"
     assert unknown not in str(events)
+
+
+async def test_all_of_them_together_have_so_many_streams(provider: Provider) -> None:
+    """Anybody can be as many of them as he likes; who has a key is not kept out by them."""
+    with data_directory() as data:
+        limits = {"own_credential_streams": 2}
+        async with (
+            serving_all(data, provider, {}, limits=limits) as (service, key),
+            AsyncExitStack() as stack,
+        ):
+
+            async def opens(shown: str, into: AsyncExitStack) -> None:
+                """Until the streams of this stack end."""
+                client = connect(f"127.0.0.1:{service.port}", api_key=shown)
+                chat = (await into.enter_async_context(client)).chat(config=pays(shown))
+                await into.enter_async_context(chat)
+
+            await opens(YOURS, stack)
+            async with AsyncExitStack() as mine:
+                await opens(MINE, mine)
+                with pytest.raises(WarmlineError, match="QUOTA_EXCEEDED") as caught:
+                    await opens(TOKEN, stack)
+                assert caught.value.metadata["quota"] == "own_credential_streams"
+                await opens(key, stack)
+            await opens(TOKEN, stack)
+
+
+async def test_all_of_them_together_have_one_turn_among_those_who_wait(provider: Provider) -> None:
+    """Of two that wait for the only process and one who has a key, that one is second, and not last."""
+    with data_directory() as data:
+        pool = {"max_processes": 1, "min_spares": 0, "max_spares": 0}
+        async with (
+            serving_all(data, provider, {}, pool=pool) as (service, key),
+            AsyncExitStack() as stack,
+        ):
+            chats = []
+            for shown in (MINE, YOURS, TOKEN, key):
+                client = await stack.enter_async_context(
+                    connect(f"127.0.0.1:{service.port}", api_key=shown)
+                )
+                chats.append(await stack.enter_async_context(client.chat(config=pays(shown))))
+            await chats[0].send("::hang")
+            await asyncio.wait_for(provider.asked.wait(), 60)
+            for number, chat in enumerate(chats[1:], 1):
+                await chat.send("hi")
+                await until(partial(_wait, service, number))
+            await chats[0].interrupt()
+            await until(lambda: len(provider.seen) == 4, 90)
+    assert provider.seen == [MINE, YOURS, LENT, f"Bearer {TOKEN}"]
+
+
+def _wait(service: Service, number: int) -> bool:
+    return service.pool.stats().waiting == number
 
 
 async def test_it_may_come_by_the_providers_own_header(provider: Provider) -> None:

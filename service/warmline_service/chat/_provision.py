@@ -21,6 +21,7 @@ from warmline_service.pool import Lease, Share, Want
 from warmline_service.pool import Start as PoolStart
 from warmline_service.sessions import Session
 from warmline_service.sessions.events import Latency, Notice, NoticeKind, Start
+from warmline_service.tenants import group_of
 from warmline_service.worker import Binding, CliProcess, ControlRefused, History, Transcript, inject
 
 _UNPAID = (Reason.CREDENTIAL_REJECTED, Reason.CREDENTIAL_NOT_FOUND)
@@ -232,7 +233,7 @@ class Provision:
         directories: tuple[Path, ...],
         level: Level | None,
     ) -> Want:
-        can, config = self._runtime.capabilities, self._session.config
+        can, config, tenant = self._runtime.capabilities, self._session.config, self._session.tenant
         keys = acceptable_keys(can, config, self.model_name, workspace, directories, level)
         if isinstance(past, Transcript):
             keys = (replace(keys[-1], resume=past),)
@@ -240,4 +241,4 @@ class Provision:
                 # It begins with the turn: what is bound to it later comes too late.
                 model, prompt = self.model_name, config.system_prompt
                 keys = (replace(keys[0], model=model, system_prompt=prompt),)
-        return Want(self._session.tenant, self._session.id, keys)
+        return Want(tenant, self._session.id, keys, group=group_of(tenant))

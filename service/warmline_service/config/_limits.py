@@ -29,6 +29,12 @@ class LimitSettings(Section):
     streams_per_tenant: int = Field(
         2000, ge=1, le=1_000_000, description="Open streams of one tenant."
     )
+    own_credential_streams: int = Field(
+        200,
+        ge=1,
+        le=1_000_000,
+        description="Open streams of all who show a credential of their own (`provider.caller_tenants`).",
+    )
     sessions_per_tenant: int = Field(
         100_000, ge=1, le=10_000_000, description="Sessions of one tenant that are kept."
     )

@@ -28,7 +28,7 @@ from warmline_service.pool._pace import Pace
 from warmline_service.pool._plan import Birth, Planner, will_do
 from warmline_service.pool._queue import WaitQueue
 from warmline_service.pool._room import Room
-from warmline_service.pool._want import SessionHasLease, Start, Waiter
+from warmline_service.pool._want import SessionHasLease, Start, Waiter, Want
 from warmline_service.worker import Life, ProcessState, SpawnKey
 
 _JITTER = 0.1
@@ -231,10 +231,10 @@ class Core:
         if kind is not None:
             self.demand[kind].arrived(now, self._pace.spawn_seconds[kind.prepared])
         most = waiter.want.share.processes
-        if most is not None and not self._fits_share(now, waiter.want.tenant, most):
+        if most is not None and not self._fits_share(now, waiter.want, most):
             self._refuse(waiter, _refusals.share_used(most, self._retry_after()))
             return
-        limit = self.queue.exceeded(waiter.want.tenant, waiter.want.share.waiting)
+        limit = self.queue.exceeded(waiter.want)
         # A spare that is still here is of no use to anybody in the queue, so nobody is passed.
         if (spare := self._spare_for(waiter)) is not None:
             self._grant(now, waiter, spare, Start.WARM)
@@ -244,10 +244,10 @@ class Core:
             self.queue.add(waiter)
         self._decide(now)
 
-    def _fits_share(self, now: float, tenant: str, most: int) -> bool:
-        """Whether a tenant may have one more process; of its own an idle one makes room for it."""
-        own = [member for member in self.books.all_in(*HELD) if member.tenant == tenant]
-        if len(own) + self.queue.of_tenant(tenant) < most:
+    def _fits_share(self, now: float, want: Want, most: int) -> bool:
+        """Whether its tenant may have one more process; of its own an idle one makes room for it."""
+        own = [member for member in self.books.all_in(*HELD) if member.tenant == want.tenant]
+        if len(own) + self.queue.of_tenant(want) < most:
             return True
         idle = next((member for member in own if member.state is ProcessState.HOT), None)
         if idle is not None:

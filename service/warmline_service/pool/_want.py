@@ -29,17 +29,24 @@ class Want:
     """One session's need of a process.
 
     `keys` are the kinds of process that will do, best first; the last is the one that is spawned
-    when there is none, so it must be possible to spawn. `share` is the tenant's.
+    when there is none, so it must be possible to spawn. `share` is the tenant's. `group` are those
+    with whom the tenant has one turn among all who wait; by himself where it is empty.
     """
 
     tenant: str
     session_id: str
     keys: tuple[SpawnKey, ...]
     share: Share = Share()
+    group: str = ""
 
     def __post_init__(self) -> None:
         if not self.keys:
             raise ValueError("a want names at least one key")
+
+    @property
+    def line(self) -> str:
+        """Where it waits."""
+        return self.group or self.tenant
 
     @property
     def cold_key(self) -> SpawnKey:

@@ -74,6 +74,11 @@ class Quota:
         own = (await self._policies.of(tenant)).open_streams
         return min(own or self._limits.streams_per_tenant, self._limits.streams_per_tenant)
 
+    @property
+    def own_credential_streams(self) -> int:
+        """How many all may have open together who come by a credential of their own."""
+        return self._limits.own_credential_streams
+
     async def keep(self, tenant: str, adding: int = 0) -> None:
         """Let a tenant store more, `adding` bytes as far as that is known.
 

@@ -18,6 +18,7 @@ from warmline_service.quota import Quota
 from warmline_service.rpc._interceptors import principal, request_id
 from warmline_service.rpc._wire import fill_event, fill_time, wire_events
 from warmline_service.sessions.events import Event, TextDelta
+from warmline_service.tenants import group_of
 
 # Most clients take 4 MiB at a time unless told otherwise; what is more goes in several messages.
 _BATCH_BYTES = 1024 * 1024
@@ -75,22 +76,33 @@ class StreamCount:
 
         Raises QUOTA_EXCEEDED where there are too many.
         """
-        caller = principal()
-        limit = await self._quota.streams(caller.tenant)
-        if self._open[caller.tenant] >= limit:
-            raise WarmlineError(
-                Reason.QUOTA_EXCEEDED,
-                f"This tenant has {limit} open streams already.",
-                metadata={"limit": str(limit), "quota": "streams_per_tenant"},
-                retry_after=1.0,
-            )
-        self._open[caller.tenant] += 1
+        tenant = principal().tenant
+        group = group_of(tenant)
+        limit = await self._quota.streams(tenant)
+        if self._open[tenant] >= limit:
+            raise _too_many("streams_per_tenant", limit, "This tenant has")
+        if group != tenant and self._open[group] >= self._quota.own_credential_streams:
+            all_of_them = "Callers with credentials of their own have"
+            most = self._quota.own_credential_streams
+            raise _too_many("own_credential_streams", most, all_of_them)
+        counted = {tenant, group}
+        self._open.update(counted)
         try:
-            yield caller.tenant
+            yield tenant
         finally:
-            self._open[caller.tenant] -= 1
-            if not self._open[caller.tenant]:
-                del self._open[caller.tenant]
+            self._open.subtract(counted)
+            for each in counted:
+                if not self._open[each]:
+                    del self._open[each]
+
+
+def _too_many(quota: str, limit: int, who_has: str) -> WarmlineError:
+    return WarmlineError(
+        Reason.QUOTA_EXCEEDED,
+        f"{who_has} {limit} open streams already.",
+        metadata={"limit": str(limit), "quota": quota},
+        retry_after=1.0,
+    )
 
 
 class KeyLocks:

@@ -14,7 +14,7 @@ from warmline_service.tenants._certificates import CertificateCheck, is_identity
 from warmline_service.tenants._directory import Directory
 from warmline_service.tenants._keys import KeyRecord, KeyStore, hash_key, new_key
 from warmline_service.tenants._last_use import LastUse
-from warmline_service.tenants._own_credential import OwnCredentialCheck, is_reserved
+from warmline_service.tenants._own_credential import OwnCredentialCheck, group_of, is_reserved
 from warmline_service.tenants._policies import TenantPolicies
 from warmline_service.tenants._principal import SCOPES, OwnCredential, Principal, Shown
 from warmline_service.tenants._tokens import TokenCheck
@@ -42,6 +42,7 @@ __all__ = [
     "TokenCheck",
     "TtlCache",
     "asks_callers",
+    "group_of",
     "hash_key",
     "is_identity",
     "is_reserved",

@@ -22,6 +22,14 @@ def is_reserved(tenant: str) -> bool:
     return _RESERVED.fullmatch(tenant) is not None
 
 
+def group_of(tenant: str) -> str:
+    """Among whom a tenant's share of the machine is: a tenant by himself, but all of those together.
+
+    Nobody has let them in, and anybody can be as many of them as he likes.
+    """
+    return _TENANT if is_reserved(tenant) else tenant
+
+
 class OwnCredentialCheck:
     """Credentials of the model provider. `keyed_hash` is one whose key never leaves the service, in hex."""
 

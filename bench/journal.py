@@ -67,7 +67,7 @@ async def _session(store: Store, journal: Journal) -> Session:
     now = time.time()
     row = SessionRow(str(uuid.uuid4()), _TENANT, "", "{}", now, now)
     await store.create(row, None, 10 * _SESSIONS)
-    token = await store.acquire(row.id)
+    token = (await store.take(_TENANT, row.id)).token
     journal.feed(row.id, 0)
     return Session(_TENANT, row.id, SessionConfig(), token, token, 0, 0, 0, "")
 

@@ -59,7 +59,7 @@ async def session(store: Store, tenant: str = TENANT) -> Session:
     """A session that the store's node may write."""
     made = row(tenant)
     await store.create(made, None, 1000)
-    token = await store.acquire(made.id)
+    token = (await store.take(tenant, made.id)).token
     return Session(tenant, made.id, SessionConfig(), token, token, 0, 0, 0, "")
 
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 import pydantic
@@ -153,13 +153,13 @@ async def test_a_stop_while_a_session_is_loaded_says_draining(tmp_path: Path) ->
         async with service_in(data, cli=fake, drain_grace=0.1) as service:
             loading = asyncio.Event()
 
-            async def never(session_id: str) -> int:
+            async def never(tenant: str, session_id: str) -> NoReturn:
                 loading.set()
                 await asyncio.Event().wait()
-                return 0
+                raise AssertionError("nobody sets it")
 
             assert service._store is not None
-            service._store.acquire = never  # type: ignore[method-assign]  # a store that is slow
+            service._store.take = never  # type: ignore[method-assign]  # a store that is slow
             async with connect(f"127.0.0.1:{service.port}") as client:
                 again = client.chat(session_id=chat.session_id, reconnect_timeout=0)
                 opening = asyncio.create_task(again.__aenter__())

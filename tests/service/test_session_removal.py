@@ -21,6 +21,7 @@ from warmline.v1 import chat_service_pb2 as chat_pb
 from warmline.v1 import session_service_pb2 as session_pb
 from warmline_client import Client, Conversation, WarmlineError, connect
 from warmline_service.sessions import Session
+from warmline_service.store import TurnRow
 
 NOBODYS = "01234567-89ab-cdef-0123-456789abcdef"
 
@@ -176,7 +177,7 @@ async def test_who_waits_for_a_session_that_is_deleted_learns_of_it(
             sessions = service._conversations._runtime.sessions
             load, loading, go = sessions.load, asyncio.Event(), asyncio.Event()
 
-            async def slow(tenant: str, name: str) -> Session:
+            async def slow(tenant: str, name: str) -> tuple[Session, list[TurnRow]]:
                 loading.set()
                 await go.wait()
                 return await load(tenant, name)

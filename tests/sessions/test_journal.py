@@ -172,7 +172,7 @@ async def test_a_lost_lease_ends_the_streams_and_stores_nothing(store: Store) ->
         for of in (lost, kept):
             journal.feed(of.id, 0)
         readers = subscribe(journal, lost), subscribe(journal, kept)
-        await store.acquire(lost.id)
+        await store.take(TENANT, lost.id)
         for of in (lost, kept):
             journal.append(of, event(of, TextDelta("a", 0)))
         assert text_of(await readers[1].get()) == "a"
@@ -188,7 +188,7 @@ async def test_a_session_that_is_had_again_keeps_nothing_of_its_lost_lease(store
     async with journal_of(store) as journal:
         gone: list[Session] = []
         journal.on_lost = gone.append
-        after = replace(before, token=await store.acquire(before.id))
+        after = replace(before, token=(await store.take(TENANT, before.id)).token)
         journal.feed(before.id, 0).epoch = after.token
         reader = subscribe(journal, after)
         # In one group, as after an outage.

@@ -10,6 +10,7 @@ import time
 import uuid
 import zlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -142,6 +143,24 @@ async def test_what_goes_to_the_database_takes_with_it_what_was_logged_before(
         assert found.bytes == sum(each.size for each in [*logged, last])
 
 
+async def test_a_new_writer_goes_on_behind_what_is_in_the_log(tmp_path: Path) -> None:
+    """Whether it has a row yet or not, and also where it gets one meanwhile."""
+    async with opened("", tmp_path) as store:
+        of, log = await session(store), store._events._log
+        assert log is not None
+        await store.log([delta(of, "a"), delta(of, "b")])
+        assert rowless(store)
+        assert (await store.take(TENANT, of.id)).position == (of.epoch, 2)
+        await until(lambda: not rowless(store))
+        assert (await store.take(TENANT, of.id)).position == (of.epoch, 2)
+        for _ in range(20):
+            of = replace(of, token=(await store.take(TENANT, of.id)).token)
+            await store.log([delta(of, "more")])
+            settling = asyncio.create_task(store._events._settle(log))
+            assert (await store.take(TENANT, of.id)).position == (of.epoch, of.seq)
+            await settling
+
+
 async def test_a_lost_lease_takes_nothing_from_the_log(tmp_path: Path) -> None:
     """What was logged under it stays; what comes later is refused."""
     async with opened("", tmp_path) as store:
@@ -149,7 +168,7 @@ async def test_a_lost_lease_takes_nothing_from_the_log(tmp_path: Path) -> None:
         logged = [delta(of, "kept")]
         await store.log(logged)
         assert store.has_lease(of.id, of.token)
-        await store.acquire(of.id)
+        await store.take(TENANT, of.id)
         assert not store.has_lease(of.id, of.token)
         assert await store.append([delta(of, "late")], [], {of.id: of.token}) == {of.id}
         await until(lambda: not rowless(store))
@@ -183,7 +202,7 @@ async def test_what_went_out_of_keeping_does_not_come_back(tmp_path: Path) -> No
     async with opened("", root, "one") as store:
         made = row()
         await store.create(made, None, 10)
-        token = await store.acquire(made.id)
+        token = (await store.take(TENANT, made.id)).token
         of = Session(TENANT, made.id, SessionConfig(), token, token, 0, 0, 0, "")
         await store.log([delta(of, "old")])
         await store.expire(made, 1)

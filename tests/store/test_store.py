@@ -113,19 +113,49 @@ async def test_only_who_has_the_lease_writes(store_url: str, tmp_path: Path) -> 
         opened(store_url, tmp_path, "two") as two,
     ):
         of = await session(one)
-        await refused(two.acquire(of.id), Reason.SESSION_ELSEWHERE)
+        await refused(two.take(TENANT, of.id), Reason.SESSION_ELSEWHERE)
         await one.renew(-1.0)  # Nothing has been heard of it for too long.
-        token = await two.acquire(of.id)
+        token = (await two.take(TENANT, of.id)).token
         assert token > of.token
         late = stored(of, TextDelta("late", 0))
         assert await one.append([late], [], {of.id: of.token}) == {of.id}
         assert await two.events(of.id, 0, 100) == []
 
 
+async def test_a_new_writer_goes_on_from_what_there_is(store_url: str, tmp_path: Path) -> None:
+    """It has all of it with the lease; who asks for another tenant's gets neither."""
+    async with (
+        opened(store_url, tmp_path, "one") as one,
+        opened(store_url, tmp_path, "two") as two,
+    ):
+        of = await session(one)
+        done, open_ = turn(of), turn(of, number=2)
+        for each in (done, open_):
+            await one.accept(each, "a title", None, of.token, named=False)
+        rows = [
+            stored(of, TextDelta("a", 0), done.id),
+            stored(of, DONE, done.id),
+            stored(of, TextDelta("b", 0), open_.id),
+        ]
+        part = PartRow(of.id, 0, done.id, 1, False, b"x")
+        await one.append(rows, [part], {of.id: of.token})
+        with pytest.raises(WarmlineError, match="SESSION_NOT_FOUND"):
+            await two.take("somebody-else", of.id)
+        assert one.has_lease(of.id, of.token)
+        await one.resign()
+        taken = await two.take(TENANT, of.id)
+        assert taken.token > of.token
+        assert taken.row == await two.session(TENANT, of.id)
+        assert (taken.row.epoch, taken.row.turn_count) == (taken.token, 2)
+        assert (taken.position, taken.parts) == ((of.epoch, 3), 1)
+        assert [each.id for each in taken.unfinished] == [open_.id]
+        assert await one.append([stored(of, DONE, open_.id)], [], {of.id: of.token}) == {of.id}
+
+
 async def test_a_lost_session_keeps_no_others_from_being_stored(store: Store) -> None:
     """A group holds the events of many sessions."""
     lost, kept = await session(store), await session(store)
-    await store.acquire(lost.id)
+    await store.take(TENANT, lost.id)
     rows = [stored(lost, TextDelta("a", 0)), stored(kept, TextDelta("b", 0))]
     tokens = {lost.id: lost.token, kept.id: kept.token}
     assert await store.append(rows, [], tokens) == {lost.id}
@@ -356,7 +386,7 @@ async def test_a_transcript_comes_back_as_it_was_put(store: Store) -> None:
     parts = [PartRow(made.id, n, f"t{n}", 9, n == 1, bytes([n]) * 9) for n in range(3)]
     await store.create(made, None, 10, parts)
     assert await store.parts(TENANT, made.id) == parts
-    assert await store.part_count(made.id) == 3
+    assert (await store.take(TENANT, made.id)).parts == 3
 
 
 async def test_unfinished_turns_of_nobody_are_found(store_url: str, tmp_path: Path) -> None:

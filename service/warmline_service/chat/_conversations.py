@@ -298,8 +298,7 @@ class Conversations:
 
     async def _load(self, tenant: str, session_id: str) -> Conversation:
         runtime = self._runtime
-        session = await runtime.sessions.load(tenant, session_id)
-        unfinished = await runtime.store.unfinished(session_id)
+        session, unfinished = await runtime.sessions.load(tenant, session_id)
         runtime.journal.feed(session_id, session.seq).epoch = session.token
         naming = Naming(session, runtime.store, self._names)
         conversation = Conversation(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from warmline_service.sessions._config import SessionConfig
-from warmline_service.store import SessionRow
+from warmline_service.store import Taken
 
 
 @dataclass(eq=False)
@@ -38,19 +38,17 @@ class Session:
         return self.seq
 
 
-def session_of(
-    row: SessionRow, config: SessionConfig, token: int, position: tuple[int, int], parts: int
-) -> Session:
-    """The session of a row, under a lease; `position` is that of its last event."""
-    epoch, seq = position
+def session_of(taken: Taken, config: SessionConfig) -> Session:
+    """The session that was taken, which is set up so."""
+    row, (epoch, seq) = taken.row, taken.position
     return Session(
         tenant=row.tenant,
         id=row.id,
         config=config,
-        token=token,
-        epoch=max(token, epoch, row.epoch),
+        token=taken.token,
+        epoch=max(taken.token, epoch, row.epoch),
         seq=max(seq, row.last_seq),
         turns=row.turn_count,
-        parts=parts,
+        parts=taken.parts,
         workspace_key=row.workspace_key,
     )

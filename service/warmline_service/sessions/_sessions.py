@@ -24,6 +24,7 @@ from warmline_service.store import (
     PartRow,
     SessionRow,
     Store,
+    TurnRow,
     archive_size,
 )
 from warmline_service.vault import Vault
@@ -135,19 +136,13 @@ class Sessions:
             self.on_created(row)
         return session_id
 
-    async def load(self, tenant: str, session_id: str) -> Session:
-        """Become a session's writer.
+    async def load(self, tenant: str, session_id: str) -> tuple[Session, list[TurnRow]]:
+        """Become a session's writer; also gives its turns that have no end yet.
 
         Raises SESSION_NOT_FOUND, also for another tenant's; SESSION_ELSEWHERE; STORAGE_UNAVAILABLE.
         """
-        store = self._store
-        await store.session(tenant, session_id)
-        token = await store.acquire(session_id)
-        # Read again: whoever had it before may have written until just now.
-        row = await store.session(tenant, session_id)
-        position = await store.position(session_id)
-        parts = await store.part_count(session_id)
-        return session_of(row, _config_of.decode(row.config), token, position, parts)
+        taken = await self._store.take(tenant, session_id)
+        return session_of(taken, config_of(taken.row)), list(taken.unfinished)
 
     async def release(self, session: Session) -> None:
         """Let another service be its writer."""

@@ -125,10 +125,16 @@ class EventStore:
         wanted = (row for row in fresh if row.seq > after and turn_id in ("", row.turn_id))
         return list(wanted)[:limit]
 
+    def logged_position(self, session_id: str) -> tuple[int, int]:
+        """Epoch and seq of the last event that is in the log alone; zeros where none is."""
+        fresh = self._fresh.of(session_id)
+        return (fresh[-1].epoch, fresh[-1].seq) if fresh else (0, 0)
+
     async def position(self, session_id: str) -> tuple[int, int]:
         """Epoch and seq of the last stored event."""
-        if fresh := self._fresh.of(session_id):
-            return fresh[-1].epoch, fresh[-1].seq
+        logged = self.logged_position(session_id)
+        if logged != (0, 0):
+            return logged
         return await self._read(lambda c: _events.position(c, session_id))
 
     async def first_seq(self, session_id: str) -> int:

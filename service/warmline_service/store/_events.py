@@ -36,6 +36,14 @@ _SIZE = (
     .where(events.c.turn_id == sa.bindparam("turn"))
     .scalar_subquery()
 )
+_POSITION = Statement(
+    lambda _: (
+        sa.select(events.c.epoch, events.c.seq)
+        .where(events.c.session_id == sa.bindparam("of"))
+        .order_by(events.c.seq.desc())
+        .limit(1)
+    )
+)
 _END = Statement(
     lambda _: (
         sa.update(turns)
@@ -172,13 +180,8 @@ def read(
 
 def position(connection: sa.Connection, session_id: str) -> tuple[int, int]:
     """The epoch and seq of the last stored event; zeros where none is kept."""
-    row = connection.execute(
-        sa.select(events.c.epoch, events.c.seq)
-        .where(events.c.session_id == session_id)
-        .order_by(events.c.seq.desc())
-        .limit(1)
-    ).one_or_none()
-    return (row.epoch, row.seq) if row else (0, 0)
+    row = _POSITION(connection, {"of": session_id}).fetchone()
+    return (row[0], row[1]) if row else (0, 0)
 
 
 def first_seq(connection: sa.Connection, session_id: str) -> int:

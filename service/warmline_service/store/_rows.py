@@ -160,6 +160,19 @@ class AuditRow(Struct, frozen=True):
     hash: str
 
 
+class Taken(Struct, frozen=True):
+    """A session as its new writer has it: under the lease `token`, after the event at `position`.
+
+    `parts` counts the pieces of its transcript; `unfinished` are its turns that have no end yet.
+    """
+
+    row: SessionRow
+    token: int
+    position: tuple[int, int]
+    parts: int
+    unfinished: tuple[TurnRow, ...]
+
+
 class Anchor(Struct, frozen=True):
     """An end of the audit log: `head` is its last row, `base` the last one that was removed."""
 

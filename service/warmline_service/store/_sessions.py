@@ -19,6 +19,16 @@ _RETRY_AFTER = 60.0
 
 _ADD_PART = Statement(lambda insert: insert(transcripts).on_conflict_do_nothing())
 _ADD = Statement(lambda insert: insert(sessions))
+_GET = Statement(
+    lambda _: sa.select(*(sessions.c[name] for name in SessionRow.__struct_fields__)).where(
+        sessions.c.id == sa.bindparam("of"), sessions.c.tenant == sa.bindparam("by")
+    )
+)
+_LAST_PART = Statement(
+    lambda _: sa.select(sa.func.max(transcripts.c.part)).where(
+        transcripts.c.session_id == sa.bindparam("of")
+    )
+)
 _COUNT = Statement(
     lambda _: sa.select(sa.func.count()).select_from(
         sa.select(sessions.c.id)
@@ -62,12 +72,10 @@ def create(
 
 def get(connection: sa.Connection, tenant: str, session_id: str) -> SessionRow:
     """A tenant's session; SESSION_NOT_FOUND also for another tenant's."""
-    row = connection.execute(
-        sa.select(sessions).where(sessions.c.id == session_id, sessions.c.tenant == tenant)
-    ).one_or_none()
+    row = _GET(connection, {"of": session_id, "by": tenant}).fetchone()
     if row is None:
         raise session_not_found()
-    return SessionRow(**row._mapping)
+    return SessionRow(*row)
 
 
 def page(connection: sa.Connection, tenant: str, query: Query) -> list[SessionRow]:
@@ -208,9 +216,7 @@ def parts(connection: sa.Connection, session_id: str) -> list[PartRow]:
 
 def part_count(connection: sa.Connection, session_id: str) -> int:
     """How many pieces a session's transcript has: the number of the next."""
-    found = connection.execute(
-        sa.select(sa.func.max(transcripts.c.part)).where(transcripts.c.session_id == session_id)
-    ).scalar_one()
+    (found,) = _LAST_PART(connection, {"of": session_id}).fetchone()
     return 0 if found is None else int(found) + 1
 
 

@@ -24,6 +24,10 @@ class Rows(Protocol):
         """The next row, a tuple; None where there is none."""
         ...
 
+    def fetchall(self) -> Sequence[Any]:
+        """All rows that are left."""
+        ...
+
 
 class Statement:
     """A statement with named values, the same for both databases.

@@ -29,8 +29,10 @@ from warmline_service.store._rows import (
     PartRow,
     Query,
     SessionRow,
+    Taken,
     TurnRow,
 )
+from warmline_service.store._take import take
 from warmline_service.store._tenant_store import TenantStore
 
 T = TypeVar("T")
@@ -103,11 +105,17 @@ class Store:
         """This node goes: its leases are free at once."""
         await self._write(lambda c: _leases.resign(c, self.node_id))
 
-    async def acquire(self, session_id: str) -> int:
-        """Become the session's writer; the new epoch. Raises SESSION_ELSEWHERE, SESSION_NOT_FOUND."""
-        epoch = await self._write(lambda c: _leases.acquire(c, session_id, self.node_id))
-        self._leases[session_id] = epoch
-        return epoch
+    async def take(self, tenant: str, session_id: str) -> Taken:
+        """Become the writer of a tenant's session, under a new epoch.
+
+        Raises SESSION_ELSEWHERE, and SESSION_NOT_FOUND, also for another tenant's.
+        """
+        logged = self._events.logged_position(session_id)
+        taken = await self._write(lambda c: take(c, tenant, session_id, self.node_id))
+        self._leases[session_id] = taken.token
+        # What is in the log has no row yet, and may have got it meanwhile.
+        last = max(taken.position, logged, self._events.logged_position(session_id))
+        return msgspec.structs.replace(taken, position=last)
 
     async def release(self, session_id: str, epoch: int) -> None:
         """Give the session up."""
@@ -336,10 +344,6 @@ class Store:
             else row
             for row in rows
         ]
-
-    async def part_count(self, session_id: str) -> int:
-        """The number of the next piece."""
-        return await self._read(lambda c: _sessions.part_count(c, session_id))
 
     async def _spill_part(self, tenant: str, part: PartRow) -> PartRow:
         if not part.spilled:

@@ -21,6 +21,13 @@ _CLAIM = Statement(
         )
     )
 )
+_UNFINISHED = Statement(
+    lambda _: (
+        sa.select(*(turns.c[name] for name in TurnRow.__struct_fields__))
+        .where(turns.c.session_id == sa.bindparam("of"), turns.c.ended_at.is_(None))
+        .order_by(turns.c.number)
+    )
+)
 _ADD = Statement(lambda insert: insert(turns).on_conflict_do_nothing(index_elements=[turns.c.id]))
 _COUNT = Statement(
     lambda _: (
@@ -173,12 +180,8 @@ def last_ended(connection: sa.Connection, session_id: str) -> TurnRow | None:
 
 def unfinished(connection: sa.Connection, session_id: str) -> list[TurnRow]:
     """A session's turns that have no end yet, in their order."""
-    rows = connection.execute(
-        sa.select(turns)
-        .where(turns.c.session_id == session_id, turns.c.ended_at.is_(None))
-        .order_by(turns.c.number)
-    )
-    return [turn_of(row._mapping.items()) for row in rows]
+    rows = _UNFINISHED(connection, {"of": session_id}).fetchall()
+    return [turn_of(zip(TurnRow.__struct_fields__, row, strict=True)) for row in rows]
 
 
 def upto(connection: sa.Connection, session_id: str, number: int) -> list[TurnRow]:

@@ -21,6 +21,14 @@ _CLAIM = Statement(
         )
     )
 )
+_KEYS = idempotency_keys.c
+_CLAIMED = Statement(
+    lambda _: sa.select(_KEYS.content_hash, _KEYS.session_id, _KEYS.turn_id).where(
+        _KEYS.tenant == sa.bindparam("by"),
+        _KEYS.key == sa.bindparam("name"),
+        _KEYS.expires_at > sa.bindparam("now"),
+    )
+)
 _UNFINISHED = Statement(
     lambda _: (
         sa.select(*(turns.c[name] for name in TurnRow.__struct_fields__))
@@ -51,23 +59,18 @@ _COUNT = Statement(
 
 def look_up(connection: sa.Connection, wanted: Claim) -> Claimed | None:
     """Who has the key; None where nobody has, or not any more. Raises IDEMPOTENCY_CONFLICT."""
-    keys = idempotency_keys
-    found = connection.execute(
-        sa.select(keys).where(
-            keys.c.tenant == wanted.tenant,
-            keys.c.key == wanted.key,
-            keys.c.expires_at > wanted.now,
-        )
-    ).one_or_none()
+    values = {"by": wanted.tenant, "name": wanted.key, "now": wanted.now}
+    found = _CLAIMED(connection, values).fetchone()
     if found is None:
         return None
-    if found.content_hash != wanted.content_hash:
+    content_hash, session_id, turn_id = found
+    if content_hash != wanted.content_hash:
         raise WarmlineError(
             Reason.IDEMPOTENCY_CONFLICT,
             "This idempotency key was used before, with other content.",
-            metadata={"sessionId": found.session_id, "turnId": found.turn_id},
+            metadata={"sessionId": session_id, "turnId": turn_id},
         )
-    return Claimed(found.session_id, found.turn_id)
+    return Claimed(session_id, turn_id)
 
 
 def claim(connection: sa.Connection, wanted: Claim, mine: Claimed) -> Claimed:

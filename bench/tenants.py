@@ -25,6 +25,7 @@ _PACE = 0.1
 # Until the flood is under way, in seconds; after a pause it is so sooner.
 _BEGIN = 10.0
 _GO_ON = 2.0
+_GRACE = 20.0
 _BOUNDS = {"concurrent_turns": 2, "open_streams": 30, "requests_per_minute": 600}
 _GOAL = Goal(1.5)
 
@@ -33,6 +34,7 @@ async def run(plan: Plan, report: Report) -> None:
     """The same turns alone and beside the flood, by short turns: a machine's slow moments are in both."""
     alone = report.series(PART, "hot turn, to its end: alone", "ms", "fake CLI")
     beside = report.series(PART, "the same beside the flood", "ms", "fake CLI")
+    asked = report.series(PART, "messages and streams that the flood asked for", "in all")
     (paced, key), (flooding, flood_key) = _tenant("paced"), _tenant("flooding")
     settings = {
         "cli__path": await asyncio.to_thread(build_generator, plan.home / "fake"),
@@ -44,7 +46,7 @@ async def run(plan: Plan, report: Report) -> None:
         async with (
             connect(running.address, api_key=key) as client,
             calls.first_turn(client, "hello") as (chat, _),
-            _flood(running.address, flood_key) as flood,
+            _flood(running.address, flood_key, asked) as flood,
         ):
             await asyncio.sleep(_BEGIN)
             for _ in range(rounds):
@@ -53,6 +55,8 @@ async def run(plan: Plan, report: Report) -> None:
                     await _turns(chat, alone, turns)
                 await asyncio.sleep(_GO_ON)
                 await _turns(chat, beside, turns)
+                if flood.returncode is not None:
+                    raise RuntimeError("the flood has ended by itself")
     if alone.values:
         ratio = beside.p99 / alone.p99
         report.findings.append(
@@ -66,7 +70,7 @@ def _tenant(name: str) -> tuple[dict[str, object], str]:
 
 
 @asynccontextmanager
-async def _flood(address: str, key: str) -> AsyncIterator[Process]:
+async def _flood(address: str, key: str, asked: Series) -> AsyncIterator[Process]:
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.flood", address), stdin=PIPE, stdout=PIPE
     )
@@ -76,6 +80,9 @@ async def _flood(address: str, key: str) -> AsyncIterator[Process]:
         child.stdin.write(f"{key}\n".encode())
         await child.stdout.readline()
         yield child
+        child.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(_GRACE):
+            asked.values.append(sum(map(int, (await child.stdout.readline()).split())))
     finally:
         await end(child)
 

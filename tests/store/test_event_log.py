@@ -11,6 +11,7 @@ import uuid
 import zlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -27,6 +28,7 @@ from warmline_service.sessions.events import (
     encode_body,
 )
 from warmline_service.store import EventRow, Store, StoreMisconfigured, TurnRow, TurnState
+from warmline_service.store._database import SqliteDatabase
 from warmline_service.store._event_log import EventLog
 
 DONE = TurnCompleted(StopReason.END_TURN, "", Usage(), None)
@@ -153,12 +155,26 @@ async def test_a_new_writer_goes_on_behind_what_is_in_the_log(tmp_path: Path) ->
         assert (await store.take(TENANT, of.id)).position == (of.epoch, 2)
         await until(lambda: not rowless(store))
         assert (await store.take(TENANT, of.id)).position == (of.epoch, 2)
-        for _ in range(20):
+        database = store._database
+        assert isinstance(database, SqliteDatabase)
+        for settled_first in (True, False):
             of = replace(of, token=(await store.take(TENANT, of.id)).token)
             await store.log([delta(of, "more")])
-            settling = asyncio.create_task(store._events._settle(log))
-            assert (await store.take(TENANT, of.id)).position == (of.epoch, of.seq)
-            await settling
+            gate = threading.Event()
+            database._writer.thread.submit(gate.wait, 20)
+            works = [store._events._settle(log), store.take(TENANT, of.id)]
+            tasks = []
+            for work in works if settled_first else reversed(works):
+                tasks.append(asyncio.create_task(work))
+                await until(partial(_wait, database, len(tasks)))
+            gate.set()
+            done = await asyncio.gather(*tasks)
+            (taken,) = (each for each in done if each is not None)
+            assert taken.position == (of.epoch, of.seq)
+
+
+def _wait(database: SqliteDatabase, number: int) -> bool:
+    return len(database._writer._waiting) == number
 
 
 async def test_a_lost_lease_takes_nothing_from_the_log(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Who waits for SQLite's writer is committed together, and fails alone."""
 
+import asyncio
 import sqlite3
 import threading
 import time
@@ -11,6 +12,10 @@ from typing import TypeVar
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.pool import StaticPool
+from stores import TENANT, opened, row
+from warmline_service.errors import WarmlineError
+from warmline_service.store import Query, _sessions, _sqlite_writer
+from warmline_service.store._database import SqliteDatabase
 from warmline_service.store._sqlite_writer import SqliteWriter, raw
 
 T = TypeVar("T")
@@ -68,8 +73,9 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    """One that has made its table."""
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    """One that has made its table, and whose groups end only when nobody waits any more."""
+    monkeypatch.setattr(_sqlite_writer, "_LONGEST", 60.0)
     made = Bench(tmp_path / "db")
     yield made
     made.writer.close()
@@ -183,15 +189,70 @@ def test_what_no_commit_takes_fails_alone(bench: Bench) -> None:
     assert bench.stored() == {1, 2}
 
 
-def test_a_commit_that_fails_for_one_alone_is_told_to_it(bench: Bench) -> None:
-    """Nothing of it is left, and the next one is none the worse."""
+def test_a_transaction_that_its_first_work_ended_is_not_gone_on_with(bench: Bench) -> None:
+    """Nothing of that one is left, it is told so, and those behind it are done once."""
 
     def end(connection: sa.Connection) -> None:
         insert(1)(connection)
         raw(connection).execute("ROLLBACK")
 
     assert errors(bench.together(end)) == [sqlite3.OperationalError]
-    bench.submit(insert(2)).result(_TIMEOUT)
+    assert errors(bench.together(end, insert(2), insert(3))) == [
+        sqlite3.OperationalError,
+        None,
+        None,
+    ]
+    assert errors(bench.together(insert(4), end, insert(5))) == [
+        None,
+        sqlite3.OperationalError,
+        None,
+    ]
+    assert bench.stored() == {2, 3, 4, 5}
+
+
+@pytest.mark.parametrize("place", range(3))
+@pytest.mark.parametrize("by", ["driver", "SQLAlchemy"])
+def test_a_connection_that_is_lost_is_replaced(bench: Bench, place: int, by: str) -> None:
+    """Whoever noticed it: those before are done again, and those behind find another one."""
+
+    def lose(connection: sa.Connection) -> None:
+        driver = raw(connection)
+        driver.close()
+        if by == "driver":
+            driver.execute("SELECT 1")
+        connection.execute(sa.text("SELECT 1"))
+
+    works = [insert(1), insert(2)]
+    works.insert(place, lose)
+    found = errors(bench.together(*works))
+    lost = found.pop(place)
+    assert lost is not None
+    assert issubclass(lost, sqlite3.Error | sa.exc.SQLAlchemyError)
+    assert found == [None] * 2
+    bench.submit(insert(3)).result(_TIMEOUT)
+    assert bench.stored() == {1, 2, 3}
+
+
+def test_a_refusal_that_rests_on_what_was_lost_is_taken_back(bench: Bench) -> None:
+    """It was made within the transaction: done again, it is none."""
+
+    def refuse(connection: sa.Connection) -> None:
+        if raw(connection).execute("SELECT * FROM t WHERE n = 1").fetchone():
+            raise ZeroDivisionError
+        insert(2)(connection)
+
+    def once(connection: sa.Connection) -> None:
+        if tries:
+            raise ArithmeticError
+        tries.append(1)
+        insert(1)(connection)
+
+    def lose(connection: sa.Connection) -> None:
+        raw(connection).execute("ROLLBACK")
+
+    tries: list[int] = []
+    found = errors(bench.together(once, refuse, lose))
+    assert found == [ArithmeticError, None, sqlite3.OperationalError]
     assert bench.stored() == {2}
 
 
@@ -206,8 +267,11 @@ def test_who_has_given_up_waiting_is_left_out(bench: Bench) -> None:
     assert bench.stored() == {0, 2}
 
 
-def test_a_group_does_not_keep_its_first_waiting_for_long(bench: Bench) -> None:
+def test_a_group_does_not_keep_its_first_waiting_for_long(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Works that take long are not gathered: each of these is as long as a group may be."""
+    monkeypatch.setattr(_sqlite_writer, "_LONGEST", 0.005)
 
     def slowly(number: int) -> Work:
         def work(connection: sa.Connection) -> None:
@@ -235,3 +299,25 @@ def test_closing_does_what_waits_first(tmp_path: Path) -> None:
     assert not closing.is_alive()
     assert all(future.done() for future in futures)
     assert bench.stored() == {0, 1, 2}
+
+
+async def test_who_is_cancelled_while_it_waits_for_the_writer_has_done_nothing(
+    tmp_path: Path,
+) -> None:
+    """Nor has who had no more time."""
+    async with opened("", tmp_path) as store:
+        database = store._database
+        assert isinstance(database, SqliteDatabase)
+        gate = threading.Event()
+        database._writer.thread.submit(gate.wait, 20)
+        made = [row() for _ in range(3)]
+        kept = asyncio.create_task(store.create(made[0], None, 10))
+        given_up = asyncio.create_task(store.create(made[1], None, 10))
+        late = database.write(lambda c: _sessions.create(c, made[2], None, 10), 0.01)
+        with pytest.raises(WarmlineError, match="STORAGE_UNAVAILABLE"):
+            await late
+        given_up.cancel()
+        await asyncio.wait({given_up})
+        gate.set()
+        assert await kept == made[0].id
+        assert [each.id for each in await store.sessions(TENANT, Query(limit=10))] == [made[0].id]

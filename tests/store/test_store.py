@@ -450,6 +450,13 @@ async def test_what_a_tenant_keeps_is_one_sum(store: Store) -> None:
         assert await store.stored_bytes(tenant) == 0
 
 
+async def test_a_number_that_another_turn_has_is_no_fault_of_the_callers(store: Store) -> None:
+    """One that had been given up was stored after all: the next try takes another number."""
+    of = await session(store)
+    await store.accept(turn(of), "a title", None, of.token)
+    await refused(store.accept(turn(of), "a title", None, of.token), Reason.STORAGE_UNAVAILABLE)
+
+
 def test_an_archives_size_is_in_its_name() -> None:
     """And nothing that is no such name says one."""
     assert archive_size(blob_key(TENANT, str(uuid.uuid4()), archive_name(12))) == 12

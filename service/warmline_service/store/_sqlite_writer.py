@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import time
 from collections import deque
@@ -14,9 +15,10 @@ import sqlalchemy as sa
 T = TypeVar("T")
 Work = Callable[[sa.Connection], T]
 
-# How long a group may last before its commit, in seconds: about as long as a commit takes, so that who
-# comes next waits for two of them at most.
+# How long a group may last before its commit, in seconds: about as long as a slow commit takes.
 _LONGEST = 0.005
+# What a connection says that is no use any more: the driver, or SQLAlchemy around it.
+_BROKEN = (sqlite3.Error, sa.exc.SQLAlchemyError)
 
 
 class Job(Generic[T]):
@@ -37,18 +39,21 @@ class Job(Generic[T]):
             try:
                 raise self._error
             finally:
-                self._error = (
-                    None  # Or each would keep the other, by the frames that it came through.
-                )
+                # Or each would keep the other, by the frames that it came through.
+                self._error = None
         return self._results[0]
 
     def run(self, connection: sa.Connection) -> None:
         """Do the work; it may be done again."""
+        self._error = None
         self._results = [self._work(connection)]
 
-    def end(self, error: BaseException | None = None) -> None:
-        """It is committed, or has failed."""
+    def fail(self, error: BaseException) -> None:
+        """What it will be told, unless it is done again."""
         self._error = error
+
+    def end(self) -> None:
+        """What it has given, or its failure, is how it stays."""
         self.wanted = False
 
 
@@ -58,7 +63,8 @@ class SqliteWriter:
     Each is done whole or not at all. A commit waits for the disk: with one for each work, the last of many
     would wait for all of theirs. So those that wait are one transaction, each behind a savepoint, and whoever
     fails is undone alone. Where the transaction is lost as a whole, each is done again in one of its own: a
-    work may run twice.
+    work may run twice. Nobody is told of anything before the commit, not even of a failure: it may rest on
+    what another one in the group has done.
     """
 
     def __init__(self, engine: sa.Engine) -> None:
@@ -82,18 +88,29 @@ class SqliteWriter:
 
     def run_group(self) -> None:
         """Do what waits, up to a bound, and commit it. In the thread, while somebody waits."""
-        end = time.monotonic() + _LONGEST
-        first = self._next()
-        if first is None or not _attempt(first, self._begin):
-            return
-        group = [first]
-        while time.monotonic() < end and (job := self._next()) is not None:
-            if _attempt(job, self._join):
-                group.append(job)
-            elif not self._in_transaction:
+        until = time.monotonic() + _LONGEST
+        group: list[Job[Any]] = []
+        try:
+            self._do(group, until)
+        except BaseException as error:
+            for job in group:
+                job.fail(error)
+            raise
+        finally:
+            for job in group:
+                job.end()
+
+    def _do(self, group: list[Job[Any]], until: float) -> None:
+        while (not group or time.monotonic() < until) and (job := self._next()) is not None:
+            group.append(job)
+            if len(group) == 1:
+                if not _attempt(job, self._begin):
+                    return
+            elif not _attempt(job, self._join) and not self._in_transaction:
                 self._do_again(group)
                 return
-        self._commit(group)
+        if group and not self._commits(group[-1]) and len(group) > 1:
+            self._do_again(group)
 
     def _next(self) -> Job[Any] | None:
         while self._waiting:
@@ -104,9 +121,9 @@ class SqliteWriter:
 
     def _begin(self, job: Job[Any]) -> None:
         """Begin a transaction with a work; without it there is none."""
-        self._driver().execute("BEGIN IMMEDIATE")
         try:
-            job.run(self._connected())
+            self._driver().execute("BEGIN IMMEDIATE")
+            self._run(job)
         except BaseException:
             self._undo()
             raise
@@ -116,7 +133,7 @@ class SqliteWriter:
         driver = self._driver()
         driver.execute("SAVEPOINT work")
         try:
-            job.run(self._connected())
+            self._run(job)
             driver.execute("RELEASE work")
         except BaseException:
             try:
@@ -127,24 +144,27 @@ class SqliteWriter:
                 self._undo()
             raise
 
-    def _commit(self, group: list[Job[Any]]) -> None:
+    def _run(self, job: Job[Any]) -> None:
+        job.run(self._connected())
+        if not self._in_transaction:
+            raise sqlite3.OperationalError("the transaction was ended by what was done in it")
+
+    def _commits(self, last: Job[Any]) -> bool:
+        return _attempt(last, lambda _: self._commit())
+
+    def _commit(self) -> None:
         try:
             self._driver().execute("COMMIT")
-        except BaseException as error:  # noqa: BLE001  # as in `_attempt`
+        except BaseException:
             self._undo()
-            if len(group) > 1:
-                self._do_again(group)
-            else:
-                group[0].end(error)
-        else:
-            for job in group:
-                job.end()
+            raise
 
     def _do_again(self, group: list[Job[Any]]) -> None:
         """One by one: so whoever cannot be committed fails alone."""
+        self._undo()
         for job in group:
             if _attempt(job, self._begin):
-                self._commit([job])
+                self._commits(job)
 
     def _connected(self) -> sa.Connection:
         """A connection that stays: what SQLAlchemy does around each took longer than a small commit."""
@@ -159,28 +179,31 @@ class SqliteWriter:
     def _in_transaction(self) -> bool:
         try:
             return self._connection is not None and raw(self._connection).in_transaction
-        except sqlite3.Error:
+        except _BROKEN:
             return False
 
     def _undo(self) -> None:
         """Roll back what some faults have rolled back already; a connection that cannot is given up."""
-        if self._connection is None:
+        connection, self._connection = self._connection, None
+        if connection is None:
             return
-        driver = raw(self._connection)
         try:
+            driver = raw(connection)
             if driver.in_transaction:
                 driver.execute("ROLLBACK")
-        except sqlite3.Error:
-            self._connection.invalidate()
-            self._connection.close()
-            self._connection = None
+        except _BROKEN:
+            with contextlib.suppress(*_BROKEN):
+                connection.invalidate()
+                connection.close()
+        else:
+            self._connection = connection
 
 
 def _attempt(job: Job[Any], run: Callable[[Job[Any]], None]) -> bool:
     try:
         run(job)
     except BaseException as error:  # noqa: BLE001  # whoever waits for it gets it
-        job.end(error)
+        job.fail(error)
         return False
     return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
@@ -193,7 +194,7 @@ class Store:
             return await self._write(
                 lambda c: _turns.accept(c, turn, title, claim, (self.node_id, token), named=named)
             )
-        except sa.exc.IntegrityError as error:
+        except (sa.exc.IntegrityError, sqlite3.IntegrityError) as error:
             # One that had been given up was stored only now, under the same number.
             raise unavailable(error) from error
 

@@ -12,6 +12,8 @@ _OAUTH = "sk-ant-oat"
 _SECRET = re.compile(r"sk-ant-[!-~]{8,1024}")
 _SCOPES = frozenset({"chat", "read"})
 _TENANT = "own-"
+# No tenant's id: none has such a sign in it.
+_ALL = "own-*"
 # 160 bits: nobody finds two credentials with one hash.
 _DIGITS = 40
 _RESERVED = re.compile(rf"{_TENANT}[0-9a-f]{{{_DIGITS}}}")
@@ -27,7 +29,7 @@ def group_of(tenant: str) -> str:
 
     Nobody has let them in, and anybody can be as many of them as he likes.
     """
-    return _TENANT if is_reserved(tenant) else tenant
+    return _ALL if is_reserved(tenant) else tenant
 
 
 class OwnCredentialCheck:

@@ -82,7 +82,10 @@ async def _flood(address: str, key: str, asked: Series) -> AsyncIterator[Process
         yield child
         child.send_signal(signal.SIGTERM)
         async with asyncio.timeout(_GRACE):
-            asked.values.append(sum(map(int, (await child.stdout.readline()).split())))
+            said = await child.stdout.readline()
+        if not said:
+            raise RuntimeError("the flood did not say how often it has asked")
+        asked.values.append(sum(map(int, said.split())))
     finally:
         await end(child)
 

@@ -1,5 +1,6 @@
 """Stores for tests: the same tests run on SQLite and on PostgreSQL."""
 
+import threading
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ from warmline_service.config import LimitSettings, StoreSettings
 from warmline_service.sessions import Journal, Session, SessionConfig
 from warmline_service.sessions.events import Body, Event
 from warmline_service.store import Blobs, SessionRow, SqliteDatabase, Store, open_database
+from warmline_service.store._sqlite_writer import SqliteWriter
 
 TENANT = "acme"
 
@@ -84,16 +86,29 @@ async def journal_of(store: Store, **settings: object) -> AsyncIterator[Journal]
         await journal.aclose()
 
 
-def tell_sqlite(store: Store, pragma: str) -> None:
-    """Run a PRAGMA on the connection that writes, between two transactions. Blocks."""
+def writer_of(store: Store) -> SqliteWriter:
+    """What writes to the store's SQLite file."""
     database = store._database
     assert isinstance(database, SqliteDatabase)
+    return database._writer
+
+
+def hold(writer: SqliteWriter) -> threading.Event:
+    """Keep it from all that comes, until this is set."""
+    gate = threading.Event()
+    writer.thread.submit(gate.wait, 20)
+    return gate
+
+
+def tell_sqlite(store: Store, pragma: str) -> None:
+    """Run a PRAGMA on the connection that writes, between two transactions. Blocks."""
+    writer = writer_of(store)
 
     def run() -> None:
-        with database._writer.engine.connect() as connection:
+        with writer.engine.connect() as connection:
             connection.execute(sa.text(f"PRAGMA {pragma}"))
 
-    database._writer.thread.submit(run).result(20)
+    writer.thread.submit(run).result(20)
 
 
 def tell_log(store: Store, *, usable: bool) -> None:

@@ -1,7 +1,6 @@
 """Every event is stored before it is told, whatever the store does meanwhile."""
 
 import asyncio
-import threading
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -9,12 +8,22 @@ from random import Random
 import pytest
 from msgspec import structs
 from running import until
-from stores import TENANT, event, journal_of, opened, session, tell_log, tell_sqlite
+from stores import (
+    TENANT,
+    event,
+    hold,
+    journal_of,
+    opened,
+    session,
+    tell_log,
+    tell_sqlite,
+    writer_of,
+)
 from warmline_service.config import LimitSettings, StoreSettings
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.sessions import Journal, Session, Subscription
 from warmline_service.sessions.events import Event, StopReason, TextDelta, TurnCompleted, Usage
-from warmline_service.store import SqliteDatabase, Store
+from warmline_service.store import Store
 
 DONE = TurnCompleted(StopReason.END_TURN, "", Usage(), None)
 
@@ -83,10 +92,7 @@ async def test_content_does_not_wait_for_what_the_database_is_at(tmp_path: Path)
         for of in (ended, going):
             journal.feed(of.id, 0)
         readers = subscribe(journal, ended), subscribe(journal, going)
-        database = store._database
-        assert isinstance(database, SqliteDatabase)
-        gate = threading.Event()
-        database._writer.thread.submit(gate.wait, 20)
+        gate = hold(writer_of(store))
         journal.append(ended, event(ended, TextDelta("last", 0)))
         journal.append(ended, event(ended, DONE))
         journal.append(going, event(going, TextDelta("a", 0)))
@@ -104,10 +110,7 @@ async def test_what_is_on_its_way_to_the_store_is_waited_for(tmp_path: Path) -> 
     async with opened("", tmp_path) as store, journal_of(store) as journal:
         of = await session(store)
         journal.feed(of.id, 0)
-        database = store._database
-        assert isinstance(database, SqliteDatabase)
-        gate = threading.Event()
-        database._writer.thread.submit(gate.wait, 20)
+        gate = hold(writer_of(store))
         journal.append(of, event(of, DONE))
         waiting = []
         for _ in range(10):

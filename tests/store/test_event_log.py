@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from running import until
-from stores import TENANT, event, forbid_writing, opened, row, session, tell_log
+from stores import TENANT, event, forbid_writing, hold, opened, row, session, tell_log, writer_of
 from warmline_service.errors import Reason, WarmlineError
 from warmline_service.sessions import Session, SessionConfig
 from warmline_service.sessions.events import (
@@ -28,8 +28,8 @@ from warmline_service.sessions.events import (
     encode_body,
 )
 from warmline_service.store import EventRow, Store, StoreMisconfigured, TurnRow, TurnState
-from warmline_service.store._database import SqliteDatabase
 from warmline_service.store._event_log import EventLog
+from warmline_service.store._sqlite_writer import SqliteWriter
 
 DONE = TurnCompleted(StopReason.END_TURN, "", Usage(), None)
 _TIMEOUT = 20.0
@@ -148,33 +148,30 @@ async def test_what_goes_to_the_database_takes_with_it_what_was_logged_before(
 async def test_a_new_writer_goes_on_behind_what_is_in_the_log(tmp_path: Path) -> None:
     """Whether it has a row yet or not, and also where it gets one meanwhile."""
     async with opened("", tmp_path) as store:
-        of, log = await session(store), store._events._log
+        of, log, writer = await session(store), store._events._log, writer_of(store)
         assert log is not None
         await store.log([delta(of, "a"), delta(of, "b")])
         assert rowless(store)
         assert (await store.take(TENANT, of.id)).position == (of.epoch, 2)
         await until(lambda: not rowless(store))
         assert (await store.take(TENANT, of.id)).position == (of.epoch, 2)
-        database = store._database
-        assert isinstance(database, SqliteDatabase)
         for settled_first in (True, False):
             of = replace(of, token=(await store.take(TENANT, of.id)).token)
             await store.log([delta(of, "more")])
-            gate = threading.Event()
-            database._writer.thread.submit(gate.wait, 20)
+            gate = hold(writer)
             works = [store._events._settle(log), store.take(TENANT, of.id)]
             tasks = []
             for work in works if settled_first else reversed(works):
                 tasks.append(asyncio.create_task(work))
-                await until(partial(_wait, database, len(tasks)))
+                await until(partial(_wait, writer, len(tasks)))
             gate.set()
             done = await asyncio.gather(*tasks)
             (taken,) = (each for each in done if each is not None)
             assert taken.position == (of.epoch, of.seq)
 
 
-def _wait(database: SqliteDatabase, number: int) -> bool:
-    return len(database._writer._waiting) == number
+def _wait(writer: SqliteWriter, number: int) -> bool:
+    return len(writer._waiting) == number
 
 
 async def test_a_lost_lease_takes_nothing_from_the_log(tmp_path: Path) -> None:
